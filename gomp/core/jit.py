@@ -1,0 +1,235 @@
+"""How a kernel is compiled, cached and linked.
+
+Nouns
+-----
+kernel   A function with one explicit signature. It is compiled once per machine, called from Python through its entry
+         point and from other kernels *by symbol*, so that a caller never recompiles it.
+inline   A helper that is compiled into each kernel that uses it: accessors and fast paths.
+primitive  A single machine operation with two bodies: an LLVM lowering, and a checked Python body.
+
+Life of a kernel
+----------------
+1. ``@kernel(signature)`` registers it; importing a module compiles nothing.
+2. :func:`load_kernels` goes through the kernels in the order of their registration (the order of imports, so callees come
+   first), takes each from the cache or compiles it, and gives its C address to LLVM's linker under its symbol.
+3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
+
+The cache is a directory named by a hash of everything the machine code depends on: all sources below ``gomp/core``, the
+versions of Python, numpy, numba and llvmlite, the processor, the build mode. A stale entry therefore cannot be found, and
+nothing ever needs to be invalidated. Files appear by rename, so readers never see half of one.
+
+With ``NUMBA_DISABLE_JIT=1`` nothing is compiled: kernels and inlines are the plain Python functions, primitives their Python bodies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from numba import njit, types
+from numba.core import sigutils
+from numba.core.compiler import CompileResult
+from numba.core.extending import _Intrinsic
+from numba.core.serialize import dumps
+from numba.extending import typeof_impl
+
+COMPILED = not numba.config.DISABLE_JIT
+
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+_kernels: list[Kernel] = []
+
+
+class Kernel:
+    """A compiled function of fixed signature; ``symbol`` is its name for the linker, ``address`` its C entry."""
+
+    def __init__(self, py_func: Callable[..., Any], signature: str) -> None:
+        self.py_func = py_func
+        self.args, self.restype = sigutils.normalize_signature(signature)
+        self.symbol = f"{py_func.__module__}.{py_func.__name__}".replace(".", "_")
+        self.external = types.ExternalFunction(self.symbol, self.restype(*self.args))
+        self.address = 0
+        self.entry: Callable[..., Any] = self._load_all_and_call
+        functools.update_wrapper(self, py_func)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.entry(*args)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.symbol}{self.args}>"
+
+    def _load_all_and_call(self, *args: Any) -> Any:
+        load_kernels()
+        return self.entry(*args)
+
+    def load(self, cache: Path) -> None:
+        """Take the machine code from ``cache``, compiling it first if it is not there, and publish the symbol."""
+        dispatcher = njit(**_OPTIONS)(self.py_func)
+        file = cache / f"{self.symbol}.pickle"
+        if file.exists():
+            context = dispatcher.targetctx
+            with _numba_ready(dispatcher):
+                result = CompileResult._rebuild(context, *pickle.loads(file.read_bytes()))
+                context.insert_user_function(result.entry_point, result.fndesc, [result.library])
+                dispatcher.add_overload(result)
+        else:
+            dispatcher.compile(self.args)
+            result = dispatcher.get_compile_result(self.restype(*self.args))
+            write_atomically(file, dumps(result._reduce()))
+        self.address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+        llvm.add_symbol(self.symbol, self.address)
+        self._result = result  # owns the machine code
+        self.entry = result.entry_point
+
+
+@typeof_impl.register(Kernel)
+def _typeof_kernel(value: Kernel, context: object) -> types.Type:
+    return value.external
+
+
+@contextmanager
+def _numba_ready(dispatcher: Any) -> Iterator[None]:
+    """Numba loads its lowering registries on the first compilation; code taken from a cache needs them too."""
+    dispatcher.targetdescr.typing_context.refresh()
+    dispatcher.targetctx.refresh()
+    yield
+
+
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a kernel: ``@kernel("int64(int64, int64)")``. Arguments and result are int64, float64 or bool."""
+
+    def declare(py_func: Callable[..., Any]) -> Any:
+        if not COMPILED:
+            return py_func
+        declared = Kernel(py_func, signature)
+        _kernels.append(declared)
+        return declared
+
+    return declare
+
+
+def inline(py_func: Callable[..., Any]) -> Any:
+    """Declare a helper that becomes part of every kernel that calls it."""
+    return njit(forceinline=True, **_OPTIONS)(py_func)
+
+
+def load_kernels(progress: Callable[[int, int], None] | None = None) -> None:
+    """Load every registered kernel that is not loaded yet.
+
+    ``progress(done, total)`` is called after each. Processes that start together compile once: the first holds a lock on the
+    cache directory, the others wait and then find the files.
+    """
+    pending = [k for k in _kernels if not k.address]
+    if not pending:
+        return
+    cache = cache_directory()
+    with _locked(cache / ".lock"):
+        for done, k in enumerate(pending, 1):
+            k.load(cache)
+            if progress:
+                progress(done, len(pending))
+
+
+def is_cached() -> bool:
+    """Whether loading the registered kernels will need no compilation."""
+    cache = cache_directory()
+    return all((cache / f"{k.symbol}.pickle").exists() for k in _kernels)
+
+
+@functools.cache
+def cache_directory() -> Path:
+    """Where this machine's kernels are: ``$GOMP_CACHE_DIR``, else below ``$XDG_CACHE_HOME``, in a folder named by :func:`cache_key`."""
+    root = os.environ.get("GOMP_CACHE_DIR")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomp"
+    directory = base / cache_key()
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@functools.cache
+def cache_key() -> str:
+    """A hash of everything that the machine code of the kernels depends on."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for source in sorted(here.rglob("*.py")):
+        digest.update(source.relative_to(here).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    build = (
+        sys.version,
+        np.__version__,
+        numba.__version__,
+        llvmlite.__version__,
+        platform.machine(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+        numba.config.BOUNDSCHECK,
+    )
+    digest.update(repr(build).encode())
+    return digest.hexdigest()[:20]
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Make ``file`` hold ``data``; another process sees all of it or nothing."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as out:
+        out.write(data)
+    os.replace(out.name, file)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Primitive(_Intrinsic):
+    """One machine operation: ``typing`` gives Numba its signature and lowering, ``body`` is what runs in plain Python."""
+
+    def __init__(self, typing: Callable[..., Any], body: Callable[..., Any]) -> None:
+        super().__init__(body.__name__, typing)
+        self.body = body
+        functools.update_wrapper(self, body)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.body(*args, **kwargs)
+
+
+def primitive(signature: str, lower: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a primitive. ``lower(builder, args)`` emits LLVM; the decorated function is the Python body."""
+    args, restype = sigutils.normalize_signature(signature)
+    result = types.void if restype is None else restype
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        out = lower(builder, values)
+        return context.get_dummy_value() if out is None else out
+
+    def declare(body: Callable[..., Any]) -> Any:
+        declared = Primitive(_typing_of_arity(len(args), result(*args), codegen), body)
+        declared._register()
+        return declared
+
+    return declare
+
+
+def _typing_of_arity(n: int, signature: Any, codegen: Callable[..., Any]) -> Callable[..., Any]:
+    """Numba matches an intrinsic's arguments against the parameters of its typing function, so there is one per arity."""
+    arities: tuple[Callable[..., Any], ...] = (
+        lambda context: (signature, codegen),
+        lambda context, a: (signature, codegen),
+        lambda context, a, b: (signature, codegen),
+        lambda context, a, b, c: (signature, codegen),
+        lambda context, a, b, c, d: (signature, codegen),
+    )
+    return arities[n]

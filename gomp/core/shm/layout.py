@@ -1,0 +1,151 @@
+"""The address map: which address means what, identical in every process, and the only conversions between units.
+
+Words: an *address* is absolute and 0 is null; a *page* is Go's 8 KiB runtime page, numbered from the start of the heap; an *OS page* is the
+kernel's; a *chunk* is 512 pages, the unit of the page allocator; an *arena* is 64 MiB, the unit in which the heap grows.
+
+Two shared segments and one alias::
+
+    SELF_BASE     this process's own P record, mapped a second time so that its fields are at constant addresses (private to each process)
+    HEAP_BASE     the heap: at most HEAP_MAX bytes of pages
+    META_BASE     everything about the heap, one region after another in the order of REGIONS
+
+Both segments are sparse files: a region costs nothing until it is touched. The address map is compiled into the kernels, so every runtime
+on a machine has the same one; a runtime's own maximum only bounds how much of it is used.
+
+Alias rule: a kernel reaches a P's record either through SELF_BASE or through ``p_addr``, never both: LLVM may assume that two
+constant addresses are two places.
+"""
+
+from __future__ import annotations
+
+from gomp.core.jit import inline
+
+PAGE_SHIFT = 13
+PAGE_SIZE = 1 << PAGE_SHIFT
+CHUNK_PAGES = 512
+CHUNK_SHIFT = 9
+CHUNK_SIZE = CHUNK_PAGES * PAGE_SIZE
+ARENA_SIZE = 64 << 20
+ARENA_PAGES = ARENA_SIZE // PAGE_SIZE
+ARENA_PAGE_SHIFT = 13
+
+# Below this, x86-64 and aarch64 Linux (48-bit addresses) put neither executables, libraries nor stacks.
+HEAP_BASE = 0xC0_0000_0000
+HEAP_MAX = 64 << 40
+HEAP_PAGES = HEAP_MAX // PAGE_SIZE
+HEAP_LIMIT = HEAP_BASE + HEAP_MAX
+
+P_STRIDE = 16 << 10
+MAX_PS = 256
+COORDINATOR_P = MAX_PS - 1  # the coordinator's own record: it marks and sweeps like a P, but runs no programs
+
+SELF_BASE = 0x40F0_0000_0000
+META_BASE = 0x4100_0000_0000
+
+HANDLES_PER_P = 1 << 22
+NATIVE_ROOTS_BYTES = 16 << 20  # the largest native stack that can be scanned
+WBUF_SIZE = 2048
+MAX_WBUFS = 1 << 21
+MAX_TYPES = 1 << 14
+MAX_GLOBALS = 1 << 16
+MAX_GS = 1 << 16
+NUM_SPAN_CLASSES = 136
+SUMMARY_LEVELS = 5
+MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
+
+# One line a region: (name, bytes). Offsets are computed, never written.
+REGIONS: tuple[tuple[str, int], ...] = (
+    ("runtime", 64 << 10),
+    ("ps", MAX_PS * P_STRIDE),
+    ("mcentrals", NUM_SPAN_CLASSES * 128),
+    ("types", MAX_TYPES * 64),
+    ("type_masks", 16 << 20),
+    ("globals", MAX_GLOBALS * 64),
+    ("gs", MAX_GS * 128),
+    ("handles", MAX_PS * HANDLES_PER_P * 8),
+    ("native_roots", MAX_PS * NATIVE_ROOTS_BYTES),
+    ("wbufs", MAX_WBUFS * WBUF_SIZE),
+    ("wbuf_stacks", 2 * MAX_WBUFS * 8),
+    ("arenas", HEAP_MAX // ARENA_SIZE * 64),
+    ("chunks", MAX_CHUNKS * 128),
+    ("summary0", MAX_CHUNKS // 8**4 * 8),
+    ("summary1", MAX_CHUNKS // 8**3 * 8),
+    ("summary2", MAX_CHUNKS // 8**2 * 8),
+    ("summary3", MAX_CHUNKS // 8**1 * 8),
+    ("summary4", MAX_CHUNKS * 8),
+    ("page_heads", HEAP_PAGES * 4),
+    ("spans", HEAP_PAGES * 256),
+)
+
+
+def _region_addresses() -> dict[str, int]:
+    addresses, addr = {}, META_BASE
+    for name, size in REGIONS:
+        addresses[name] = addr
+        addr += -(-size // (64 << 10)) * (64 << 10)
+    addresses["end"] = addr
+    return addresses
+
+
+REGION = _region_addresses()
+META_SIZE = REGION["end"] - META_BASE
+RUNTIME_BASE = REGION["runtime"]
+PS_BASE = REGION["ps"]
+MCENTRALS_BASE = REGION["mcentrals"]
+TYPES_BASE = REGION["types"]
+TYPE_MASKS_BASE = REGION["type_masks"]
+GLOBALS_BASE = REGION["globals"]
+GS_BASE = REGION["gs"]
+HANDLES_BASE = REGION["handles"]
+NATIVE_ROOTS_BASE = REGION["native_roots"]
+WBUFS_BASE = REGION["wbufs"]
+WBUF_STACKS_BASE = REGION["wbuf_stacks"]
+ARENAS_BASE = REGION["arenas"]
+CHUNKS_BASE = REGION["chunks"]
+SUMMARY_BASES = tuple(REGION[f"summary{level}"] for level in range(SUMMARY_LEVELS))
+SUMMARY_START = tuple((base - SUMMARY_BASES[0]) // 8 for base in SUMMARY_BASES)  # index of each level's first word
+SUMMARY_WORDS = SUMMARY_START[-1] + MAX_CHUNKS
+PAGE_HEADS_BASE = REGION["page_heads"]
+SPANS_BASE = REGION["spans"]
+
+
+@inline
+def align_up(n: int, alignment: int) -> int:
+    """``n`` rounded up to a multiple of ``alignment``, a power of two."""
+    return (n + alignment - 1) & -alignment
+
+
+@inline
+def is_heap_addr(addr: int) -> bool:
+    return HEAP_BASE <= addr < HEAP_LIMIT
+
+
+@inline
+def addr_to_page(addr: int) -> int:
+    return (addr - HEAP_BASE) >> PAGE_SHIFT
+
+
+@inline
+def page_to_addr(page: int) -> int:
+    return HEAP_BASE + (page << PAGE_SHIFT)
+
+
+@inline
+def pages_for(size: int) -> int:
+    """Pages that hold ``size`` bytes."""
+    return (size + PAGE_SIZE - 1) >> PAGE_SHIFT
+
+
+@inline
+def p_addr(p_idx: int) -> int:
+    return PS_BASE + p_idx * P_STRIDE
+
+
+@inline
+def handles_addr(p_idx: int) -> int:
+    return HANDLES_BASE + p_idx * (HANDLES_PER_P * 8)
+
+
+@inline
+def native_roots_addr(p_idx: int) -> int:
+    return NATIVE_ROOTS_BASE + p_idx * NATIVE_ROOTS_BYTES

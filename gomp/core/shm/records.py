@@ -1,0 +1,459 @@
+"""Every record in shared memory: one numpy dtype each, the only description of its layout.
+
+Reading a field: all are int64 unless density pays (then read as ``np.int64(...)``). Words that another process writes while it is read
+start with ``x`` and are touched only through :mod:`~gomp.core.shm.atomics`, at ``address + offset``; every other field is constant,
+written by the record's owner alone, protected by the named lock, or changed with the world stopped, as its comment says.
+
+Kernels reach a table through its accessor, ``spans()[i].npages``, and a P's record, which has two addresses (see the alias rule in
+:mod:`~gomp.core.shm.layout`), through ``p_at(addr)``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from gomp.core.jit import COMPILED, inline
+from gomp.core.shm import layout
+
+Fields = list[tuple[Any, ...]]
+
+
+def record(fields: Fields, size: int) -> np.dtype[Any]:
+    """The aligned dtype of ``fields``, padded to ``size`` bytes."""
+    natural = np.dtype(fields, align=True)
+    if natural.itemsize > size:
+        raise AssertionError(f"record of {natural.itemsize} bytes does not fit in {size}")
+    names = list(natural.names or ())
+    formats = [natural.fields[n][0] for n in names]  # type: ignore[index]
+    offsets = [natural.fields[n][1] for n in names]  # type: ignore[index]
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size}, align=False)
+
+
+def offset_of(dtype: np.dtype[Any], field: str) -> int:
+    """Bytes from the start of the record to ``field``."""
+    return int(dtype.fields[field][1])  # type: ignore[index]
+
+
+# --- the runtime ------------------------------------------------------------------------------------------------------
+
+GC_OFF, GC_MARK, GC_MARK_TERMINATION = 0, 1, 2
+MAGIC = 0x504D4F47  # "GOMP"
+
+runtime_dtype = record(
+    [
+        # constant after init
+        ("magic", "i8"),
+        ("version", "i8"),  # layout_version()
+        ("max_pages", "i8"),  # size of this runtime's heap segment, in pages
+        ("nprocs", "i8"),  # GOMAXPROCS: Ps 0..nprocs-1 run programs
+        ("nrecords", "i8"),  # P records in use: those and the attached ones; COORDINATOR_P besides
+        ("start_ns", "i8"),  # nanotime() when the runtime began
+        ("coordinator_pid", "i8"),
+        ("clobberfree", "i8"),  # GODEBUG
+        ("collect_every", "i8"),  # GODEBUG gccollectevery=k: a collection at every k-th slow allocation; 0 is off
+        ("_pad0", "i8", (7,)),
+        # the stop: set and cleared by the coordinator alone
+        ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
+        ("_pad1", "i8", (7,)),
+        # requests to the coordinator
+        ("xgc_request", "i8"),  # 0 or GC_TRIGGER_*: set by whoever wants a cycle, taken by the coordinator
+        ("xcycle_done", "i8"),  # number of finished mark phases: a futex for those who wait for one
+        ("xshutdown", "i8"),  # 1: the runtime ends; nobody waits any more
+        ("xthrow", "i8"),  # a THROW_* code: a kernel found the heap corrupt
+        ("throw_a", "i8"),
+        ("throw_b", "i8"),
+        ("_pad2", "i8", (2,)),
+        # the cycle: written with the world stopped
+        ("gcphase", "i8"),
+        ("sweepgen", "i8"),  # += 2 each cycle; see span_dtype
+        ("cycles", "i8"),  # mark phases begun
+        ("xsweep_class", "i8"),  # 2 * span class + set, where the sweep goes on; 272: nothing left
+        ("xsweepers", "i8"),  # processes inside a sweep step
+        ("xpages_swept", "i8"),
+        ("sweep_basis_live", "i8"),  # proportional sweep (GO-FACTS: heapLive at the last pacing)
+        ("sweep_basis_pages", "i8"),
+        ("sweep_ratio", "f8"),  # pages to sweep per byte allocated; 0: nothing left
+        ("_pad3", "i8", (7,)),
+        # the mark phase
+        ("xmarkers", "i8"),  # processes that mark, or -1 when marking is closed
+        ("xroot_next", "i8"),  # next root job
+        ("root_jobs", "i8"),  # how many there are
+        ("root_global_shards", "i8"),
+        ("_pad4", "i8", (4,)),
+        # work buffers: stacks of buffer numbers, under wbuf_lock
+        ("xwbuf_lock", "i8"),
+        ("xwbuf_full", "i8"),  # length of the stack of full buffers; read without the lock as a hint
+        ("wbuf_empty", "i8"),  # length of the stack of empty ones
+        ("wbuf_made", "i8"),  # buffers ever carved
+        ("_pad5", "i8", (4,)),
+        # tables, under type_lock
+        ("xtable_lock", "i8"),
+        ("ntypes", "i8"),
+        ("mask_words", "i8"),  # words used in type_masks
+        ("xnglobals", "i8"),  # globals ever named
+        ("_pad6", "i8", (4,)),
+    ],
+    1024,
+)
+GC_TRIGGER_HEAP, GC_TRIGGER_FORCED, GC_TRIGGER_TIME, GC_TRIGGER_LAST_RESORT = 1, 2, 3, 4
+SWEEP_SETS = 2 * layout.NUM_SPAN_CLASSES
+
+# heap_inuse + heap_free + heap_released == bytes of all pages the heap has grown to
+mheap_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        # under the lock
+        ("end_page", "i8"),  # pages 0..end_page-1 have been grown
+        ("search_page", "i8"),  # no free page below this one
+        ("metadata_pages", "i8"),  # pages whose span records and bitmaps are committed
+        ("pages_in_use", "i8"),
+        ("_pad1", "i8", (4,)),
+        # changed by atomic addition
+        ("xheap_inuse", "i8"),
+        ("xheap_free", "i8"),
+        ("xheap_released", "i8"),
+        ("xmetadata_bytes", "i8"),  # committed in the metadata segment
+        ("xwbuf_bytes", "i8"),
+    ],
+    256,
+)
+
+# Go's gcControllerState: what decisions are made from. Written with the world stopped, but for the x-fields.
+pacer_dtype = record(
+    [
+        ("xheap_live", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("xheap_scan", "i8"),
+        ("_pad1", "i8", (7,)),
+        ("gc_percent", "i8"),  # -1: off
+        ("memory_limit", "i8"),
+        ("heap_minimum", "i8"),
+        ("heap_marked", "i8"),
+        ("last_heap_scan", "i8"),
+        ("last_stack_scan", "i8"),
+        ("globals_scan", "i8"),
+        ("gc_percent_goal", "i8"),
+        ("xgoal", "i8"),
+        ("xtrigger", "i8"),
+        ("triggered", "i8"),
+        ("last_heap_goal", "i8"),
+        ("heap_scan_work", "i8"),
+        ("stack_scan_work", "i8"),
+        ("globals_scan_work", "i8"),
+        ("mark_start_ns", "i8"),
+    ],
+    512,
+)
+
+# What has been: one writer, the coordinator, while the world is stopped.
+gcstats_dtype = record(
+    [
+        ("num_gc", "i8"),
+        ("num_forced", "i8"),
+        ("last_gc_unix_ns", "i8"),
+        ("pause_total_ns", "i8"),
+        ("pause_max_ns", "i8"),
+        ("stopping_total_ns", "i8"),
+        ("mark_cpu_ns", "i8"),  # by everybody
+        ("pause_cpu_ns", "i8"),
+        ("heap0", "i8"),  # the last cycle: live at start, at the end of marking, marked
+        ("heap1", "i8"),
+        ("heap2", "i8"),
+        ("last_goal", "i8"),
+        ("last_start_ns", "i8"),
+        ("last_mark_ns", "i8"),
+        ("last_end_ns", "i8"),
+        ("last_forced", "i8"),
+        ("last_cpu_ns", "i8"),
+        ("last_pause_ns", "i8"),
+        ("last_stopping_ns", "i8"),
+        ("last_resume_ns", "i8"),
+        ("pause_ns", "i8", (256,)),
+        ("pause_end_ns", "i8", (256,)),
+        ("stop_seconds", "i8", (64,)),  # pauses by bit length of their ns
+    ],
+    8192,
+)
+
+RUNTIME = layout.RUNTIME_BASE
+MHEAP = layout.RUNTIME_BASE + 4096
+PACER = layout.RUNTIME_BASE + 8192
+GCSTATS = layout.RUNTIME_BASE + 16384
+
+# --- a P --------------------------------------------------------------------------------------------------------------
+
+# Status. SAFE -> KERNEL: the P itself. KERNEL -> SAFE: the P itself. SAFE -> CLAIMED + q, and back: P q, which acts for it.
+STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 32
+# Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
+POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN = 1, 2, 4, 8
+
+MCACHE_ENTRY = 32
+mcache_dtype = record(
+    [
+        ("free", "i8"),  # bit i: the slot at base + i * elem_size is free
+        ("base", "i8"),  # address of the window's first slot
+        ("page", "i8"),  # the span's first page, or -1: no span
+        ("window", "i8"),  # number of the window of 64 slots in the span
+    ],
+    MCACHE_ENTRY,
+)
+
+p_dtype = record(
+    [
+        # written by others; each on its own line
+        ("xstatus", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("xpoll", "i8"),
+        ("_pad1", "i8", (7,)),
+        # written by this P's process
+        ("idx", "i8"),
+        ("xpid", "i8"),
+        ("heap_fd", "i8"),  # this process's descriptors
+        ("meta_fd", "i8"),
+        ("wake_fd", "i8"),  # eventfd of the coordinator
+        ("native_base", "i8"),  # the native stack above this holds no heap addresses
+        ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this must not go deeper
+        ("xnative_n", "i8"),  # words in the native-roots buffer; 0 while the P runs
+        ("handles", "i8"),  # handle slots ever used: slots 0..handles-1 may hold references
+        ("handles_committed", "i8"),
+        ("native_committed", "i8"),  # bytes of the native-roots buffer
+        ("flush_gen", "i8"),  # sweepgen for which the caches were last prepared
+        ("locks_held", "i8"),
+        ("waiting_for", "i8"),  # address of the lock or word it waits for, for diagnosis
+        ("slow_allocs", "i8"),
+        ("_pad2", "i8"),
+        # the page cache: 64 pages from cache_page
+        ("cache_page", "i8"),
+        ("cache_free", "i8"),
+        ("cache_scav", "i8"),
+        # the tiny allocator
+        ("tiny", "i8"),
+        ("tiny_offset", "i8"),
+        ("tiny_allocs", "i8"),
+        ("scan_alloc", "i8"),
+        # the redo record: while redo_n > 0 the first redo_n stores below are to be done again by repair
+        ("xredo_n", "i8"),
+        ("redo_addr", "i8", (4,)),
+        ("redo_value", "i8", (4,)),
+        # marking
+        ("wbuf1", "i8"),  # addresses of the two work buffers
+        ("wbuf2", "i8"),
+        ("bytes_marked", "i8"),
+        ("heap_scan_work", "i8"),
+        ("objects_marked", "i8"),
+        ("mark_ns", "i8"),  # CPU time spent marking, ever
+        ("assist_ns", "i8"),
+        ("sweep_ns", "i8"),
+        ("stopped_ns", "i8"),
+        ("stops", "i8"),
+        ("resume_ns", "i8"),  # from the end of the last stop to running again
+        ("resume_max_ns", "i8"),
+        # totals, ever; only grow
+        ("tiny_alloc_count", "i8"),
+        ("large_alloc", "i8"),
+        ("large_alloc_count", "i8"),
+        ("large_free", "i8"),
+        ("large_free_count", "i8"),
+        ("small_alloc", "i8", (68,)),  # objects by size class
+        ("small_free", "i8", (68,)),
+        ("refills", "i8"),
+        ("programs", "i8"),  # goroutines run to completion
+    ],
+    4096,
+)
+P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
+P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
+P_XSTATUS = offset_of(p_dtype, "xstatus")
+P_XPOLL = offset_of(p_dtype, "xpoll")
+
+# --- pages and spans --------------------------------------------------------------------------------------------------
+
+SPAN_DEAD, SPAN_IN_USE, SPAN_MANUAL = 0, 1, 2
+# Which list of its mcentral a span is in; a swept set of one cycle is the unswept one of the next.
+SET_NONE, SET_PARTIAL, SET_FULL = -1, 0, 2  # + (sweepgen / 2) % 2
+# xstate: sweepgen in bits 0..31 | parity in bit 32 | step in bits 33..34 | owner P + 1 in bits 40..55.
+# sweepgen, with h the heap's: h-2 needs sweeping · h-1 is being swept · h swept · h+1 cached before the sweep began · h+3 swept, then cached
+STATE_PARITY_SHIFT, STATE_STEP_SHIFT, STATE_OWNER_SHIFT = 32, 33, 40
+STEP_SWEPT, STEP_SWEEPING, STEP_CLEARING = 0, 1, 2
+
+# The record of the span that starts at page i is spans()[i]. Which bits say what depends on the class:
+#   elem_size 16..512   allocated: bits[8*parity ...] (8 words); marks: in the span's last 128 bytes
+#   8-byte scan class   allocated: bits[0..15] or the span's last 128 bytes, marks: the other; parity 0 means bits[] is "allocated"
+#   others (<= 16 slots, large)  allocated: bits[8*parity]; marks: bits[8*(1-parity)]
+# A slot is allocated if its index is below freeindex or its "allocated" bit is set.
+# alloc_count == number of allocated slots, when the span is in nobody's mcache.
+span_dtype = record(
+    [
+        # constant while in use
+        ("npages", "i8"),
+        ("elem_size", "i8"),
+        ("nelems", "i8"),
+        ("span_class", "i8"),
+        ("div_magic", "i8"),  # object index = offset * div_magic >> 32
+        ("state", "i8"),  # SPAN_*
+        ("limit", "i8"),  # end of the last slot; large: of the requested bytes
+        ("large_type", "i8"),  # address of the type record of a large object with pointers, once it is zeroed
+        # written by the P that has it cached or sweeps it
+        ("needzero", "i8"),
+        ("freeindex", "i8"),
+        ("alloc_count", "i8"),
+        ("alloc_before_cache", "i8"),
+        # under the mcentral's lock
+        ("next", "i8"),  # next in its list, -1 at the end
+        ("set", "i8"),  # which list, SET_NONE if none
+        ("xstate", "i8"),
+        ("specials", "i8"),
+        ("bits", "i8", (16,)),
+    ],
+    256,
+)
+SPAN_XSTATE = offset_of(span_dtype, "xstate")
+SPAN_BITS = offset_of(span_dtype, "bits")
+INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
+HEAP_BITMAP = 128  # bytes of pointer bits before them, in scan spans
+
+# Lists of spans, FIFO: index 0, 1 partial, 2, 3 full; heads and tails are page numbers, -1 when empty.
+mcentral_dtype = record([("xlock", "i8"), ("head", "i8", (4,)), ("tail", "i8", (4,)), ("count", "i8", (4,))], 128)
+
+# 512 pages: bit set = allocated; bit set = returned to the system (never committed, or punched out).
+chunk_dtype = record([("alloc", "i8", (8,)), ("scav", "i8", (8,))], 128)
+
+# zeroed_page: pages of the arena below this one have been handed out before and may hold old data.
+arena_dtype = record([("zeroed_page", "i8")], 64)
+
+# --- types, roots, work -----------------------------------------------------------------------------------------------
+
+# A struct: elem_size 0, mask over size / 8 words. An array: an 8-byte length, then elements of elem_size bytes with that mask each.
+type_dtype = record(
+    [
+        ("key", "i8"),  # hash of name and layout; 0: free. Found by open addressing from key % MAX_TYPES
+        ("size", "i8"),  # bytes of a struct
+        ("ptr_bytes", "i8"),  # bytes up to the end of the last reference field, of the struct or of one element
+        ("elem_size", "i8"),
+        ("mask", "i8"),  # address of ceil(ptr_bytes / 512) words: bit i = word i is a reference
+    ],
+    64,
+)
+
+global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
+
+G_IDLE, G_RUNNABLE, G_RUNNING, G_DEAD = 0, 1, 2, 6
+g_dtype = record(
+    [("status", "i8"), ("id", "i8"), ("p", "i8"), ("parent", "i8"), ("created_ns", "i8"), ("started_ns", "i8"), ("ended_ns", "i8")],
+    128,
+)
+
+WBUF_OBJECTS = 253
+wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
+
+RECORDS = (
+    runtime_dtype, mheap_dtype, pacer_dtype, gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype,
+    arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype,
+)  # fmt: skip
+
+
+@functools.cache
+def layout_version() -> int:
+    """A 62-bit hash of every record and region: a process with another layout is refused."""
+    text = repr([r.descr if hasattr(r, "descr") else r for r in RECORDS]) + repr(layout.REGION)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 2
+
+
+# --- accessors --------------------------------------------------------------------------------------------------------
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _to_pointer(context: Any, addr: Any) -> Any:
+    def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
+def view(dtype: np.dtype[Any], base: int, n: int = 1) -> Any:
+    """``n`` records at ``base`` as a numpy record array, without a copy: for Python code that reads shared memory."""
+    buffer = (ctypes.c_char * (dtype.itemsize * n)).from_address(base)
+    return np.frombuffer(buffer, dtype=dtype).view(np.recarray)
+
+
+def table(dtype: np.dtype[Any], base: int, n: int) -> Callable[[], Any]:
+    """The accessor of a table of ``n`` records at a fixed address."""
+    if COMPILED:
+
+        @inline
+        def accessor() -> Any:
+            return carray(_to_pointer(base), (n,), dtype)
+
+        return accessor  # type: ignore[no-any-return]
+    return functools.cache(lambda: view(dtype, base, n))
+
+
+def pointer_to(dtype: np.dtype[Any]) -> Callable[[int], Any]:
+    """The accessor of a record whose address is only known when it runs."""
+    if COMPILED:
+
+        @inline
+        def accessor(addr: int) -> Any:
+            return carray(_to_pointer(addr), (1,), dtype)[0]
+
+        return accessor  # type: ignore[no-any-return]
+    return lambda addr: view(dtype, int(addr))[0]
+
+
+_runtimes = table(runtime_dtype, RUNTIME, 1)
+_mheaps = table(mheap_dtype, MHEAP, 1)
+_pacers = table(pacer_dtype, PACER, 1)
+_gcstats = table(gcstats_dtype, GCSTATS, 1)
+_selves = table(p_dtype, layout.SELF_BASE, 1)
+
+
+@inline
+def runtime() -> Any:
+    return _runtimes()[0]
+
+
+@inline
+def mheap() -> Any:
+    return _mheaps()[0]
+
+
+@inline
+def pacer() -> Any:
+    return _pacers()[0]
+
+
+@inline
+def gcstats() -> Any:
+    return _gcstats()[0]
+
+
+@inline
+def self_p() -> Any:
+    """This process's own P, through its alias."""
+    return _selves()[0]
+
+
+p_at = pointer_to(p_dtype)
+wbuf_at = pointer_to(wbuf_dtype)
+type_at = pointer_to(type_dtype)
+mcache_at = pointer_to(mcache_dtype)
+spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
+mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)
+chunks = table(chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)
+arenas = table(arena_dtype, layout.ARENAS_BASE, layout.HEAP_MAX // layout.ARENA_SIZE)
+type_table = table(type_dtype, layout.TYPES_BASE, layout.MAX_TYPES)
+root_globals = table(global_dtype, layout.GLOBALS_BASE, layout.MAX_GLOBALS)
+gs = table(g_dtype, layout.GS_BASE, layout.MAX_GS)
+page_heads = table(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.HEAP_PAGES)
+summaries = table(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
+wbuf_stacks = table(np.dtype("i8"), layout.WBUF_STACKS_BASE, 2 * layout.MAX_WBUFS)

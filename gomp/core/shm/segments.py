@@ -1,0 +1,106 @@
+"""The two shared segments: made, mapped at their fixed addresses, handed to other processes by descriptor.
+
+A segment is a sparse file in ``/dev/shm`` (posix_ipc) whose name is unlinked as soon as it is open, so a kill leaves nothing behind;
+where ``/dev/shm`` is smaller than the heap, a ``memfd``, which only the cgroup limits. Other processes get the descriptor: by
+fork, or over the runtime's socket. Every mapping is ``MADV_DONTFORK`` outside the coordinator: a forked child of a program must not
+write the heap as the P that its parent is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from dataclasses import dataclass
+
+import posix_ipc
+
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import allow_range
+from gomp.core.shm.libc import libc
+
+_MAP_FIXED_NOREPLACE = 0x100000
+_MAP_NORESERVE = 0x4000
+_MAP_FIXED = 0x10
+MADV_DONTFORK = 10
+_FAILED = ctypes.c_void_p(-1).value
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Open descriptors of a runtime's two segments. ``backing`` is "shm" or "memfd"; ``heap_bytes`` the heap's maximum."""
+
+    heap_fd: int
+    meta_fd: int
+    heap_bytes: int
+    backing: str
+
+    def close(self) -> None:
+        for fd in (self.heap_fd, self.meta_fd):
+            os.close(fd)
+
+
+def create(heap_bytes: int) -> Segments:
+    """Make the segments of a new runtime; ``heap_bytes`` is a multiple of the arena size."""
+    if heap_bytes % layout.ARENA_SIZE or not 0 < heap_bytes <= layout.HEAP_MAX:
+        raise ValueError(f"heap of {heap_bytes} bytes: not a multiple of {layout.ARENA_SIZE} up to {layout.HEAP_MAX}")
+    backing = "shm" if _shm_size() >= heap_bytes else "memfd"
+    return Segments(_open(backing, "heap", heap_bytes), _open(backing, "meta", layout.META_SIZE), heap_bytes, backing)
+
+
+def map_segments(segments: Segments, *, inherit: bool = False) -> None:
+    """Map both segments here. With ``inherit`` forked children keep them: for the coordinator, which forks the Ps."""
+    _map(layout.HEAP_BASE, segments.heap_bytes, segments.heap_fd, 0, inherit)
+    _map(layout.META_BASE, layout.META_SIZE, segments.meta_fd, 0, inherit)
+
+
+def map_self(segments: Segments, p_idx: int) -> None:
+    """Make SELF_BASE the record of P ``p_idx``. A second call moves it."""
+    offset = layout.p_addr.py_func(p_idx) if hasattr(layout.p_addr, "py_func") else layout.p_addr(p_idx)
+    _map(layout.SELF_BASE, layout.P_STRIDE, segments.meta_fd, offset - layout.META_BASE, False, _MAP_FIXED)
+
+
+def unmap() -> None:
+    """Undo the mappings of this process. Nothing may use the heap afterwards."""
+    for base, size in (
+        (layout.HEAP_BASE, layout.HEAP_MAX),
+        (layout.META_BASE, layout.META_SIZE),
+        (layout.SELF_BASE, layout.P_STRIDE),
+    ):
+        libc.munmap(base, size)
+
+
+def protect_from_fork() -> None:
+    """Children forked from now on do not get the segments: what a P does once it runs."""
+    for base, size in ((layout.HEAP_BASE, layout.HEAP_MAX), (layout.META_BASE, layout.META_SIZE)):
+        libc.madvise(base, size, MADV_DONTFORK)
+
+
+def _open(backing: str, purpose: str, size: int) -> int:
+    if backing == "memfd":
+        fd = os.memfd_create(f"gomp-{purpose}", os.MFD_CLOEXEC)
+    else:
+        name = f"/gomp-{purpose}-{os.getpid()}"
+        fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd
+        posix_ipc.unlink_shared_memory(name)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _shm_size() -> int:
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return stat.f_frsize * stat.f_blocks
+
+
+def _map(addr: int, size: int, fd: int, offset: int, inherit: bool, fixed: int = _MAP_FIXED_NOREPLACE) -> None:
+    flags = mmap.MAP_SHARED | _MAP_NORESERVE | fixed
+    got = libc.mmap(addr, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, offset)
+    if got != addr:
+        error = ctypes.get_errno() if got in (None, _FAILED) else 17
+        raise OSError(error, f"cannot map {size} bytes at {addr:#x}: {os.strerror(error)}")
+    if not inherit:
+        libc.madvise(addr, size, MADV_DONTFORK)
+    allow_range(addr, size)
