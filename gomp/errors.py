@@ -1,0 +1,77 @@
+"""What can go wrong, as a tree that users catch::
+
+    GompError
+    ├── ConfigError      (ValueError)       an option, an environment variable, a program name or parameter
+    ├── SegmentError     (OSError)          shared memory could not be made, mapped or committed
+    ├── OutOfMemory      (MemoryError)      the heap is full, even after a last collection
+    ├── StackOverflow    (RecursionError)   compiled code recursed too deep
+    ├── ProgramError                        a program raised
+    ├── Interrupted                         a wait inside the runtime was cut short by a signal
+    ├── RuntimeLost                         the runtime is not there (any more)
+    │   └── WorkerDied                      because one of its processes was killed
+    └── HeapCorrupt                         the heap breaks its own rules: our bug
+
+Each class also is the built-in that a user would already catch. Everything a user can cause is reported in one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "GompError",
+    "HeapCorrupt",
+    "Interrupted",
+    "OutOfMemory",
+    "ProgramError",
+    "RuntimeLost",
+    "SegmentError",
+    "StackOverflow",
+    "WorkerDied",
+]
+
+
+class GompError(Exception):
+    """The root of everything that gomp raises."""
+
+
+class ConfigError(GompError, ValueError):
+    """An option, an environment variable, a name or a parameter cannot be used; the message names the fix."""
+
+
+class SegmentError(GompError, OSError):
+    """A shared-memory segment could not be created, mapped or committed."""
+
+
+class OutOfMemory(GompError, MemoryError):
+    """The heap has no room for an allocation, even after a last-resort collection."""
+
+
+class StackOverflow(GompError, RecursionError):
+    """A compiled function recursed deeper than its native stack can be scanned."""
+
+
+class ProgramError(GompError):
+    """A program raised; ``remote_traceback`` is the text of its traceback on the P where it ran."""
+
+    def __init__(self, message: str, remote_traceback: str = "") -> None:
+        super().__init__(message)
+        self.remote_traceback = remote_traceback
+
+    def __reduce__(self) -> tuple[type[ProgramError], tuple[str, str]]:
+        return type(self), (str(self), self.remote_traceback)
+
+
+class Interrupted(GompError):
+    """A wait inside the runtime ended because of a signal, before what it waited for."""
+
+
+class RuntimeLost(GompError):
+    """The runtime ended or could not be found; its references are no longer usable."""
+
+
+class WorkerDied(RuntimeLost):
+    """One of the runtime's processes died, and the runtime ended with it."""
+
+
+class HeapCorrupt(GompError):
+    """The heap breaks one of its own rules: a bug in gomp, never in a program."""

@@ -1,0 +1,26 @@
+"""Options and machine checks for the whole suite."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+# The test that runs a real Prometheus exists only where there is one; .ci/run fetches it.
+collect_ignore = [] if shutil.which("prometheus") else ["test_service_prometheus.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_report_header() -> str:
+    return f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}"
