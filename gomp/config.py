@@ -1,0 +1,333 @@
+"""Every option, described once: its name, type, default and help. The command line, the environment and the TOML file derive from it.
+
+Precedence, highest first:
+
+1. flags (keyword arguments),
+2. the environment: ``GOMP_<OPTION>``, then Go's own GOGC, GOMEMLIMIT, GOMAXPROCS and GODEBUG,
+3. the TOML file, where an option's name is its key,
+4. the defaults here.
+
+Go's variables mean what they mean in Go: an empty one is not there, a GOGC that is no number is 100, a GOMAXPROCS that is no number is
+ignored, a malformed GOMEMLIMIT is fatal, and in GODEBUG what is unknown is ignored and the last of two equal names wins. An option given in
+any other way has to be right: whatever is not becomes a :class:`~gomp.errors.ConfigError` of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from gomp.errors import ConfigError
+
+NO_LIMIT = (1 << 63) - 1
+GC_OFF = -1
+MAX_PROCS = 128  # half of the P records: the others are for attached processes
+OLDEST_KERNEL = (5, 4)  # the first with pidfds that can be waited for
+
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_BYTE_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+_BYTE_COUNT = re.compile(r"([+-]?[0-9]+)(B|KiB|MiB|GiB|TiB|)", re.ASCII)
+_BYTES_HELP = "a whole number of bytes with an optional B, KiB, MiB, GiB or TiB"
+
+
+# --- Go's grammars ----------------------------------------------------------------------------------------------------
+
+
+def parse_int32(text: str) -> int | None:
+    """``text`` as Go's runtime reads a number of 32 bits, or None."""
+    if not _INTEGER.fullmatch(text) or not -(1 << 31) <= int(text) < 1 << 31:
+        return None
+    return int(text)
+
+
+def parse_byte_count(text: str) -> int | None:
+    """``text`` as Go reads GOMEMLIMIT: ``1048576``, ``64B``, ``512MiB``; None if malformed or beyond 63 bits."""
+    match = _BYTE_COUNT.fullmatch(text)
+    if not match:
+        return None
+    n = int(match[1]) << _BYTE_UNITS[match[2]]
+    return n if 0 <= n <= NO_LIMIT else None
+
+
+def parse_gogc(text: str) -> int:
+    """The environment's GOGC: what Go cannot read is 100."""
+    if text == "off":
+        return GC_OFF
+    percent = parse_int32(text)
+    return 100 if percent is None else max(percent, GC_OFF)
+
+
+@dataclass(frozen=True)
+class Debug:
+    """The switches of GODEBUG: Go's names and, for those Go does not have, ours."""
+
+    gctrace: int = 0  # 1: a line on stderr for each cycle
+    gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
+    clobberfree: int = 0  # 1: freed memory is filled with 0xdeadbeef
+    gccollectevery: int = 0  # k: a collection at every k-th slow allocation
+    verify: int = 0  # 1..3: the heap is verified at this level after each cycle
+
+
+def parse_godebug(text: str) -> Debug:
+    """``name=value,...``: unknown names and values that are no numbers are ignored, as in Go; the last of two equal names wins."""
+    known = {field.name for field in fields(Debug)}
+    values: dict[str, int] = {}
+    for item in text.split(","):
+        name, _, value = item.partition("=")
+        number = parse_int32(value)
+        if name in known and number is not None:
+            values[name] = number
+    return Debug(**values)
+
+
+# --- types of options -------------------------------------------------------------------------------------------------
+
+
+def _gogc(value: object) -> object:
+    if isinstance(value, str):
+        percent = GC_OFF if value == "off" else parse_int32(value)
+        if percent is None:
+            raise ValueError('write a whole percentage, or "off"')
+        value = percent
+    return max(value, GC_OFF) if isinstance(value, int) else value
+
+
+def _byte_count(value: object) -> object:
+    if isinstance(value, str):
+        value = parse_byte_count(value)
+        if value is None:
+            raise ValueError(f"write {_BYTES_HELP}, as 512MiB")
+    return value
+
+
+def _limit(value: object) -> object:
+    return NO_LIMIT if value is None or value == "off" else _byte_count(value)
+
+
+def _whole_arenas(value: object) -> object:
+    from gomp.core.shm.layout import ARENA_SIZE, HEAP_MAX
+
+    size = _byte_count(value)
+    if not isinstance(size, int):
+        return size
+    if not 0 < size <= HEAP_MAX:
+        raise ValueError(f"a heap has from 1 byte to {HEAP_MAX >> 40}TiB")
+    return -(-size // ARENA_SIZE) * ARENA_SIZE
+
+
+Percent = Annotated[int, BeforeValidator(_gogc), Field(lt=1 << 31)]
+ByteCount = Annotated[int, BeforeValidator(_byte_count), Field(ge=0, le=NO_LIMIT)]
+MemoryLimit = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=NO_LIMIT)]
+HeapSize = Annotated[int, BeforeValidator(_whole_arenas)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def default_procs() -> int:
+    """As many Ps as there are processors this process may run on."""
+    return min(len(os.sched_getaffinity(0)), MAX_PROCS)
+
+
+# --- the options ------------------------------------------------------------------------------------------------------
+
+
+class RuntimeSettings(BaseSettings):
+    """What a runtime is started with."""
+
+    model_config = SettingsConfigDict(env_prefix="GOMP_", extra="forbid", frozen=True, validate_default=True)
+
+    procs: int = Field(
+        default_factory=default_procs, ge=1, le=MAX_PROCS, description="Ps: processes that run programs (GOMAXPROCS)"
+    )
+    gogc: Percent = Field(
+        100, description='heap growth in percent of the live heap before the next cycle, or "off" (GOGC)'
+    )
+    memory_limit: MemoryLimit = Field(
+        NO_LIMIT, description='soft limit on all memory of the runtime, or "off" (GOMEMLIMIT)'
+    )
+    max_heap: HeapSize = Field("4GiB", description="the heap never grows beyond this; rounded up to 64MiB")  # type: ignore[assignment]
+    name: Name | None = Field(None, description="what `gomp ls` and `gomp verify` call this runtime")
+    godebug: str = Field("", description="debug switches: gctrace=1,clobberfree=1,... (GODEBUG)")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least important log line that is written"
+    )
+
+    @property
+    def debug(self) -> Debug:
+        """The switches of ``godebug``, read."""
+        return parse_godebug(self.godebug)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, GoEnvironment(settings_cls), TomlFile(settings_cls)
+
+
+class MixedSettings(BaseModel):
+    """Parameters of the program ``mixed``: request-like bursts over a slowly changing live set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float = Field(100.0, gt=0, le=1e6, description="bursts a second, over all Ps")
+    live: ByteCount = Field(64 << 20, description="size of the live set")
+    sizes: dict[int, float] = Field(
+        {32: 50, 128: 30, 1024: 18, 16384: 2},
+        min_length=1,
+        description="object sizes in bytes, each with its weight in the mix",
+    )
+    stdlib_trees: bool = Field(True, description="also parse the standard library, round after round")
+
+    @model_validator(mode="after")
+    def _sizes_make_a_mix(self) -> MixedSettings:
+        if not all(0 < size <= 1 << 30 and weight >= 0 for size, weight in self.sizes.items()) or not sum(
+            self.sizes.values()
+        ):
+            raise ValueError("sizes: each is 1 byte to 1GiB with a weight of 0 or more, and some weight is not 0")
+        return self
+
+
+class ProgramSettings(BaseModel):
+    """A program that the service keeps running: a short name from ``workers/`` or a dotted path, and its parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    program: str = Field(min_length=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_of_mixed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("program") == "mixed":
+            return data | {"parameters": MixedSettings.model_validate(data.get("parameters", {})).model_dump()}
+        return data
+
+
+class ServiceSettings(RuntimeSettings):
+    """What ``gomp serve`` is started with."""
+
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="address that /metrics is served on")
+    metrics_port: int = Field(6070, ge=0, le=65535, description="its port; 0 takes any free one")
+    programs: tuple[ProgramSettings, ...] = Field(
+        (ProgramSettings.model_validate({"program": "mixed"}),), description="what runs on the Ps from the start"
+    )
+
+
+# --- where values come from -------------------------------------------------------------------------------------------
+
+
+class GoEnvironment(PydanticBaseSettingsSource):
+    """Go's environment variables, read as Go's runtime reads them. An empty one counts as absent, so a file can still speak."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if text := os.environ.get("GOGC"):
+            values["gogc"] = parse_gogc(text)
+        if (procs := parse_int32(os.environ.get("GOMAXPROCS", ""))) and procs > 0:
+            values["procs"] = procs
+        if text := os.environ.get("GOMEMLIMIT"):
+            values["memory_limit"] = _go_memory_limit(text)
+        if text := os.environ.get("GODEBUG"):
+            values["godebug"] = text
+        return values
+
+
+def _go_memory_limit(text: str) -> int:
+    limit = NO_LIMIT if text == "off" else parse_byte_count(text)
+    if limit is None:
+        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_BYTES_HELP}, as 512MiB, or off")
+    return limit
+
+
+_config_file: ContextVar[Path | None] = ContextVar("_config_file", default=None)
+
+
+class TomlFile(PydanticBaseSettingsSource):
+    """The TOML file that :func:`load` was given, if any."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        file = _config_file.get()
+        if file is None:
+            return {}
+        try:
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{file} is not valid TOML: {_one_line(str(error))}") from None
+
+
+S = TypeVar("S", bound=RuntimeSettings)
+
+
+def load(kind: type[S], config_file: Path | None = None, **flags: Any) -> S:
+    """The settings of ``kind``; a flag that is None was not given. Raises ConfigError."""
+    with _reading(config_file):
+        try:
+            return kind(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as error:
+            raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from None
+        except SettingsError as error:
+            raise ConfigError(f"{_one_line(str(error))}: write JSON") from None
+
+
+@contextmanager
+def _reading(config_file: Path | None) -> Iterator[None]:
+    token = _config_file.set(config_file)
+    try:
+        yield
+    finally:
+        _config_file.reset(token)
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: there is no such option"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = f" (not {given!r})" if isinstance(given, str | int | float) else ""
+    return _one_line(f"{where}: {message}{shown}" if where else message)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def check_system() -> None:
+    """Raise ConfigError where gomp cannot run at all, before anything is imported that would fail less clearly."""
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "aarch64"):
+        raise ConfigError(
+            f"gomp runs on Linux on x86-64 and aarch64, not on {platform.system()} on {platform.machine()}"
+        )
+    release = platform.release()
+    version = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    if version < OLDEST_KERNEL:
+        raise ConfigError(f"Linux {release} is too old: gomp needs {'.'.join(map(str, OLDEST_KERNEL))} or newer")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise ConfigError("gomp does not run on a free-threaded Python: use the ordinary build")
