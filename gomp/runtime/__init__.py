@@ -1,0 +1,1 @@
+"""The runtime around the compiled core: coordinator, Ps, attached processes, and what Python programs use."""
