@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from gomp.core.shm import layout, records, segments
+
 # The test that runs a real Prometheus exists only where there is one; .ci/run fetches it.
 collect_ignore = [] if shutil.which("prometheus") else ["test_service_prometheus.py"]
 
@@ -24,3 +26,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header() -> str:
     return f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}"
+
+
+@pytest.fixture
+def mapped():
+    """The segments of a runtime with two Ps that has not begun to run, mapped into this process."""
+    made = segments.create(layout.ARENA_SIZE)
+    segments.map_segments(made)
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    runtime.magic, runtime.version = records.MAGIC, records.layout_version()
+    runtime.nprocs = runtime.nrecords = 2
+    yield made
+    segments.unmap()
+    made.close()

@@ -1,0 +1,260 @@
+"""Go's MemStats, computed from the records in shared memory at the moment of the call.
+
+Nothing is stopped and no cache is flushed, so an object that a P has taken from its cache counts only after the P's next refill: where Go's
+ReadMemStats stops the world and flushes, this is Go's ``runtime/metrics``, and it can be read while the runtime hangs.
+
+What always holds, whatever runs meanwhile:
+
+- ``heap_sys == heap_inuse + heap_idle``, ``heap_idle == heap_free + heap_released``
+- ``sys == heap_sys + stack_sys + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys``
+- ``heap_alloc >= 0`` and ``heap_objects == mallocs - frees >= 0``: what was freed is read before what was allocated.
+- Totals only grow: they are sums of per-P totals, which outlive the process of the P.
+
+Where the words of Go meet another machine: a *span record* stands for each page and counts as MSpan; what else the collector keeps in the
+metadata segment (bitmaps, tables, work buffers) counts as GCSys.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gomp.core.heap.sizeclass import SIZES
+from gomp.core.shm import layout, records
+
+PAUSES_KEPT = 256
+BY_SIZE_CLASSES = 61  # Go's BySize stops at class 60
+_MCACHE_BYTES = layout.NUM_SPAN_CLASSES * records.MCACHE_ENTRY
+
+
+@dataclass(frozen=True)
+class SizeStats:
+    """One row of BySize: slots of ``size`` bytes, objects allocated and freed so far."""
+
+    size: int
+    mallocs: int
+    frees: int
+
+
+@dataclass(frozen=True)
+class PStats:
+    """What one P has done so far. Times in seconds of CPU, but ``stopped_s`` and ``resume_max_s``, which are wall time."""
+
+    idx: int
+    pid: int  # 0: nobody
+    mark_cpu_s: float
+    assist_cpu_s: float
+    sweep_cpu_s: float
+    stopped_s: float
+    stops: int
+    resume_max_s: float
+    refills: int
+    programs: int
+
+
+@dataclass(frozen=True)
+class MemStats:
+    """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
+
+    alloc: int
+    total_alloc: int
+    sys: int
+    mallocs: int
+    frees: int
+    heap_alloc: int
+    heap_sys: int
+    heap_idle: int
+    heap_inuse: int
+    heap_released: int
+    heap_objects: int
+    stack_inuse: int
+    stack_sys: int
+    mspan_inuse: int
+    mspan_sys: int
+    mcache_inuse: int
+    mcache_sys: int
+    buck_hash_sys: int
+    gc_sys: int
+    other_sys: int
+    next_gc: int
+    last_gc: int  # Unix time in ns
+    pause_total_ns: int
+    pause_ns: tuple[int, ...] = field(repr=False)  # a ring; the latest at (num_gc + 255) % 256
+    pause_end: tuple[int, ...] = field(repr=False)  # the same ring: Unix time in ns when each ended
+    num_gc: int
+    num_forced_gc: int
+    gc_cpu_fraction: float
+    by_size: tuple[SizeStats, ...] = field(repr=False)
+
+    heap_free: int  # idle, but not returned to the system
+    heap_live: int  # what the pacer believes to be live: marked, plus allocated since
+    heap_marked: int  # by the last cycle
+    tiny_allocs: int  # objects inside shared 16-byte blocks
+    gogc: int  # -1: off
+    memory_limit: int
+    procs: int
+    pause_max_ns: int
+    stopping_total_ns: int  # from the request of each stop until all were stopped
+    mark_cpu_s: float
+    pause_cpu_s: float
+    uptime_s: float
+    ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
+
+    @property
+    def gc_cpu_s(self) -> float:
+        """CPU time of marking and of standing still."""
+        return self.mark_cpu_s + self.pause_cpu_s
+
+    @property
+    def assist_cpu_s(self) -> float:
+        """CPU time that programs spent helping with the mark."""
+        return sum(p.assist_cpu_s for p in self.ps)
+
+    @property
+    def mark_cpu_s_per_p(self) -> tuple[float, ...]:
+        """CPU time that each of the Ps that run programs spent marking."""
+        return tuple(p.mark_cpu_s for p in self.ps[: self.procs])
+
+    @property
+    def pause_p50_s(self) -> float:
+        """Median of the last 256 pauses."""
+        return self.pause_quantile(0.5)
+
+    @property
+    def pause_p99_s(self) -> float:
+        """99th percentile of the last 256 pauses."""
+        return self.pause_quantile(0.99)
+
+    @property
+    def pause_max_s(self) -> float:
+        """The longest pause of all."""
+        return self.pause_max_ns / 1e9
+
+    def pause_quantile(self, q: float) -> float:
+        """The pause, in seconds, that a share ``q`` of the last 256 did not exceed; 0 without pauses."""
+        pauses = sorted(self.pause_ns[: min(self.num_gc, PAUSES_KEPT)])
+        return pauses[max(math.ceil(q * len(pauses)) - 1, 0)] / 1e9 if pauses else 0.0
+
+
+def read() -> MemStats:
+    """The figures of the runtime whose segments this process has mapped."""
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    heap = records.view(records.mheap_dtype, records.MHEAP)[0]
+    pacer = records.view(records.pacer_dtype, records.PACER)[0]
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
+    procs, nrecords = int(runtime.nprocs), int(runtime.nrecords)
+    ps = [_p_record(idx) for idx in (*range(nrecords), layout.COORDINATOR_P)]
+    objects = _read_objects(ps)
+    uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
+    mark_cpu_s, pause_cpu_s = int(gc.mark_cpu_ns) / 1e9, int(gc.pause_cpu_ns) / 1e9
+    memory = _read_memory(heap, procs, nrecords)
+    return MemStats(
+        **objects,
+        **memory,
+        next_gc=int(pacer.xgoal),
+        last_gc=int(gc.last_gc_unix_ns),
+        pause_total_ns=int(gc.pause_total_ns),
+        pause_ns=tuple(gc.pause_ns.tolist()),
+        pause_end=tuple(gc.pause_end_ns.tolist()),
+        num_gc=int(gc.num_gc),
+        num_forced_gc=int(gc.num_forced),
+        gc_cpu_fraction=(mark_cpu_s + pause_cpu_s) / (uptime_s * procs) if uptime_s and procs else 0.0,
+        heap_live=int(pacer.xheap_live),
+        heap_marked=int(pacer.heap_marked),
+        gogc=int(pacer.gc_percent),
+        memory_limit=int(pacer.memory_limit),
+        procs=procs,
+        pause_max_ns=int(gc.pause_max_ns),
+        stopping_total_ns=int(gc.stopping_total_ns),
+        mark_cpu_s=mark_cpu_s,
+        pause_cpu_s=pause_cpu_s,
+        uptime_s=uptime_s,
+        ps=tuple(_p_stats(p) for p in ps),
+    )
+
+
+def _p_record(idx: int) -> Any:
+    return records.view(records.p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
+
+
+def _p_stats(p: Any) -> PStats:
+    return PStats(
+        idx=int(p.idx),
+        pid=int(p.xpid),
+        mark_cpu_s=int(p.mark_ns) / 1e9,
+        assist_cpu_s=int(p.assist_ns) / 1e9,
+        sweep_cpu_s=int(p.sweep_ns) / 1e9,
+        stopped_s=int(p.stopped_ns) / 1e9,
+        stops=int(p.stops),
+        resume_max_s=int(p.resume_max_ns) / 1e9,
+        refills=int(p.refills),
+        programs=int(p.programs),
+    )
+
+
+def _read_objects(ps: list[Any]) -> dict[str, Any]:
+    """Everything that counts objects. Frees come first, so that no difference is ever negative."""
+    small_free = _by_class(p.small_free for p in ps)
+    large_free, large_free_count = _total(ps, "large_free"), _total(ps, "large_free_count")
+    # Between the two halves tiny objects count once on each side, and cancel.
+    tiny = _total(ps, "tiny_alloc_count")
+    small_alloc = _by_class(p.small_alloc for p in ps)
+    large_alloc, large_alloc_count = _total(ps, "large_alloc"), _total(ps, "large_alloc_count")
+
+    total_alloc = large_alloc + _bytes(small_alloc, SIZES)
+    allocated = total_alloc - large_free - _bytes(small_free, SIZES)
+    mallocs = large_alloc_count + sum(small_alloc) + tiny
+    frees = large_free_count + sum(small_free) + tiny
+    return {
+        "alloc": allocated,
+        "heap_alloc": allocated,
+        "total_alloc": total_alloc,
+        "mallocs": mallocs,
+        "frees": frees,
+        "heap_objects": mallocs - frees,
+        "tiny_allocs": tiny,
+        "by_size": tuple(
+            SizeStats(SIZES[i], small_alloc[i] if i else 0, small_free[i] if i else 0) for i in range(BY_SIZE_CLASSES)
+        ),
+    }
+
+
+def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
+    """Everything that counts pages and metadata."""
+    inuse, free, released = int(heap.xheap_inuse), int(heap.xheap_free), int(heap.xheap_released)
+    mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
+    mcache_sys = (nrecords + 1) * _MCACHE_BYTES
+    gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys - mcache_sys, 0) + int(heap.xwbuf_bytes)
+    heap_sys = inuse + free + released
+    return {
+        "heap_sys": heap_sys,
+        "heap_idle": free + released,
+        "heap_free": free,
+        "heap_inuse": inuse,
+        "heap_released": released,
+        "stack_inuse": 0,  # compiled programs run on native stacks, which are their processes' own
+        "stack_sys": 0,
+        "mspan_inuse": int(heap.pages_in_use) * records.span_dtype.itemsize,
+        "mspan_sys": mspan_sys,
+        "mcache_inuse": procs * _MCACHE_BYTES,
+        "mcache_sys": mcache_sys,
+        "buck_hash_sys": 0,
+        "gc_sys": gc_sys,
+        "other_sys": 0,
+        "sys": heap_sys + mspan_sys + mcache_sys + gc_sys,
+    }
+
+
+def _by_class(arrays: Iterable[Any]) -> list[int]:
+    return [sum(column) for column in zip(*(array.tolist() for array in arrays), strict=True)]
+
+
+def _total(ps: list[Any], name: str) -> int:
+    return sum(int(getattr(p, name)) for p in ps)
+
+
+def _bytes(counts: list[int], sizes: Iterable[int]) -> int:
+    return sum(count * size for count, size in zip(counts, sizes, strict=True))
