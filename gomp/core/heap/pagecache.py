@@ -1,0 +1,78 @@
+"""The page cache of a P: small spans without the heap lock. Go's pageCache.
+
+A cache is a block of 64 pages, aligned to 64: ``cache_page`` is its first page, ``cache_free`` has bit k set if page ``cache_page + k`` is
+free *for this P*, ``cache_scav`` those of the free ones that are scavenged. To the heap all of them are taken and not scavenged, so
+nobody else sees them, the scavenger included. The masks are 0: the cache is empty.
+
+1. Filling takes every free page of the block that holds the lowest free page of the heap.
+2. Requests below PAGE_CACHE_LIMIT pages are served from it, lowest run first; what does not fit goes to the heap.
+3. Flushing gives what is left back, each page scavenged or not as it was.
+
+The functions take the address of the P's record: the owner's, or that of a P somebody has claimed. A record is reached through its
+address or through the process's own alias, never both in one kernel (see :mod:`~gomp.core.shm.layout`).
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.palloc import CHUNK_WORDS, find_pages_locked, starts_of_runs, update_summaries_locked
+from gomp.core.jit import inline, kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import ctz, lsl, lsr, popcount
+from gomp.core.shm.records import chunks, mheap, p_at
+
+PAGE_CACHE_PAGES = 64
+PAGE_CACHE_LIMIT = PAGE_CACHE_PAGES // 4  # requests of so many pages and more bypass the cache
+
+
+@kernel("int64(int64)")
+def fill_cache_locked(p_addr: int) -> int:
+    """Holds: mheap.lock. Fill the P's empty cache; returns its number of pages: 0 if the heap has no free page."""
+    page = find_pages_locked(1)
+    if page < 0:
+        return 0
+    h, p = mheap(), p_at(p_addr)
+    word_idx = page // PAGE_CACHE_PAGES
+    chunk = chunks()[word_idx // CHUNK_WORDS]
+    i = word_idx % CHUNK_WORDS
+    p.cache_page = word_idx * PAGE_CACHE_PAGES
+    p.cache_free = ~chunk.alloc[i]
+    p.cache_scav = chunk.scav[i] & p.cache_free
+    chunk.alloc[i] = -1
+    chunk.scav[i] = 0
+    h.search_page = (word_idx + 1) * PAGE_CACHE_PAGES
+    update_summaries_locked(page >> layout.CHUNK_SHIFT, page >> layout.CHUNK_SHIFT)
+    return popcount(p.cache_free)
+
+
+@inline
+def alloc_cached(p_addr: int, npages: int) -> tuple[int, int]:
+    """The lowest run of ``0 < npages < PAGE_CACHE_LIMIT`` pages in the P's cache: (first page, how many are scavenged), or (-1, 0)."""
+    p = p_at(p_addr)
+    starts = starts_of_runs(p.cache_free, npages)
+    if starts == 0:
+        return -1, 0
+    low = ctz(starts)
+    bits = lsl(lsr(-1, 64 - npages), low)
+    nscav = popcount(p.cache_scav & bits)
+    p.cache_free &= ~bits
+    p.cache_scav &= ~bits
+    return p.cache_page + low, nscav
+
+
+@kernel("int64(int64)")
+def flush_cache_locked(p_addr: int) -> int:
+    """Holds: mheap.lock. Give the pages in the P's cache back to the heap; returns their number."""
+    h, p = mheap(), p_at(p_addr)
+    free = p.cache_free
+    if free == 0:
+        return 0
+    word_idx = p.cache_page // PAGE_CACHE_PAGES
+    chunk = chunks()[word_idx // CHUNK_WORDS]
+    i = word_idx % CHUNK_WORDS
+    chunk.alloc[i] &= ~free
+    chunk.scav[i] |= p.cache_scav
+    h.search_page = min(h.search_page, p.cache_page + ctz(free))
+    update_summaries_locked(p.cache_page >> layout.CHUNK_SHIFT, p.cache_page >> layout.CHUNK_SHIFT)
+    p.cache_free = 0
+    p.cache_scav = 0
+    return popcount(free)

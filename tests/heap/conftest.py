@@ -1,0 +1,60 @@
+"""A fresh heap in this one process: the segments, a runtime that allows ``max_pages`` pages, and no page grown yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gomp.core import load_kernels
+from gomp.core.shm import layout, records, segments
+
+MAX_PAGES = 64 * layout.CHUNK_PAGES
+
+
+class Heap:
+    """The records of the heap under test as numpy sees them, and the address of its one P."""
+
+    def __init__(self) -> None:
+        self.p_addr = layout.PS_BASE
+        self.p = records.view(records.p_dtype, self.p_addr)[0]
+        self.mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
+        self.runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+        self.summaries = records.view(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
+
+    def chunk(self, chunk_idx: int) -> Any:
+        address = layout.CHUNKS_BASE + chunk_idx * records.chunk_dtype.itemsize
+        return records.view(records.chunk_dtype, address)[0]
+
+
+HeapFactory = Callable[..., AbstractContextManager[Heap]]
+
+
+@contextmanager
+def _new_heap(max_pages: int = MAX_PAGES) -> Iterator[Heap]:
+    made = segments.create(layout.align_up(max_pages * layout.PAGE_SIZE, layout.ARENA_SIZE))
+    segments.map_segments(made)
+    segments.map_self(made, 0)
+    try:
+        heap = Heap()
+        heap.runtime.max_pages = max_pages
+        yield heap
+    finally:
+        segments.unmap()
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def new_heap() -> HeapFactory:
+    """Makes a heap: ``with new_heap(max_pages) as heap``. For tests that need one for each example."""
+    load_kernels()
+    return _new_heap
+
+
+@pytest.fixture
+def heap(new_heap: HeapFactory) -> Iterator[Heap]:
+    with new_heap() as made:
+        yield made
