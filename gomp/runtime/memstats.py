@@ -146,7 +146,8 @@ def read() -> MemStats:
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
     procs, nrecords = int(runtime.nprocs), int(runtime.nrecords)
-    ps = [_p_record(idx) for idx in (*range(nrecords), layout.COORDINATOR_P)]
+    indices = (*range(nrecords), layout.COORDINATOR_P)
+    ps = [_p_record(idx) for idx in indices]
     objects = _read_objects(ps)
     uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
     mark_cpu_s, pause_cpu_s = int(gc.mark_cpu_ns) / 1e9, int(gc.pause_cpu_ns) / 1e9
@@ -172,7 +173,7 @@ def read() -> MemStats:
         mark_cpu_s=mark_cpu_s,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
-        ps=tuple(_p_stats(p) for p in ps),
+        ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
 
@@ -180,9 +181,9 @@ def _p_record(idx: int) -> Any:
     return records.view(records.p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
 
 
-def _p_stats(p: Any) -> PStats:
+def _p_stats(idx: int, p: Any) -> PStats:
     return PStats(
-        idx=int(p.idx),
+        idx=idx,
         pid=int(p.xpid),
         mark_cpu_s=int(p.mark_ns) / 1e9,
         assist_cpu_s=int(p.assist_ns) / 1e9,

@@ -1,0 +1,202 @@
+"""What Prometheus sees: one table of metrics, and one collector that reads shared memory when it is scraped.
+
+Heap, collector and pause figures have the names that Go's own client gives them, so dashboards and alerts for Go programs work as they are;
+what Go has no word for begins with ``gomp_``. Every counter is a total kept in shared memory, which outlives the process that counted, so
+none ever goes back while the runtime lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gomp.core.shm import layout, records
+from gomp.runtime import memstats
+from gomp.runtime.memstats import MemStats, PStats
+
+GO_VERSION = "go1.27.3"  # the Go whose memory system this is
+GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that one scrape reads."""
+
+    stats: MemStats
+    ready: bool
+    coordinator_pid: int
+    service_pid: int
+    heap_max: int
+
+
+def snapshot() -> Snapshot:
+    """The state of the runtime whose segments are mapped here."""
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    return Snapshot(
+        stats=memstats.read(),
+        ready=is_ready(),
+        coordinator_pid=int(runtime.coordinator_pid),
+        service_pid=os.getpid(),
+        heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
+    )
+
+
+def is_ready() -> bool:
+    """Whether the runtime takes programs: it has begun, and not begun to end."""
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    return bool(runtime.xready) and not runtime.xshutdown
+
+
+def p_label(p: PStats) -> str:
+    """What the label ``p`` says."""
+    return "coordinator" if p.idx == layout.COORDINATOR_P else str(p.idx)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+Values = Iterable[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric. ``read`` gives its value, or, for one with a label, the values with what the label says."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    read: Callable[[Snapshot], float | Values]
+    label: str = ""
+
+
+def _each_p(read: Callable[[PStats], float]) -> Callable[[Snapshot], Values]:
+    return lambda s: ((p_label(p), read(p)) for p in s.stats.ps)
+
+
+TABLE = (
+    Entry("go_info", "gauge", "Always 1; the Go whose memory system this is.", lambda s: [(GO_VERSION, 1)], "version"),
+    Entry("go_sched_gomaxprocs_threads", "gauge", "Ps that run programs.", lambda s: s.stats.procs),
+    Entry(
+        "go_gc_gogc_percent", "gauge", "GOGC; 2^64-1 if off.", lambda s: GOGC_OFF if s.stats.gogc < 0 else s.stats.gogc
+    ),
+    Entry("go_gc_gomemlimit_bytes", "gauge", "GOMEMLIMIT; 2^63-1 if off.", lambda s: s.stats.memory_limit),
+    # what programs allocated
+    Entry("go_memstats_alloc_bytes", "gauge", "Bytes in objects, live or not yet swept.", lambda s: s.stats.alloc),
+    Entry("go_memstats_alloc_bytes_total", "counter", "Bytes allocated so far.", lambda s: s.stats.total_alloc),
+    Entry("go_memstats_mallocs_total", "counter", "Objects allocated so far.", lambda s: s.stats.mallocs),
+    Entry("go_memstats_frees_total", "counter", "Objects freed so far.", lambda s: s.stats.frees),
+    Entry("go_gc_heap_tiny_allocs_objects_total", "counter", "Objects inside shared 16-byte blocks.", lambda s: s.stats.tiny_allocs),
+    # what the heap holds
+    Entry("go_memstats_sys_bytes", "gauge", "Bytes of address space the heap and its metadata have taken.", lambda s: s.stats.sys),
+    Entry("go_memstats_heap_alloc_bytes", "gauge", "As go_memstats_alloc_bytes.", lambda s: s.stats.heap_alloc),
+    Entry("go_memstats_heap_sys_bytes", "gauge", "Bytes the heap has grown to.", lambda s: s.stats.heap_sys),
+    Entry("go_memstats_heap_idle_bytes", "gauge", "Bytes of pages in no span.", lambda s: s.stats.heap_idle),
+    Entry("go_memstats_heap_inuse_bytes", "gauge", "Bytes of pages in spans.", lambda s: s.stats.heap_inuse),
+    Entry("go_memstats_heap_released_bytes", "gauge", "Bytes of pages that the system has back.", lambda s: s.stats.heap_released),
+    Entry("go_memstats_heap_objects", "gauge", "Objects, live or not yet swept.", lambda s: s.stats.heap_objects),
+    Entry("go_memstats_stack_inuse_bytes", "gauge", "Bytes of goroutine stacks.", lambda s: s.stats.stack_inuse),
+    Entry("go_memstats_stack_sys_bytes", "gauge", "Bytes taken for stacks.", lambda s: s.stats.stack_sys),
+    Entry("go_memstats_mspan_inuse_bytes", "gauge", "Bytes of span records in use.", lambda s: s.stats.mspan_inuse),
+    Entry("go_memstats_mspan_sys_bytes", "gauge", "Bytes of span records.", lambda s: s.stats.mspan_sys),
+    Entry("go_memstats_mcache_inuse_bytes", "gauge", "Bytes of caches of Ps that run programs.", lambda s: s.stats.mcache_inuse),
+    Entry("go_memstats_mcache_sys_bytes", "gauge", "Bytes of caches.", lambda s: s.stats.mcache_sys),
+    Entry("go_memstats_buck_hash_sys_bytes", "gauge", "Bytes of profiling tables.", lambda s: s.stats.buck_hash_sys),
+    Entry("go_memstats_gc_sys_bytes", "gauge", "Bytes of the collector's other metadata.", lambda s: s.stats.gc_sys),
+    Entry("go_memstats_other_sys_bytes", "gauge", "Bytes of anything else.", lambda s: s.stats.other_sys),
+    # the collector
+    Entry("go_memstats_next_gc_bytes", "gauge", "Heap goal of this cycle.", lambda s: s.stats.next_gc),
+    Entry("go_memstats_last_gc_time_seconds", "gauge", "Unix time when the last cycle ended.", lambda s: s.stats.last_gc / 1e9),
+    Entry("go_gc_heap_live_bytes", "gauge", "Bytes the last cycle marked.", lambda s: s.stats.heap_marked),
+    Entry("go_gc_cycles_total_gc_cycles_total", "counter", "Cycles so far.", lambda s: s.stats.num_gc),
+    Entry("go_gc_cycles_forced_gc_cycles_total", "counter", "Cycles that somebody asked for.", lambda s: s.stats.num_forced_gc),
+    Entry(
+        "go_gc_cycles_automatic_gc_cycles_total",
+        "counter",
+        "Cycles that the runtime began by itself.",
+        lambda s: s.stats.num_gc - s.stats.num_forced_gc,
+    ),
+    Entry(
+        "go_cpu_classes_gc_mark_assist_cpu_seconds_total",
+        "counter",
+        "CPU time that programs spent helping with the mark.",
+        lambda s: s.stats.assist_cpu_s,
+    ),
+    Entry(
+        "go_cpu_classes_gc_pause_cpu_seconds_total",
+        "counter",
+        "CPU time lost to pauses, on all Ps.",
+        lambda s: s.stats.pause_cpu_s,
+    ),
+    Entry("go_cpu_classes_gc_total_cpu_seconds_total", "counter", "CPU time of the collector.", lambda s: s.stats.gc_cpu_s),
+    # ours: the runtime
+    Entry("gomp_ready", "gauge", "1 if the runtime takes programs.", lambda s: int(s.ready)),
+    Entry("gomp_uptime_seconds", "gauge", "Seconds since the runtime began.", lambda s: s.stats.uptime_s),
+    Entry("gomp_coordinator_pid", "gauge", "Process of the coordinator.", lambda s: s.coordinator_pid),
+    Entry("gomp_service_pid", "gauge", "Process that answers here.", lambda s: s.service_pid),
+    Entry("gomp_heap_max_bytes", "gauge", "The heap never grows beyond this.", lambda s: s.heap_max),
+    Entry("gomp_heap_live_bytes", "gauge", "Marked by the last cycle or allocated since.", lambda s: s.stats.heap_live),
+    Entry("gomp_gc_mark_cpu_seconds_total", "counter", "CPU time of marking, by everybody.", lambda s: s.stats.mark_cpu_s),
+    Entry("gomp_gc_pause_max_seconds", "gauge", "The longest pause.", lambda s: s.stats.pause_max_s),
+    Entry(
+        "gomp_gc_stopping_seconds_total",
+        "counter",
+        "Time from the request of each stop until all Ps stood.",
+        lambda s: s.stats.stopping_total_ns / 1e9,
+    ),
+    # ours: each P
+    Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
+    Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),
+    Entry("gomp_p_assist_cpu_seconds_total", "counter", "CPU time the P spent in assists.", _each_p(lambda p: p.assist_cpu_s), "p"),
+    Entry("gomp_p_sweep_cpu_seconds_total", "counter", "CPU time the P spent sweeping.", _each_p(lambda p: p.sweep_cpu_s), "p"),
+    Entry("gomp_p_stopped_seconds_total", "counter", "Time the P stood still in stops.", _each_p(lambda p: p.stopped_s), "p"),
+    Entry("gomp_p_stops_total", "counter", "Stops the P stood still in.", _each_p(lambda p: p.stops), "p"),
+    Entry("gomp_p_resume_max_seconds", "gauge", "Longest time from the end of a stop to running.", _each_p(lambda p: p.resume_max_s), "p"),
+    Entry("gomp_p_refills_total", "counter", "Spans the P's cache was filled with.", _each_p(lambda p: p.refills), "p"),
+    Entry("gomp_p_programs_total", "counter", "Goroutines the P ran to their end.", _each_p(lambda p: p.programs), "p"),
+)  # fmt: skip
+
+_FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
+PAUSE_QUANTILES = ("0", "0.25", "0.5", "0.75", "1")
+
+
+def families(s: Snapshot) -> Iterator[Metric]:
+    """The metrics of ``s`` in Prometheus's terms."""
+    yield _pauses(s.stats)
+    for entry in TABLE:
+        values = entry.read(s)
+        if isinstance(values, int | float):
+            yield _FAMILIES[entry.kind](entry.name, entry.help, value=values)
+            continue
+        family = _FAMILIES[entry.kind](entry.name, entry.help, labels=[entry.label])
+        for label, value in values:
+            family.add_metric([label], value)
+        yield family
+
+
+def _pauses(stats: MemStats) -> Metric:
+    name = "go_gc_duration_seconds"
+    summary = Metric(name, "Pauses of the last 256 cycles by quantile; all of them in count and sum.", "summary")
+    for q in PAUSE_QUANTILES:
+        summary.add_sample(name, {"quantile": q}, stats.pause_quantile(float(q)))
+    summary.add_sample(f"{name}_sum", {}, stats.pause_total_ns / 1e9)
+    summary.add_sample(f"{name}_count", {}, stats.num_gc)
+    return summary
+
+
+class RuntimeCollector(Collector):
+    """Reads the runtime's shared memory each time it is asked."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from families(snapshot())
+
+
+def registry() -> CollectorRegistry:
+    """A registry with the one collector."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(RuntimeCollector())
+    return made
