@@ -1,4 +1,4 @@
-"""The compiled core: kernels that take and return int64, float64 and bool, raise nothing and allocate no Python objects.
+"""The compiled core: kernels that take and return int64 and float64, raise nothing and allocate no Python objects.
 
 Layers, each importing only from those before it: ``shm`` (memory, records, atomics, locks), ``sched`` (who runs, who is stopped),
 ``heap`` (pages, spans, size classes), ``gc`` (mark, sweep, verify), ``mutator`` (what a program calls).

@@ -10,8 +10,8 @@ primitive  A single machine operation with two bodies: an LLVM lowering, and a c
 Life of a kernel
 ----------------
 1. ``@kernel(signature)`` registers it; importing a module compiles nothing.
-2. :func:`load_kernels` goes through the kernels in the order of their registration (the order of imports, so callees come
-   first), takes each from the cache or compiles it, and gives its C address to LLVM's linker under its symbol.
+2. :func:`load_kernels` goes through the kernels, callees first, takes each from the cache or compiles it, and gives its C address to LLVM's
+   linker under its symbol.
 3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
 
 The cache is a directory named by a hash of everything the machine code depends on: all sources below ``gomp/core``, the
@@ -43,6 +43,7 @@ import numpy as np
 from numba import njit, types
 from numba.core import sigutils
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 from numba.core.serialize import dumps
 from numba.extending import typeof_impl
@@ -56,9 +57,12 @@ _kernels: list[Kernel] = []
 class Kernel:
     """A compiled function of fixed signature; ``symbol`` is its name for the linker, ``address`` its C entry."""
 
-    def __init__(self, py_func: Callable[..., Any], signature: str) -> None:
+    def __init__(self, py_func: Callable[..., Any], signature: str, nogil: bool) -> None:
         self.py_func = py_func
+        self.nogil = nogil
         self.args, self.restype = sigutils.normalize_signature(signature)
+        if types.boolean in (*self.args, self.restype):
+            raise TypeError(f"{py_func.__name__}: a boolean has another width between kernels; use int64")
         self.symbol = f"{py_func.__module__}.{py_func.__name__}".replace(".", "_")
         self.external = types.ExternalFunction(self.symbol, self.restype(*self.args))
         self.address = 0
@@ -77,7 +81,7 @@ class Kernel:
 
     def load(self, cache: Path) -> None:
         """Take the machine code from ``cache``, compiling it first if it is not there, and publish the symbol."""
-        dispatcher = njit(**_OPTIONS)(self.py_func)
+        dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
         file = cache / f"{self.symbol}.pickle"
         if file.exists():
             context = dispatcher.targetctx
@@ -108,13 +112,16 @@ def _numba_ready(dispatcher: Any) -> Iterator[None]:
     yield
 
 
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Declare a kernel: ``@kernel("int64(int64, int64)")``. Arguments and result are int64, float64 or bool."""
+def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Declare a kernel: ``@kernel("int64(int64, int64)")``. Arguments and result are int64 or float64.
+
+    ``nogil`` releases the interpreter's lock while Python waits in it: for kernels that only sleep.
+    """
 
     def declare(py_func: Callable[..., Any]) -> Any:
         if not COMPILED:
             return py_func
-        declared = Kernel(py_func, signature)
+        declared = Kernel(py_func, signature, nogil)
         _kernels.append(declared)
         return declared
 
@@ -132,7 +139,7 @@ def load_kernels(progress: Callable[[int, int], None] | None = None) -> None:
     ``progress(done, total)`` is called after each. Processes that start together compile once: the first holds a lock on the
     cache directory, the others wait and then find the files.
     """
-    pending = [k for k in _kernels if not k.address]
+    pending = [k for k in _callees_first(_kernels) if not k.address]
     if not pending:
         return
     cache = cache_directory()
@@ -141,6 +148,36 @@ def load_kernels(progress: Callable[[int, int], None] | None = None) -> None:
             k.load(cache)
             if progress:
                 progress(done, len(pending))
+
+
+def _callees_first(kernels: list[Kernel]) -> list[Kernel]:
+    """The kernels so that each comes after those it calls: a symbol must exist when the code that names it is linked."""
+    order: dict[Kernel, None] = {}
+
+    def visit(k: Kernel, path: tuple[Kernel, ...]) -> None:
+        if k in path:
+            raise TypeError(f"kernels call each other in a circle: {[x.symbol for x in (*path, k)]}")
+        if k not in order:
+            for callee in _kernels_named_by(k.py_func):
+                visit(callee, (*path, k))
+            order[k] = None
+
+    for k in kernels:
+        visit(k, ())
+    return list(order)
+
+
+def _kernels_named_by(function: Any) -> Iterator[Kernel]:
+    """The kernels that a function names, itself or through the inlines of its own module.
+
+    Those of other modules were registered when the module was imported, which was earlier.
+    """
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, Kernel) and value.py_func is not function:
+            yield value
+        elif isinstance(value, Dispatcher) and value.py_func.__module__ == function.__module__:
+            yield from _kernels_named_by(value.py_func)
 
 
 def is_cached() -> bool:

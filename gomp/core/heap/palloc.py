@@ -154,16 +154,17 @@ def _summarize(chunk_idx: int) -> int:
 
 @inline
 def _merge(level: int, entry: int) -> int:
-    """The summary of an entry of ``level`` < LEAF, from its eight children."""
+    """The summary of an entry of ``level`` < LEAF, from its eight children, none of which is ROOT_FREE."""
     child = layout.SUMMARY_START[level + 1] + (entry << LEVEL_BITS)
     child_pages = 1 << LEVEL_SHIFT[level + 1]
     start, longest, run = 0, 0, 0
     for i in range(1 << LEVEL_BITS):
         summary = summaries()[child + i]
+        first = summary & _FIELD_MASK
         if start == i * child_pages:
-            start += summary_start(summary)
-        longest = max(longest, run + summary_start(summary), summary_longest(summary))
-        run = run + child_pages if summary_start(summary) == child_pages else summary_end(summary)
+            start += first
+        longest = max(longest, run + first, summary >> _FIELD_BITS & _FIELD_MASK)
+        run = run + child_pages if first == child_pages else summary >> 2 * _FIELD_BITS
     return pack_summary(start, longest, run)
 
 

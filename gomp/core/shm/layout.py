@@ -46,7 +46,7 @@ HANDLES_PER_P = 1 << 22
 NATIVE_ROOTS_BYTES = 16 << 20  # the largest native stack that can be scanned
 WBUF_SIZE = 2048
 MAX_WBUFS = 1 << 21
-MAX_TYPES = 1 << 14
+MAX_TYPES = 1 << 12
 MAX_GLOBALS = 1 << 16
 MAX_GS = 1 << 16
 NUM_SPAN_CLASSES = 136
@@ -56,10 +56,10 @@ MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
 # One line a region: (name, bytes). Offsets are computed, never written.
 REGIONS: tuple[tuple[str, int], ...] = (
     ("runtime", 64 << 10),
-    ("ps", MAX_PS * P_STRIDE),
     ("mcentrals", NUM_SPAN_CLASSES * 128),
     ("types", MAX_TYPES * 64),
-    ("type_masks", 16 << 20),
+    ("ps", MAX_PS * P_STRIDE),
+    ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * 64),
     ("gs", MAX_GS * 128),
     ("handles", MAX_PS * HANDLES_PER_P * 8),

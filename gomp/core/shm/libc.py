@@ -28,7 +28,9 @@ _CLOCK_MONOTONIC, _CLOCK_THREAD_CPUTIME = 1, 3
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 ENOSPC, ENOMEM, EINTR, EAGAIN = errno.ENOSPC, errno.ENOMEM, errno.EINTR, errno.EAGAIN
-NATIVE_CONTEXT_BYTES = 1024  # glibc's ucontext_t is 968 bytes on x86-64; aarch64's is larger and is not saved whole (see save_registers)
+NATIVE_CONTEXT_BYTES = (
+    1024  # glibc's ucontext_t is 968 bytes on x86-64; aarch64's is larger and is not saved whole (see save_registers)
+)
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -57,9 +59,7 @@ def _call(name: str, *args: int) -> int:
 def _clock(clock: int) -> Any:
     def lower(b: Any, a: Any) -> Any:
         buffer = cgutils.alloca_once(b, ir.ArrayType(_I64, 2))
-        fn = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(_I32, [_I32, buffer.type]), "clock_gettime"
-        )
+        fn = cgutils.get_or_insert_function(b.module, ir.FunctionType(_I32, [_I32, buffer.type]), "clock_gettime")
         b.call(fn, [ir.Constant(_I32, clock), buffer])
         seconds, nanoseconds = (b.load(b.gep(buffer, [ir.Constant(_I32, 0), ir.Constant(_I32, i)])) for i in (0, 1))
         return b.add(b.mul(seconds, ir.Constant(_I64, 10**9)), nanoseconds)
@@ -87,7 +87,9 @@ def _futex_wait(b: Any, a: Any) -> Any:
         b.store(part, b.gep(timespec, [ir.Constant(_I32, 0), ir.Constant(_I32, i)]))
     # The kernel compares 32 bits: on little-endian machines the low half of the word.
     wait = ir.Constant(_I64, _FUTEX_WAIT)
-    return _lower_syscall(b, "futex", addr, wait, b.and_(expected, ir.Constant(_I64, 0xFFFFFFFF)), b.ptrtoint(timespec, _I64))
+    return _lower_syscall(
+        b, "futex", addr, wait, b.and_(expected, ir.Constant(_I64, 0xFFFFFFFF)), b.ptrtoint(timespec, _I64)
+    )
 
 
 @primitive("int64(int64, int64, int64)", _futex_wait)
@@ -98,7 +100,10 @@ def futex_wait(addr: int, expected: int, timeout_ns: int) -> int:
     return 0
 
 
-@primitive("int64(int64)", lambda b, a: _lower_syscall(b, "futex", a[0], ir.Constant(_I64, _FUTEX_WAKE), ir.Constant(_I64, 1 << 30)))
+@primitive(
+    "int64(int64)",
+    lambda b, a: _lower_syscall(b, "futex", a[0], ir.Constant(_I64, _FUTEX_WAKE), ir.Constant(_I64, 1 << 30)),
+)
 def futex_wake(addr: int) -> int:
     """Wake everyone who sleeps on the word at ``addr``."""
     return _call("futex", addr, _FUTEX_WAKE, 1 << 30)

@@ -63,15 +63,17 @@ runtime_dtype = record(
         ("_pad0", "i8", (7,)),
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
-        ("_pad1", "i8", (7,)),
+        ("xragged", "i8"),  # number of the last ragged barrier asked for
+        ("_pad1", "i8", (6,)),
         # requests to the coordinator
         ("xgc_request", "i8"),  # 0 or GC_TRIGGER_*: set by whoever wants a cycle, taken by the coordinator
         ("xcycle_done", "i8"),  # number of finished mark phases: a futex for those who wait for one
         ("xshutdown", "i8"),  # 1: the runtime ends; nobody waits any more
+        ("xready", "i8"),  # 1: programs may be given to the runtime
         ("xthrow", "i8"),  # a THROW_* code: a kernel found the heap corrupt
         ("throw_a", "i8"),
         ("throw_b", "i8"),
-        ("_pad2", "i8", (2,)),
+        ("_pad2", "i8"),
         # the cycle: written with the world stopped
         ("gcphase", "i8"),
         ("sweepgen", "i8"),  # += 2 each cycle; see span_dtype
@@ -99,7 +101,7 @@ runtime_dtype = record(
         ("xtable_lock", "i8"),
         ("ntypes", "i8"),
         ("mask_words", "i8"),  # words used in type_masks
-        ("xnglobals", "i8"),  # globals ever named
+        ("nglobals", "i8"),  # globals ever named
         ("_pad6", "i8", (4,)),
     ],
     1024,
@@ -190,6 +192,31 @@ MHEAP = layout.RUNTIME_BASE + 4096
 PACER = layout.RUNTIME_BASE + 8192
 GCSTATS = layout.RUNTIME_BASE + 16384
 
+RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
+    RUNTIME + offset_of(runtime_dtype, name)
+    for name in (
+        "xstop",
+        "xgc_request",
+        "xcycle_done",
+        "xshutdown",
+        "xthrow",
+        "xsweep_class",
+        "xsweepers",
+        "xpages_swept",
+    )
+)
+RT_XMARKERS, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
+    RUNTIME + offset_of(runtime_dtype, name)
+    for name in ("xmarkers", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
+)
+MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF = (
+    MHEAP + offset_of(mheap_dtype, name)
+    for name in ("xlock", "xheap_inuse", "xheap_free", "xheap_released", "xmetadata_bytes", "xwbuf_bytes")
+)
+PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
+    PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
+)
+
 # --- a P --------------------------------------------------------------------------------------------------------------
 
 # Status. SAFE -> KERNEL: the P itself. KERNEL -> SAFE: the P itself. SAFE -> CLAIMED + q, and back: P q, which acts for it.
@@ -222,16 +249,21 @@ p_dtype = record(
         ("meta_fd", "i8"),
         ("wake_fd", "i8"),  # eventfd of the coordinator
         ("native_base", "i8"),  # the native stack above this holds no heap addresses
-        ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this must not go deeper
+        ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this takes the slow path
+        ("stack_low", "i8"),  # ... and below this overflows
         ("xnative_n", "i8"),  # words in the native-roots buffer; 0 while the P runs
         ("handles", "i8"),  # handle slots ever used: slots 0..handles-1 may hold references
         ("handles_committed", "i8"),
         ("native_committed", "i8"),  # bytes of the native-roots buffer
         ("flush_gen", "i8"),  # sweepgen for which the caches were last prepared
-        ("locks_held", "i8"),
+        ("no_park", "i8"),  # above 0 it holds a lock or a span in hand, and must not park
         ("waiting_for", "i8"),  # address of the lock or word it waits for, for diagnosis
         ("slow_allocs", "i8"),
-        ("_pad2", "i8"),
+        ("taking_page", "i8"),  # pages between their allocation and the publication of their span
+        ("taking_npages", "i8"),
+        ("taking_scav", "i8"),  # how many of them were not committed
+        ("xragged", "i8"),  # the last ragged barrier that this P has passed
+        ("gc_wait", "i8"),  # a call from Python met the trigger: it waits once its handle is filled
         # the page cache: 64 pages from cache_page
         ("cache_page", "i8"),
         ("cache_free", "i8"),
@@ -275,6 +307,17 @@ P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
+P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
+P_XRAGGED = offset_of(p_dtype, "xragged")
+P_XREDO_N = offset_of(p_dtype, "xredo_n")
+P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
+P_REDO_VALUE = offset_of(p_dtype, "redo_value")
+P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
+P_SMALL_FREE = offset_of(p_dtype, "small_free")
+P_LARGE_ALLOC, P_LARGE_ALLOC_COUNT, P_LARGE_FREE, P_LARGE_FREE_COUNT, P_TINY_ALLOC_COUNT = (
+    offset_of(p_dtype, f)
+    for f in ("large_alloc", "large_alloc_count", "large_free", "large_free_count", "tiny_alloc_count")
+)
 
 # --- pages and spans --------------------------------------------------------------------------------------------------
 
@@ -319,6 +362,7 @@ span_dtype = record(
 )
 SPAN_XSTATE = offset_of(span_dtype, "xstate")
 SPAN_BITS = offset_of(span_dtype, "bits")
+SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
 INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
 HEAP_BITMAP = 128  # bytes of pointer bits before them, in scan spans
 
@@ -328,8 +372,8 @@ mcentral_dtype = record([("xlock", "i8"), ("head", "i8", (4,)), ("tail", "i8", (
 # 512 pages: bit set = allocated; bit set = returned to the system (never committed, or punched out).
 chunk_dtype = record([("alloc", "i8", (8,)), ("scav", "i8", (8,))], 128)
 
-# zeroed_page: pages of the arena below this one have been handed out before and may hold old data.
-arena_dtype = record([("zeroed_page", "i8")], 64)
+# xzeroed_page: pages of the arena below this one have been handed out before and may hold old data.
+arena_dtype = record([("xzeroed_page", "i8")], 64)
 
 # --- types, roots, work -----------------------------------------------------------------------------------------------
 
@@ -349,7 +393,15 @@ global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
 G_IDLE, G_RUNNABLE, G_RUNNING, G_DEAD = 0, 1, 2, 6
 g_dtype = record(
-    [("status", "i8"), ("id", "i8"), ("p", "i8"), ("parent", "i8"), ("created_ns", "i8"), ("started_ns", "i8"), ("ended_ns", "i8")],
+    [
+        ("status", "i8"),
+        ("id", "i8"),
+        ("p", "i8"),
+        ("parent", "i8"),
+        ("created_ns", "i8"),
+        ("started_ns", "i8"),
+        ("ended_ns", "i8"),
+    ],
     128,
 )
 

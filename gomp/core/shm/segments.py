@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import posix_ipc
@@ -48,6 +49,13 @@ def create(heap_bytes: int) -> Segments:
     return Segments(_open(backing, "heap", heap_bytes), _open(backing, "meta", layout.META_SIZE), heap_bytes, backing)
 
 
+def commit_fixed(segments: Segments, p_indices: Iterable[int]) -> None:
+    """Make the records that exist from the start safe to touch: the runtime's, the tables', those of the given Ps."""
+    os.posix_fallocate(segments.meta_fd, 0, layout.PS_BASE - layout.META_BASE)
+    for i in p_indices:
+        os.posix_fallocate(segments.meta_fd, layout.PS_BASE - layout.META_BASE + i * layout.P_STRIDE, layout.P_STRIDE)
+
+
 def map_segments(segments: Segments, *, inherit: bool = False) -> None:
     """Map both segments here. With ``inherit`` forked children keep them: for the coordinator, which forks the Ps."""
     _map(layout.HEAP_BASE, segments.heap_bytes, segments.heap_fd, 0, inherit)
@@ -56,8 +64,8 @@ def map_segments(segments: Segments, *, inherit: bool = False) -> None:
 
 def map_self(segments: Segments, p_idx: int) -> None:
     """Make SELF_BASE the record of P ``p_idx``. A second call moves it."""
-    offset = layout.p_addr.py_func(p_idx) if hasattr(layout.p_addr, "py_func") else layout.p_addr(p_idx)
-    _map(layout.SELF_BASE, layout.P_STRIDE, segments.meta_fd, offset - layout.META_BASE, False, _MAP_FIXED)
+    offset = layout.PS_BASE - layout.META_BASE + p_idx * layout.P_STRIDE
+    _map(layout.SELF_BASE, layout.P_STRIDE, segments.meta_fd, offset, False, _MAP_FIXED)
 
 
 def unmap() -> None:

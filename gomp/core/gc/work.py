@@ -1,0 +1,219 @@
+"""Work buffers: the grey objects.
+
+Each marker has two buffers of 253 addresses, used as a stack: the second keeps a marker that goes up and down around a buffer's edge from
+going to the shared stacks each time. Full buffers that are surplus lie on a shared stack, from which anybody takes; empty ones on another.
+The stacks are arrays of buffer numbers under one lock. They are derived: at the end of marking every buffer is empty.
+
+Buffers live in the metadata segment and are committed sixteen at a time; marking allocates nothing else.
+"""
+
+from __future__ import annotations
+
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import acquire, release
+from gomp.core.sched.throw import THROW_NO_WBUF, throw
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, load_relaxed, store64
+from gomp.core.shm.libc import fallocate
+from gomp.core.shm.records import (
+    MHEAP_XWBUF,
+    RT_XWBUF_FULL,
+    RT_XWBUF_LOCK,
+    WBUF_OBJECTS,
+    p_at,
+    runtime,
+    self_p,
+    wbuf_at,
+    wbuf_stacks,
+)
+
+_BATCH = 16
+_HANDOFF = 4  # a buffer with no more than this is not worth giving away
+
+
+@inline
+def _full_slot(i: int) -> int:
+    return i
+
+
+@inline
+def _empty_slot(i: int) -> int:
+    return layout.MAX_WBUFS + i
+
+
+@inline
+def _buffer_addr(number: int) -> int:
+    return layout.WBUFS_BASE + number * layout.WBUF_SIZE
+
+
+@inline
+def _buffer_number(addr: int) -> int:
+    return (addr - layout.WBUFS_BASE) // layout.WBUF_SIZE
+
+
+@kernel("int64()")
+def take_empty() -> int:
+    """An empty buffer's address."""
+    rt = runtime()
+    acquire(RT_XWBUF_LOCK)
+    if rt.wbuf_empty == 0 and not _carve_locked():
+        release(RT_XWBUF_LOCK)
+        throw(THROW_NO_WBUF, rt.wbuf_made, 0)
+        return 0
+    rt.wbuf_empty -= 1
+    number = wbuf_stacks()[_empty_slot(rt.wbuf_empty)]
+    release(RT_XWBUF_LOCK)
+    wbuf_at(_buffer_addr(number)).nobj = 0
+    return _buffer_addr(number)
+
+
+@inline
+def _carve_locked() -> bool:
+    rt = runtime()
+    if rt.wbuf_made + _BATCH > layout.MAX_WBUFS:
+        return False
+    size = _BATCH * layout.WBUF_SIZE
+    if fallocate(self_p().meta_fd, _buffer_addr(rt.wbuf_made) - layout.META_BASE, size) != 0:
+        return False
+    for i in range(_BATCH):
+        wbuf_stacks()[_empty_slot(rt.wbuf_empty + i)] = rt.wbuf_made + i
+    rt.wbuf_empty += _BATCH
+    rt.wbuf_made += _BATCH
+    add_relaxed(MHEAP_XWBUF, size)
+    return True
+
+
+@kernel("void(int64)")
+def give_empty(buffer: int) -> None:
+    rt = runtime()
+    acquire(RT_XWBUF_LOCK)
+    wbuf_stacks()[_empty_slot(rt.wbuf_empty)] = _buffer_number(buffer)
+    rt.wbuf_empty += 1
+    release(RT_XWBUF_LOCK)
+
+
+@kernel("void(int64)")
+def give_full(buffer: int) -> None:
+    """Let anybody take this buffer's objects."""
+    acquire(RT_XWBUF_LOCK)
+    n = load_relaxed(RT_XWBUF_FULL)
+    wbuf_stacks()[_full_slot(n)] = _buffer_number(buffer)
+    store64(RT_XWBUF_FULL, n + 1)
+    release(RT_XWBUF_LOCK)
+
+
+@kernel("int64()")
+def try_take_full() -> int:
+    """A full buffer's address, or 0."""
+    if load_relaxed(RT_XWBUF_FULL) == 0:
+        return 0
+    acquire(RT_XWBUF_LOCK)
+    n = load_relaxed(RT_XWBUF_FULL)
+    buffer = 0
+    if n > 0:
+        store64(RT_XWBUF_FULL, n - 1)
+        buffer = _buffer_addr(wbuf_stacks()[_full_slot(n - 1)])
+    release(RT_XWBUF_LOCK)
+    return buffer
+
+
+@inline
+def has_full() -> bool:
+    return load_relaxed(RT_XWBUF_FULL) > 0
+
+
+@inline
+def put(p: int, addr: int) -> None:
+    """Add a grey object to the buffers of the P at ``p``, this process's."""
+    wb = wbuf_at(p_at(p).wbuf1)
+    if wb.nobj == WBUF_OBJECTS:
+        make_room_slow(p)
+        wb = wbuf_at(p_at(p).wbuf1)
+    wb.obj[wb.nobj] = addr
+    wb.nobj += 1
+
+
+@kernel("void(int64)")
+def make_room_slow(p: int) -> None:
+    """The first buffer is full: swap in the second, and publish it first if it is full too."""
+    pp = p_at(p)
+    if wbuf_at(pp.wbuf2).nobj > 0:
+        give_full(pp.wbuf2)
+        pp.wbuf2 = take_empty()
+    pp.wbuf1, pp.wbuf2 = pp.wbuf2, pp.wbuf1
+
+
+@inline
+def get(p: int) -> int:
+    """A grey object of the P at ``p`` or, when it has none, of anybody; 0 if there is none."""
+    wb = wbuf_at(p_at(p).wbuf1)
+    if wb.nobj == 0:
+        if refill_slow(p) == 0:
+            return 0
+        wb = wbuf_at(p_at(p).wbuf1)
+    wb.nobj -= 1
+    return wb.obj[wb.nobj]
+
+
+@kernel("int64(int64)")
+def refill_slow(p: int) -> int:
+    pp = p_at(p)
+    if wbuf_at(pp.wbuf2).nobj > 0:
+        pp.wbuf1, pp.wbuf2 = pp.wbuf2, pp.wbuf1
+        return 1
+    buffer = try_take_full()
+    if buffer == 0:
+        return 0
+    give_empty(pp.wbuf1)
+    pp.wbuf1 = buffer
+    return 1
+
+
+@kernel("void(int64)")
+def init_buffers(p: int) -> None:
+    """Give the P at ``p`` its two buffers, if it has none."""
+    pp = p_at(p)
+    if pp.wbuf1 == 0:
+        pp.wbuf1 = take_empty()
+    if pp.wbuf2 == 0:
+        pp.wbuf2 = take_empty()
+
+
+@kernel("void(int64)")
+def dispose(p: int) -> None:
+    """Publish what is left in the buffers of the P at ``p`` and keep it with none."""
+    pp = p_at(p)
+    for buffer in (pp.wbuf1, pp.wbuf2):
+        if buffer == 0:
+            continue
+        if wbuf_at(buffer).nobj > 0:
+            give_full(buffer)
+        else:
+            give_empty(buffer)
+    pp.wbuf1 = 0
+    pp.wbuf2 = 0
+
+
+@inline
+def balance(p: int) -> None:
+    """Give away work when nobody else could find any: the second buffer, or half of the first."""
+    pp = p_at(p)
+    if wbuf_at(pp.wbuf2).nobj > 0:
+        give_full(pp.wbuf2)
+        pp.wbuf2 = take_empty()
+    elif wbuf_at(pp.wbuf1).nobj > _HANDOFF:
+        _hand_off_half(p)
+
+
+@kernel("void(int64)")
+def _hand_off_half(p: int) -> None:
+    pp = p_at(p)
+    mine = wbuf_at(pp.wbuf1)
+    other = take_empty()
+    theirs = wbuf_at(other)
+    keep = mine.nobj // 2
+    for i in range(keep, mine.nobj):
+        theirs.obj[i - keep] = mine.obj[i]
+    theirs.nobj = mine.nobj - keep
+    mine.nobj = keep
+    give_full(other)

@@ -1,0 +1,121 @@
+"""A P's mcache: for each span class one span and a window of 64 of its slots, so that the fast path is a bit operation.
+
+The span's ``alloc_count`` counts a whole window when it is opened and is corrected when the window is given back: the fast path counts
+nothing. ``freeindex`` is right only while the span is not cached.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap import mspan
+from gomp.core.heap.mcentral import push_span, swept_set
+from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
+from gomp.core.jit import inline, kernel
+from gomp.core.sched import redo
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, ctz, load64, lsl, lsr, popcount, store64
+from gomp.core.shm.records import (
+    MCACHE_ENTRY,
+    P_MCACHE,
+    P_SMALL_ALLOC,
+    P_TINY_ALLOC_COUNT,
+    PACER_XLIVE,
+    PACER_XSCAN,
+    SET_FULL,
+    SET_PARTIAL,
+    SPAN_ALLOC_BEFORE_CACHE,
+    mcache_at,
+    p_at,
+    runtime,
+    spans,
+)
+
+
+@inline
+def entry_addr(p: int, span_class: int) -> int:
+    return p + P_MCACHE + span_class * MCACHE_ENTRY
+
+
+@inline
+def next_window(entry: int) -> bool:
+    """Open the next window that has a free slot in the span of this mcache entry; false if there is none."""
+    e = mcache_at(entry)
+    if e.page == mspan.NO_SPAN:
+        return False
+    page = e.page
+    sp = spans()[page]
+    bits = mspan.alloc_bits_addr(page)
+    for window in range(e.window + 1, mspan.bit_words(page)):
+        free = ~load64(bits + 8 * window)
+        first = sp.freeindex - 64 * window
+        if first >= 64:
+            continue
+        if first > 0:
+            free &= lsl(-1, first)
+        beyond = 64 * (window + 1) - sp.nelems
+        if beyond > 0:
+            free &= lsr(-1, beyond)
+        e.window = window
+        if free != 0:
+            e.base = mspan.obj_addr(page, 64 * window)
+            sp.alloc_count += popcount(free)
+            e.free = free
+            return True
+    return False
+
+
+@kernel("void(int64, int64)")
+def uncache_span(p: int, span_class: int) -> None:
+    """Take the span of this class out of the mcache of the P at ``p``, settle what was allocated from it, and push it."""
+    e = mcache_at(entry_addr(p, span_class))
+    page = e.page
+    if page == mspan.NO_SPAN:
+        return
+    sp = spans()[page]
+    if e.window >= 0:
+        sp.alloc_count -= popcount(e.free)
+        sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
+    used = p + P_SMALL_ALLOC + 8 * (span_class >> 1)
+    redo.plan(0, used, load64(used) + sp.alloc_count - sp.alloc_before_cache)
+    redo.plan(1, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, sp.alloc_count)
+    redo.commit(2)
+    if span_class == TINY_SPAN_CLASS:
+        flush_tiny_count(p)
+    e.free = 0
+    e.page = mspan.NO_SPAN
+    mspan.set_sweepgen(page, runtime().sweepgen)
+    push_span(span_class, swept_set(SET_PARTIAL if sp.alloc_count < sp.nelems else SET_FULL), page)
+
+
+@inline
+def flush_tiny_count(p: int) -> None:
+    pp = p_at(p)
+    store64(p + P_TINY_ALLOC_COUNT, load64(p + P_TINY_ALLOC_COUNT) + pp.tiny_allocs)
+    pp.tiny_allocs = 0
+
+
+@kernel("void(int64)")
+def release_all_stw(p: int) -> None:
+    """Empty the mcache of the P at ``p``, so that every span is in a list and says exactly what is allocated. World: stopped."""
+    pp = p_at(p)
+    for span_class in range(layout.NUM_SPAN_CLASSES):
+        page = mcache_at(entry_addr(p, span_class)).page
+        if page != mspan.NO_SPAN:
+            uncache_span(p, span_class)
+            sp = spans()[page]
+            add_relaxed(PACER_XLIVE, (sp.alloc_count - sp.nelems) * sp.elem_size)
+    pp.tiny = 0
+    pp.tiny_offset = 0
+    flush_tiny_count(p)
+    add_relaxed(PACER_XSCAN, pp.scan_alloc)
+    pp.scan_alloc = 0
+
+
+@kernel("void(int64)")
+def reset_mcache(p: int) -> None:
+    """An empty mcache for the P at ``p``."""
+    for span_class in range(layout.NUM_SPAN_CLASSES):
+        e = mcache_at(entry_addr(p, span_class))
+        e.free = 0
+        e.base = 0
+        e.window = -1
+        e.page = mspan.NO_SPAN

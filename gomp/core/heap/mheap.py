@@ -1,0 +1,250 @@
+"""The heap of pages: growing it, taking pages for a span, giving them back.
+
+Bytes of the pages that the heap has grown to are in one of three states, each a counter changed by atomic addition:
+``heap_inuse`` (in spans), ``heap_free`` (free and committed), ``heap_released`` (free, and not committed: new, or returned to the system).
+
+Pages are taken under the heap lock and committed outside it, with ``fallocate`` and before anybody touches them: a full file system or memory limit is
+an error here and never a SIGBUS. Between the two the pages stand in the P's ``taking_page``, where repair finds them.
+
+The span record of a span is written whole before its pages' heads and its state, so a lookup sees all of it or none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gomp.core.heap import mspan
+from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
+from gomp.core.heap.palloc import find_pages_locked, free_pages_locked, grow_locked, take_pages_locked
+from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import acquire, release
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, zero_range
+from gomp.core.shm.libc import ENOMEM, fallocate
+from gomp.core.shm.records import (
+    HEAP_BITMAP,
+    INLINE_MARKS,
+    MHEAP_XFREE,
+    MHEAP_XINUSE,
+    MHEAP_XLOCK,
+    MHEAP_XMETADATA,
+    MHEAP_XRELEASED,
+    SET_NONE,
+    SPAN_BITS,
+    SPAN_DEAD,
+    SPAN_IN_USE,
+    STEP_SWEPT,
+    mheap,
+    page_heads,
+    runtime,
+    self_p,
+    spans,
+)
+
+NO_MEMORY = -ENOMEM
+_COMMIT_STEP = 256 << 10
+_OS_PAGE = 4096
+_SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
+_SPAN_ELEM_SIZE = np.array(SPAN_ELEM_SIZE, dtype=np.int64)
+_SPAN_NELEMS = np.array(SPAN_NELEMS, dtype=np.int64)
+_DIV_MAGIC = np.array(DIV_MAGIC, dtype=np.int64)
+
+
+@inline
+def span_pages(span_class: int) -> int:
+    return _SPAN_NPAGES[span_class]
+
+
+@inline
+def span_elem_size(span_class: int) -> int:
+    return _SPAN_ELEM_SIZE[span_class]
+
+
+# --- growth -----------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64)")
+def commit_metadata(addr: int, size: int) -> int:
+    """Make a range of the metadata segment safe to touch; 0 or a negated errno."""
+    lo = (addr - layout.META_BASE) & -_OS_PAGE
+    hi = layout.align_up(addr - layout.META_BASE + size, _OS_PAGE)
+    code = fallocate(self_p().meta_fd, lo, hi - lo)
+    if code == 0:
+        add_relaxed(MHEAP_XMETADATA, hi - lo)
+    return code
+
+
+@kernel("int64(int64)")
+def _grow_for_locked(npages: int) -> int:
+    """Holds: mheap.lock. Grow by whole chunks that together hold ``npages``; 0 or a negated errno."""
+    h = mheap()
+    grown = layout.align_up(npages, layout.CHUNK_PAGES)
+    first, end = h.end_page, h.end_page + grown
+    if end > runtime().max_pages:
+        return NO_MEMORY
+    if _commit_page_metadata(first, grown) != 0:
+        return NO_MEMORY
+    h.metadata_pages = end
+    grow_locked(grown >> layout.CHUNK_SHIFT)
+    add_relaxed(MHEAP_XRELEASED, grown << layout.PAGE_SHIFT)
+    return 0
+
+
+@inline
+def _commit_page_metadata(first: int, npages: int) -> int:
+    """Everything that is indexed by page or chunk: span records, heads, bitmaps, summaries."""
+    chunk, nchunks = first >> layout.CHUNK_SHIFT, npages >> layout.CHUNK_SHIFT
+    code = commit_metadata(layout.SPANS_BASE + first * mspan.SPAN_RECORD, npages * mspan.SPAN_RECORD)
+    code |= commit_metadata(layout.PAGE_HEADS_BASE + 4 * first, 4 * npages)
+    code |= commit_metadata(layout.CHUNKS_BASE + 128 * chunk, 128 * nchunks)
+    for level in range(layout.SUMMARY_LEVELS):
+        shift = 3 * (layout.SUMMARY_LEVELS - 1 - level)
+        lo, hi = chunk >> shift, (chunk + nchunks - 1) >> shift
+        code |= commit_metadata(layout.SUMMARY_BASES[0] + 8 * (layout.SUMMARY_START[level] + lo), 8 * (hi - lo + 1))
+    return code
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def take_pages(npages: int) -> int:
+    """Pages for a span, committed and counted as in use, standing in ``taking_page``; the first of them, or NO_MEMORY."""
+    me = self_p()
+    mine = layout.p_addr(me.idx)
+    page, nscav = -1, 0
+    if npages < PAGE_CACHE_LIMIT:
+        page, nscav = alloc_cached(mine, npages)
+    if page < 0:
+        acquire(MHEAP_XLOCK)
+        page, nscav = _take_locked(mine, npages)
+        release(MHEAP_XLOCK)
+        if page < 0:
+            return NO_MEMORY
+    me.taking_page = page
+    me.taking_npages = npages
+    nbytes, scav_bytes = npages << layout.PAGE_SHIFT, nscav << layout.PAGE_SHIFT
+    add_relaxed(MHEAP_XINUSE, nbytes)
+    add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
+    add_relaxed(MHEAP_XRELEASED, -scav_bytes)
+    me.taking_scav = nscav
+    if nscav != 0 and _commit_pages(page, npages) != 0:
+        _give_back(page, npages)
+        return NO_MEMORY
+    return page
+
+
+@inline
+def _take_locked(mine: int, npages: int) -> tuple[int, int]:
+    """Holds: mheap.lock. (first page, how many are not committed), or (-1, 0) when the heap may not grow enough."""
+    if npages < PAGE_CACHE_LIMIT and fill_cache_locked(mine) > 0:
+        page, nscav = alloc_cached(mine, npages)
+        if page >= 0:
+            return page, nscav
+    page = find_pages_locked(npages)
+    if page < 0:
+        if _grow_for_locked(npages) != 0:
+            return -1, 0
+        page = find_pages_locked(npages)
+    return page, take_pages_locked(page, npages)
+
+
+@inline
+def _commit_pages(page: int, npages: int) -> int:
+    """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long."""
+    fd = self_p().heap_fd
+    lo = page << layout.PAGE_SHIFT
+    hi = lo + (npages << layout.PAGE_SHIFT)
+    for at in range(lo, hi, _COMMIT_STEP):
+        if fallocate(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
+            return NO_MEMORY
+    return 0
+
+
+@inline
+def _give_back(page: int, npages: int) -> None:
+    """Return pages that could not be committed: all of them count as released, whatever part of them was committed."""
+    acquire(MHEAP_XLOCK)
+    free_pages_locked(page, npages, 1)
+    release(MHEAP_XLOCK)
+    me = self_p()
+    me.taking_page = mspan.NO_SPAN
+    nbytes = npages << layout.PAGE_SHIFT
+    add_relaxed(MHEAP_XINUSE, -nbytes)
+    add_relaxed(MHEAP_XRELEASED, nbytes)
+
+
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64)")
+def alloc_span(npages: int, span_class: int) -> int:
+    """A fresh span in use, in no list, empty: its first page, or NO_MEMORY."""
+    page = take_pages(npages)
+    if page < 0:
+        return page
+    me = self_p()
+    needzero = 1 if _pages_need_zero(page, npages) and me.taking_scav != npages else 0
+    _init_span(page, npages, span_class, needzero)
+    me.taking_page = mspan.NO_SPAN
+    return page
+
+
+@inline
+def _init_span(page: int, npages: int, span_class: int, needzero: int) -> None:
+    sp = spans()[page]
+    large = span_class < 2
+    sp.npages = npages
+    sp.span_class = span_class
+    sp.elem_size = npages << layout.PAGE_SHIFT if large else _SPAN_ELEM_SIZE[span_class]
+    sp.nelems = 1 if large else _SPAN_NELEMS[span_class]
+    sp.div_magic = 0 if large else _DIV_MAGIC[span_class >> 1]
+    sp.limit = layout.page_to_addr(page) + sp.elem_size * sp.nelems
+    sp.large_type = 0
+    sp.needzero = needzero
+    sp.freeindex = 0
+    sp.alloc_count = 0
+    sp.alloc_before_cache = 0
+    sp.next = mspan.NO_SPAN
+    sp.set = SET_NONE
+    sp.specials = 0
+    zero_range(mspan.span_addr(page) + SPAN_BITS, 128)
+    if needzero and not large and sp.elem_size <= mspan.MAX_INLINE:
+        zero_range(layout.page_to_addr(page + npages) - INLINE_MARKS - HEAP_BITMAP, INLINE_MARKS + HEAP_BITMAP)
+    heads = page_heads()
+    for i in range(npages):
+        heads[page + i] = i + 1
+    mspan.set_state(page, mspan.pack_state(runtime().sweepgen, 0, STEP_SWEPT, 0))
+    sp.state = SPAN_IN_USE
+
+
+@inline
+def _pages_need_zero(page: int, npages: int) -> bool:
+    """Whether any of the pages has been in a span before; raises the arena's high-water mark (mheap.go, allocNeedsZero)."""
+    need = False
+    at = page
+    while at < page + npages:
+        arena = at >> layout.ARENA_PAGE_SHIFT
+        end = min(page + npages, (arena + 1) << layout.ARENA_PAGE_SHIFT)
+        mark = layout.ARENAS_BASE + 64 * arena
+        before = load_relaxed(mark)
+        need |= before > at
+        while before < end and not cas_acq_rel(mark, before, end):
+            before = load_relaxed(mark)
+        at = end
+    return need
+
+
+@kernel("void(int64)")
+def free_span(page: int) -> None:
+    """Give a span's pages back. The caller owns the span, and it is in no list."""
+    sp = spans()[page]
+    npages = sp.npages
+    sp.state = SPAN_DEAD
+    nbytes = npages << layout.PAGE_SHIFT
+    acquire(MHEAP_XLOCK)
+    free_pages_locked(page, npages, 0)
+    release(MHEAP_XLOCK)
+    add_relaxed(MHEAP_XINUSE, -nbytes)
+    add_relaxed(MHEAP_XFREE, nbytes)

@@ -1,0 +1,50 @@
+"""The first state of a runtime and of a P."""
+
+from __future__ import annotations
+
+from gomp.core.gc import pacer
+from gomp.core.heap import mspan
+from gomp.core.heap.mcache import reset_mcache
+from gomp.core.heap.mcentral import reset_mcentrals_stw
+from gomp.core.jit import kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import store_release
+from gomp.core.shm.libc import nanotime
+from gomp.core.shm.records import MAGIC, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
+
+_FIRST_SWEEPGEN = 2
+
+
+@kernel("void(int64, int64, int64)")
+def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
+    """Write the records of a new runtime. World: not started; the fixed regions are committed."""
+    rt = runtime()
+    rt.version = version
+    rt.max_pages = max_pages
+    rt.nprocs = nprocs
+    rt.nrecords = nprocs
+    rt.start_ns = nanotime()
+    rt.sweepgen = _FIRST_SWEEPGEN
+    rt.xmarkers = -1
+    store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
+    reset_mcentrals_stw()
+    pacer.set_gc_percent(100, pacer.NO_LIMIT)
+    pacer.commit()
+    rt.magic = MAGIC
+
+
+@kernel("void(int64, int64, int64, int64, int64)")
+def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int) -> None:
+    """Make P ``idx`` this process's. World: running or not started; the P is SAFE and nobody runs it."""
+    p = p_at(layout.p_addr(idx))
+    p.idx = idx
+    p.xpid = pid
+    p.heap_fd = heap_fd
+    p.meta_fd = meta_fd
+    p.wake_fd = wake_fd
+    p.taking_page = mspan.NO_SPAN
+    p.no_park = 0
+    p.stack_guard = 0
+    if p.cache_page == 0:
+        p.cache_page = mspan.NO_SPAN
+    reset_mcache(layout.p_addr(idx))

@@ -1,0 +1,293 @@
+"""``new``: from a size and a type to the address of a zeroed object.
+
+The fast path takes the lowest free slot of the P's window: no lock, no atomic read-modify-write, no counter but the pointer bytes. Its
+arguments are constants where a program is compiled, so it becomes a handful of instructions. Everything else is in :func:`malloc_slow`.
+
+Order of an allocation: the slot, zero, pointer bits, ``fence_release``, return. Whoever sees the address sees a zeroed object.
+
+Two kinds of callers (``may_park``). A compiled program (1) waits inside for a collection that it triggered. A call from Python (0) never waits in a
+kernel: it gets RETRY before it has taken a slot, or is told by ``gc_wait`` to wait once its handle is filled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gomp.core.gc import sweep
+from gomp.core.heap import mheap, mspan
+from gomp.core.heap.mcache import next_window
+from gomp.core.heap.mcentral import push_span, swept_set
+from gomp.core.heap.sizeclass import MAX_INLINE, MAX_SMALL_REQUEST, SIZES, TINY_SIZE, TINY_SPAN_CLASS, size_class
+from gomp.core.jit import inline, kernel
+from gomp.core.mutator.poll import poll_slow, request_collection, wait_for_cycle
+from gomp.core.mutator.refill import refill
+from gomp.core.sched import redo
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.status import OK, RETRY
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    clear_lowest,
+    ctz,
+    fence_release,
+    load64,
+    load_relaxed,
+    lsr,
+    store64,
+    zero_range,
+)
+from gomp.core.shm.records import (
+    GC_OFF,
+    GC_TRIGGER_HEAP,
+    GC_TRIGGER_LAST_RESORT,
+    MCACHE_ENTRY,
+    P_LARGE_ALLOC,
+    P_LARGE_ALLOC_COUNT,
+    P_MCACHE,
+    PACER_XLIVE,
+    PACER_XSCAN,
+    PACER_XTRIGGER,
+    SET_FULL,
+    runtime,
+    self_p,
+    spans,
+    type_at,
+)
+
+OUT_OF_MEMORY = 0
+_SELF_MCACHE = layout.SELF_BASE + P_MCACHE
+_ZERO_STEP = 256 << 10
+_HEADER = 8
+
+
+# --- the fast path ----------------------------------------------------------------------------------------------------
+
+
+@inline
+def _next_free(span_class: int, elem_size: int) -> int:
+    """The lowest free slot of the window, or 0."""
+    entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
+    free = load64(entry)
+    if free == 0:
+        return 0
+    store64(entry, clear_lowest(free))
+    return load64(entry + 8) + ctz(free) * elem_size
+
+
+@inline
+def _take_slot(span_class: int, elem_size: int, may_park: int) -> int:
+    addr = _next_free(span_class, elem_size)
+    if addr == 0:
+        addr = malloc_slow(span_class, may_park)
+    return addr
+
+
+@inline
+def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_bytes: int, may_park: int) -> int:
+    """An object with references, of at most 512 bytes: bit i of ``mask`` says that word i is one; ``scan_bytes`` is where the last ends."""
+    addr = _take_slot(span_class, elem_size, may_park)
+    if addr > 0:
+        zero_range(addr, elem_size)
+        if span_class != mspan.SCAN8:
+            mspan.write_pointer_mask(addr, nwords, mask)
+        self_p().scan_alloc += scan_bytes
+        fence_release()
+    return addr
+
+
+@inline
+def new_noscan(size: int, span_class: int, elem_size: int, may_park: int) -> int:
+    """An object without references, of 16 to 32760 bytes."""
+    addr = _take_slot(span_class, elem_size, may_park)
+    if addr > 0:
+        zero_range(addr, size)
+        fence_release()
+    return addr
+
+
+@inline
+def new_tiny(size: int, may_park: int) -> int:
+    """An object without references, of less than 16 bytes: it shares a 16-byte block with others (GO-FACTS 1.8, malloc.go)."""
+    me = self_p()
+    offset = me.tiny_offset
+    if size & 7 == 0:
+        offset = (offset + 7) & -8
+    elif size & 3 == 0:
+        offset = (offset + 3) & -4
+    elif size & 1 == 0:
+        offset = (offset + 1) & -2
+    if me.tiny != 0 and offset + size <= TINY_SIZE:
+        me.tiny_offset = offset + size
+        me.tiny_allocs += 1
+        return me.tiny + offset
+    return new_tiny_block(size, may_park)
+
+
+@kernel("int64(int64, int64)")
+def new_tiny_block(size: int, may_park: int) -> int:
+    addr = _take_slot(TINY_SPAN_CLASS, TINY_SIZE, may_park)
+    if addr <= 0:
+        return addr
+    zero_range(addr, TINY_SIZE)
+    fence_release()
+    me = self_p()
+    if me.tiny == 0 or size < me.tiny_offset:  # the block with more room left becomes the current one
+        me.tiny = addr
+        me.tiny_offset = size
+    return addr
+
+
+# --- any size ---------------------------------------------------------------------------------------------------------
+
+_SIZES = np.array(SIZES, dtype=np.int64)
+
+
+@kernel("int64(int64, int64)")
+def new_bytes(size: int, may_park: int) -> int:
+    """An object of ``size`` > 0 bytes without references."""
+    if size < TINY_SIZE:
+        return new_tiny(size, may_park)
+    if size > MAX_SMALL_REQUEST:
+        return _new_large(size, 0, may_park)
+    c = size_class(size)
+    return new_noscan(size, 2 * c + 1, _SIZES[c], may_park)
+
+
+@kernel("int64(int64, int64, int64)")
+def new_typed(size: int, type_addr: int, may_park: int) -> int:
+    """An object of ``size`` > 0 bytes whose references the type record at ``type_addr`` describes."""
+    if size > MAX_SMALL_REQUEST:
+        return _new_large(size, type_addr, may_park)
+    t = type_at(type_addr)
+    if size <= MAX_INLINE:
+        c = size_class(size)
+        mask = load64(t.mask) if t.elem_size == 0 else _array_mask(size, t.ptr_bytes)
+        scan_bytes = t.ptr_bytes if t.elem_size == 0 else size
+        return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, scan_bytes, may_park)
+    c = size_class(size + _HEADER)
+    addr = _take_slot(2 * c, _SIZES[c], may_park)
+    if addr <= 0:
+        return addr
+    zero_range(addr, _SIZES[c])
+    store64(addr, type_addr)
+    self_p().scan_alloc += _SIZES[c]
+    fence_release()
+    return addr + _HEADER
+
+
+@inline
+def _array_mask(size: int, ptr_bytes: int) -> int:
+    """Every word but the first, the length, of an array of references; 0 for other elements."""
+    return lsr(-1, 64 - (size >> 3)) & ~1 if ptr_bytes else 0
+
+
+# --- the slow path ----------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64)")
+def malloc_slow(span_class: int, may_park: int) -> int:
+    """A free slot of the class, not zeroed; OUT_OF_MEMORY; or RETRY."""
+    me = self_p()
+    me.slow_allocs += 1
+    elem_size = mheap.span_elem_size(span_class)
+    entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
+    tested, last_resort = False, False
+    while not next_window(entry):
+        if refill(span_class) != OK:
+            if last_resort or me.gc_wait == GC_TRIGGER_LAST_RESORT:
+                me.gc_wait = 0
+                return OUT_OF_MEMORY
+            last_resort = True
+            if not may_park:
+                me.gc_wait = GC_TRIGGER_LAST_RESORT
+                request_collection(GC_TRIGGER_LAST_RESORT)
+                return RETRY
+            wait_for_cycle(GC_TRIGGER_LAST_RESORT)
+        elif not tested and needs_collection():
+            tested = True
+            _collect(may_park)
+    if me.gc_wait == GC_TRIGGER_LAST_RESORT:
+        me.gc_wait = 0
+    return _next_free(span_class, elem_size)
+
+
+@inline
+def needs_collection() -> bool:
+    """The trigger test, made only when an allocation refilled a span or was large."""
+    rt = runtime()
+    if rt.gcphase != GC_OFF:
+        return False
+    if load_relaxed(PACER_XLIVE) >= load_relaxed(PACER_XTRIGGER):
+        return True
+    return rt.collect_every != 0 and self_p().slow_allocs % rt.collect_every == 0
+
+
+@inline
+def _collect(may_park: int) -> None:
+    if may_park:
+        wait_for_cycle(GC_TRIGGER_HEAP)
+    else:
+        request_collection(GC_TRIGGER_HEAP)
+        self_p().gc_wait = GC_TRIGGER_HEAP
+
+
+@kernel("int64(int64, int64, int64)")
+def _new_large(size: int, type_addr: int, may_park: int) -> int:
+    """An object of its own span. It is zeroed in pieces, between which a program may be stopped, and opaque to marking until then."""
+    me = self_p()
+    npages = layout.pages_for(size)
+    page = _take_large(npages, 1 if type_addr == 0 else 0, size)
+    if page < 0:
+        if me.gc_wait == GC_TRIGGER_LAST_RESORT:
+            me.gc_wait = 0
+            return OUT_OF_MEMORY
+        if not may_park:
+            me.gc_wait = GC_TRIGGER_LAST_RESORT
+            request_collection(GC_TRIGGER_LAST_RESORT)
+            return RETRY
+        wait_for_cycle(GC_TRIGGER_LAST_RESORT)
+        page = _take_large(npages, 1 if type_addr == 0 else 0, size)
+        if page < 0:
+            return OUT_OF_MEMORY
+    me.gc_wait = 0
+    addr = layout.page_to_addr(page)
+    if needs_collection():
+        # The object is on this native stack or about to be in a handle, and opaque: a collection now keeps it and does not look inside.
+        _collect(may_park)
+    if spans()[page].needzero:
+        for at in range(addr, addr + npages * layout.PAGE_SIZE, _ZERO_STEP):
+            zero_range(at, min(_ZERO_STEP, addr + npages * layout.PAGE_SIZE - at))
+            if may_park:
+                poll_slow()
+    if type_addr != 0:
+        fence_release()
+        spans()[page].large_type = type_addr
+        me.scan_alloc += npages * layout.PAGE_SIZE
+    fence_release()
+    return addr
+
+
+@kernel("int64(int64, int64, int64)")
+def _take_large(npages: int, noscan: int, size: int) -> int:
+    """A span for one large object, in its list and counted; or a negated errno."""
+    me = self_p()
+    begin_critical()
+    sweep.deduct_sweep_credit(npages * layout.PAGE_SIZE, npages)
+    sweep.reclaim(npages)
+    page = mheap.alloc_span(npages, noscan)
+    if page >= 0:
+        sp = spans()[page]
+        sp.limit = layout.page_to_addr(page) + size
+        sp.freeindex = 1
+        sp.alloc_count = 1
+        sp.alloc_before_cache = 1
+        mine = layout.p_addr(me.idx)
+        redo.plan(0, mine + P_LARGE_ALLOC_COUNT, load64(mine + P_LARGE_ALLOC_COUNT) + 1)
+        redo.plan(1, mine + P_LARGE_ALLOC, load64(mine + P_LARGE_ALLOC) + npages * layout.PAGE_SIZE)
+        redo.commit(2)
+        add_relaxed(PACER_XLIVE, npages * layout.PAGE_SIZE)
+        add_relaxed(PACER_XSCAN, me.scan_alloc)
+        me.scan_alloc = 0
+        push_span(noscan, swept_set(SET_FULL), page)
+    end_critical()
+    return page

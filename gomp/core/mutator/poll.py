@@ -1,0 +1,105 @@
+"""Polls: where a running program looks whether it should do something else; and waiting for the collector.
+
+One word answers everything. A compiled program looks at it at each function entry and loop back-edge; the rest is :func:`poll_slow`.
+A P that waits here has published its native roots and is SAFE; while the world is stopped to mark, it marks.
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc.assist import help_mark
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.status import (
+    OK,
+    SELF_POLL,
+    become_running,
+    become_safe,
+    grow_native_stack,
+    pass_ragged,
+    wait_to_enter,
+)
+from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed
+from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
+from gomp.core.shm.records import (
+    POLL_INTERRUPT,
+    POLL_RAGGED,
+    POLL_STOP,
+    RT_XCYCLE_DONE,
+    RT_XGC_REQUEST,
+    RT_XSHUTDOWN,
+    RT_XSTOP,
+    self_p,
+)
+
+POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN = 1, 2, 3
+_NAP_NS = 1_000_000
+
+
+@inline
+def poll() -> int:
+    """At a loop's back-edge: 0, or why the program must end."""
+    if load_relaxed(SELF_POLL) == 0:
+        return OK
+    return poll_slow()
+
+
+@inline
+def poll_entry() -> int:
+    """At a function's entry: as :func:`poll`, and a native stack that is too deep is POLL_OVERFLOW."""
+    sp = stack_pointer()
+    if sp < self_p().stack_guard and grow_native_stack(sp) != OK:
+        return POLL_OVERFLOW
+    return poll()
+
+
+@kernel("int64()")
+def poll_slow() -> int:
+    bits = load_acquire(SELF_POLL)
+    if bits & POLL_RAGGED:
+        pass_ragged()
+    if bits & POLL_STOP and load_acquire(RT_XSTOP) != 0:
+        park_and_help(0)
+    if load_acquire(RT_XSHUTDOWN) != 0:
+        return POLL_SHUT_DOWN
+    if bits & POLL_INTERRUPT:
+        and_acq_rel(SELF_POLL, ~POLL_INTERRUPT)
+        return POLL_INTERRUPTED
+    return OK
+
+
+@kernel("void(int64)")
+def park_and_help(until_cycle: int) -> None:
+    """Wait until no stop is on and, if ``until_cycle`` > 0, that many mark phases have ended; mark while the world is stopped for it."""
+    began = nanotime()
+    become_safe()
+    while load_acquire(RT_XSHUTDOWN) == 0:
+        help_mark()
+        done = load_acquire(RT_XCYCLE_DONE)
+        if until_cycle > done and load_acquire(RT_XSTOP) == 0:
+            futex_wait(RT_XCYCLE_DONE, done, _NAP_NS)
+        elif until_cycle <= done and become_running():
+            break
+        else:
+            wait_to_enter(_NAP_NS // 20)
+    _end_wait(began)
+
+
+@inline
+def _end_wait(began: int) -> None:
+    me = self_p()
+    me.stops += 1
+    me.stopped_ns += nanotime() - began
+
+
+@kernel("int64(int64)")
+def request_collection(kind: int) -> int:
+    """Ask the coordinator for a cycle; returns how many mark phases will have ended when it has been done."""
+    target = load_acquire(RT_XCYCLE_DONE) + 1
+    cas_acq_rel(RT_XGC_REQUEST, 0, kind)
+    eventfd_signal(self_p().wake_fd)
+    return target
+
+
+@kernel("void(int64)")
+def wait_for_cycle(kind: int) -> None:
+    """Ask for a collection and wait for it, in a compiled program. The caller has nothing in hand that is not on its native stack."""
+    park_and_help(request_collection(kind))

@@ -1,0 +1,95 @@
+"""Refilling an mcache: from the swept spans, by sweeping, or from the heap.
+
+While a P has a span in hand, in no list and in no mcache, it does not park: collections find every span in one or the other.
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc import sweep
+from gomp.core.heap import mheap, mspan
+from gomp.core.heap.mcache import entry_addr, uncache_span
+from gomp.core.heap.mcentral import EMPTY, pop_span, push_span, swept_set, unswept_set
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_acq_rel, add_relaxed
+from gomp.core.shm.records import (
+    GC_OFF,
+    PACER_XLIVE,
+    PACER_XSCAN,
+    RT_XSWEEPERS,
+    SET_FULL,
+    SET_PARTIAL,
+    mcache_at,
+    runtime,
+    self_p,
+    spans,
+)
+
+_SWEEP_BUDGET = 100
+
+
+@kernel("int64(int64)")
+def refill(span_class: int) -> int:
+    """Give this P a span of the class with a free slot; OK or a negated errno. Its window is not open yet."""
+    me = self_p()
+    begin_critical()
+    mine = layout.p_addr(me.idx)
+    uncache_span(mine, span_class)
+    page = _cache_span(span_class)
+    if page >= 0:
+        sp = spans()[page]
+        mspan.set_sweepgen(page, runtime().sweepgen + 3)
+        sp.alloc_before_cache = sp.alloc_count
+        _publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
+        e = mcache_at(entry_addr(mine, span_class))
+        e.free = 0
+        e.window = -1
+        e.page = page
+        me.refills += 1
+        page = 0
+    end_critical()
+    return page
+
+
+@inline
+def _publish_live(delta: int) -> None:
+    """Where heapLive and heapScan move (GO-FACTS 2.10): at refills, large allocations and flushes."""
+    me = self_p()
+    add_relaxed(PACER_XLIVE, delta)
+    if runtime().gcphase == GC_OFF:
+        add_relaxed(PACER_XSCAN, me.scan_alloc)
+    me.scan_alloc = 0
+
+
+@inline
+def _cache_span(span_class: int) -> int:
+    """A swept span with a free slot, in hand; or a negated errno."""
+    sweep.deduct_sweep_credit(mheap.span_pages(span_class) * layout.PAGE_SIZE, 0)
+    page = pop_span(span_class, swept_set(SET_PARTIAL))
+    if page == EMPTY and not sweep.is_sweep_done():
+        page = _sweep_for_span(span_class)
+    if page == EMPTY:
+        page = mheap.alloc_span(mheap.span_pages(span_class), span_class)
+    return page
+
+
+@inline
+def _sweep_for_span(span_class: int) -> int:
+    """Sweep spans of the class, at most 101 as Go does, until one has a free slot."""
+    add_acq_rel(RT_XSWEEPERS, 1)
+    found = EMPTY
+    for _ in range(_SWEEP_BUDGET + 1):
+        page = pop_span(span_class, unswept_set(SET_PARTIAL))
+        if page == EMPTY:
+            page = pop_span(span_class, unswept_set(SET_FULL))
+        if page == EMPTY:
+            break
+        if not sweep.try_own(page):
+            continue
+        if sweep.sweep_span(page) < spans()[page].nelems:
+            found = page
+            break
+        push_span(span_class, swept_set(SET_FULL), page)
+    add_acq_rel(RT_XSWEEPERS, -1)
+    return found

@@ -1,0 +1,275 @@
+"""Who may touch the heap: the status word of each P, entry and leaving, stopping the world, the ragged barrier.
+
+States of a P's status word::
+
+    SAFE ──enter──▶ KERNEL ──leave──▶ SAFE        by the P itself
+    SAFE ──claim──▶ CLAIMED(q) ──unclaim──▶ SAFE  by P q, which acts for it
+
+Heap state changes only while a P is in KERNEL, or by its claimer, or with the world stopped. A P that runs Python, sleeps in a system
+call or sits in a debugger is SAFE: nobody waits for Python.
+
+Stopping the world
+------------------
+1. The coordinator stores a stop number into ``xstop`` and then loads each P's status.
+2. A P that enters stores KERNEL and then loads ``xstop``; if a stop is on it goes back to SAFE.
+
+Both are store→load pairs and therefore sequentially consistent: of a stopper and an enterer that overlap, at least one sees the other. If the
+enterer sees the stop, it has done nothing yet; if the stopper sees KERNEL, it waits.
+
+Entry is a compare-and-swap and never an exchange: an exchange would overwrite a claim, and the P would run beside its claimer.
+
+A P that waits inside a compiled program publishes its native roots *before* it stores SAFE, and takes them back only *after* its
+compare-and-swap to KERNEL: whoever finds it SAFE finds the roots.
+"""
+
+from __future__ import annotations
+
+from gomp.core.jit import inline, kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    and_acq_rel,
+    cas_seq_cst,
+    cpu_pause,
+    load64,
+    load_acquire,
+    load_seq_cst,
+    or_acq_rel,
+    store64,
+    store_relaxed,
+    store_release,
+    store_seq_cst,
+)
+from gomp.core.shm.libc import (
+    NATIVE_CONTEXT_BYTES,
+    fallocate,
+    futex_wait,
+    futex_wake,
+    nanotime,
+    save_registers,
+    sched_yield,
+    stack_pointer,
+)
+from gomp.core.shm.records import (
+    P_CONTEXT,
+    P_XNATIVE_N,
+    P_XPOLL,
+    P_XRAGGED,
+    P_XSTATUS,
+    POLL_RAGGED,
+    POLL_STOP,
+    RT_XRAGGED,
+    RT_XSHUTDOWN,
+    RT_XSTOP,
+    STATUS_CLAIMED,
+    STATUS_KERNEL,
+    STATUS_SAFE,
+    runtime,
+    self_p,
+)
+
+OK, RETRY = 0, -1
+SELF_STATUS = layout.SELF_BASE + P_XSTATUS
+SELF_POLL = layout.SELF_BASE + P_XPOLL
+_SPINS = 200
+_NAP_NS = 1_000_000
+_STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
+_ROOTS_STEP = 64 << 10
+
+
+# --- a P itself -------------------------------------------------------------------------------------------------------
+
+
+@inline
+def enter() -> int:
+    """SAFE → KERNEL, for a call from Python: OK, or RETRY if a stop or a claim is in the way (then nothing has happened)."""
+    if not cas_seq_cst(SELF_STATUS, STATUS_SAFE, STATUS_KERNEL):
+        return RETRY
+    if load_seq_cst(RT_XSTOP) != 0:  # store→load, against stop_world
+        leave()
+        return RETRY
+    return OK
+
+
+@inline
+def leave() -> None:
+    """KERNEL → SAFE. What this P did is visible to whoever finds it SAFE."""
+    store_seq_cst(SELF_STATUS, STATUS_SAFE)
+    if load_seq_cst(RT_XSTOP) != 0:  # store→load: a stopper that went to sleep saw KERNEL
+        futex_wake(SELF_STATUS)
+
+
+@kernel("int64(int64)", nogil=True)
+def wait_to_enter(timeout_ns: int) -> int:
+    """Sleep while a stop is on or this P is claimed, at most ``timeout_ns``; 1 if entry may succeed now. Holds no GIL."""
+    stop = load_acquire(RT_XSTOP)
+    if stop != 0:
+        futex_wait(RT_XSTOP, stop, timeout_ns)
+        return 0
+    status = load_acquire(SELF_STATUS)
+    if status != STATUS_SAFE:
+        futex_wait(SELF_STATUS, status, timeout_ns)
+        return 0
+    return 1
+
+
+@kernel("int64()")
+def enter_waiting() -> int:
+    """SAFE → KERNEL, waiting for stops and claims to end: for a compiled program, which has no frames yet. OK, or RETRY at shutdown."""
+    while enter() != OK:
+        if load_acquire(RT_XSHUTDOWN) != 0:
+            return RETRY
+        wait_to_enter(_NAP_NS)
+    return OK
+
+
+@inline
+def publish_native_roots() -> None:
+    """Copy every word of this thread's registers and native stack that could be a heap address to the native-roots buffer.
+
+    From the stack pointer here to ``native_base``, the frame that entered: above it are only Python's frames, which hold no addresses.
+    """
+    me = self_p()
+    context = layout.SELF_BASE + P_CONTEXT
+    save_registers(context)
+    n = _copy_heap_words(context, context + NATIVE_CONTEXT_BYTES, layout.native_roots_addr(me.idx), 0)
+    n = _copy_heap_words(stack_pointer() & -8, me.native_base, layout.native_roots_addr(me.idx), n)
+    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, n)
+
+
+@inline
+def _copy_heap_words(lo: int, hi: int, out_addr: int, n: int) -> int:
+    for addr in range(lo, hi, 8):
+        word = load64(addr)
+        if layout.is_heap_addr(word):
+            store64(out_addr + 8 * n, word)
+            n += 1
+    return n
+
+
+@inline
+def become_safe() -> None:
+    """KERNEL → SAFE in the middle of a compiled program: roots first, then the status."""
+    publish_native_roots()
+    leave()
+
+
+@inline
+def become_running() -> bool:
+    """SAFE → KERNEL after :func:`become_safe`, if no stop is on. The roots are forgotten only once nobody can be scanning them."""
+    if enter() != OK:
+        return False
+    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, 0)
+    return True
+
+
+@kernel("void()")
+def park_while_stopped() -> None:
+    """Wait, as a P that holds no lock, until no stop is on."""
+    became_safe_ns = nanotime()
+    become_safe()
+    while not become_running():
+        wait_to_enter(_NAP_NS)
+    me = self_p()
+    me.stops += 1
+    me.stopped_ns += nanotime() - became_safe_ns
+
+
+@inline
+def stop_requested() -> bool:
+    """Whether this P, in KERNEL, should park. A claimer or the coordinator never parks."""
+    return load_acquire(RT_XSTOP) != 0 and load_acquire(SELF_STATUS) == STATUS_KERNEL
+
+
+@kernel("int64(int64)")
+def grow_native_stack(sp: int) -> int:
+    """Make room in the native-roots buffer for a stack that reaches down to ``sp``: OK, or RETRY if that is too deep."""
+    me = self_p()
+    if sp < me.stack_low + _STACK_MARGIN:
+        return RETRY
+    need = layout.align_up(me.native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN, _ROOTS_STEP)
+    if need > layout.NATIVE_ROOTS_BYTES:
+        return RETRY
+    if need > me.native_committed:
+        at = layout.native_roots_addr(me.idx) - layout.META_BASE
+        if fallocate(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
+            return RETRY
+        me.native_committed = need
+    me.stack_guard = max(me.native_base - me.native_committed + _STACK_MARGIN, me.stack_low + _STACK_MARGIN)
+    return OK
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
+
+
+@inline
+def try_claim(p: int) -> bool:
+    """SAFE → CLAIMED by this process, to flush or scan for the P at address ``p``, briefly; never to mark."""
+    return cas_seq_cst(p + P_XSTATUS, STATUS_SAFE, STATUS_CLAIMED | self_p().idx)
+
+
+@inline
+def unclaim(p: int) -> None:
+    store_seq_cst(p + P_XSTATUS, STATUS_SAFE)
+    futex_wake(p + P_XSTATUS)
+
+
+@kernel("int64(int64)")
+def stop_world(deadline_ns: int) -> int:
+    """Stop every P. World: running, called by the coordinator. OK, or -1 - p if P p has not stopped by ``deadline_ns``."""
+    rt = runtime()
+    store_seq_cst(RT_XSTOP, nanotime())  # any number but 0; store→load, against enter()
+    for i in range(rt.nrecords):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_STOP)
+    for i in range(rt.nrecords):
+        if _wait_until_not_running(layout.p_addr(i), deadline_ns) != OK:
+            return -1 - i
+    return OK
+
+
+@inline
+def _wait_until_not_running(p: int, deadline_ns: int) -> int:
+    tries = 0
+    while load_seq_cst(p + P_XSTATUS) == STATUS_KERNEL:
+        tries += 1
+        if tries < _SPINS:
+            cpu_pause()
+        elif tries < 2 * _SPINS:
+            sched_yield()  # there are more processes than cores: the one we wait for may need ours
+        else:
+            if nanotime() > deadline_ns:
+                return RETRY
+            futex_wait(p + P_XSTATUS, STATUS_KERNEL, _NAP_NS)
+    return OK
+
+
+@kernel("void()")
+def start_world() -> None:
+    """End the stop. The poll bits go first, so that no P finds a bit whose stop is over."""
+    rt = runtime()
+    for i in range(rt.nrecords):
+        and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
+    store_seq_cst(RT_XSTOP, 0)
+    futex_wake(RT_XSTOP)
+
+
+@inline
+def begin_ragged() -> int:
+    """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
+    rt = runtime()
+    number = load_acquire(RT_XRAGGED) + 1  # one coordinator: no other process adds
+    store_seq_cst(RT_XRAGGED, number)
+    for i in range(rt.nrecords):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_RAGGED)
+    return number
+
+
+@inline
+def pass_ragged() -> None:
+    """What the barrier's function did on this P is visible to whoever reads the number."""
+    and_acq_rel(SELF_POLL, ~POLL_RAGGED)
+    store_release(layout.SELF_BASE + P_XRAGGED, load_acquire(RT_XRAGGED))  # pairs with has_passed
+
+
+@inline
+def has_passed(p: int, number: int) -> bool:
+    return load_acquire(p + P_XRAGGED) >= number
