@@ -1,0 +1,65 @@
+"""A coordinator reduced to what the service needs: segments, a control socket, and figures that move on request.
+
+Run as a script: prints one line of JSON with the URL and the process ids, then obeys lines from stdin until it ends: ``ready``,
+``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process PID).
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+
+from gomp.config import ServiceSettings, load
+from gomp.core.shm import layout, records, segments
+from gomp.service import process
+
+
+def main():
+    settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2)
+    segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    runtime.nprocs = runtime.nrecords = settings.procs
+    runtime.start_ns, runtime.coordinator_pid, runtime.max_pages = time.monotonic_ns(), os.getpid(), layout.ARENA_PAGES
+    pacer = records.view(records.pacer_dtype, records.PACER)[0]
+    pacer.xgoal, pacer.gc_percent, pacer.memory_limit = 4 << 20, settings.gogc, settings.memory_limit
+
+    listener = process.bind(settings)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    service_pid = os.fork()
+    if service_pid == 0:
+        ours.close()
+        process.run(settings, listener, theirs)
+    theirs.close()
+    print(json.dumps({"url": process.url(listener), "pid": os.getpid(), "service": service_pid}), flush=True)
+    for line in sys.stdin:
+        obey(line.split())
+        print("done", flush=True)
+    ours.close()
+    os.waitpid(service_pid, 0)
+
+
+def obey(command):
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
+    pacer = records.view(records.pacer_dtype, records.PACER)[0]
+    match command:
+        case ["ready"]:
+            runtime.xready = 1
+        case ["shutdown"]:
+            runtime.xshutdown = 1
+        case ["cycle"]:
+            gc.pause_ns[gc.num_gc % 256] = 1_000_000
+            gc.num_gc += 1
+            gc.pause_total_ns += 1_000_000
+            gc.last_gc_unix_ns = time.time_ns()
+            pacer.xgoal += 1 << 20
+            pacer.xheap_live = 3 << 20
+        case ["p", idx, pid]:
+            records.view(records.p_dtype, layout.PS_BASE + int(idx) * layout.P_STRIDE)[0].xpid = int(pid)
+        case _:
+            raise ValueError(command)
+
+
+if __name__ == "__main__":
+    main()
