@@ -5,6 +5,8 @@
     ├── SegmentError     (OSError)          shared memory could not be made, mapped or committed
     ├── OutOfMemory      (MemoryError)      the heap is full, even after a last collection
     ├── StackOverflow    (RecursionError)   compiled code recursed too deep
+    ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
+    ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
     ├── ProgramError                        a program raised
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
     ├── RuntimeLost                         the runtime is not there (any more)
@@ -17,10 +19,12 @@ Each class also is the built-in that a user would already catch. Everything a us
 from __future__ import annotations
 
 __all__ = [
+    "CompileError",
     "ConfigError",
     "GompError",
     "HeapCorrupt",
     "Interrupted",
+    "NilDereference",
     "OutOfMemory",
     "ProgramError",
     "RuntimeLost",
@@ -48,6 +52,14 @@ class OutOfMemory(GompError, MemoryError):
 
 class StackOverflow(GompError, RecursionError):
     """A compiled function recursed deeper than its native stack can be scanned."""
+
+
+class CompileError(GompError, TypeError):
+    """A compiled function could not be compiled; the message names the line and what is wrong with it."""
+
+
+class NilDereference(GompError, AttributeError):
+    """Compiled code asked None for a field or an element; ordinary Python raises AttributeError or TypeError there."""
 
 
 class ProgramError(GompError):

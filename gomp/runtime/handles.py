@@ -1,0 +1,163 @@
+"""Handles: the slots in shared memory through which Python holds objects of the heap.
+
+A reference in Python is a handle number and nothing else. The slot with that number, in this P's handle table, holds the address; the
+collector finds the object there, and only kernels read it. Python picks free slots, kernels fill them, and when a reference dies its slot
+is cleared and goes back to the free list: no kernel and no lock, so ``__del__`` is safe wherever Python runs it.
+
+A process may use one runtime after another. Numbers are never used twice: each table begins where the one before ended, so a
+reference that outlived its runtime is told apart from a live one by one comparison. While no runtime is open no number is valid.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gomp.core.jit import load_kernels
+from gomp.core.mutator import boundary
+from gomp.core.mutator.types import TABLE_FULL
+from gomp.core.sched.status import RETRY, wait_to_enter
+from gomp.core.shm import layout
+from gomp.core.shm.records import runtime_dtype, view
+from gomp.errors import OutOfMemory, RuntimeLost
+
+_CLOSED = 1 << 62
+_GROW_BY = 512
+_WAIT_NS = 5_000_000
+_on_open: list[Callable[[], None]] = []
+
+
+class HandleTable:
+    """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open."""
+
+    __slots__ = ("_next_first", "_waiter", "first", "free", "words")
+
+    def __init__(self) -> None:
+        self.first = _CLOSED
+        self.free: list[int] = []
+        self.words: memoryview[int] = memoryview(b"").cast("q")
+        self._next_first = 0
+        self._waiter: Callable[[int], None] = _wait_alone
+
+    def open(self, p_idx: int, wait_for_cycle: Callable[[int], None] | None = None) -> None:
+        """Begin with P ``p_idx``, which is this process's: its segments are mapped and its record is in place.
+
+        ``wait_for_cycle(done)`` returns once more than ``done`` cycles have ended. What a former process left in the table is cleared.
+        """
+        load_kernels()
+        self.words = _table_words(p_idx)
+        used = boundary.handles_in_use()
+        for slot in range(used):
+            self.words[slot] = 0
+        self.free = list(range(used - 1, -1, -1))
+        self._waiter = wait_for_cycle or _wait_alone
+        self.first = self._next_first
+        self._next_first += layout.HANDLES_PER_P
+        for announce in _on_open:
+            announce()
+
+    def close(self) -> None:
+        """From now on every reference of this process is dead. Called before the segments are unmapped, and in a forked child."""
+        self.first = _CLOSED
+        self.words = memoryview(b"").cast("q")
+        self.free = []
+
+    @property
+    def is_open(self) -> bool:
+        return self.first != _CLOSED
+
+    def slot_of(self, handle: int) -> int:
+        """The slot of a live handle."""
+        slot = handle - self.first
+        if slot < 0:
+            raise RuntimeLost(
+                "this reference belongs to a runtime that has ended" if self.is_open else "no runtime is open in this process: use gomp.Runtime()"
+            )
+        return slot
+
+    def take(self) -> int:
+        """An empty slot. Whoever takes it gives it back, filled or not: by :meth:`drop`, or by a reference that holds it."""
+        try:
+            return self.free.pop()
+        except IndexError:
+            return self._grow()
+
+    def _grow(self) -> int:
+        if not self.is_open:
+            raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+        first = self.call(boundary.grow_handles, _GROW_BY)
+        if first == boundary.OUT_OF_MEMORY:
+            raise OutOfMemory(f"no room for more references in this process: {layout.HANDLES_PER_P} at most, and shared memory for them")
+        self.free.extend(range(first + _GROW_BY - 1, first, -1))
+        return first  # type: ignore[no-any-return]
+
+    def drop(self, slot: int) -> None:
+        """Give an empty slot back."""
+        self.free.append(slot)
+
+    def release(self, handle: int) -> None:
+        """Give a reference's slot back, from ``__del__``; nothing if its runtime has ended."""
+        slot = handle - self.first
+        if slot >= 0:
+            self.words[slot] = 0
+            self.free.append(slot)
+
+    def call(self, kernel: Callable[..., int], *args: int) -> int:
+        """Call a kernel that may refuse with RETRY until it does not; signals are handled in between."""
+        status = kernel(*args)
+        while status == RETRY:
+            wait_until_enterable()
+            status = kernel(*args)
+        return status
+
+    def allocate(self, kernel: Callable[..., int], slot: int, *args: int) -> None:
+        """Call an allocation kernel for an empty slot, waiting for collections as it says."""
+        try:
+            while (status := self.call(kernel, slot, *args)) <= -boundary.WAIT_BASE:
+                self._waiter(-status - boundary.WAIT_BASE)
+        except BaseException:
+            self.drop(slot)
+            raise
+        if status == boundary.OUT_OF_MEMORY:
+            self.drop(slot)
+            raise OutOfMemory("the heap is full, even after a collection")
+        if status == boundary.NO_TYPE:
+            self.drop(slot)
+            raise AssertionError("allocated an object whose type is not in the type table")
+        if status >= boundary.WAIT_BASE:
+            self._waiter(status - boundary.WAIT_BASE)
+
+
+def on_open(announce: Callable[[], None]) -> None:
+    """Have ``announce()`` called whenever this process opens a runtime: for what is looked up once a runtime."""
+    _on_open.append(announce)
+
+
+def wait_until_enterable() -> None:
+    """Wait for a stop or a claim to end, without the interpreter's lock. Returns after some ms at the latest, for signals."""
+    if view(runtime_dtype, layout.RUNTIME_BASE)[0].xshutdown:
+        raise RuntimeLost("the runtime has ended")
+    wait_to_enter(_WAIT_NS)
+
+
+def check_table(status: int, what: str) -> int:
+    if status == TABLE_FULL:
+        raise OutOfMemory(f"no room for {what}")
+    return status
+
+
+def _table_words(p_idx: int) -> memoryview[int]:
+    words = (ctypes.c_int64 * layout.HANDLES_PER_P).from_address(layout.HANDLES_BASE + p_idx * layout.HANDLES_PER_P * 8)
+    return memoryview(words).cast("B").cast("q")
+
+
+def _wait_alone(done: int) -> None:
+    """Without a coordinator (in tests of one process) nobody collects but the caller."""
+    time.sleep(0)
+
+
+table = HandleTable()
+os.register_at_fork(after_in_child=table.close)
