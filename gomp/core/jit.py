@@ -15,8 +15,9 @@ Life of a kernel
 3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
 
 The cache is a directory named by a hash of everything the machine code depends on: all sources below ``gomp/core``, the
-versions of Python, numpy, numba and llvmlite, the processor, the build mode. A stale entry therefore cannot be found, and
-nothing ever needs to be invalidated. Files appear by rename, so readers never see half of one.
+versions of Python, numpy, numba and llvmlite, the processor, the build mode. The file of a kernel from elsewhere, a test's or a
+program's, also has the hash of its own module in its name. A stale entry therefore cannot be found, and nothing ever needs to be
+invalidated. Files appear by rename, so readers never see half of one.
 
 With ``NUMBA_DISABLE_JIT=1`` nothing is compiled: kernels and inlines are the plain Python functions, primitives their Python bodies.
 """
@@ -26,6 +27,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import marshal
 import os
 import pickle
 import platform
@@ -50,6 +52,7 @@ from numba.extending import typeof_impl
 
 COMPILED = not numba.config.DISABLE_JIT
 
+_CORE = Path(__file__).parent
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 _kernels: list[Kernel] = []
 
@@ -69,6 +72,16 @@ class Kernel:
         self.entry: Callable[..., Any] = self._load_all_and_call
         functools.update_wrapper(self, py_func)
 
+    @functools.cached_property
+    def cache_name(self) -> str:
+        """Its file in the cache directory."""
+        code = self.py_func.__code__
+        source = Path(code.co_filename)
+        if source.is_relative_to(_CORE):  # the directory's name says it
+            return f"{self.symbol}.pickle"
+        text = source.read_bytes() if source.is_file() else marshal.dumps(code)
+        return f"{self.symbol}-{hashlib.sha256(text).hexdigest()[:12]}.pickle"
+
     def __call__(self, *args: Any) -> Any:
         return self.entry(*args)
 
@@ -82,7 +95,7 @@ class Kernel:
     def load(self, cache: Path) -> None:
         """Take the machine code from ``cache``, compiling it first if it is not there, and publish the symbol."""
         dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
-        file = cache / f"{self.symbol}.pickle"
+        file = cache / self.cache_name
         if file.exists():
             context = dispatcher.targetctx
             with _numba_ready(dispatcher):
@@ -183,7 +196,7 @@ def _kernels_named_by(function: Any) -> Iterator[Kernel]:
 def is_cached() -> bool:
     """Whether loading the registered kernels will need no compilation."""
     cache = cache_directory()
-    return all((cache / f"{k.symbol}.pickle").exists() for k in _kernels)
+    return all((cache / k.cache_name).exists() for k in _kernels)
 
 
 @functools.cache
@@ -200,9 +213,8 @@ def cache_directory() -> Path:
 def cache_key() -> str:
     """A hash of everything that the machine code of the kernels depends on."""
     digest = hashlib.sha256()
-    here = Path(__file__).parent
-    for source in sorted(here.rglob("*.py")):
-        digest.update(source.relative_to(here).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    for source in sorted(_CORE.rglob("*.py")):
+        digest.update(source.relative_to(_CORE).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     build = (
         sys.version,
         np.__version__,
