@@ -1,5 +1,6 @@
 """MemStats computed from records that the test has filled in."""
 
+import json
 import time
 
 import pytest
@@ -108,3 +109,8 @@ def test_a_record_is_not_changed_by_what_comes_after(heap):
     before = stats.pause_ns, stats.mallocs
     records.view(records.gcstats_dtype, records.GCSTATS)[0].pause_ns[0] = 99
     assert (stats.pause_ns, stats.mallocs) == before
+
+
+def test_a_record_survives_json(heap):
+    stats = memstats.read()
+    assert memstats.MemStats.from_json(json.loads(json.dumps(stats.to_json()))) == stats

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gomp.core.heap.sizeclass import SIZES
@@ -132,6 +132,21 @@ class MemStats:
     def pause_max_s(self) -> float:
         """The longest pause of all."""
         return self.pause_max_ns / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields in what JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MemStats:
+        """The record that :meth:`to_json` gave."""
+        rebuilt: dict[str, Any] = {
+            "pause_ns": tuple(data["pause_ns"]),
+            "pause_end": tuple(data["pause_end"]),
+            "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
+            "ps": tuple(PStats(**p) for p in data["ps"]),
+        }
+        return cls(**(data | rebuilt))
 
     def pause_quantile(self, q: float) -> float:
         """The pause, in seconds, that a share ``q`` of the last 256 did not exceed; 0 without pauses."""

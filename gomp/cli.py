@@ -1,0 +1,278 @@
+"""The command line: reads what was asked, hands it on, and says in one line what was wrong with it.
+
+Exit codes: 0 done · 1 the program or the runtime failed · 2 the request was wrong · 3 the heap is corrupt · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gomp.config import RuntimeSettings, ServiceSettings, check_system, load
+from gomp.errors import ConfigError, GompError, HeapCorrupt, ProgramError
+
+if TYPE_CHECKING:
+    from gomp.runtime.memstats import MemStats
+
+EXIT_FAILED, EXIT_USAGE, EXIT_CORRUPT = 1, 2, 3
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _flag(name: str) -> Any:
+    """The flag of an option: its text is the option's, and its value is checked where the option is described."""
+    field = ServiceSettings.model_fields[name]
+    return typer.Option(f"--{name.replace('_', '-')}", metavar=name.rpartition("_")[2].upper(), help=field.description)
+
+
+Procs = Annotated[str | None, _flag("procs")]
+Gogc = Annotated[str | None, _flag("gogc")]
+MemoryLimit = Annotated[str | None, _flag("memory_limit")]
+MaxHeap = Annotated[str | None, _flag("max_heap")]
+Name = Annotated[str | None, _flag("name")]
+Godebug = Annotated[str | None, _flag("godebug")]
+LogLevel = Annotated[str | None, _flag("log_level")]
+MetricsHost = Annotated[str | None, _flag("metrics_host")]
+MetricsPort = Annotated[str | None, _flag("metrics_port")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+
+
+@app.callback(help="Go's memory system as a multi-process Python runtime.")
+def _options(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    """The options of ``gomp`` itself; --version is answered before anything is parsed."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="TOML file with the options; see configs/service.toml")] = None,
+    procs: Procs = None,
+    gogc: Gogc = None,
+    memory_limit: MemoryLimit = None,
+    max_heap: MaxHeap = None,
+    name: Name = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
+    godebug: Godebug = None,
+    log_level: LogLevel = None,
+) -> int:
+    """Run as a service until SIGTERM or Ctrl-C."""
+    settings = load(
+        ServiceSettings,
+        config,
+        procs=procs,
+        gogc=gogc,
+        memory_limit=memory_limit,
+        max_heap=max_heap,
+        name=name,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        godebug=godebug,
+        log_level=log_level,
+    )
+    from gomp.runtime import coordinator
+
+    return coordinator.main(settings) or 0
+
+
+@app.command()
+def run(
+    program: Annotated[str, typer.Argument(help="a short name from workers/, or a dotted path", show_default=False)],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="the program's parameters")
+    ] = None,
+    as_json: AsJson = False,
+    procs: Procs = None,
+    gogc: Gogc = None,
+    memory_limit: MemoryLimit = None,
+    max_heap: MaxHeap = None,
+    name: Name = None,
+    godebug: Godebug = None,
+    log_level: LogLevel = None,
+) -> int:
+    """Run one program in a runtime of its own, and say what it cost."""
+    arguments = parse_parameters(parameters or [])
+    settings = load(
+        RuntimeSettings,
+        procs=procs,
+        gogc=gogc,
+        memory_limit=memory_limit,
+        max_heap=max_heap,
+        name=name,
+        godebug=godebug,
+        log_level=log_level,
+    )
+    # The coordinator is a process of its own and reads these two from the environment.
+    os.environ["GOMP_GODEBUG"], os.environ["GOMP_LOG_LEVEL"] = settings.godebug, settings.log_level
+    from gomp.runtime.runtime import Runtime
+
+    kept = settings.model_dump(include={"procs", "gogc", "memory_limit", "max_heap", "name"})
+    with Runtime(**kept) as rt:
+        start = time.perf_counter()
+        result = rt.run(program, **arguments)
+        wall_s = time.perf_counter() - start
+        stats = rt.stats()
+    if as_json:
+        print(json.dumps(report(program, result, wall_s, stats), default=str))
+    else:
+        print(result)
+        print(summary(wall_s, stats))
+    return 0
+
+
+@app.command(name="ls")
+def list_(as_json: AsJson = False) -> int:
+    """List this user's runtimes."""
+    from gomp.runtime.discovery import list_runtimes
+    from gomp.service.page import format_bytes
+
+    runtimes = [asdict(runtime) for runtime in list_runtimes()]
+    if as_json:
+        print(json.dumps({"runtimes": runtimes}))
+        return 0
+    rows = [(r["name"], str(r["ps"]), format_bytes(r["heap_bytes"]), str(r["pid"])) for r in runtimes]
+    print_table(("NAME", "PS", "HEAP", "PID"), rows)
+    return 0
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="which runtime; the only one running, if left out")] = None,
+    level: Annotated[
+        int, typer.Option(min=1, max=3, help="1 counters, 2 and structures, 3 and a trace from the roots")
+    ] = 3,
+) -> int:
+    """Walk the heap of a running runtime and prove it consistent."""
+    from gomp.runtime import discovery
+
+    with discovery.connect(name) as client:
+        found = client.verify(level)
+    problems = list(found.get("problems") or [])
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise HeapCorrupt(f"{len(problems)} problems found in {client.info.name}")
+    figures = ", ".join(
+        f"{value:,} {name}" for name, value in found.items() if isinstance(value, int) and name != "level"
+    )
+    print(f"{client.info.name}: verified at level {level}: {figures}")
+    return 0
+
+
+@app.command()
+def kernels() -> int:
+    """Compile whatever is not in the cache yet, so that later starts are short."""
+    from gomp.core.jit import cache_directory
+    from gomp.progress import load_all_kernels
+
+    print(f"{load_all_kernels()} kernels in {cache_directory()}")
+    return 0
+
+
+# --- what goes in and what comes out ----------------------------------------------------------------------------------
+
+
+def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words as keyword arguments: numbers, true, false, lists and dicts are read as such, anything else is text."""
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"{text!r} is no parameter: write key=value, as depth=18")
+        if key in arguments:
+            raise ConfigError(f"parameter {key!r} is given twice")
+        arguments[key] = parse_value(value)
+    return arguments
+
+
+def parse_value(text: str) -> Any:
+    """A number, a boolean, a list or dict of such, or else the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
+    return text
+
+
+def report(program: str, result: Any, wall_s: float, stats: MemStats) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    names = (
+        "num_gc", "num_forced_gc", "gc_cpu_s", "assist_cpu_s", "pause_p50_s", "pause_p99_s", "pause_max_s",
+        "heap_sys", "total_alloc", "mallocs", "frees", "next_gc", "heap_live", "mark_cpu_s_per_p",
+    )  # fmt: skip
+    return {"program": program, "result": result, "wall_s": wall_s} | {name: getattr(stats, name) for name in names}
+
+
+def summary(wall_s: float, stats: MemStats) -> str:
+    """One line of figures for people."""
+    from gomp.service.page import format_bytes, format_time
+
+    return (
+        f"{format_time(wall_s)} · {stats.num_gc} cycles ({stats.num_forced_gc} forced), {format_time(stats.gc_cpu_s)} of CPU · "
+        f"pauses {format_time(stats.pause_p50_s)} median, {format_time(stats.pause_max_s)} longest · "
+        f"{stats.mallocs:,} objects, {format_bytes(stats.total_alloc)} allocated · heap {format_bytes(stats.heap_sys)}"
+    )
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest entry."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+# --- the way in -------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``gomp`` command. Ends the process."""
+    # Importing numpy would start a thread, and the coordinator must have only one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit code; whatever went wrong is on stderr."""
+    if "--version" in arguments[:1]:
+        print(f"gomp {metadata.version('gomp')}")
+        return 0
+    try:
+        check_system()
+        return app(list(arguments) or ["--help"], prog_name="gomp", standalone_mode=False) or 0
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except HeapCorrupt as error:
+        return _fail(f"the heap is corrupt: {error}", EXIT_CORRUPT)
+    except GompError as error:
+        sys.stderr.write(error.remote_traceback if isinstance(error, ProgramError) else "")
+        return _fail(str(error) or type(error).__doc__ or type(error).__name__, EXIT_FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has enough; nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        # Typer's usage errors, by what they can do: where their class lives depends on its version.
+        if hasattr(error, "format_message"):
+            return _fail(error.format_message(), EXIT_USAGE)
+        from gomp.runtime.programs import RemoteTraceback
+
+        if not isinstance(error.__cause__, RemoteTraceback):
+            raise
+        # What a program raised comes with the traceback of the P where it ran; ours says nothing more.
+        print(str(error.__cause__).strip().strip('"').strip(), file=sys.stderr)
+        return _fail(f"the program raised {type(error).__name__}: {error}", EXIT_FAILED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"gomp: {' '.join(message.split())}", file=sys.stderr)
+    return code

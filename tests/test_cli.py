@@ -1,0 +1,196 @@
+"""The command line: one line and exit code 2 for whatever the user got wrong; figures as people and programs want them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gomp import cli, progress
+from gomp.config import ServiceSettings
+from gomp.errors import ConfigError, HeapCorrupt, OutOfMemory, ProgramError, RuntimeLost
+from gomp.runtime import discovery, memstats
+from gomp.runtime.programs import RemoteTraceback
+
+
+def gomp(*arguments, **environment):
+    """The real command, in a process of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GO")}
+    return subprocess.run(
+        [sys.executable, "-m", "gomp", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=kept | environment,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_runtimes(tmp_path, monkeypatch):
+    """A directory of runtimes of the test's own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bogus"], "No such command 'bogus'."),
+        (["run"], "Missing argument 'program'."),
+        (["run", "churn", "live"], "'live' is no parameter: write key=value, as depth=18"),
+        (["run", "churn", "live=1", "live=2"], "parameter 'live' is given twice"),
+        (["run", "churn", "--gogc", "abc"], "gogc: write a whole percentage, or \"off\" (not 'abc')"),
+        (["run", "churn", "--procs", "0"], "procs: "),
+        (["serve", "--metrics-port", "99999"], "metrics_port: "),
+        (["serve", "--config", "/nonexistent.toml"], "cannot read /nonexistent.toml: No such file or directory"),
+        (["serve", "--nope"], "No such option"),
+        (["verify", "--level", "9"], "Invalid value for '--level'"),
+        (["verify"], "no runtime is running: start one with `gomp serve`"),
+        (["verify", "nobody"], "no runtime named nobody is running"),
+    ],
+)  # fmt: skip
+def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert cli.run_command(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("gomp: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_real_command_reports_a_malformed_gomemlimit():
+    done = gomp("run", "binary_trees", GOMEMLIMIT="1GB")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("gomp: malformed GOMEMLIMIT='1GB': write ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_real_command_knows_its_version_and_says_how_it_is_used():
+    assert gomp("--version").stdout.startswith("gomp 0.")
+    usage = gomp()
+    assert usage.returncode == 0
+    assert all(command in usage.stdout for command in ("serve", "run", "ls", "verify", "kernels"))
+
+
+def test_each_flag_is_an_option_with_its_own_description(capsys):
+    assert cli.run_command(["serve", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in ServiceSettings.model_fields.items():
+        if name != "programs":
+            assert f"--{name.replace('_', '-')} " in text
+            assert " ".join(field.description.split()[:4]) in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigError("no"), 2, "gomp: no\n"),
+        (RuntimeLost("gone"), 1, "gomp: gone\n"),
+        (OutOfMemory("full"), 1, "gomp: full\n"),
+        (OutOfMemory(), 1, "gomp: The heap has no room for an allocation, even after a last-resort collection.\n"),
+        (ProgramError("it raised", "Traceback: here\n"), 1, "Traceback: here\ngomp: it raised\n"),
+        (HeapCorrupt("span 3"), 3, "gomp: the heap is corrupt: span 3\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_each_failure_has_its_exit_code(error, code, message, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(discovery, "list_runtimes", fail)
+    assert cli.run_command(["ls"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_a_program_that_raises_is_shown_with_the_traceback_of_its_p(monkeypatch, capsys):
+    def fail():
+        error = KeyError("x")
+        error.__cause__ = RemoteTraceback("Traceback (most recent call last):\n  in the program\nKeyError: 'x'\n")
+        raise error
+
+    monkeypatch.setattr(discovery, "list_runtimes", fail)
+    assert cli.run_command(["ls"]) == 1
+    err = capsys.readouterr().err
+    assert (
+        err
+        == "Traceback (most recent call last):\n  in the program\nKeyError: 'x'\ngomp: the program raised KeyError: 'x'\n"
+    )
+
+
+def test_our_own_bugs_are_not_hidden(monkeypatch):
+    def fail():
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(discovery, "list_runtimes", fail)
+    with pytest.raises(AssertionError, match="a bug"):
+        cli.run_command(["ls"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("18", 18), ("-1", -1), ("0.5", 0.5), ("true", True), ("false", False), ("[1, 2]", [1, 2]), ("text", "text"), ("a.b", "a.b"), ("", ""),
+     ("'18'", "18"), ("1MiB", "1MiB")],
+)  # fmt: skip
+def test_a_parameter_is_read_as_what_it_looks_like(text, value):
+    assert cli.parse_parameters([f"key={text}"]) == {"key": value}
+
+
+@given(st.text())
+def test_any_text_is_a_value(text):
+    cli.parse_value(text)
+
+
+def test_a_value_may_hold_equals_signs():
+    assert cli.parse_parameters(["a=b=c", "n=1"]) == {"a": "b=c", "n": 1}
+
+
+def test_the_report_has_the_fields_that_scripts_rely_on(mapped):
+    report = json.loads(json.dumps(cli.report("churn", 7, 1.5, memstats.read())))
+    assert (report["program"], report["result"], report["wall_s"]) == ("churn", 7, 1.5)
+    assert set(report) == {
+        "program", "result", "wall_s", "num_gc", "num_forced_gc", "gc_cpu_s", "assist_cpu_s", "pause_p50_s", "pause_p99_s", "pause_max_s",
+        "heap_sys", "total_alloc", "mallocs", "frees", "next_gc", "heap_live", "mark_cpu_s_per_p",
+    }  # fmt: skip
+    assert report["mark_cpu_s_per_p"] == [0.0, 0.0]
+    assert "0 cycles (0 forced)" in cli.summary(1.5, memstats.read())
+
+
+def test_ls_shows_what_runs(capsys):
+    assert cli.run_command(["ls"]) == 0
+    assert capsys.readouterr().out == "NAME  PS  HEAP  PID\n"
+    entry = discovery.Registration("web")
+    try:
+        # The lock is this process's own, so only another process sees the entry as taken.
+        entry.describe(discovery.RuntimeInfo("web", 2, 64 << 20, 77))
+        assert gomp("ls").stdout == "NAME  PS  HEAP    PID\nweb   2   64 MiB  77\n"
+        listed = json.loads(gomp("ls", "--json").stdout)["runtimes"]
+    finally:
+        entry.remove()
+    assert [(r["name"], r["ps"], r["heap_bytes"], r["pid"]) for r in listed] == [("web", 2, 64 << 20, 77)]
+
+
+class Terminal(list):
+    """A stream that remembers what was written."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.isatty = lambda: is_terminal
+        self.write = self.append
+
+    def flush(self):
+        pass
+
+
+def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere():
+    terminal, file = Terminal(True), Terminal(False)
+    for stream in (terminal, file):
+        bar = progress.Bar("compiling", stream)
+        for done in range(1, 101):
+            bar.show(done, 100)
+    assert len(terminal) == 100
+    assert "".join(terminal).count("\n") == 1
+    assert terminal[-1] == f"\rcompiling {'█' * progress.WIDTH} 100/100\n"
+    assert file == [f"compiling {n}/100\n" for n in (1, 25, 50, 75, 100)]
