@@ -24,10 +24,16 @@ class Heap:
         self.mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
         self.runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
         self.summaries = records.view(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
+        self.chunks = records.view(records.chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)
+        self._bits = {field: self.chunks[field] for field in ("alloc", "scav")}
 
     def chunk(self, chunk_idx: int) -> Any:
-        address = layout.CHUNKS_BASE + chunk_idx * records.chunk_dtype.itemsize
-        return records.view(records.chunk_dtype, address)[0]
+        return self.chunks[chunk_idx]
+
+    def word(self, field: str, page: int) -> int:
+        """The word of 64 pages' "alloc" or "scav" bits that holds this page's."""
+        chunk_idx, page_in_chunk = divmod(page, layout.CHUNK_PAGES)
+        return int(self._bits[field][chunk_idx, page_in_chunk // 64])
 
 
 HeapFactory = Callable[..., AbstractContextManager[Heap]]
