@@ -11,7 +11,7 @@ What always holds, whatever runs meanwhile:
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
 Where the words of Go meet another machine: a *span record* stands for each page and counts as MSpan; what else the collector keeps in the
-metadata segment (bitmaps, tables, work buffers) counts as GCSys.
+metadata segment (bitmaps, tables, work buffers) counts as GCSys, and the records that are there from the start as OtherSys.
 """
 
 from __future__ import annotations
@@ -98,15 +98,15 @@ class MemStats:
     procs: int
     pause_max_ns: int
     stopping_total_ns: int  # from the request of each stop until all were stopped
-    mark_cpu_s: float
-    pause_cpu_s: float
+    mark_cpu_s: float  # by everybody
+    pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
     def gc_cpu_s(self) -> float:
-        """CPU time of marking and of standing still."""
-        return self.mark_cpu_s + self.pause_cpu_s
+        """CPU time that programs could not have: that of all Ps while the world stood still. Marking is part of it."""
+        return self.pause_cpu_s
 
     @property
     def assist_cpu_s(self) -> float:
@@ -165,7 +165,7 @@ def read() -> MemStats:
     ps = [_p_record(idx) for idx in indices]
     objects = _read_objects(ps)
     uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
-    mark_cpu_s, pause_cpu_s = int(gc.mark_cpu_ns) / 1e9, int(gc.pause_cpu_ns) / 1e9
+    pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     num_gc, num_forced_gc = _cycles(gc)
     memory = _read_memory(heap, procs, nrecords)
     return MemStats(
@@ -178,7 +178,7 @@ def read() -> MemStats:
         pause_end=tuple(gc.pause_end_ns.tolist()),
         num_gc=num_gc,
         num_forced_gc=num_forced_gc,
-        gc_cpu_fraction=(mark_cpu_s + pause_cpu_s) / (uptime_s * procs) if uptime_s and procs else 0.0,
+        gc_cpu_fraction=pause_cpu_s / (uptime_s * procs) if uptime_s and procs else 0.0,
         heap_live=int(pacer.xheap_live),
         heap_marked=int(pacer.heap_marked),
         gogc=int(pacer.gc_percent),
@@ -186,7 +186,7 @@ def read() -> MemStats:
         procs=procs,
         pause_max_ns=int(gc.pause_max_ns),
         stopping_total_ns=int(gc.stopping_total_ns),
-        mark_cpu_s=mark_cpu_s,
+        mark_cpu_s=int(gc.mark_cpu_ns) / 1e9,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
@@ -252,7 +252,9 @@ def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
     inuse, free, released = int(heap.xheap_inuse), int(heap.xheap_free), int(heap.xheap_released)
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = (nrecords + 1) * _MCACHE_BYTES
-    gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys - mcache_sys, 0) + int(heap.xwbuf_bytes)
+    gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
+    # Committed from the start, and so not among the heap's metadata: the runtime's records and those of the Ps.
+    other_sys = layout.PS_BASE - layout.META_BASE + (nrecords + 1) * (layout.P_STRIDE - _MCACHE_BYTES)
     heap_sys = inuse + free + released
     return {
         "heap_sys": heap_sys,
@@ -268,8 +270,8 @@ def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
         "mcache_sys": mcache_sys,
         "buck_hash_sys": 0,
         "gc_sys": gc_sys,
-        "other_sys": 0,
-        "sys": heap_sys + mspan_sys + mcache_sys + gc_sys,
+        "other_sys": other_sys,
+        "sys": heap_sys + mspan_sys + mcache_sys + gc_sys + other_sys,
     }
 
 

@@ -1,0 +1,235 @@
+"""The structure of the source, read from its syntax: who may import whom, what a kernel may call, how records are laid out."""
+
+import ast
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from gomp.core.shm import layout, records
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("gomp", "workers")
+
+# From the bottom up; a module belongs to the longest prefix that fits, and imports from its own layer and those above it in this list.
+# The service reads records (memstats) and is started by the coordinator, so it stands between the two halves of gomp.runtime.
+LAYERS = (
+    "gomp.errors",
+    "gomp.core.jit",
+    "gomp.core",
+    "gomp.core.shm",
+    "gomp.core.sched",
+    "gomp.core.heap",
+    "gomp.core.gc",
+    "gomp.core.mutator",
+    "gomp.config",
+    "gomp.progress",
+    "gomp.runtime.memstats",
+    "gomp.runtime.gctrace",
+    "gomp.service",
+    "gomp.runtime",
+    "gomp.cli",
+    "gomp.__main__",
+    "workers",
+)
+# Python files of the core that are not kernels, or not only, and the functions of others that run before any kernel does.
+HOST_SIDE = {
+    "gomp.core.jit": "compiles, caches and links",
+    "gomp.core.shm.atomics": "lowerings of primitives",
+    "gomp.core.shm.libc": "lowerings of primitives",
+    "gomp.core.shm.records": "makes dtypes and accessors",
+    "gomp.core.shm.segments": "makes and maps the segments",
+    "gomp.core.heap.sizeclass": "makes the tables of constants",
+}
+HOST_FUNCTIONS = {("gomp.core.shm.layout", "_region_addresses")}
+DECORATORS = {"kernel", "inline", "primitive", "intrinsic"}
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for package in PACKAGES
+    for file in sorted((ROOT / package).rglob("*.py"))
+}
+CORE = [name for name in MODULES if name.startswith("gomp.core.")]
+
+
+@cache
+def tree(module):
+    return ast.parse(MODULES[module].read_text())
+
+
+def imports(module, everywhere=True):
+    """The modules of ours that ``module`` imports; without ``everywhere`` only when it is itself imported, and not for types alone."""
+    found = set()
+    for node in ast.walk(tree(module)) if everywhere else runs_on_import(tree(module).body):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            # `from package import name` means the module of that name, if there is one.
+            names = [
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module
+                for alias in node.names
+            ]
+        else:
+            continue
+        found |= {name for name in names if name in MODULES}
+    return found - {module}
+
+
+def runs_on_import(body):
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            for inner in ("body", "orelse", "finalbody", "handlers"):
+                yield from runs_on_import(getattr(node, inner, []))
+
+
+def layer(module):
+    fitting = [prefix for prefix in LAYERS if module == prefix or module.startswith(prefix + ".")]
+    return LAYERS.index(max(fitting, key=len)) if fitting else len(LAYERS)
+
+
+def decorators(function):
+    names = (ast.unparse(d.func if isinstance(d, ast.Call) else d) for d in function.decorator_list)
+    return {name.rpartition(".")[2] for name in names}
+
+
+@cache
+def functions(module):
+    return {node.name: node for node in tree(module).body if isinstance(node, ast.FunctionDef)}
+
+
+@cache
+def names_of(module):
+    """What each imported name stands for: a module, or (module, attribute)."""
+    names = {}
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                names[alias.asname or alias.name] = whole if whole in MODULES else (node.module, alias.name)
+    return names
+
+
+def called(module, function):
+    """(module, name) of every function of ours that ``function`` calls by name."""
+    for node in (inner for statement in function.body for inner in ast.walk(statement)):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name):
+            meaning = names_of(module).get(node.func.id, (module, node.func.id))
+            if isinstance(meaning, tuple) and meaning[0] in MODULES:
+                yield meaning
+        elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            meaning = names_of(module).get(node.func.value.id)
+            if isinstance(meaning, str):
+                yield meaning, node.func.attr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_layer_and_below(module):
+    upwards = {other for other in imports(module) if layer(other) > layer(module)}
+    assert upwards == set()
+
+
+def test_every_layer_has_modules():
+    occupied = {layer(module) for module in MODULES}
+    assert [prefix for i, prefix in enumerate(LAYERS) if i not in occupied] == []
+
+
+def test_no_two_modules_need_each_other_to_be_imported():
+    graph = {module: imports(module, everywhere=False) for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def test_nothing_in_gomp_imports_a_program():
+    assert [
+        module
+        for module in MODULES
+        if module.startswith("gomp") and any(i.startswith("workers") for i in imports(module))
+    ] == []
+
+
+def test_the_core_knows_nothing_of_the_rest():
+    assert {i for module in CORE for i in imports(module) if not i.startswith("gomp.core")} == set()
+
+
+@pytest.mark.parametrize("module", [module for module in CORE if module not in HOST_SIDE])
+def test_every_function_of_the_core_is_a_kernel_or_an_inline(module):
+    plain = {name for name, function in functions(module).items() if not decorators(function) & DECORATORS}
+    assert {(module, name) for name in plain} <= HOST_FUNCTIONS
+    assert [node.name for node in tree(module).body if isinstance(node, ast.ClassDef)] == []
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_kernels_call_only_what_is_compiled(module):
+    compiled = [f for f in functions(module).values() if decorators(f) & {"kernel", "inline"}]
+    plain = {
+        f"{function.name} calls {target}.{name}"
+        for function in compiled
+        for target, name in called(module, function)
+        if name in functions(target) and not decorators(functions(target)[name]) & DECORATORS
+    }
+    assert plain == set()
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_kernels_read_shared_words_through_atomics(module):
+    """A record's field is read as often as LLVM likes: a loop on one never sees another process's write."""
+    shared = {name for dtype in records.RECORDS for name in dtype.names if name.startswith("x")}
+    plain = [
+        f"{function.name}: .{node.attr} in line {node.lineno}"
+        for function in functions(module).values()
+        if decorators(function) & {"kernel", "inline"}
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr in shared and isinstance(node.ctx, ast.Load)
+    ]
+    assert plain == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "gomp.core.jit"])
+def test_only_jit_compiles(module):
+    compilers = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil"}
+    imported = {
+        alias.name
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "numba"
+        for alias in node.names
+    }
+    called_on_numba = {
+        node.attr
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("numba", "nb")
+    }
+    assert not compilers & (imported | called_on_numba)
+
+
+@pytest.mark.parametrize("i", range(len(records.RECORDS)))
+def test_every_field_of_a_record_is_aligned(i):
+    dtype = records.RECORDS[i]
+    for name in dtype.names:
+        field, offset = dtype.fields[name][:2]
+        assert offset % field.base.alignment == 0, name
+        if field.base.itemsize == 8:
+            assert field.base.kind in "ifS", f"{name}: kernels count in int64 and float64"
+    assert dtype.itemsize % 8 == 0
+
+
+def test_regions_of_the_address_map_do_not_overlap():
+    starts = [layout.REGION[name] for name, _ in layout.REGIONS]
+    assert starts == sorted(starts)
+    for (name, size), start, after in zip(layout.REGIONS, starts, [*starts[1:], layout.REGION["end"]], strict=True):
+        assert start % 4096 == 0, name
+        assert start + size <= after, name
+    spaces = sorted([
+        (layout.HEAP_BASE, layout.HEAP_LIMIT), (layout.META_BASE, layout.REGION["end"]),
+        (layout.SELF_BASE, layout.SELF_BASE + layout.P_STRIDE),
+    ])  # fmt: skip
+    assert all(end <= start for (_, end), (start, _) in pairwise(spaces))
+    assert spaces[-1][1] < 1 << 47
