@@ -3,7 +3,7 @@
 An object is white (not marked), grey (marked, and in a work buffer) or black (marked, its references followed). Several processes mark the same
 heap: the mark bit's atomic OR decides who makes an object grey, so each object is scanned once.
 
-Objects of more than OBLET bytes are scanned in pieces, each of which is work of its own: one big table keeps every marker busy.
+Arrays of more than OBLET bytes are scanned in pieces, each of which is work of its own: one big table keeps every marker busy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.throw import THROW_BAD_POINTER, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import clear_lowest, clz, ctz, load64, load_relaxed
-from gomp.core.shm.records import SPAN_MANUAL, p_at, spans, type_at
+from gomp.core.shm.records import SPAN_MANUAL, mheap, p_at, spans, type_at
 
 OBLET = 128 << 10
 _BALANCE_EVERY = 256
@@ -53,7 +53,7 @@ def grey_slot(p: int, page: int, idx: int) -> None:
 @kernel("void(int64, int64)")
 def grey_conservative(p: int, word: int) -> None:
     """As :func:`grey`, for a word that may be anything: it counts only if it leads to an allocated object of a span in use."""
-    if not layout.is_heap_addr(word):
+    if not layout.is_heap_addr(word) or layout.addr_to_page(word) >= mheap().end_page:
         return
     page = mspan.find_span(word)
     if page == mspan.NO_SPAN:
@@ -103,16 +103,16 @@ def scan_typed(p: int, page: int, addr: int) -> None:
         obj = base
     if type_addr == 0:  # large and still being zeroed: nothing in it yet
         return
-    end = base + sp.elem_size
-    if sp.elem_size > OBLET:
-        if addr == base:
-            for oblet in range(base + OBLET, end, OBLET):
-                work.put(p, oblet)
-        end = min(end, addr + OBLET)
     t = type_at(type_addr)
     if t.elem_size == 0:
         _scan_struct(p, obj, type_addr)
-    else:
+    elif t.ptr_bytes != 0:
+        end = base + sp.elem_size
+        if sp.elem_size > OBLET:
+            if addr == base:
+                for oblet in range(base + OBLET, end, OBLET):
+                    work.put(p, oblet)
+            end = min(end, addr + OBLET)
         lo = max(addr, obj + 8)
         hi = min(end, obj + 8 + load64(obj) * t.elem_size)
         p_at(p).heap_scan_work += max(hi - lo, 0)

@@ -56,7 +56,7 @@ def next_window(entry: int) -> bool:
             free &= lsr(-1, beyond)
         e.window = window
         if free != 0:
-            e.base = mspan.obj_addr(page, 64 * window)
+            e.base_addr = mspan.obj_addr(page, 64 * window)
             sp.alloc_count += popcount(free)
             e.free = free
             return True
@@ -116,6 +116,6 @@ def reset_mcache(p: int) -> None:
     for span_class in range(layout.NUM_SPAN_CLASSES):
         e = mcache_at(entry_addr(p, span_class))
         e.free = 0
-        e.base = 0
+        e.base_addr = 0
         e.window = -1
         e.page = mspan.NO_SPAN

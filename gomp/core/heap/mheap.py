@@ -3,8 +3,8 @@
 Bytes of the pages that the heap has grown to are in one of three states, each a counter changed by atomic addition:
 ``heap_inuse`` (in spans), ``heap_free`` (free and committed), ``heap_released`` (free, and not committed: new, or returned to the system).
 
-Pages are taken under the heap lock and committed outside it, with ``fallocate`` and before anybody touches them: a full file system or memory limit is
-an error here and never a SIGBUS. Between the two the pages stand in the P's ``taking_page``, where repair finds them.
+Pages are taken under the heap lock and committed outside it, with ``fallocate`` and before anybody touches them: a full file system or
+memory limit is an error here and never a SIGBUS. Between the two the pages stand in the P's ``taking_page``, where repair finds them.
 
 The span record of a span is written whole before its pages' heads and its state, so a lookup sees all of it or none.
 """
@@ -21,10 +21,11 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, zero_range
-from gomp.core.shm.libc import ENOMEM, fallocate
+from gomp.core.shm.libc import ENOMEM, fallocate, punch_hole
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
+    MHEAP_PAGES_IN_USE,
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
@@ -125,6 +126,7 @@ def take_pages(npages: int) -> int:
     me.taking_page = page
     me.taking_npages = npages
     nbytes, scav_bytes = npages << layout.PAGE_SHIFT, nscav << layout.PAGE_SHIFT
+    add_relaxed(MHEAP_PAGES_IN_USE, npages)
     add_relaxed(MHEAP_XINUSE, nbytes)
     add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
     add_relaxed(MHEAP_XRELEASED, -scav_bytes)
@@ -164,13 +166,15 @@ def _commit_pages(page: int, npages: int) -> int:
 
 @inline
 def _give_back(page: int, npages: int) -> None:
-    """Return pages that could not be committed: all of them count as released, whatever part of them was committed."""
+    """Return pages that could not be committed. Whatever part of them was is punched out: released pages are known to be zero."""
+    me = self_p()
+    nbytes = npages << layout.PAGE_SHIFT
+    punch_hole(me.heap_fd, page << layout.PAGE_SHIFT, nbytes)
     acquire(MHEAP_XLOCK)
     free_pages_locked(page, npages, 1)
     release(MHEAP_XLOCK)
-    me = self_p()
     me.taking_page = mspan.NO_SPAN
-    nbytes = npages << layout.PAGE_SHIFT
+    add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
     add_relaxed(MHEAP_XRELEASED, nbytes)
 
@@ -246,5 +250,6 @@ def free_span(page: int) -> None:
     acquire(MHEAP_XLOCK)
     free_pages_locked(page, npages, 0)
     release(MHEAP_XLOCK)
+    add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
     add_relaxed(MHEAP_XFREE, nbytes)

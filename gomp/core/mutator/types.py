@@ -94,7 +94,7 @@ def publish_type(key: int, size: int, ptr_bytes: int, elem_size: int, mask: int)
         addr = TABLE_FULL
     elif load64(addr) == 0:  # under the lock: nobody adds
         t = type_at(addr)
-        t.size = size
+        t.struct_bytes = size
         t.ptr_bytes = ptr_bytes
         t.elem_size = elem_size
         t.mask = mask

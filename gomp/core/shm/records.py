@@ -33,6 +33,8 @@ def record(fields: Fields, size: int) -> np.dtype[Any]:
     if natural.itemsize > size:
         raise AssertionError(f"record of {natural.itemsize} bytes does not fit in {size}")
     names = list(natural.names or ())
+    if taken := [name for name in names if hasattr(np.record, name)]:
+        raise AssertionError(f"in plain Python these fields would read as attributes of numpy's record: {taken}")
     formats = [natural.fields[n][0] for n in names]  # type: ignore[index]
     offsets = [natural.fields[n][1] for n in names]  # type: ignore[index]
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size}, align=False)
@@ -118,9 +120,9 @@ mheap_dtype = record(
         ("end_page", "i8"),  # pages 0..end_page-1 have been grown
         ("search_page", "i8"),  # no free page below this one
         ("metadata_pages", "i8"),  # pages whose span records and bitmaps are committed
-        ("pages_in_use", "i8"),
-        ("_pad1", "i8", (4,)),
+        ("_pad1", "i8", (5,)),
         # changed by atomic addition
+        ("pages_in_use", "i8"),  # in spans; read with the world stopped, or as a hint
         ("xheap_inuse", "i8"),
         ("xheap_free", "i8"),
         ("xheap_released", "i8"),
@@ -209,9 +211,17 @@ RT_XMARKERS, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRA
     RUNTIME + offset_of(runtime_dtype, name)
     for name in ("xmarkers", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
 )
-MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF = (
+MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF, MHEAP_PAGES_IN_USE = (
     MHEAP + offset_of(mheap_dtype, name)
-    for name in ("xlock", "xheap_inuse", "xheap_free", "xheap_released", "xmetadata_bytes", "xwbuf_bytes")
+    for name in (
+        "xlock",
+        "xheap_inuse",
+        "xheap_free",
+        "xheap_released",
+        "xmetadata_bytes",
+        "xwbuf_bytes",
+        "pages_in_use",
+    )
 )
 PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
     PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
@@ -228,7 +238,7 @@ MCACHE_ENTRY = 32
 mcache_dtype = record(
     [
         ("free", "i8"),  # bit i: the slot at base + i * elem_size is free
-        ("base", "i8"),  # address of the window's first slot
+        ("base_addr", "i8"),  # address of the window's first slot
         ("page", "i8"),  # the span's first page, or -1: no span
         ("window", "i8"),  # number of the window of 64 slots in the span
     ],
@@ -381,7 +391,7 @@ arena_dtype = record([("xzeroed_page", "i8")], 64)
 type_dtype = record(
     [
         ("key", "i8"),  # hash of name and layout; 0: free. Found by open addressing from key % MAX_TYPES
-        ("size", "i8"),  # bytes of a struct
+        ("struct_bytes", "i8"),
         ("ptr_bytes", "i8"),  # bytes up to the end of the last reference field, of the struct or of one element
         ("elem_size", "i8"),
         ("mask", "i8"),  # address of ceil(ptr_bytes / 512) words: bit i = word i is a reference
