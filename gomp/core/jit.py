@@ -14,16 +14,16 @@ Life of a kernel
    linker under its symbol.
 3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
 
-The cache is a directory named by a hash of everything the machine code depends on: all sources below ``gomp/core``, the
-versions of Python, numpy, numba and llvmlite, the processor, the build mode. The file of a kernel from elsewhere, a test's or a
-program's, also has the hash of its own module in its name. A stale entry therefore cannot be found, and nothing ever needs to be
-invalidated. Files appear by rename, so readers never see half of one.
+The cache is a directory named by a hash of the versions of Python, numpy, numba and llvmlite, the processor and the build mode; a kernel's file
+in it is named by a hash of its module's source and of every module of ours that this one imports. A stale entry therefore cannot be
+found, and nothing ever needs to be invalidated. Files appear by rename, so readers never see half of one.
 
 With ``NUMBA_DISABLE_JIT=1`` nothing is compiled: kernels and inlines are the plain Python functions, primitives their Python bodies.
 """
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import functools
 import hashlib
@@ -74,13 +74,11 @@ class Kernel:
 
     @functools.cached_property
     def cache_name(self) -> str:
-        """Its file in the cache directory."""
+        """Its file in the cache directory: named by its symbol and by every source that its machine code depends on."""
         code = self.py_func.__code__
         source = Path(code.co_filename)
-        if source.is_relative_to(_CORE):  # the directory's name says it
-            return f"{self.symbol}.pickle"
-        text = source.read_bytes() if source.is_file() else marshal.dumps(code)
-        return f"{self.symbol}-{hashlib.sha256(text).hexdigest()[:12]}.pickle"
+        digest = sources_hash(source) if source.is_file() else hashlib.sha256(marshal.dumps(code)).hexdigest()
+        return f"{self.symbol}-{digest[:16]}.pickle"
 
     def __call__(self, *args: Any) -> Any:
         return self.entry(*args)
@@ -193,6 +191,11 @@ def _kernels_named_by(function: Any) -> Iterator[Kernel]:
             yield from _kernels_named_by(value.py_func)
 
 
+def count_kernels() -> int:
+    """How many kernels are registered: all that the imported modules declare."""
+    return len(_kernels)
+
+
 def is_cached() -> bool:
     """Whether loading the registered kernels will need no compilation."""
     cache = cache_directory()
@@ -201,20 +204,17 @@ def is_cached() -> bool:
 
 @functools.cache
 def cache_directory() -> Path:
-    """Where this machine's kernels are: ``$GOMP_CACHE_DIR``, else below ``$XDG_CACHE_HOME``, in a folder named by :func:`cache_key`."""
+    """Where this machine's kernels are: ``$GOMP_CACHE_DIR``, else below ``$XDG_CACHE_HOME``, in a folder named by :func:`build_key`."""
     root = os.environ.get("GOMP_CACHE_DIR")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomp"
-    directory = base / cache_key()
+    directory = base / build_key()
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
 @functools.cache
-def cache_key() -> str:
-    """A hash of everything that the machine code of the kernels depends on."""
-    digest = hashlib.sha256()
-    for source in sorted(_CORE.rglob("*.py")):
-        digest.update(source.relative_to(_CORE).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+def build_key() -> str:
+    """A hash of what all machine code depends on beside its sources: the processor, the versions, the build mode."""
     build = (
         sys.version,
         np.__version__,
@@ -224,9 +224,52 @@ def cache_key() -> str:
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
         numba.config.BOUNDSCHECK,
+        Path(__file__).read_bytes(),
     )
-    digest.update(repr(build).encode())
+    return hashlib.sha256(repr(build).encode()).hexdigest()[:20]
+
+
+@functools.cache
+def cache_key() -> str:
+    """A hash of everything that code compiled against the core depends on."""
+    digest = hashlib.sha256(build_key().encode())
+    for source in sorted(_CORE.rglob("*.py")):
+        digest.update(source.relative_to(_CORE).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
+
+
+@functools.cache
+def sources_hash(source: Path) -> str:
+    """A hash of a module's source and, through its imports, of all of gomp's that it uses."""
+    digest = hashlib.sha256()
+    for file in sorted(_closure(source)):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _closure(source: Path) -> set[Path]:
+    """``source`` and every file of gomp that it imports, directly or not."""
+    found, pending = {source}, [source]
+    while pending:
+        for imported in _imports_of(pending.pop()):
+            if imported not in found:
+                found.add(imported)
+                pending.append(imported)
+    return found
+
+
+@functools.cache
+def _imports_of(source: Path) -> tuple[Path, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    files = (
+        getattr(sys.modules.get(name), "__file__", None) for name in names if name.startswith(("gomp.core.", "tests."))
+    )
+    return tuple(Path(file) for file in files if file and Path(file).name not in ("__init__.py", "jit.py"))
 
 
 def write_atomically(file: Path, data: bytes) -> None:

@@ -14,7 +14,6 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from gomp.core.jit import load_kernels
 from gomp.core.mutator import boundary

@@ -18,7 +18,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.mutator.barrier import read_pointer, write_pointer
 from gomp.core.mutator.malloc import new_bytes, new_small, new_typed
 from gomp.core.mutator.types import TABLE_FULL, find_type
-from gomp.core.sched.locks import release, try_lock
+from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load8, load64, load_acquire, load_relaxed, store8, store64, store_relaxed, store_release
@@ -346,3 +346,33 @@ def read_global(idx: int, into: int) -> int:
     status = fill_handle(into, read_pointer(global_addr(idx)))
     leave()
     return status
+
+
+# --- globals, from compiled programs ----------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def bind_global(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) -> int:
+    """As :func:`add_global`, in a compiled program: waits for the lock."""
+    acquire(RT_XTABLE_LOCK)
+    idx = _find_or_add_locked(w0, w1, w2, w3, w4, w5)
+    release(RT_XTABLE_LOCK)
+    return idx
+
+
+@kernel("int64(int64, int64, int64)")
+def set_global(idx: int, addr: int, key: int) -> int:
+    """In a compiled program: OK, or NO_TYPE if the global holds another type."""
+    if global_type_of(idx) != key:
+        acquire(RT_XTABLE_LOCK)
+        status = fix_global_type_locked(idx, key)
+        release(RT_XTABLE_LOCK)
+        if status != OK:
+            return status
+    write_pointer(global_addr(idx), addr)
+    return OK
+
+
+@inline
+def global_type_of(idx: int) -> int:
+    return load_acquire(global_addr(idx) + _GLOBAL_TYPE)

@@ -103,3 +103,12 @@ def request_collection(kind: int) -> int:
 def wait_for_cycle(kind: int) -> None:
     """Ask for a collection and wait for it, in a compiled program. The caller has nothing in hand that is not on its native stack."""
     park_and_help(request_collection(kind))
+
+
+@kernel("int64(int64, int64)", nogil=True)
+def sleep_until_cycle(done: int, timeout_ns: int) -> int:
+    """Sleep until more than ``done`` mark phases have ended, at most ``timeout_ns``; returns how many have. For Python: this P is SAFE."""
+    now = load_acquire(RT_XCYCLE_DONE)
+    if now <= done:
+        futex_wait(RT_XCYCLE_DONE, now, timeout_ns)
+    return load_acquire(RT_XCYCLE_DONE)

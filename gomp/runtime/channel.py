@@ -1,0 +1,136 @@
+"""Messages between the coordinator and everybody else: a JSON header and a payload of bytes, over a Unix stream socket.
+
+The coordinator never waits for a peer: it reads what is there and keeps what a peer does not take. Payloads (pickled functions and results) pass
+through it unread.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gomp.errors import RuntimeLost
+
+_FRAME = struct.Struct("<II")
+MAX_HEADER = 1 << 20
+MAX_PAYLOAD = 1 << 30
+_READ = 1 << 18
+_MAX_DESCRIPTORS = 8
+
+
+@dataclass(frozen=True)
+class Message:
+    """``op`` says what it is; ``fields`` is the rest of the header."""
+
+    op: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    payload: bytes = b""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+
+class Channel:
+    """One end. ``receive`` and ``send`` never block; ``next`` does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._in = bytearray()
+        self._out: deque[tuple[memoryview, list[int]]] = deque()
+        self.descriptors: list[int] = []  # received, in order; whoever takes one owns it
+        self._ready: deque[Message] = deque()
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.sock.close()
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self._out
+
+    def send(self, op: str, payload: bytes = b"", descriptors: Sequence[int] = (), **fields: Any) -> None:
+        """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up.
+
+        ``descriptors`` arrive in the peer's list with the first byte of the message; they stay open here until then.
+        """
+        header = json.dumps({"op": op, **fields}).encode()
+        frame = _FRAME.pack(len(header), len(payload)) + header + payload
+        self._out.append((memoryview(frame), list(descriptors)))
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._out:
+                data, descriptors = self._out[0]
+                sent = socket.send_fds(self.sock, [data], descriptors) if descriptors else self.sock.send(data)
+                self._out[0] = (data[sent:], [])
+                if sent == len(data):
+                    self._out.popleft()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
+
+    def receive(self) -> list[Message]:
+        """Every whole message that has arrived. Raises RuntimeLost when the peer hung up or does not speak our language."""
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
+                self.descriptors += descriptors
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
+            if not data:
+                if self._ready or self._parse():
+                    break
+                raise RuntimeLost("the runtime hung up")
+            self._in += data
+        self._parse()
+        messages = list(self._ready)
+        self._ready.clear()
+        return messages
+
+    def next(self, timeout_s: float | None = None) -> Message | None:
+        """The next message, or None after ``timeout_s``. Sends what is queued meanwhile."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._ready:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            poller = select.poll()
+            poller.register(self.sock, select.POLLIN | (0 if self.is_flushed else select.POLLOUT))
+            events = poller.poll(None if left is None else left * 1000)
+            if not events:
+                return None
+            self.flush()
+            if events[0][1] & ~select.POLLOUT:
+                self._ready.extend(self.receive())
+        return self._ready.popleft()
+
+    def _parse(self) -> bool:
+        """Cut whole messages from the input; whether there was one."""
+        found = False
+        while len(self._in) >= _FRAME.size:
+            header_size, payload_size = _FRAME.unpack_from(self._in)
+            if header_size > MAX_HEADER or payload_size > MAX_PAYLOAD:
+                raise RuntimeLost("the peer does not speak gomp's protocol")
+            end = _FRAME.size + header_size + payload_size
+            if len(self._in) < end:
+                break
+            try:
+                header = json.loads(self._in[_FRAME.size : _FRAME.size + header_size])
+                self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
+            except (ValueError, KeyError, AttributeError):
+                raise RuntimeLost("the peer does not speak gomp's protocol") from None
+            del self._in[:end]
+            found = True
+        return found

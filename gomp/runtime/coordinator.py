@@ -1,0 +1,493 @@
+"""The coordinator: forks the Ps and the service, runs the collector's cycles, gives goroutines to Ps, watches for deaths.
+
+It has one thread, for good: forking is sound, and a pause never waits for the interpreter's lock. It has one wait, an epoll over an eventfd
+that kernels write, pidfds, sockets and signals; its own work, background sweeping, goes in short slices between events.
+
+Life::
+
+    load kernels → make segments → write records → register the name → fork service and Ps → announce → loop → end everything
+
+It is started by ``gomp serve``, or by a script's Runtime with a socket: that runtime ends when the socket hangs up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gomp.config import RuntimeSettings, ServiceSettings
+from gomp.core.gc import pacer, sweep
+from gomp.core.gc.cycle import collect
+from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.sched.status import start_world, stop_world
+from gomp.core.sched.throw import MESSAGES
+from gomp.core.shm import layout, segments
+from gomp.core.shm.records import (
+    GC_TRIGGER_TIME,
+    GCSTATS,
+    PACER,
+    RUNTIME,
+    SWEEP_SETS,
+    gcstats_dtype,
+    layout_version,
+    p_dtype,
+    pacer_dtype,
+    runtime_dtype,
+    view,
+)
+from gomp.errors import GompError, RuntimeLost, SegmentError
+from gomp.progress import load_all_kernels
+from gomp.runtime import discovery, gctrace, memstats, p
+from gomp.runtime.channel import Channel, Message
+from gomp.runtime.programs import Call
+from gomp.runtime.tasks import Tasks
+from gomp.service import logs
+
+log = logging.getLogger("gomp.coordinator")
+
+STOP_DEADLINE_S = 10.0
+FORCED_GC_PERIOD_S = 120.0
+EXIT_CRASH = 3
+_SWEEP_SLICE = 16
+_IDLE_S = 0.5
+_GRACE_S = 1.0
+_MAX_ATTACHED = 16
+
+
+@dataclass
+class Attached:
+    """A connected process: a script with a P, or a client that only asks (``p`` is None)."""
+
+    channel: Channel
+    p: int | None = None
+
+
+class Coordinator:
+    """One runtime."""
+
+    def __init__(self, settings: RuntimeSettings, owner: socket.socket | None, metrics: socket.socket | None) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.owner = Attached(Channel(owner)) if owner else None
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.ending = False
+        self.exit_code = 0
+        self.attached: list[Attached] = []
+        self.ps: list[tuple[int, Channel]] = []  # (pid, channel)
+        self.service: tuple[int, socket.socket] | None = None
+        self.pid = os.getpid()
+
+    # --- starting -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the runtime and announce it. Raises GompError."""
+        s = self.settings
+        try:
+            self.shared = segments.create(s.max_heap)
+            segments.map_segments(self.shared, inherit=True)
+            segments.commit_fixed(self.shared, [*range(s.procs + _MAX_ATTACHED), layout.COORDINATOR_P])
+        except OSError as error:
+            raise SegmentError(
+                error.errno, f"cannot make the heap of {s.max_heap >> 20} MiB: {error.strerror}"
+            ) from None
+        segments.map_self(self.shared, layout.COORDINATOR_P)
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._init_records()
+        name = s.name or f"gomp-{self.pid}"
+        self.registration = discovery.Registration(name)
+        url = f"http://{_host_port(self.metrics)}" if self.metrics else ""
+        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, url))
+        self.tasks = Tasks(s.procs)
+        self._watch_signals()
+        gc.collect()
+        gc.freeze()
+        if self.metrics:
+            self._fork_service(self.metrics)
+        for idx in range(s.procs):
+            self.ps.append(self._fork_p(idx))
+        self._watch(self.wake_fd, self._on_wake)
+        self._watch(self.registration.listener.fileno(), self._on_connect)
+        view(runtime_dtype, RUNTIME)[0].xready = 1
+        if self.shared.backing == "memfd":
+            log.info(
+                "/dev/shm is smaller than max_heap=%d: the heap is in a memfd, which only the cgroup limits", s.max_heap
+            )
+        if self.owner:
+            self._admit(self.owner)
+        for program in getattr(s, "programs", ()):
+            self._go(Call(program.program, (), dict(program.parameters)), None, 0)
+
+    def _init_records(self) -> None:
+        s = self.settings
+        init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
+        rt = view(runtime_dtype, RUNTIME)[0]
+        rt.coordinator_pid = self.pid
+        rt.clobberfree = s.debug.clobberfree
+        rt.collect_every = s.debug.gccollectevery
+        pacer.set_gc_percent(s.gogc, s.memory_limit)
+        pacer.commit()
+        init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
+
+    def _fork_service(self, metrics: socket.socket) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def child() -> None:
+            from gomp.service import process
+
+            p.die_with_parent(self.pid, b"gomp-service")
+            p.reset_signals()
+            p.close_other_descriptors(
+                {0, 1, 2, self.shared.heap_fd, self.shared.meta_fd, metrics.fileno(), theirs.fileno()}
+            )
+            process.run(self.settings, metrics, theirs)
+
+        self.service = (p.fork(child), ours)
+        theirs.close()
+        metrics.close()
+        self._watch(os.pidfd_open(self.service[0]), self._on_service_death)
+
+    def _fork_p(self, idx: int) -> tuple[int, Channel]:
+        ours, theirs = socket.socketpair()
+        log_sock = None
+        if self.service:
+            log_sock, service_end = logs.pair()
+            socket.send_fds(self.service[1], [b"log"], [service_end.fileno()])
+            service_end.close()
+        pid = p.fork(lambda: p.run(idx, self.shared, self.wake_fd, theirs, log_sock, self.pid))
+        theirs.close()
+        if log_sock:
+            log_sock.close()
+        channel = Channel(ours)
+        self._watch(os.pidfd_open(pid), lambda _: self._on_p_death(idx))
+        self._watch(channel.fileno(), lambda _: self._on_p_message(idx))
+        return pid, channel
+
+    def _watch_signals(self) -> None:
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self._signals = (reader, writer)
+        self._watch(reader.fileno(), self._on_signal)
+
+    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        self.handlers[fd] = handler
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        del self.handlers[fd]
+        self.epoll.unregister(fd)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the runtime ends; the exit code."""
+        self._last_gc = time.monotonic()
+        while not self.ending:
+            for fd, _ in self.epoll.poll(0 if self._sweep_slice() else _IDLE_S):
+                if fd in self.handlers:
+                    self.handlers[fd](fd)
+            self._flush_channels()
+            if self.settings.gogc >= 0 and time.monotonic() - self._last_gc > FORCED_GC_PERIOD_S:
+                self._collect(GC_TRIGGER_TIME)
+        return self.exit_code
+
+    def _sweep_slice(self) -> bool:
+        """Sweep a little; whether more is left."""
+        if view(runtime_dtype, RUNTIME)[0].xsweep_class >= SWEEP_SETS:
+            return False
+        return bool(sweep.sweep_step(_SWEEP_SLICE))
+
+    def _flush_channels(self) -> None:
+        for channel in (*(c for _, c in self.ps), *(a.channel for a in self.attached)):
+            if not channel.is_flushed:
+                with contextlib.suppress(RuntimeLost):
+                    channel.flush()
+
+    def _on_wake(self, fd: int) -> None:
+        os.eventfd_read(fd)
+        rt = view(runtime_dtype, RUNTIME)[0]
+        if rt.xthrow:
+            self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
+        elif rt.xgc_request:
+            kind = int(rt.xgc_request)
+            rt.xgc_request = 0
+            self._collect(kind)
+
+    def _collect(self, kind: int) -> None:
+        if kind == GC_TRIGGER_TIME and self.settings.debug.gctrace:
+            print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
+        code = collect(kind, time.time_ns(), time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
+        self._last_gc = time.monotonic()
+        if code:
+            self._lose(self._describe_stuck(-1 - code))
+            return
+        if self.settings.debug.gctrace:
+            print(gctrace.format_cycle(_last_cycle(self.settings.procs)), file=sys.stderr, flush=True)
+        if self.settings.debug.verify:
+            report = self._verify(self.settings.debug.verify)
+            if report["problems"]:
+                self._crash("; ".join(report["problems"]))
+
+    def _describe_stuck(self, idx: int) -> str:
+        record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
+        running = ", ".join(t.name for t in self.tasks.of(idx)) if idx < len(self.ps) else "an attached script"
+        return (
+            f"P{idx} (pid {int(record.xpid)}) did not stop within {STOP_DEADLINE_S:.0f} s; it runs {running or 'nothing'}"
+            f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
+        )
+
+    def _verify(self, level: int) -> dict[str, Any]:
+        from gomp.runtime.verify import verify
+
+        code = stop_world(time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
+        try:
+            if code:
+                return {"level": level, "problems": [self._describe_stuck(-1 - code)]}
+            return asdict(verify(level))
+        finally:
+            start_world()
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, fd: int) -> None:
+        self._signals[0].recv(64)
+        self.ending = True
+
+    def _on_p_death(self, idx: int) -> None:
+        pid, _ = self.ps[idx]
+        _, status = os.waitpid(pid, 0)
+        self._lose(f"P{idx} (pid {pid}) {_how_it_ended(status)}; the runtime ends")
+
+    def _on_service_death(self, fd: int) -> None:
+        self._unwatch(fd)
+        if self.service:
+            _, status = os.waitpid(self.service[0], 0)
+            self._lose(f"the service (pid {self.service[0]}) {_how_it_ended(status)}; the runtime ends")
+
+    def _on_p_message(self, idx: int) -> None:
+        channel = self.ps[idx][1]
+        try:
+            messages = channel.receive()
+        except RuntimeLost:
+            self._unwatch(channel.fileno())  # its pidfd tells
+            return
+        for message in messages:
+            if message.op == "go":
+                self._go_for(("p", idx), message, idx)
+            elif message.op == "started":
+                self.tasks.started(idx, message["g"])
+            elif message.op == "done":
+                self._done(idx, message)
+            else:
+                self._answer(channel, message)
+
+    def _on_connect(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = self.registration.listener.accept()
+            peer = Attached(Channel(sock))
+            self.attached.append(peer)
+            self._watch(sock.fileno(), lambda _: self._on_attached_message(peer))
+
+    def _admit(self, peer: Attached) -> None:
+        """Give the script its P and the segments' descriptors."""
+        rt = view(runtime_dtype, RUNTIME)[0]
+        peer.p = int(rt.nrecords)
+        init_p(peer.p, 0, -1, -1, -1)
+        rt.nrecords += 1
+        self.attached.append(peer)
+        self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))
+        peer.channel.send(
+            "ready",
+            descriptors=[self.shared.heap_fd, self.shared.meta_fd, self.wake_fd],
+            p=peer.p,
+            heap_bytes=self.shared.heap_bytes,
+            backing=self.shared.backing,
+            version=layout_version(),
+            name=self.registration.name,
+        )
+
+    def _on_attached_message(self, peer: Attached) -> None:
+        try:
+            messages = peer.channel.receive()
+        except RuntimeLost:
+            self._detach(peer)
+            return
+        for message in messages:
+            if message.op == "go":
+                self._go_for(peer, message, None)
+            else:
+                self._answer(peer.channel, message)
+
+    def _detach(self, peer: Attached) -> None:
+        self._unwatch(peer.channel.fileno())
+        self.attached.remove(peer)
+        peer.channel.close()
+        if peer is self.owner:
+            self.ending = True
+
+    def _answer(self, channel: Channel, message: Message) -> None:
+        """Requests to the coordinator itself. An unknown one is answered too, so that nobody waits for ever."""
+        with contextlib.suppress(RuntimeLost):
+            if message.op == "verify":
+                channel.send("verify", **self._verify(int(message["level"])))
+            elif message.op == "stats":
+                channel.send("stats", **memstats.read().to_json())
+            else:
+                channel.send("error", text=f"unknown request {message.op!r}")
+
+    # --- goroutines ---------------------------------------------------------------------------------------------------
+
+    def _go(self, call: Call, origin: Any, request: int) -> None:
+        self._go_for(origin, Message("go", {"name": str(call), "request": request}, call.dumps()), None)
+
+    def _go_for(self, origin: Any, message: Message, near: int | None) -> None:
+        task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
+        with contextlib.suppress(RuntimeLost):
+            self.ps[task.p][1].send("run", task.payload, g=task.g, name=task.name)
+
+    def _done(self, idx: int, message: Message) -> None:
+        task = self.tasks.ended(idx, message["g"])
+        if task is None or task.origin is None:
+            return
+        channel = self.ps[task.origin[1]][1] if isinstance(task.origin, tuple) else task.origin.channel
+        with contextlib.suppress(RuntimeLost, OSError):
+            channel.send("done", message.payload, request=task.request, ok=message["ok"])
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+
+    def _lose(self, why: str) -> None:
+        """The runtime cannot go on: say so to everybody, and end."""
+        log.error("%s", why)
+        self.exit_code = EXIT_CRASH
+        self.ending = True
+        for peer in self.attached:
+            with contextlib.suppress(RuntimeLost):
+                peer.channel.send("lost", why=why)
+
+    def _crash(self, why: str) -> None:
+        self._lose(f"fatal: {why}")
+
+    def end(self) -> None:
+        """End every process of the runtime and leave nothing behind."""
+        rt = view(runtime_dtype, RUNTIME)[0]
+        rt.xready = 0
+        rt.xshutdown = 1
+        for pid, _ in self.ps:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.service:
+            self.service[1].close()
+        self._reap([pid for pid, _ in self.ps] + ([self.service[0]] if self.service else []))
+        self.registration.remove()
+
+    def _reap(self, pids: list[int]) -> None:
+        deadline = time.monotonic() + _GRACE_S
+        while pids:
+            for pid in list(pids):
+                try:
+                    if os.waitpid(pid, os.WNOHANG)[0]:
+                        pids.remove(pid)
+                except ChildProcessError:
+                    pids.remove(pid)
+            if pids and time.monotonic() > deadline:
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+
+
+def _last_cycle(procs: int) -> gctrace.Cycle:
+    """What the records say of the cycle that has just ended. Marking stops the world, so its wall time is all of the pause after the stop."""
+    rt, stats, pc = view(runtime_dtype, RUNTIME)[0], view(gcstats_dtype, GCSTATS)[0], view(pacer_dtype, PACER)[0]
+    elapsed = max(int(stats.last_end_ns - rt.start_ns), 1)
+    return gctrace.Cycle(
+        number=int(stats.num_gc),
+        since_start_ns=int(stats.last_start_ns - rt.start_ns),
+        cpu_fraction=int(stats.pause_cpu_ns) / (elapsed * procs),
+        first_pause_ns=int(stats.last_stopping_ns),
+        mark_ns=int(stats.last_end_ns - stats.last_mark_ns),
+        last_pause_ns=0,
+        first_pause_cpu_ns=int(stats.last_stopping_ns) * procs,
+        assist_cpu_ns=0,
+        dedicated_cpu_ns=int(stats.last_cpu_ns),
+        idle_cpu_ns=0,
+        last_pause_cpu_ns=0,
+        heap_start=int(stats.heap0),
+        heap_end=int(stats.heap1),
+        heap_marked=int(stats.heap2),
+        goal=int(stats.last_goal),
+        stack_scan=int(pc.last_stack_scan),
+        globals_scan=int(pc.globals_scan),
+        procs=procs,
+        forced=bool(stats.last_forced),
+    )
+
+
+def _how_it_ended(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with code {os.waitstatus_to_exitcode(status)}"
+
+
+def _host_port(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def main(settings: ServiceSettings) -> int:
+    """Be the coordinator of a service until it is told to end; the exit code."""
+    from gomp.service import process
+
+    logs.configure(settings.log_level, "coordinator")
+    metrics = process.bind(settings)
+    load_all_kernels()
+    coordinator = Coordinator(settings, None, metrics)
+    url = f"http://{_host_port(metrics)}"
+    return _run(coordinator, lambda: print(f"gomp is ready: {url}", flush=True))
+
+
+def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
+    try:
+        coordinator.start()
+        announce()
+        return coordinator.run()
+    finally:
+        if hasattr(coordinator, "registration"):
+            coordinator.end()
+
+
+def _main() -> int:
+    """``python -m gomp.runtime.coordinator FD``: the coordinator of a script, whose settings arrive as the first message on descriptor FD."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    channel = Channel(sock)
+    first = channel.next(30.0)
+    if first is None:
+        return 1
+    sys.path[:] = first["path"]
+    os.chdir(first["cwd"])
+    logs.configure("warning", "coordinator")
+    try:
+        settings = RuntimeSettings.model_validate(first["settings"])
+        load_all_kernels(lambda done, total: channel.send("progress", done=done, total=total))
+        return _run(Coordinator(settings, sock, None), lambda: None)
+    except GompError as error:
+        with contextlib.suppress(RuntimeLost):
+            channel.send("failed", kind=type(error).__name__, text=str(error))
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

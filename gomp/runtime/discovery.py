@@ -1,0 +1,152 @@
+"""Finding runtimes: each has a lock file and a socket in this user's runtime directory.
+
+The lock file holds a description in JSON; its coordinator, and nobody else, holds a POSIX lock on it for as long as it lives, so that a kill leaves
+a file that says it is dead. Process numbers would not do: containers with other pid namespaces may share the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gomp.errors import ConfigError, RuntimeLost
+from gomp.runtime.channel import Channel, Message
+from gomp.runtime.memstats import MemStats
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """A running runtime of this user. ``heap_bytes`` is the heap's maximum, ``url`` where its metrics are, if anywhere."""
+
+    name: str
+    ps: int
+    heap_bytes: int
+    pid: int
+    url: str = ""
+
+
+def directory() -> Path:
+    """This user's directory of runtimes, mode 0700."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(base) / "gomp" if base and os.access(base, os.W_OK) else Path(f"/tmp/gomp-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.stat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+        raise ConfigError(f"{path} is not a directory that only you can read: remove it, or set XDG_RUNTIME_DIR")
+    return path
+
+
+class Registration:
+    """The entry of a runtime that this process coordinates: its lock, its description and its listening socket."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock_file = directory() / f"{name}.lock"
+        self._socket_file = directory() / f"{name}.sock"
+        self._fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise ConfigError(f"a runtime named {name} is running: choose another --name, or end that one") from None
+        self._socket_file.unlink(missing_ok=True)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        previous = os.umask(0o177)
+        try:
+            self.listener.bind(str(self._socket_file))
+        finally:
+            os.umask(previous)
+        self.listener.listen(16)
+        self.listener.setblocking(False)
+
+    def describe(self, info: RuntimeInfo) -> None:
+        data = json.dumps(asdict(info)).encode()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, data, 0)
+
+    def remove(self) -> None:
+        """Take the entry away. Only the coordinator: a forked child's copy of the lock's descriptor locks nothing."""
+        self._socket_file.unlink(missing_ok=True)
+        self._lock_file.unlink(missing_ok=True)
+        self.listener.close()
+        os.close(self._fd)
+
+
+def list_runtimes() -> list[RuntimeInfo]:
+    """The runtimes of this user that run now, by name. What dead ones left is removed."""
+    return sorted(_living(), key=lambda info: info.name)
+
+
+def _living() -> Iterator[RuntimeInfo]:
+    for lock_file in directory().glob("*.lock"):
+        try:
+            fd = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with contextlib.suppress(ValueError, TypeError):  # one that is just starting has not described itself yet
+                yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
+        else:
+            lock_file.with_suffix(".sock").unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
+
+
+class Client:
+    """A connection to a running runtime that has no P: it asks, and the coordinator answers."""
+
+    def __init__(self, info: RuntimeInfo) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(str(directory() / f"{info.name}.sock"))
+        except OSError as error:
+            raise RuntimeLost(f"the runtime {info.name} does not answer: {error.strerror}") from None
+        self.info = info
+        self._channel = Channel(sock)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._channel.close()
+
+    def verify(self, level: int = 3) -> dict[str, object]:
+        """The coordinator's report: level, spans, objects, bytes, problems."""
+        return dict(self._ask("verify", level=level).fields)
+
+    def stats(self) -> MemStats:
+        return MemStats.from_json(self._ask("stats").fields)
+
+    def _ask(self, op: str, **fields: object) -> Message:
+        self._channel.send(op, **fields)
+        answer = self._channel.next(60.0)
+        if answer is None:
+            raise RuntimeLost(f"the runtime {self.info.name} did not answer within a minute")
+        return answer
+
+
+def connect(name: str | None = None) -> Client:
+    """A client of the runtime ``name``, or of the only one."""
+    running = list_runtimes()
+    if name is not None:
+        chosen = [info for info in running if info.name == name]
+        if not chosen:
+            raise ConfigError(f"no runtime named {name} is running: `gomp ls` lists them")
+    else:
+        chosen = running
+        if not chosen:
+            raise ConfigError("no runtime is running: start one with `gomp serve`")
+        if len(chosen) > 1:
+            raise ConfigError(f"{len(chosen)} runtimes are running ({', '.join(i.name for i in chosen)}): name one")
+    return Client(chosen[0])

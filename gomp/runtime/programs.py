@@ -1,0 +1,96 @@
+"""What a P runs: a program by name, or a function.
+
+A program is a callable in an importable module: ``package.module:function``, or ``package.module`` for its ``main``. A short name stands for
+a module of the ``workers`` package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from gomp.errors import ConfigError, ProgramError
+
+
+@dataclass(frozen=True)
+class Call:
+    """What to call: a program's name or a function, with its arguments."""
+
+    target: str | Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] | None = None
+
+    def dumps(self) -> bytes:
+        data: bytes = cloudpickle.dumps(self)
+        return data
+
+    def __str__(self) -> str:
+        return self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
+
+    def run(self) -> Any:
+        function = find_program(self.target) if isinstance(self.target, str) else self.target
+        check_parameters(str(self), function, self.args, self.kwargs or {})
+        return function(*self.args, **(self.kwargs or {}))
+
+
+def find_program(name: str) -> Callable[..., Any]:
+    """The function that ``name`` stands for. Raises ConfigError."""
+    module_name, _, attribute = name.partition(":")
+    if "." not in module_name:
+        module_name = f"workers.{module_name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(f"there is no program {name}: no module {module_name} can be imported") from None
+    function = getattr(module, attribute or "main", None)
+    if not callable(function):
+        raise ConfigError(f"there is no program {name}: {module_name} has no function {attribute or 'main'}")
+    return function  # type: ignore[no-any-return]
+
+
+def check_parameters(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise ConfigError, naming the parameters there are, unless ``function`` can be called so."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}; its parameters are {', '.join(signature.parameters) or 'none'}") from None
+
+
+def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
+    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so."""
+    try:
+        return True, cloudpickle.dumps(call())
+    except Exception as error:
+        text = traceback.format_exc()
+        try:
+            return False, cloudpickle.dumps((error, text))
+        except Exception:
+            return False, cloudpickle.dumps((ProgramError(f"{type(error).__name__}: {error}", text), text))
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception on the P where it was raised: shown as the cause of what is raised here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f'\n"""\n{text}"""')
+
+
+def load_outcome(succeeded: bool, payload: bytes) -> Any:
+    """The result that :func:`dump_outcome` packed; raises what it packed."""
+    if succeeded:
+        return cloudpickle.loads(payload)
+    error, text = cloudpickle.loads(payload)
+    error.__cause__ = RemoteTraceback(text)
+    raise error

@@ -1,0 +1,168 @@
+"""``gomp.globals``: named roots, seen by every process of the runtime.
+
+A global is a record of the root table: a reference, the key of its type, a name of at most 47 bytes. The first store decides the type, and
+a name keeps its place and its type as long as the runtime lives: so reading takes no lock, and a process may remember where a name is.
+
+``gomp.globals`` is a mapping from names to references, for ordinary Python. ``gomp.Global(name, T)``, declared once at module level, is one of
+them with its type: ``.get()`` and ``.set(x)`` work in compiled code too, where a name would have to be looked up each time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct as packing
+from collections.abc import Iterator, MutableMapping
+from typing import Any, Generic, TypeVar
+
+import llvmlite.binding as llvm
+
+from gomp.core.mutator import boundary
+from gomp.core.mutator.boundary import NO_SLOT, NO_TYPE, NULL
+from gomp.core.shm import layout
+from gomp.core.shm.records import global_dtype, view
+from gomp.errors import RuntimeLost
+from gomp.runtime import handles
+from gomp.runtime.handles import check_table, table
+from gomp.runtime.structs import Reference, ReferenceMeta, class_of_key, key_of, reference, slot_of
+
+MAX_NAME = 47
+UNBOUND = -1
+T = TypeVar("T")
+_places: dict[str, int] = {}
+handles.on_open(_places.clear)
+
+
+def name_words(name: str) -> tuple[int, ...]:
+    """The name as the six words that are stored."""
+    data = name.encode() if isinstance(name, str) else b""
+    if not data or len(data) > MAX_NAME or b"\0" in data:
+        raise ValueError(f"a global's name is a string of 1 to {MAX_NAME} bytes, not {name!r}")
+    return packing.unpack("<6q", data.ljust(48, b"\0"))
+
+
+def place_of(name: str) -> int:
+    """The global's number; its record is added if the name is new."""
+    if name not in _places:
+        words = name_words(name)
+        _places[name] = check_table(table.call(boundary.add_global, *words), f"more than {layout.MAX_GLOBALS} globals")
+    return _places[name]
+
+
+def _find(name: object) -> int:
+    """The number of a global that exists, or UNBOUND."""
+    if isinstance(name, str) and name not in _places:
+        _read_names()
+    return _places.get(name, UNBOUND)  # type: ignore[call-overload, no-any-return]
+
+
+def _read_names() -> None:
+    if not table.is_open:
+        raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+    known = len(_places)
+    n = boundary.count_globals()
+    if n > known:
+        for idx, name in enumerate(view(global_dtype, layout.GLOBALS_BASE, n)["name"]):
+            _places[bytes(name).decode()] = idx
+
+
+def _read(place: int) -> Any:
+    into = table.take()
+    if table.call(boundary.read_global, place, into) == NULL:
+        table.drop(into)
+        return None
+    return reference(class_of_key(boundary.global_type(place)), into)
+
+
+def _write(name: str, value: Reference | None, key: int) -> None:
+    place = place_of(name)
+    slot = NO_SLOT if value is None else slot_of(value)
+    if table.call(boundary.write_global, place, slot, key) == NO_TYPE:
+        raise TypeError(f"global {name!r} holds another type than {type(value).__name__}: a name keeps the type of its first value")
+
+
+class Globals(MutableMapping[str, Any]):
+    """The mapping ``gomp.globals``."""
+
+    def __getitem__(self, name: str) -> Any:
+        place = _find(name)
+        value = None if place == UNBOUND else _read(place)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: Reference) -> None:
+        if not isinstance(value, Reference):
+            raise TypeError(f"gomp.globals[{name!r}] holds a struct or an array, not {type(value).__name__}; to clear it, del it")
+        _write(name, value, key_of(type(value)))
+
+    def __delitem__(self, name: str) -> None:
+        place = _find(name)
+        if place == UNBOUND or not boundary.is_global_set(place):
+            raise KeyError(name)
+        table.call(boundary.write_global, place, NO_SLOT, boundary.global_type(place))
+
+    def __contains__(self, name: object) -> bool:
+        place = _find(name)
+        return place != UNBOUND and bool(boundary.is_global_set(place))
+
+    def __iter__(self) -> Iterator[str]:
+        _read_names()
+        places = sorted(_places.items(), key=lambda item: item[1])
+        return (name for name, place in places if boundary.is_global_set(place))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<gomp.globals: {', '.join(self) or 'none'}>" if table.is_open else "<gomp.globals: no runtime is open>"
+
+
+globals = Globals()  # noqa: A001 (its name in the package)
+
+
+class Global(Generic[T]):
+    """The global ``name``, which holds a ``T`` or None: declared at module level, used in Python and in compiled code.
+
+    Compiled code finds its place through a word of this process, known to the linker as ``symbol``: UNBOUND until it was looked up
+    in the runtime that is open now.
+    """
+
+    def __init__(self, name: str, cls: type[T]) -> None:
+        if not isinstance(cls, ReferenceMeta):
+            raise TypeError(f"global {name!r} holds a struct or an array, not {getattr(cls, '__name__', cls)}")
+        self.name = name
+        self.cls = cls
+        self.words = name_words(name)
+        self.symbol = f"gomp_global_{name.encode().hex()}"
+        if name not in _cells:
+            _cells[name] = ctypes.c_int64(UNBOUND)
+            llvm.add_symbol(self.symbol, ctypes.addressof(_cells[name]))
+
+    def get(self) -> T | None:
+        place = place_of(self.name)
+        key = boundary.global_type(place)
+        if key not in (0, key_of(self.cls)):
+            raise TypeError(f"global {self.name!r} does not hold a {self.cls.__name__}")
+        return _read(place)  # type: ignore[no-any-return]
+
+    def set(self, value: T | None) -> None:
+        if value is not None and type(value) is not self.cls:
+            raise TypeError(f"global {self.name!r} holds a {self.cls.__name__} or None, not {type(value).__name__}")
+        _write(self.name, value, key_of(self.cls))  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"gomp.Global({self.name!r}, {self.cls.__name__})"
+
+    def __reduce__(self) -> Any:
+        return Global, (self.name, self.cls)
+
+
+_cells: dict[str, ctypes.c_int64] = {}
+
+
+def _unbind() -> None:
+    for cell in _cells.values():
+        cell.value = UNBOUND
+
+
+handles.on_open(_unbind)

@@ -1,0 +1,193 @@
+"""``gomp.Runtime``: a runtime of a script's own.
+
+The coordinator is a process of its own, started with ``python -m`` in a session of its own, so nothing of the script is imported twice and a
+Ctrl-C reaches the script alone. The script gets a P: it allocates from the heap like any other. When it leaves the ``with`` block, or
+dies, its socket hangs up and the runtime ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gomp import errors
+from gomp.config import RuntimeSettings, check_system, load
+from gomp.core.mutator.lifecycle import init_p
+from gomp.core.shm import layout, segments
+from gomp.core.shm.records import INLINE_MARKS, MHEAP, layout_version, mheap_dtype, span_dtype, view
+from gomp.errors import HeapCorrupt, RuntimeLost
+from gomp.progress import Progress, load_all_kernels
+from gomp.runtime import current, waiting
+from gomp.runtime.channel import Channel, Message
+from gomp.runtime.memstats import MemStats, read
+from gomp.runtime.peer import Goroutine, Peer
+from gomp.runtime.programs import Call
+
+_START_TIMEOUT_S = 300.0
+_END_TIMEOUT_S = 5.0
+
+
+class Runtime:
+    """One shared heap, ``procs`` processes that run programs on it, and a coordinator; this process takes part.
+
+    ``gogc`` is a percentage or "off", ``memory_limit`` and ``max_heap`` are bytes or texts such as "512MiB". What is left out comes from
+    the environment, as in Go. Raises ConfigError for values that cannot be used, SegmentError if there is no memory for it.
+    """
+
+    def __init__(
+        self,
+        procs: int | None = None,
+        gogc: int | str | None = None,
+        memory_limit: int | str | None = None,
+        name: str | None = None,
+        max_heap: int | str | None = None,
+    ) -> None:
+        check_system()
+        self.settings = load(
+            RuntimeSettings, procs=procs, gogc=gogc, memory_limit=memory_limit, name=name, max_heap=max_heap
+        )
+        self.name = ""
+        self._peer: Peer | None = None
+
+    def __enter__(self) -> Runtime:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the processes and join them. One runtime is open in a process at a time."""
+        if current.is_open():
+            raise RuntimeLost("this process has a runtime open already: close it first")
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "gomp.runtime.coordinator", str(theirs.fileno())]
+        environment = os.environ | {
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True, stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        channel = Channel(ours)
+        try:
+            channel.send("start", settings=self.settings.model_dump(mode="json"), path=sys.path, cwd=os.getcwd())
+            ready = self._wait_until_ready(channel)
+            self._join(channel, ready)
+        except BaseException:
+            channel.close()
+            self._reap()
+            raise
+
+    def _wait_until_ready(self, channel: Channel) -> Message:
+        with Progress() as progress:
+            while (message := channel.next(_START_TIMEOUT_S)) is not None:
+                if message.op == "ready":
+                    return message
+                if message.op == "failed":
+                    raise getattr(errors, message["kind"])(message["text"])
+                if message.op == "progress":
+                    progress.show(message["done"], message["total"])
+        raise RuntimeLost(f"the coordinator (pid {self._process.pid}) was not ready within {_START_TIMEOUT_S:.0f} s")
+
+    def _join(self, channel: Channel, ready: Message) -> None:
+        """Take the segments and the P that the coordinator gave this process."""
+        heap_fd, meta_fd, wake_fd = channel.descriptors
+        if ready["version"] != layout_version():
+            raise RuntimeLost("the coordinator runs another version of gomp: is more than one installed?")
+        load_all_kernels()
+        self._segments = segments.Segments(heap_fd, meta_fd, ready["heap_bytes"], ready["backing"])
+        self._wake_fd = wake_fd
+        segments.map_segments(self._segments)
+        segments.map_self(self._segments, ready["p"])
+        init_p(ready["p"], os.getpid(), heap_fd, meta_fd, wake_fd)
+        self.name = ready["name"]
+        self._peer = Peer(channel)
+        current.open_process(ready["p"], self._peer)
+
+    def close(self) -> None:
+        """End the runtime. References that are left become unusable; nothing of it stays behind."""
+        if self._peer is None:
+            return
+        peer, self._peer = self._peer, None
+        current.close_process()
+        peer.channel.close()
+        self._reap()
+        segments.unmap()
+        self._segments.close()
+        os.close(self._wake_fd)
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def _open(self) -> Peer:
+        if self._peer is None:
+            raise RuntimeLost("this runtime is not open: use it in a `with` block")
+        return self._peer
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    def go(self, target: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Goroutine:
+        """Start a program, by name, or a function on a P; returns at once."""
+        return self._open().go(Call(target, args, kwargs))
+
+    def run(self, target: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a program or a function on a P and return its result; raises what it raised."""
+        return self.go(target, *args, **kwargs).wait()
+
+    def gc(self) -> None:
+        """Run a whole collection and return when it is done."""
+        self._open()
+        waiting.collect()
+
+    def stats(self) -> MemStats:
+        """The runtime's counters, now."""
+        self._open()
+        return read()
+
+    def verify(self, level: int = 3) -> str:
+        """Walk the heap and prove it consistent; one line that says what was seen. Raises HeapCorrupt, naming what is wrong."""
+        answer = self._open().ask("verify", level=level)
+        if answer["problems"]:
+            raise HeapCorrupt("; ".join(answer["problems"]))
+        return f"verified at level {level}: {answer['spans']:,} spans, {answer['objects']:,} objects, {answer['bytes']:,} bytes"
+
+    # --- looking inside -----------------------------------------------------------------------------------------------
+
+    @property
+    def spans(self) -> npt.NDArray[np.void]:
+        """The span table, read-only and live: element i is the record of the span that starts at page i of the heap."""
+        self._open()
+        return _read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages()))
+
+    @property
+    def marks(self) -> npt.NDArray[np.uint8]:
+        """The last 128 bytes of each page, read-only and live: mark and scan bits of one-page spans with slots of 16 to 512 bytes."""
+        self._open()
+        pages = view(np.dtype((np.void, layout.PAGE_SIZE)), layout.HEAP_BASE, self._grown_pages())
+        raw = np.asarray(pages).view(np.uint8).reshape(-1, layout.PAGE_SIZE)
+        return _read_only(raw[:, layout.PAGE_SIZE - INLINE_MARKS :])
+
+    @staticmethod
+    def _grown_pages() -> int:
+        return int(view(mheap_dtype, MHEAP)[0].end_page)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.flags.writeable = False
+    return array
