@@ -37,6 +37,7 @@ from gomp.core.shm.records import (
     SPAN_IN_USE,
     STEP_SWEPT,
     mheap,
+    p_at,
     page_heads,
     runtime,
     self_p,
@@ -140,7 +141,7 @@ def take_pages(npages: int) -> int:
 @inline
 def _take_locked(mine: int, npages: int) -> tuple[int, int]:
     """Holds: mheap.lock. (first page, how many are not committed), or (-1, 0) when the heap may not grow enough."""
-    if npages < PAGE_CACHE_LIMIT and fill_cache_locked(mine) > 0:
+    if npages < PAGE_CACHE_LIMIT and p_at(mine).cache_free == 0 and fill_cache_locked(mine) > 0:
         page, nscav = alloc_cached(mine, npages)
         if page >= 0:
             return page, nscav
