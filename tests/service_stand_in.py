@@ -7,8 +7,12 @@ Run as a script: prints one line of JSON with the URL and the process ids, then 
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout, records, segments
@@ -59,6 +63,35 @@ def obey(command):
             records.view(records.p_dtype, layout.PS_BASE + int(idx) * layout.P_STRIDE)[0].xpid = int(pid)
         case _:
             raise ValueError(command)
+
+
+class StandIn:
+    """For tests: this script in a process of its own, and a client of its service."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.info = json.loads(self.process.stdout.readline())
+        self.client = httpx.Client(base_url=self.info["url"], timeout=10)
+
+    def tell(self, command):
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+    def get(self, path, **headers):
+        return self.client.get(path, headers=headers)
+
+    def samples(self):
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    def close(self):
+        self.client.close()
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from service_stand_in import StandIn
 
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout
@@ -21,36 +19,6 @@ from gomp.service import metrics, page, process
 GO_METRICS = {
     m["name"]: m for m in json.loads((Path(__file__).parent / "data/metrics/prometheus-go-names.json").read_text())
 }
-
-
-class StandIn:
-    """The process of service_stand_in.py, and a client of its service."""
-
-    def __init__(self):
-        script = Path(__file__).with_name("service_stand_in.py")
-        self.process = subprocess.Popen(
-            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.info = json.loads(self.process.stdout.readline())
-        self.client = httpx.Client(base_url=self.info["url"], timeout=10)
-
-    def tell(self, command):
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
-
-    def get(self, path, **headers):
-        return self.client.get(path, headers=headers)
-
-    def samples(self):
-        families = text_string_to_metric_families(self.get("/metrics").text)
-        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
-
-    def close(self):
-        self.client.close()
-        self.process.stdin.close()
-        self.process.wait(10)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
