@@ -285,6 +285,24 @@ def test_random_runs_of_a_chunk(new_heap):
                 assert palloc.alloc_pages_locked(npages) == (start, 0)
 
 
+@pytest.mark.parametrize("edge_run", [40, 60, 61, 62])
+def test_a_run_inside_a_word_counts_beside_nearly_as_long_ones_at_edges(heap, edge_run):
+    palloc.grow_locked(1)
+    palloc.take_pages_locked(0, CHUNK_PAGES)
+    palloc.free_pages_locked(0, edge_run, 0)
+    palloc.free_pages_locked(65, 62, 0)
+    assert unpack(int(heap.summaries[SUMMARY_START[palloc.LEAF]])) == (edge_run, 62, 0)
+    assert palloc.find_pages_locked(62) == (0 if edge_run == 62 else 65)
+
+
+def test_runs_do_not_join_over_a_full_chunk(heap):
+    palloc.grow_locked(5)
+    palloc.take_pages_locked(0, 5 * CHUNK_PAGES)
+    for page, npages in ((CHUNK_PAGES - 100, 100), (2 * CHUNK_PAGES, 100), (2100, 200)):
+        palloc.free_pages_locked(page, npages, 0)
+    assert palloc.find_pages_locked(150) == 2100
+
+
 # --- the edges --------------------------------------------------------------------------------------------------------
 
 
