@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
-    from gomp.runtime.structs import array, new, struct
+    from gomp.runtime.structs import Array, array, new, struct
 
 _HOMES = {
     "compiled": "gomp.runtime.compiled",
@@ -40,12 +40,14 @@ _HOMES = {
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
+    "Array": "gomp.runtime.structs",
     "array": "gomp.runtime.structs",
     "new": "gomp.runtime.structs",
     "struct": "gomp.runtime.structs",
 }
 
 __all__ = [
+    "Array",
     "ConfigError",
     "Global",
     "GompError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -17,7 +18,7 @@ from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import segments
 from gomp.core.shm.libc import libc
 from gomp.errors import RuntimeLost
-from gomp.runtime import current
+from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.peer import Peer
 from gomp.runtime.programs import Call, dump_outcome
@@ -74,6 +75,7 @@ def run(
         logs.attach(log_sock, f"P{idx}")
     gc.enable()
     peer = P(Channel(channel))
+    compiled.compile_in_child = True
     current.open_process(idx, peer)
     try:
         peer.serve()
@@ -100,11 +102,9 @@ def reset_signals() -> None:
 
 def close_other_descriptors(keep: set[int]) -> None:
     """Close every descriptor that is not in ``keep``: the coordinator's, and those of other Ps."""
-    low = 0
-    for fd in sorted(keep):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, max(int(name) for name in os.listdir("/proc/self/fd")) + 1)
+    for fd in {int(name) for name in os.listdir("/proc/self/fd")} - keep:
+        with contextlib.suppress(OSError):  # the one that the listing itself used
+            os.close(fd)
 
 
 def fork(child: Callable[[], None]) -> int:
