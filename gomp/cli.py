@@ -114,8 +114,11 @@ def run(
     )
     # The coordinator is a process of its own and reads these two from the environment.
     os.environ["GOMP_GODEBUG"], os.environ["GOMP_LOG_LEVEL"] = settings.godebug, settings.log_level
+    from gomp.runtime.programs import check_parameters, find_program
     from gomp.runtime.runtime import Runtime
 
+    # Before a runtime is started for it.
+    check_parameters(program, find_program(program), (), arguments)
     kept = settings.model_dump(include={"procs", "gogc", "memory_limit", "max_heap", "name"})
     with Runtime(**kept) as rt:
         start = time.perf_counter()

@@ -50,6 +50,9 @@ def no_runtimes(tmp_path, monkeypatch):
         (["verify", "--level", "9"], "Invalid value for '--level'"),
         (["verify"], "no runtime is running: start one with `gomp serve`"),
         (["verify", "nobody"], "no runtime named nobody is running"),
+        (["run", "nosuch"], "there is no program nosuch"),
+        (["run", "no.such"], "there is no program no.such"),
+        (["run", "binary_trees", "depht=3"], "its parameters are depth, goroutines"),
     ],
 )  # fmt: skip
 def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(arguments, message, capsys):
