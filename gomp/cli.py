@@ -160,11 +160,10 @@ def verify(
 
     with discovery.connect(name) as client:
         found = client.verify(level)
-    problems = list(found.get("problems") or [])
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise HeapCorrupt(f"{len(problems)} problems found in {client.info.name}")
+    problems = found["problems"]
+    if isinstance(problems, list) and problems:
+        print(*problems, sep="\n")
+        raise HeapCorrupt(f"{len(problems)} problems in {client.info.name}")
     figures = ", ".join(
         f"{value:,} {name}" for name, value in found.items() if isinstance(value, int) and name != "level"
     )

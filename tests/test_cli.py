@@ -175,6 +175,41 @@ def test_ls_shows_what_runs(capsys):
     assert [(r["name"], r["ps"], r["heap_bytes"], r["pid"]) for r in listed] == [("web", 2, 64 << 20, 77)]
 
 
+class Client:
+    """A connection to a runtime whose heap has the given problems."""
+
+    def __init__(self, problems):
+        self.info = discovery.RuntimeInfo("web", 2, 64 << 20, 77)
+        self.problems = problems
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+    def verify(self, level):
+        return {"level": level, "spans": 1200, "problems": self.problems}
+
+
+@pytest.mark.parametrize(
+    ("problems", "code", "out", "err"),
+    [
+        ([], 0, "web: verified at level 2: 1,200 spans\n", ""),
+        (
+            ["span 3: 5 slots, not 4", "page 9"],
+            3,
+            "span 3: 5 slots, not 4\npage 9\n",
+            "gomp: the heap is corrupt: 2 problems in web\n",
+        ),
+    ],
+)
+def test_verify_says_what_it_found(problems, code, out, err, monkeypatch, capsys):
+    monkeypatch.setattr(discovery, "connect", lambda name: Client(problems))
+    assert cli.run_command(["verify", "--level", "2"]) == code
+    assert capsys.readouterr() == (out, err)
+
+
 def test_progress_is_told_of_each_kernel(capsys):
     with progress.Progress("compiling") as bar:
         for done in range(1, 11):
