@@ -175,8 +175,9 @@ def _is_scalar(value: Any) -> bool:
         known = value.value
         if isinstance(known, python_types.ModuleType):
             return known is math or known.__name__ == "gomp"
-        plain = isinstance(known, (int, float, Global, ReferenceMeta)) or known is NULL
-        return plain or known in _CHEAP_FUNCTIONS or known in (structs.new, structs.array) or hasattr(known, "py_func")
+        if isinstance(known, (int, float, Global, ReferenceMeta)) or hasattr(known, "py_func"):
+            return True
+        return any(known is f for f in (NULL, structs.new, structs.array, *_CHEAP_FUNCTIONS))
     return not (isinstance(value, ir.Expr) and value.op in ("build_list", "build_set", "build_map", "make_function"))
 
 
@@ -219,7 +220,7 @@ def _is_cheap(func_ir: Any, statement: ir.Stmt) -> bool:
         return True
     if value.op == "call":
         callee = _callee(func_ir, value)
-        return callee is math or callee in _CHEAP_FUNCTIONS
+        return any(callee is f for f in (math, *_CHEAP_FUNCTIONS))
     return value.op in _CHEAP_OPERATIONS
 
 

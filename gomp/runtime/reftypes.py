@@ -41,6 +41,7 @@ from numba.extending import (
     typeof_impl,
 )
 
+from gomp.core.heap.sizeclass import TINY_SIZE
 from gomp.core.jit import inline
 from gomp.core.mutator.barrier import read_pointer, write_pointer
 from gomp.core.mutator.boundary import (
@@ -53,12 +54,24 @@ from gomp.core.mutator.boundary import (
 )
 from gomp.core.mutator.malloc import new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
-from gomp.core.heap.sizeclass import TINY_SIZE
 from gomp.core.shm.atomics import load64, store64
 from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import structs
 from gomp.runtime.root_table import UNBOUND, Global
-from gomp.runtime.structs import BOOL, FLOAT, INT, MAX_ARRAY, REF, Array, Field, ReferenceMeta, StructInfo, holds_references, is_small, key_of
+from gomp.runtime.structs import (
+    BOOL,
+    FLOAT,
+    INT,
+    MAX_ARRAY,
+    REF,
+    Array,
+    Field,
+    ReferenceMeta,
+    StructInfo,
+    holds_references,
+    is_small,
+    key_of,
+)
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _INLINE = {"forceinline": True}
@@ -230,7 +243,7 @@ def call_inline(context: Any, builder: Any, function: Any, restype: types.Type, 
     function_type = context.typing_context.resolve_value_type(function)
     signature = function_type.get_call_type(context.typing_context, (types.int64,) * len(args), {})
     emit = context.get_function(function_type, signature)
-    context.add_linking_libs(builder, getattr(emit, "libs", ()))
+    context.add_linking_libs(getattr(emit, "libs", ()))
     return emit(builder, args)
 
 

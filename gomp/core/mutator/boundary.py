@@ -21,8 +21,17 @@ from gomp.core.mutator.types import TABLE_FULL, find_type
 from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import load8, load64, load_acquire, load_relaxed, store8, store64, store_relaxed, store_release
-from gomp.core.shm.libc import fallocate
+from gomp.core.shm.atomics import (
+    load8,
+    load64,
+    load_acquire,
+    load_relaxed,
+    store8,
+    store64,
+    store_relaxed,
+    store_release,
+)
+from gomp.core.shm.commit import commit
 from gomp.core.shm.records import RT_XCYCLE_DONE, RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
 
 NULL = 1  # a reference was read, and it is None: the slot is still empty
@@ -76,7 +85,7 @@ def grow_handles(n: int) -> int:
     elif need > me.handles_committed:
         more = layout.align_up(need, _HANDLE_STEP) - me.handles_committed
         at = layout.handles_addr(me.idx) - layout.META_BASE + me.handles_committed
-        if fallocate(me.meta_fd, at, more) != 0:
+        if commit(me.meta_fd, at, more) != 0:
             status = OUT_OF_MEMORY
         else:
             me.handles_committed += more
@@ -268,7 +277,7 @@ def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) ->
     addr = global_addr(n)
     at = addr - layout.GLOBALS_BASE
     if at % _GLOBALS_STEP == 0:
-        if fallocate(self_p().meta_fd, addr - layout.META_BASE, _GLOBALS_STEP) != 0:
+        if commit(self_p().meta_fd, addr - layout.META_BASE, _GLOBALS_STEP) != 0:
             return TABLE_FULL
     name = addr + _GLOBAL_NAME
     store64(name, w0)

@@ -1,0 +1,432 @@
+"""``@gomp.compiled``: functions that run as machine code on the shared heap.
+
+What such a function may do: arithmetic, loops, calls of other compiled functions, references (``reftypes``), numpy and whatever else Numba's
+nopython mode knows. It takes ints, floats, bools, references and None, and returns a reference or anything without one.
+Arguments that may be None are annotated with their struct.
+
+A call from Python
+------------------
+1. The argument types choose a *program*: the function's body, and around it a wrapper with slots in place of references.
+2. The wrapper, in one kernel call: enters; loads the addresses from the handle slots; runs the body; puts a resulting reference into a
+   slot; leaves, also when the body raised. Between Python and machine code only numbers cross.
+3. The body polls (``polling``), so it may be stopped, interrupted or ended at any loop and any call. While it waits, its frames are
+   scanned from the poll up to the wrapper's frame, which is included: LLVM may inline the body there.
+
+Programs are kept in the kernels' cache directory under a fingerprint of everything they depend on. A script compiles its own, while its P
+is SAFE. A P has a short-lived child compile (``compile_in_child``): the compiler's memory dies with the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import inspect
+import os
+import pickle
+import re
+import sys
+import threading
+import types as python_types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import errors, types
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.extending import intrinsic, typeof_impl
+
+from gomp.core.jit import COMPILED, cache_directory, inline, write_atomically
+from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
+from gomp.core.sched.status import enter_waiting, leave
+from gomp.core.shm import layout
+from gomp.core.shm.records import offset_of, p_dtype, self_p
+from gomp.errors import CompileError, RuntimeLost
+from gomp.runtime import handles
+from gomp.runtime.fingerprint import Survey
+from gomp.runtime.handles import table
+from gomp.runtime.polling import PollingCompiler
+from gomp.runtime.reftypes import MARK, NULL_TYPE, NullType, RefType, call_inline, numba_type
+from gomp.runtime.structs import INT64_MAX, INT64_MIN, Reference, ReferenceMeta, reference, register, slot_of
+
+__all__ = ["Compiled", "compile_in_child", "compiled"]
+
+A = ParamSpec("A")
+R = TypeVar("R")
+compile_in_child = False  # set by a P when it starts
+_NEVER = -1
+_EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
+
+
+def compiled(function: Callable[A, R]) -> Compiled[A, R]:
+    """Compile a function when it is first called with arguments of given types."""
+    return Compiled(function)
+
+
+class Compiled(Generic[A, R]):
+    """A compiled function; ``py_func`` is the function as it was written."""
+
+    def __init__(self, function: Callable[A, R]) -> None:
+        if not isinstance(function, python_types.FunctionType):
+            raise TypeError(f"@gomp.compiled compiles functions written in Python, not {function!r}")
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self._programs: dict[tuple[type, ...], Program] = {}
+        self._signature = inspect.signature(function)
+        self._arity = len(self._signature.parameters)
+        for name, parameter in self._signature.parameters.items():
+            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                raise TypeError(f"{self.__name__}: a compiled function has a fixed number of arguments, not *{name}")
+        if COMPILED:
+            self.dispatcher = njit(pipeline_class=PollingCompiler)(function)
+            self.dispatcher._compiler.fold_argument_types = self._fold
+
+    def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
+        if kwargs or len(args) != self._arity:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args  # type: ignore[assignment]
+        if not COMPILED:
+            return self.py_func(*args, **kwargs)
+        kinds = tuple(map(type, args))
+        program = self._programs.get(kinds) or self.program(kinds)
+        return program.run(args)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__module__}.{self.__qualname__}>"
+
+    def __reduce__(self) -> Any:
+        found = functools.reduce(lambda o, n: getattr(o, n, None), self.__qualname__.split("."), sys.modules.get(self.__module__))  # type: ignore[arg-type,return-value]
+        return (self.__qualname__ if found is self else (compiled, (self.py_func,)))
+
+    def program(self, kinds: tuple[type, ...]) -> Program:
+        """The program for arguments of these Python types: from this process, from the cache, or compiled now."""
+        if kinds not in self._programs:
+            self._programs[kinds] = self._load(self.numba_types(kinds))
+        return self._programs[kinds]
+
+    def numba_types(self, kinds: tuple[type, ...]) -> tuple[types.Type, ...]:
+        names = list(self._signature.parameters)
+        given = tuple(self._argument_type(name, kind) for name, kind in zip(names, kinds, strict=True))
+        return self._with_annotations(given)
+
+    def _argument_type(self, name: str, kind: type) -> types.Type:
+        for accepted, result in ((bool, types.boolean), (np.bool_, types.boolean), (int, types.int64), (float, types.float64)):
+            if issubclass(kind, accepted):
+                return result
+        if issubclass(kind, (np.integer, np.floating)):
+            return types.int64 if issubclass(kind, np.integer) else types.float64
+        if kind is type(None):
+            return NULL_TYPE
+        if isinstance(kind, ReferenceMeta):
+            return numba_type(kind)
+        raise TypeError(f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference or None")
+
+    # --- arguments that may be None
+
+    @functools.cached_property
+    def _annotated(self) -> list[types.Type | None]:
+        """The reference types that the annotations name, by position."""
+        scope = {**inspect.getclosurevars(self.py_func).nonlocals, **vars(python_types)}
+        out: list[types.Type | None] = []
+        for parameter in self._signature.parameters.values():
+            annotation = parameter.annotation
+            if isinstance(annotation, str):
+                try:
+                    annotation = eval(annotation, self.py_func.__globals__, scope)
+                except (NameError, AttributeError, TypeError, SyntaxError):
+                    annotation = None
+            options = [x for x in (annotation, *getattr(annotation, "__args__", ())) if isinstance(x, ReferenceMeta)]
+            out.append(numba_type(options[0]) if len(options) == 1 else None)
+        return out
+
+    def _with_annotations(self, given: tuple[types.Type, ...]) -> tuple[types.Type, ...]:
+        if not any(isinstance(t, NullType) for t in given):
+            return given
+        pairs = zip(given, self._annotated, strict=True)
+        return tuple(wanted if isinstance(t, NullType) and wanted is not None else t for t, wanted in pairs)
+
+    def _fold(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> tuple[inspect.Signature, tuple[types.Type, ...]]:
+        """Numba asks here which types a call from other compiled code has."""
+        signature, folded = type(self.dispatcher._compiler).fold_argument_types(self.dispatcher._compiler, args, kws)
+        nulls = tuple(NULL_TYPE if isinstance(t, types.Omitted) and t.value is None else types.unliteral(t) for t in folded)
+        return signature, self._with_annotations(nulls)
+
+    # --- from source to program
+
+    def _load(self, args: tuple[types.Type, ...]) -> Program:
+        survey = Survey(self.py_func)
+        classes = tuple(survey.classes)
+        if not survey.certain:
+            result, code = self.compile_for(args)
+            return Program(self, args, result, code, classes)
+        file = _program_directory() / f"{self.__name__}-{survey.hexdigest([(str(a), a.key) if not isinstance(a, RefType) else str(a) for a in args])}.pickle"
+        if not file.exists() and compile_in_child:
+            _in_child(lambda: self._compile_into(file, args))
+        if file.exists():
+            result, parts = pickle.loads(file.read_bytes())
+            return Program(self, args, result, _rebuild(parts), classes)
+        result, code = self._compile_into(file, args)
+        return Program(self, args, result, code, classes)
+
+    def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+        result, code = self.compile_for(args)
+        write_atomically(file, dumps((result, code._reduce())))
+        return result, code
+
+    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+        """Compile for arguments of these Numba types: the class of the resulting reference, if it is one, and the code."""
+        try:
+            signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
+            result = self._check_result(signature.return_type)
+            wrapper = njit(_wrapper(self, args, signature))
+            slots = types.Tuple([types.int64 if isinstance(t, (RefType, NullType)) else t for t in args])
+            wrapper.compile((types.int64, slots))
+        except errors.NumbaError as error:
+            raise CompileError(one_line(error, self.py_func)) from None
+        return result, wrapper.overloads[types.int64, slots]
+
+    def _check_result(self, type_: types.Type) -> type | None:
+        if isinstance(type_, RefType):
+            return type_.cls  # type: ignore[no-any-return]
+        if isinstance(type_, NullType) or type_ == types.none:
+            return type(None)
+        if any(isinstance(t, RefType) for t in getattr(type_, "types", ())) or isinstance(getattr(type_, "dtype", None), RefType):
+            raise CompileError(f"{self.__name__} returns {type_}: a reference is returned alone, not inside something else")
+        return None
+
+
+@typeof_impl.register(Compiled)
+def _typeof_compiled(value: Compiled[Any, Any], context: object) -> types.Type:
+    return types.Dispatcher(value.dispatcher)
+
+
+# --- a program --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Program:
+    """Machine code for one combination of argument types, and how to call it."""
+
+    function: Compiled[Any, Any]
+    args: tuple[types.Type, ...]
+    result: type | None  # of a reference; NoneType; None for a value that Numba has made a Python object of
+    code: CompileResult
+    classes: tuple[Any, ...]  # the type table must have them
+    ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
+
+    def __post_init__(self) -> None:
+        self.entry = self.code.entry_point
+        self.convert = tuple(_CONVERTERS.get(t, _to_slot) for t in self.args)
+
+    def run(self, args: tuple[Any, ...]) -> Any:
+        if self.ready_for != table.first or not table.is_open:
+            self._get_ready()
+        _announce_thread()
+        words = tuple([convert(arg) for convert, arg in zip(self.convert, args, strict=True)])
+        if self.result is None:
+            return self.entry(NO_SLOT, words)
+        if self.result is type(None):
+            self.entry(NO_SLOT, words)
+            return None
+        return self._run_for_reference(words)
+
+    def _run_for_reference(self, words: tuple[Any, ...]) -> Any:
+        slot = table.take()
+        try:
+            status = self.entry(slot, words)
+        except BaseException:
+            table.drop(slot)
+            raise
+        if status != OK:
+            table.drop(slot)
+            return None
+        return reference(self.result, slot)  # type: ignore[arg-type]
+
+    def _get_ready(self) -> None:
+        if not table.is_open:
+            raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+        for cls in self.classes:
+            register(cls)
+        self.ready_for = table.first
+
+
+def _to_slot(value: Reference | None) -> int:
+    return NO_SLOT if value is None else slot_of(value)
+
+
+def _to_int(value: Any) -> int:
+    value = int(value)
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise OverflowError(f"an int of compiled code is an int64; {value} does not fit")
+    return value  # type: ignore[no-any-return]
+
+
+_CONVERTERS: dict[types.Type, Callable[[Any], Any]] = {types.int64: _to_int, types.float64: float, types.boolean: bool}
+
+
+@inline
+def _begin(frame: int) -> int:
+    """SAFE → KERNEL. From here to the end the native stack up to ``frame`` may hold addresses."""
+    if enter_waiting() != OK:
+        return _NEVER
+    me = self_p()
+    me.native_base = frame
+    me.stack_guard = _EVERY_STACK
+    return OK
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _frame_address(context: Any) -> Any:
+    """The upper end of the frame of the function that this is compiled into."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = builder.module.declare_intrinsic("llvm.frameaddress", (pointer,), ir.FunctionType(pointer, [i32]))
+        return builder.ptrtoint(builder.call(function, [ir.Constant(i32, 0)]), ir.IntType(64))
+
+    return types.int64(), codegen
+
+
+def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: Any) -> Callable[..., Any]:
+    """The function that Python calls: slots for references, and out of KERNEL on every way out."""
+    gives_reference = isinstance(body.return_type, RefType)
+    result = types.int64 if gives_reference or isinstance(body.return_type, NullType) else body.return_type
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        slot, words = values
+        given = [_argument(context, builder, t, builder.extract_value(words, i)) for i, t in enumerate(args)]
+        code = function.dispatcher.overloads[args]
+        context.add_linking_libs([code.library])
+        status, value = context.call_internal_no_propagate(builder, code.fndesc, body, given)
+        with builder.if_then(status.is_error, likely=False):
+            call_inline(context, builder, leave, types.none, ())
+            context.call_conv.return_status_propagate(builder, status)
+        if gives_reference:
+            value = call_inline(context, builder, fill_handle, types.int64, (slot, value))
+        call_inline(context, builder, leave, types.none, ())
+        return value
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def call_and_leave(context: Any, slot: Any, words: Any) -> Any:
+        return result(slot, words), codegen
+
+    def run(slot: int, words: tuple[Any, ...]) -> Any:
+        if _begin(_frame_address()) != OK:
+            raise RuntimeLost("the runtime has ended")
+        return call_and_leave(slot, words)
+
+    return run
+
+
+def _argument(context: Any, builder: Any, type_: types.Type, word: Any) -> Any:
+    if isinstance(type_, RefType):
+        return call_inline(context, builder, load_handle, types.int64, (word,))
+    return ir.Constant(ir.IntType(64), 0) if isinstance(type_, NullType) else word
+
+
+# --- the thread's stack -----------------------------------------------------------------------------------------------
+
+_stack_low_word = layout.SELF_BASE + offset_of(p_dtype, "stack_low")
+_announced = _NEVER
+
+
+def _announce_thread() -> None:
+    """Tell the P where this thread's stack ends, if another thread ran last: polls at entries look at it."""
+    global _announced
+    thread = threading.get_ident()
+    if thread != _announced:
+        ctypes.c_int64.from_address(_stack_low_word).value = _stack_low(thread)
+        _announced = thread
+
+
+def _forget_thread() -> None:
+    global _announced
+    _announced = _NEVER
+
+
+handles.on_open(_forget_thread)
+_stacks = threading.local()
+
+
+def _stack_low(thread: int) -> int:
+    if not hasattr(_stacks, "low"):
+        libc = ctypes.CDLL(None)
+        attributes = ctypes.create_string_buffer(256)
+        low, size = ctypes.c_void_p(), ctypes.c_size_t()
+        if libc.pthread_getattr_np(ctypes.c_void_p(thread), attributes):
+            raise OSError("the C library cannot tell where this thread's stack is")
+        libc.pthread_attr_getstack(attributes, ctypes.byref(low), ctypes.byref(size))
+        libc.pthread_attr_destroy(attributes)
+        _stacks.low = low.value or 0
+    return _stacks.low  # type: ignore[no-any-return]
+
+
+# --- compiling and the cache ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _program_directory() -> Path:
+    directory = cache_directory() / "programs"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def _rebuild(parts: tuple[Any, ...]) -> CompileResult:
+    """The code from the cache, made known to Numba as if it had been compiled here."""
+    dispatcher = njit(_rebuild)  # any: it knows the targets
+    dispatcher.targetdescr.typing_context.refresh()
+    dispatcher.targetctx.refresh()
+    code = CompileResult._rebuild(dispatcher.targetctx, *parts)
+    dispatcher.targetctx.insert_user_function(code.entry_point, code.fndesc, [code.library])
+    return code
+
+
+def _in_child(work: Callable[[], object]) -> None:
+    """Do ``work`` in a forked child, which has no segments and ends at once; raise here what it raised there."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        message = b""
+        try:
+            work()
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}".encode() if not isinstance(error, CompileError) else str(error).encode()
+        finally:
+            os.write(writer, message[:4000])
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        message = pipe.read()
+    os.waitpid(pid, 0)
+    if message:
+        raise CompileError(message.decode())
+
+
+def one_line(error: errors.NumbaError, function: Any) -> str:
+    """A Numba error in one line: where, and what is wrong."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    places = re.findall(r'File "([^"]+)", line (\d+)', text)
+    own = Path(function.__code__.co_filename).name
+    inside = [(file, line) for file, line in places if Path(file).name == own] or places
+    loc = getattr(error, "loc", None)
+    if inside:
+        file, line = inside[-1]
+    else:
+        file, line = (loc.filename, str(loc.line)) if loc else (function.__code__.co_filename, str(function.__code__.co_firstlineno))
+    return f"{file}:{line}: in {function.__name__}: {_reason(text)}"
+
+
+def _reason(text: str) -> str:
+    marked = re.findall(re.escape(MARK) + r"(.*)", text)
+    if marked:
+        return str(marked[-1]).strip()
+    skipped = ("Failed in", "During:", "- During", "File ", "There are", "- Of which", "Overload", "Rejected", "No match", "raised from", ">>>")
+    lines = [line.strip() for line in text.splitlines()]
+    useful = [line for line in lines if line and not line.startswith(skipped)]
+    shown = re.sub(r"#[0-9a-f]{6,}", "", useful[0] if useful else lines[0])
+    return shown.rstrip(":")

@@ -1,0 +1,135 @@
+"""What the machine code of a compiled function depends on, as a hash; and which types it may make.
+
+Its bytecode and constants, and whatever its names lead to, as Numba freezes it into the code: other compiled functions, structs and the
+structs they refer to, numbers, strings, arrays. Where a name leads to something whose value cannot be told, there is no
+fingerprint, and the function is compiled afresh in each process.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import hashlib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from gomp.runtime import structs
+from gomp.runtime.root_table import Global
+from gomp.runtime.structs import REF, Array, ReferenceMeta, key_of
+
+_PLAIN = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), np.generic)
+_OPAQUE = (types.BuiltinFunctionType, type, np.ufunc)
+
+
+class Survey:
+    """A walk over everything that a function reaches. ``classes``: the structs and arrays; ``certain``: whether all of it was understood."""
+
+    def __init__(self, function: Any) -> None:
+        self.classes: dict[ReferenceMeta, None] = {}
+        self.certain = True
+        self._seen: set[int] = set()
+        self._digest = hashlib.sha256()
+        self._function(function)
+
+    def hexdigest(self, *more: object) -> str:
+        digest = self._digest.copy()
+        digest.update(repr((_sources(), *more)).encode())
+        return digest.hexdigest()[:40]
+
+    def _note(self, *what: object) -> None:
+        self._digest.update(repr(what).encode() + b"\0")
+
+    def _first_time(self, value: object) -> bool:
+        if id(value) in self._seen:
+            return False
+        self._seen.add(id(value))
+        return True
+
+    def _function(self, function: Any) -> None:
+        if not self._first_time(function):
+            return
+        self._note("function", function.__module__, function.__qualname__)
+        self._value("defaults", function.__defaults__)
+        self._note(sorted((k, repr(v)) for k, v in function.__annotations__.items()))
+        for code in _all_code(function.__code__):
+            self._code(code, function.__globals__)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                self._value(name, cell.cell_contents)
+            except ValueError:  # not assigned yet: nobody can say what it will be
+                self.certain = False
+
+    def _code(self, code: types.CodeType, names: dict[str, Any]) -> None:
+        plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in code.co_consts if not isinstance(c, types.CodeType)]
+        self._note(code.co_code, plain, code.co_names, code.co_varnames, code.co_filename, code.co_firstlineno, code.co_linetable)
+        modules = []
+        for name in code.co_names:
+            if name in names:
+                self._value(name, names[name])
+                if isinstance(names[name], types.ModuleType):
+                    modules.append(names[name])
+            elif not hasattr(builtins, name):
+                for module in modules:
+                    if hasattr(module, name):
+                        self._value(name, getattr(module, name))
+
+    def _value(self, name: str, value: Any) -> None:
+        if isinstance(value, ReferenceMeta):
+            self._class(value)
+        elif isinstance(value, _PLAIN):
+            self._note(name, value)
+        elif isinstance(value, (tuple, list)):
+            self._note(name, len(value))
+            for item in value:
+                self._value(name, item)
+        elif isinstance(value, Global):
+            self._note(name, value.name)
+            self._class(value.cls)
+        elif hasattr(value, "py_func") and isinstance(value.py_func, types.FunctionType):
+            self._note(name, isinstance(value, Dispatcher))
+            self._function(value.py_func)
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            self._note(name, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
+        elif isinstance(value, types.ModuleType):
+            self._note(name, value.__name__)
+        elif isinstance(value, (*_OPAQUE, types.FunctionType)):
+            self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
+        else:
+            self.certain = False
+
+    def _class(self, cls: Any) -> None:
+        if not self._first_time(cls):
+            return
+        self.classes[cls] = None
+        self._note("class", key_of(cls))
+        if issubclass(cls, Array):
+            if structs.holds_references(cls):
+                self._class(cls.elem)
+            return
+        self.classes[Array[cls]] = None  # type: ignore[misc,index]
+        for field in structs.info(cls).fields.values():
+            if field.kind is REF:
+                self._note(field.name, key_of(field.target))
+                self._class(field.target)
+
+
+def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _all_code(constant)
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of the compiler itself: the modules here that decide what code is made."""
+    digest = hashlib.sha256()
+    for name in ("structs", "reftypes", "polling", "compiled", "root_table", "fingerprint"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    digest.update((Path(__file__).parent.parent / "errors.py").read_bytes())
+    return digest.hexdigest()
