@@ -59,9 +59,9 @@ def verify(level: int) -> Report:
     store64(out, MAX_PROBLEMS)
     kernels.check_counters(out)
     if level >= 2:
-        kernels.check_pages(out)
         kernels.check_spans(out)
         kernels.check_lists(out)
+        kernels.check_pages(out)
     reached = 0
     if level >= 3 and _word(out, kernels.OUT_PROBLEMS) == 0:
         reached = _trace(out)

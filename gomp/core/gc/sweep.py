@@ -87,7 +87,7 @@ def sweep_span(page: int) -> int:
         throw(THROW_ZOMBIE, page, live - alloc_count)
         return live
     _flip(page, alloc_count - live)
-    _clear_marks(page)
+    clear_marks(page)
     sp.freeindex = 0
     sp.alloc_count = live
     sp.alloc_before_cache = live
@@ -134,7 +134,7 @@ def _flip(page: int, nfreed: int) -> None:
 
 
 @inline
-def _clear_marks(page: int) -> None:
+def clear_marks(page: int) -> None:
     """Step 3."""
     sp = spans()[page]
     if mspan.has_inline_marks(sp.elem_size):

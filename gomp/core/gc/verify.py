@@ -16,6 +16,8 @@ A P is reached through ``p_addr`` only, this process's own too: see the alias ru
 
 from __future__ import annotations
 
+import numpy as np
+
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import entry_addr
 from gomp.core.heap.mcentral import EMPTY
@@ -360,8 +362,9 @@ def _check_span_page(out: int, page: int, at: int) -> None:
         problem(out, PAGE_NOT_TAKEN, at, page, 0)
     if _scav_bit(at) == 1:
         problem(out, PAGE_SCAVENGED, at, 0, 0)
-    if page_heads()[at] != at - page + 1:
-        problem(out, PAGE_HEAD, at, page, page_heads()[at])
+    head = np.int64(page_heads()[at])
+    if head != at - page + 1:
+        problem(out, PAGE_HEAD, at, page, head)
 
 
 @inline

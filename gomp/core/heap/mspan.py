@@ -9,6 +9,8 @@ a table; the span's end for the second bitmap of the 8-byte class; the record fo
 
 from __future__ import annotations
 
+import numpy as np
+
 from gomp.core.jit import inline
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
@@ -65,14 +67,14 @@ def has_inline_marks(elem_size: int) -> bool:
 def span_of(addr: int) -> int:
     """First page of the span in use that holds ``addr``. Trusts that ``addr`` is inside one."""
     page = layout.addr_to_page(addr)
-    return page - page_heads()[page] + 1
+    return page - np.int64(page_heads()[page]) + 1
 
 
 @inline
 def find_span(addr: int) -> int:
     """First page of the span in use that holds ``addr``, a word that may be anything; NO_SPAN if there is none."""
     page = layout.addr_to_page(addr)
-    back = page_heads()[page]
+    back = np.int64(page_heads()[page])
     if back == 0:
         return NO_SPAN
     head = page - back + 1

@@ -48,6 +48,7 @@ from gomp.core.shm.records import (
     PACER_XSCAN,
     PACER_XTRIGGER,
     SET_FULL,
+    SPAN_ALLOC_BEFORE_CACHE,
     runtime,
     self_p,
     spans,
@@ -280,11 +281,11 @@ def _take_large(npages: int, noscan: int, size: int) -> int:
         sp.limit = layout.page_to_addr(page) + size
         sp.freeindex = 1
         sp.alloc_count = 1
-        sp.alloc_before_cache = 1
         mine = layout.p_addr(me.idx)
         redo.plan(0, mine + P_LARGE_ALLOC_COUNT, load64(mine + P_LARGE_ALLOC_COUNT) + 1)
         redo.plan(1, mine + P_LARGE_ALLOC, load64(mine + P_LARGE_ALLOC) + npages * layout.PAGE_SIZE)
-        redo.commit(2)
+        redo.plan(2, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, 1)  # says that the totals count it
+        redo.commit(3)
         add_relaxed(PACER_XLIVE, npages * layout.PAGE_SIZE)
         add_relaxed(PACER_XSCAN, me.scan_alloc)
         me.scan_alloc = 0

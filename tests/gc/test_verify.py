@@ -1,0 +1,298 @@
+"""Each problem that the verifier knows is found when exactly that is broken, and a sound heap has none."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from heap_world import heap_world
+
+from gomp.core.gc import verify as codes
+from gomp.core.heap import mspan
+from gomp.core.shm import layout, records
+from gomp.core.shm.atomics import load64, store64
+from gomp.core.shm.records import GC_TRIGGER_HEAP, SET_NONE
+from gomp.runtime.verify import MAX_PROBLEMS, verify
+
+SIZE = 64
+FRESH, SWEPT, UNSWEPT = "fresh", "swept", "unswept"
+
+
+class Broken:
+    """A small heap to be damaged: P 0 has objects of several sizes, two of them linked, and their records are at hand."""
+
+    def __init__(self, world):
+        self.world = world
+        node = world.struct_type(SIZE, (0, 3))
+        self.nodes = [world.new(0, SIZE, node) for _ in range(5)]
+        self.numbers = [world.new(0, 1024) for _ in range(3)]
+        self.big = world.new(0, 40_000)
+        self.other = world.new(1, 2048)
+        self.a, self.b = (world.address(root) for root in self.nodes[:2])
+        store64(self.a, self.b)
+        self.node_page = mspan.find_span(self.a)
+        self.number_page = mspan.find_span(world.address(self.numbers[0]))
+        self.big_page = mspan.find_span(world.address(self.big))
+        self.node_class = int(self.span(self.node_page).span_class)
+
+    def span(self, page):
+        return records.view(records.span_dtype, mspan.span_addr(page))[0]
+
+    def chunk(self):
+        return records.view(records.chunk_dtype, layout.CHUNKS_BASE)[0]
+
+    def mcentral(self):
+        return records.view(records.mcentral_dtype, layout.MCENTRALS_BASE + 128 * self.node_class)[0]
+
+    def entry(self):
+        at = layout.p_addr(0) + records.P_MCACHE + records.MCACHE_ENTRY * self.node_class
+        return records.view(records.mcache_dtype, at)[0]
+
+    def which(self):
+        return int(self.span(self.node_page).set)
+
+    def set_alloc_bit(self, page, on):
+        at = layout.CHUNKS_BASE + page // 64 * 8
+        bit = 1 << page % 64
+        store64(at, load64(at) | bit if on else load64(at) & ~bit)
+
+
+def damage_lock(h):
+    h.world.mheap.xlock = 1
+
+
+def damage_no_park(h):
+    h.world.ps[0].no_park = 1
+
+
+def damage_work_left(h):
+    h.world.runtime.xwbuf_full = 1
+
+
+def damage_marking_open(h):
+    h.world.runtime.xmarkers = 0
+
+
+def damage_released(h):
+    h.world.mheap.xheap_released += 8192
+
+
+def damage_free(h):
+    h.world.mheap.xheap_free += 8192
+
+
+def damage_in_use(h):
+    h.world.mheap.xheap_inuse += 8192
+
+
+def damage_pages_in_use(h):
+    h.world.mheap.pages_in_use += 1
+
+
+def damage_total(h):
+    h.world.ps[0].small_alloc[5] += 1
+
+
+def damage_large_total(h):
+    h.world.ps[0].large_alloc += 8192
+
+
+def damage_live(h):
+    h.world.pacer.xheap_live = h.world.pacer.heap_marked - 8
+
+
+def damage_alloc_bit(h):
+    h.set_alloc_bit(h.node_page, False)
+
+
+def damage_scav_bit(h):
+    h.chunk().scav[h.node_page // 64] |= 1 << h.node_page % 64
+
+
+def damage_head(h):
+    records.view(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.CHUNK_PAGES)[h.big_page + 2] = 1
+
+
+def damage_lost_page(h):
+    h.set_alloc_bit(layout.CHUNK_PAGES - 1, True)
+
+
+def damage_page_cache(h):
+    p = h.world.ps[0]
+    assert p.cache_page == h.node_page // 64 * 64
+    p.cache_free |= 1 << h.node_page % 64
+
+
+def damage_two_page_caches(h):
+    p, q = h.world.ps
+    q.cache_page, q.cache_free, q.cache_scav = p.cache_page, p.cache_free, p.cache_scav
+
+
+def damage_summary(h):
+    records.view(np.dtype("i8"), layout.SUMMARY_BASES[4], 1)[0] += 1
+
+
+def damage_shape(h):
+    h.span(h.node_page).elem_size += 8
+
+
+def damage_npages(h):
+    h.span(h.big_page).npages = 1 << 20
+
+
+def damage_sweepgen(h):
+    h.span(h.node_page).xstate = h.world.runtime.sweepgen - 1
+
+
+def damage_cached_state(h):
+    h.span(h.node_page).xstate += 3
+
+
+def damage_cached_set(h):
+    h.span(h.node_page).set = 0
+
+
+def damage_set(h):
+    h.span(h.node_page).set ^= 2
+
+
+def damage_alloc_count(h):
+    h.span(h.node_page).alloc_count -= 1
+
+
+def damage_bits(h):
+    h.span(h.number_page).bits[0] |= 1 << 60
+
+
+def damage_mark(h):
+    store64(mspan.mark_bits_addr(h.node_page), 2)
+
+
+def damage_mark_of_free(h):
+    at = mspan.mark_bits_addr(h.node_page)
+    store64(at, load64(at) | 1 << 20)
+
+
+def damage_mark_of_live(h):
+    at = mspan.mark_bits_addr(h.node_page)
+    store64(at, load64(at) & ~(1 << int(mspan.obj_idx_of(h.node_page, h.b))))
+
+
+def damage_list_head(h):
+    h.mcentral().head[h.which()] = h.big_page
+
+
+def damage_list_count(h):
+    h.mcentral().count[h.which()] += 1
+
+
+def damage_list_tail(h):
+    h.mcentral().tail[h.which()] = h.big_page
+
+
+def damage_entry(h):
+    h.entry().page = h.big_page
+
+
+def damage_window(h):
+    h.entry().base_addr += SIZE
+
+
+def damage_reference_to_free_page(h):
+    store64(h.a, layout.page_to_addr(layout.CHUNK_PAGES - 1))
+
+
+def damage_reference_to_free_slot(h):
+    store64(h.a, mspan.obj_addr(h.node_page, 20))
+
+
+DAMAGES = [
+    (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
+    (codes.MARKING_OPEN, damage_marking_open, FRESH), (codes.HEAP_BYTES, damage_released, FRESH),
+    (codes.IN_USE_BYTES, damage_in_use, FRESH), (codes.IN_USE_PAGES, damage_pages_in_use, FRESH),
+    (codes.OBJECT_TOTAL, damage_total, FRESH), (codes.LARGE_TOTAL, damage_large_total, FRESH),
+    (codes.LIVE_TOO_LOW, damage_live, SWEPT), (codes.PAGE_NOT_TAKEN, damage_alloc_bit, FRESH),
+    (codes.PAGE_SCAVENGED, damage_scav_bit, FRESH), (codes.PAGE_HEAD, damage_head, FRESH),
+    (codes.PAGE_LOST, damage_lost_page, SWEPT), (codes.CACHED_PAGE, damage_page_cache, FRESH),
+    (codes.CACHED_TWICE, damage_two_page_caches, FRESH), (codes.FREE_BYTES, damage_free, FRESH),
+    (codes.RELEASED_BYTES, damage_released, FRESH), (codes.SUMMARY, damage_summary, FRESH),
+    (codes.SPAN_SHAPE, damage_shape, FRESH), (codes.SPAN_PAST_END, damage_npages, FRESH),
+    (codes.SPAN_STATE, damage_sweepgen, SWEPT), (codes.NOT_CACHED, damage_cached_state, SWEPT),
+    (codes.IN_NO_LIST, damage_cached_set, FRESH), (codes.IN_WRONG_LIST, damage_set, SWEPT),
+    (codes.ALLOC_COUNT, damage_alloc_count, FRESH), (codes.STRAY_BITS, damage_bits, FRESH),
+    (codes.STRAY_MARK, damage_mark, SWEPT), (codes.MARKED_FREE, damage_mark_of_free, UNSWEPT),
+    (codes.LIST_MEMBER, damage_list_head, SWEPT), (codes.LIST_COUNT, damage_list_count, SWEPT),
+    (codes.LIST_TAIL, damage_list_tail, SWEPT), (codes.CACHE_ENTRY, damage_entry, FRESH),
+    (codes.CACHE_WINDOW, damage_window, FRESH), (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
+    (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
+]  # fmt: skip
+
+
+@pytest.fixture
+def heap(request):
+    with heap_world(nprocs=2, max_pages=layout.CHUNK_PAGES) as world:
+        broken = Broken(world)
+        if request.param != FRESH:
+            world.collect(GC_TRIGGER_HEAP)
+        if request.param == SWEPT:
+            world.collect()
+        world.verify(3)
+        yield broken
+
+
+def says(code):
+    """A pattern of the sentences with this code."""
+    parts = re.split(r"\{[^}]*\}", codes.PROBLEMS[code])
+    return re.compile(".+".join(map(re.escape, parts)))
+
+
+@pytest.mark.parametrize(
+    ("code", "damage", "heap"), DAMAGES, indirect=["heap"], ids=[d[1].__name__.removeprefix("damage_") for d in DAMAGES]
+)
+def test_damage_is_found(code, damage, heap):
+    damage(heap)
+    problems = verify(3).problems
+    assert any(says(code).fullmatch(line) for line in problems), problems
+
+
+def test_every_problem_has_a_damage():
+    assert {code for code, _, _ in DAMAGES} == set(codes.PROBLEMS)
+
+
+@pytest.mark.parametrize("heap", [FRESH], indirect=True)
+def test_a_sentence_names_the_place_the_expected_and_the_found(heap):
+    damage_cached_set(heap)
+    assert (
+        f"span at page {heap.node_page} of class {heap.node_class} is in list 0, expected none: it is cached"
+        in verify(2).problems
+    )
+
+
+@pytest.mark.parametrize("heap", [FRESH], indirect=True)
+def test_lower_levels_look_at_less(heap):
+    damage_reference_to_free_slot(heap)
+    assert verify(1).problems == verify(2).problems == ()
+    assert len(verify(3).problems) == 1
+    damage_summary(heap)
+    assert verify(1).problems == ()
+    assert len(verify(2).problems) == 1
+
+
+@pytest.mark.parametrize("heap", [SWEPT], indirect=True)
+def test_more_problems_than_the_report_has_room_for_are_counted(heap):
+    for page in range(layout.CHUNK_PAGES):
+        heap.set_alloc_bit(page, True)
+    problems = verify(2).problems
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert re.fullmatch(r"\d+ more", problems[-1])
+
+
+@pytest.mark.parametrize("heap", [FRESH, SWEPT, UNSWEPT], indirect=True)
+def test_a_report_counts_what_there_is(heap):
+    report = verify(3)
+    assert report.objects == report.reached == 10
+    assert report.spans == 4
+    assert report.bytes == 5 * SIZE + 3 * 1024 + 40_960 + 2048
+    cached = heap.span(heap.node_page).set == SET_NONE
+    assert cached == (heap.entry().page == heap.node_page)

@@ -1,0 +1,142 @@
+"""A heap with one to three Ps in this one process, which is each of them in turn and the coordinator for collections.
+
+Everything goes through the kernels that Python calls (:mod:`gomp.core.mutator.boundary`), with their waiting rules: who is told to wait for
+a collection gets one at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kernel_heap import collect_now, kernel_heap
+
+from gomp.core.gc import pacer
+from gomp.core.mutator import boundary
+from gomp.core.mutator.types import publish_type, reserve_mask, set_mask_word
+from gomp.core.sched.status import OK
+from gomp.core.shm import layout, records, segments
+from gomp.core.shm.atomics import load64, store64
+from gomp.core.shm.records import GC_TRIGGER_FORCED
+from gomp.runtime.verify import Report, verify
+
+_HANDLES = 256  # asked for at a time
+
+
+class World:
+    """Ps 0..nprocs-1. A *root* is (P, slot): an object is kept by the handle there."""
+
+    def __init__(self, made: segments.Segments, nprocs: int) -> None:
+        self.segments = made
+        self.nprocs = nprocs
+        self.runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+        self.mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
+        self.pacer = records.view(records.pacer_dtype, records.PACER)[0]
+        self.ps = [records.view(records.p_dtype, layout.p_addr(p))[0] for p in range(nprocs)]
+        self._free: list[list[int]] = [[] for _ in range(nprocs)]
+        self._types: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._self = 0
+        self.references = self.array_type()
+
+    # --- who we are -----------------------------------------------------------------------------------------------------
+
+    def be(self, p: int) -> None:
+        """Become P ``p``."""
+        if p != self._self:
+            segments.map_self(self.segments, p)
+            self._self = p
+
+    def collect(self, kind: int = GC_TRIGGER_FORCED) -> None:
+        """A whole cycle by the coordinator."""
+        before = self._self
+        self.be(layout.COORDINATOR_P)
+        self.runtime.xgc_request = 0
+        collect_now(kind)
+        self.be(before)
+        assert self.runtime.xthrow == 0, self.runtime
+
+    # --- types ----------------------------------------------------------------------------------------------------------
+
+    def struct_type(self, size: int, reference_words: tuple[int, ...]) -> int:
+        """Key of a struct of ``size`` bytes whose words with these numbers are references."""
+        return self._type(size, reference_words, 8 * (max(reference_words) + 1), 0)
+
+    def array_type(self) -> int:
+        """Key of the arrays of references."""
+        return self._type(0, (0,), 8, 8)
+
+    def _type(self, size: int, words: tuple[int, ...], ptr_bytes: int, elem_size: int) -> int:
+        key = self._types.get((size, words))
+        if key is None:
+            key = self._types[size, words] = 1000 + len(self._types)
+            mask = reserve_mask(ptr_bytes // 512 + 1)
+            for i in range(ptr_bytes // 512 + 1):
+                bits = sum(1 << w % 64 for w in words if w // 64 == i)
+                set_mask_word(mask, i, bits - (1 << 64) if bits >> 63 else bits)
+            assert publish_type(key, size, ptr_bytes, elem_size, mask) > 0
+        return key
+
+    # --- objects --------------------------------------------------------------------------------------------------------
+
+    def _free_slot(self, p: int) -> int:
+        if not self._free[p]:
+            first = boundary.grow_handles(_HANDLES)
+            assert first >= 0, first
+            self._free[p] = list(range(first + _HANDLES - 1, first - 1, -1))
+        return self._free[p].pop()
+
+    def new(self, p: int, size: int, key: int = 0) -> tuple[int, int] | None:
+        """An object of ``size`` bytes, of the struct type ``key`` or without references; None if there is no memory."""
+        return self._new(p, boundary.new_object, size, key)
+
+    def new_array(self, p: int, n: int, key: int) -> tuple[int, int] | None:
+        """An array of ``n`` references, or of ``n`` numbers if ``key`` is 0."""
+        return self._new(p, boundary.new_array, n, key)
+
+    def _new(self, p, kernel, n, key):
+        self.be(p)
+        slot = self._free_slot(p)
+        while True:
+            status = kernel(slot, n, key)
+            if status == OK:
+                return p, slot
+            if status == boundary.OUT_OF_MEMORY:
+                self._free[p].append(slot)
+                return None
+            assert abs(status) >= boundary.WAIT_BASE, status
+            self.collect(int(self.runtime.xgc_request))
+            if status > 0:
+                return p, slot
+
+    def address(self, root: tuple[int, int]) -> int:
+        return int(load64(layout.handles_addr(root[0]) + 8 * root[1]))
+
+    def hold(self, p: int, addr: int) -> tuple[int, int]:
+        """Root an object that is reachable already."""
+        self.be(p)
+        slot = self._free_slot(p)
+        store64(layout.handles_addr(p) + 8 * slot, addr)
+        return p, slot
+
+    def drop(self, root: tuple[int, int]) -> None:
+        """Clear a handle, as a Python reference does that goes away."""
+        store64(layout.handles_addr(root[0]) + 8 * root[1], 0)
+        self._free[root[0]].append(root[1])
+
+    # --- looking --------------------------------------------------------------------------------------------------------
+
+    def verify(self, level: int = 3) -> Report:
+        report = verify(level)
+        assert report.problems == (), "\n".join(report.problems)
+        return report
+
+
+@contextmanager
+def heap_world(nprocs: int = 1, max_pages: int = layout.ARENA_PAGES, gc_percent: int = -1) -> Iterator[World]:
+    """A fresh heap of at most ``max_pages`` pages."""
+    with kernel_heap(layout.align_up(max_pages * layout.PAGE_SIZE, layout.ARENA_SIZE), nprocs) as made:
+        world = World(made, nprocs)
+        world.runtime.max_pages = max_pages
+        pacer.set_gc_percent(gc_percent, pacer.NO_LIMIT)
+        pacer.commit()
+        yield world
