@@ -29,17 +29,20 @@ from gomp.config import RuntimeSettings, ServiceSettings
 from gomp.core.gc import pacer, sweep
 from gomp.core.gc.cycle import collect
 from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     GC_TRIGGER_TIME,
     GCSTATS,
+    MHEAP,
     PACER,
     RUNTIME,
     SWEEP_SETS,
     gcstats_dtype,
     layout_version,
+    mheap_dtype,
     p_dtype,
     pacer_dtype,
     runtime_dtype,
@@ -47,7 +50,7 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import GompError, RuntimeLost, SegmentError
 from gomp.progress import load_all_kernels
-from gomp.runtime import discovery, gctrace, memstats, p
+from gomp.runtime import cgroup, discovery, gctrace, memstats, p
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.programs import Call
 from gomp.runtime.tasks import Tasks
@@ -62,6 +65,7 @@ _SWEEP_SLICE = 16
 _IDLE_S = 0.5
 _GRACE_S = 1.0
 _MAX_ATTACHED = 16
+_CGROUP_RESERVE = 16 << 20
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Coordinator:
         self.ps: list[tuple[int, Channel]] = []  # (pid, channel)
         self.service: tuple[int, socket.socket] | None = None
         self.pid = os.getpid()
+        self.cgroup = cgroup.MemoryCgroup.of_this_process()
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -196,11 +201,13 @@ class Coordinator:
     def run(self) -> int:
         """Serve until the runtime ends; the exit code."""
         self._last_gc = time.monotonic()
+        self._set_commit_budget()
         while not self.ending:
             for fd, _ in self.epoll.poll(0 if self._sweep_slice() else _IDLE_S):
                 if fd in self.handlers:
                     self.handlers[fd](fd)
             self._flush_channels()
+            self._set_commit_budget()
             if self.settings.gogc >= 0 and time.monotonic() - self._last_gc > FORCED_GC_PERIOD_S:
                 self._collect(GC_TRIGGER_TIME)
         return self.exit_code
@@ -210,6 +217,12 @@ class Coordinator:
         if view(runtime_dtype, RUNTIME)[0].xsweep_class >= SWEEP_SETS:
             return False
         return bool(sweep.sweep_step(_SWEEP_SLICE))
+
+    def _set_commit_budget(self) -> None:
+        """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
+        headroom = self.cgroup.headroom()
+        if headroom is not None:
+            view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
 
     def _flush_channels(self) -> None:
         for channel in (*(c for _, c in self.ps), *(a.channel for a in self.attached)):
@@ -223,11 +236,10 @@ class Coordinator:
         if rt.xthrow:
             self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
         elif rt.xgc_request:
-            kind = int(rt.xgc_request)
-            rt.xgc_request = 0
-            self._collect(kind)
+            self._collect(take_request())
 
     def _collect(self, kind: int) -> None:
+        self._set_commit_budget()
         if kind == GC_TRIGGER_TIME and self.settings.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
         code = collect(kind, time.time_ns(), time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))

@@ -21,7 +21,8 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, zero_range
-from gomp.core.shm.libc import ENOMEM, fallocate, punch_hole
+from gomp.core.shm.commit import commit
+from gomp.core.shm.libc import ENOMEM, punch_hole
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
@@ -66,12 +67,13 @@ def span_elem_size(span_class: int) -> int:
 # --- growth -----------------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(int64, int64)")
-def commit_metadata(addr: int, size: int) -> int:
-    """Make a range of the metadata segment safe to touch; 0 or a negated errno."""
-    lo = (addr - layout.META_BASE) & -_OS_PAGE
-    hi = layout.align_up(addr - layout.META_BASE + size, _OS_PAGE)
-    code = fallocate(self_p().meta_fd, lo, hi - lo)
+@kernel("int64(int64, int64, int64)")
+def commit_growth(base: int, old_size: int, new_size: int) -> int:
+    """Make the first ``new_size`` bytes of a metadata region safe to touch, of which ``old_size`` are; 0 or a negated errno."""
+    lo, hi = layout.align_up(old_size, _OS_PAGE), layout.align_up(new_size, _OS_PAGE)
+    if hi <= lo:
+        return 0
+    code = commit(self_p().meta_fd, base - layout.META_BASE + lo, hi - lo)
     if code == 0:
         add_relaxed(MHEAP_XMETADATA, hi - lo)
     return code
@@ -96,14 +98,14 @@ def _grow_for_locked(npages: int) -> int:
 @inline
 def _commit_page_metadata(first: int, npages: int) -> int:
     """Everything that is indexed by page or chunk: span records, heads, bitmaps, summaries."""
-    chunk, nchunks = first >> layout.CHUNK_SHIFT, npages >> layout.CHUNK_SHIFT
-    code = commit_metadata(layout.SPANS_BASE + first * mspan.SPAN_RECORD, npages * mspan.SPAN_RECORD)
-    code |= commit_metadata(layout.PAGE_HEADS_BASE + 4 * first, 4 * npages)
-    code |= commit_metadata(layout.CHUNKS_BASE + 128 * chunk, 128 * nchunks)
+    end = first + npages
+    code = commit_growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
+    code |= commit_growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
+    code |= commit_growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
-        shift = 3 * (layout.SUMMARY_LEVELS - 1 - level)
-        lo, hi = chunk >> shift, (chunk + nchunks - 1) >> shift
-        code |= commit_metadata(layout.SUMMARY_BASES[0] + 8 * (layout.SUMMARY_START[level] + lo), 8 * (hi - lo + 1))
+        shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)
+        old, new = (first + (1 << shift) - 1) >> shift, (end + (1 << shift) - 1) >> shift
+        code |= commit_growth(layout.SUMMARY_BASES[0] + 8 * layout.SUMMARY_START[level], 8 * old, 8 * new)
     return code
 
 
@@ -160,7 +162,7 @@ def _commit_pages(page: int, npages: int) -> int:
     lo = page << layout.PAGE_SHIFT
     hi = lo + (npages << layout.PAGE_SHIFT)
     for at in range(lo, hi, _COMMIT_STEP):
-        if fallocate(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
+        if commit(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
             return NO_MEMORY
     return 0
 

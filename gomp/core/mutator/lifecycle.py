@@ -9,8 +9,9 @@ from gomp.core.heap.mcentral import reset_mcentrals_stw
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_release
+from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import MAGIC, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
+from gomp.core.shm.records import MAGIC, MHEAP_XBUDGET, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
 
 _FIRST_SWEEPGEN = 2
 
@@ -28,6 +29,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.xmarkers = -1
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
+    store_release(MHEAP_XBUDGET, ENDLESS)
     pacer.set_gc_percent(100, pacer.NO_LIMIT)
     pacer.commit()
     rt.magic = MAGIC

@@ -17,8 +17,8 @@ from gomp.core.sched.status import (
     pass_ragged,
     wait_to_enter,
 )
-from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed
-from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
+from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, store_release, xchg_acq_rel
+from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, process_exists, stack_pointer
 from gomp.core.shm.records import (
     POLL_INTERRUPT,
     POLL_RAGGED,
@@ -27,11 +27,13 @@ from gomp.core.shm.records import (
     RT_XGC_REQUEST,
     RT_XSHUTDOWN,
     RT_XSTOP,
+    runtime,
     self_p,
 )
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN = 1, 2, 3
 _NAP_NS = 1_000_000
+_NAPS_PER_LOOK = 1000
 
 
 @inline
@@ -71,7 +73,11 @@ def park_and_help(until_cycle: int) -> None:
     """Wait until no stop is on and, if ``until_cycle`` > 0, that many mark phases have ended; mark while the world is stopped for it."""
     began = nanotime()
     become_safe()
+    naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0:
+        naps += 1
+        if naps % _NAPS_PER_LOOK == 0:
+            shut_down_if_orphaned()
         help_mark()
         done = load_acquire(RT_XCYCLE_DONE)
         if until_cycle > done and load_acquire(RT_XSTOP) == 0:
@@ -83,6 +89,13 @@ def park_and_help(until_cycle: int) -> None:
     _end_wait(began)
 
 
+@kernel("void()")
+def shut_down_if_orphaned() -> None:
+    """Without a coordinator nobody ends a stop or a cycle: a process that outlives it, a script, ends its waits by itself."""
+    if not process_exists(runtime().coordinator_pid):
+        store_release(RT_XSHUTDOWN, 1)
+
+
 @inline
 def _end_wait(began: int) -> None:
     me = self_p()
@@ -92,11 +105,19 @@ def _end_wait(began: int) -> None:
 
 @kernel("int64(int64)")
 def request_collection(kind: int) -> int:
-    """Ask the coordinator for a cycle; returns how many mark phases will have ended when it has been done."""
-    target = load_acquire(RT_XCYCLE_DONE) + 1
-    cas_acq_rel(RT_XGC_REQUEST, 0, kind)
+    """Ask the coordinator for a cycle; returns how many mark phases will have ended when it has been done. The strongest request stands."""
+    target = runtime().cycles + 1
+    pending = load_acquire(RT_XGC_REQUEST)
+    while pending < kind and not cas_acq_rel(RT_XGC_REQUEST, pending, kind):
+        pending = load_acquire(RT_XGC_REQUEST)
     eventfd_signal(self_p().wake_fd)
     return target
+
+
+@kernel("int64()")
+def take_request() -> int:
+    """The pending request, or 0; it is the coordinator's now."""
+    return xchg_acq_rel(RT_XGC_REQUEST, 0)
 
 
 @kernel("void(int64)")

@@ -14,7 +14,7 @@ from gomp.core.sched.locks import release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64, store_release
-from gomp.core.shm.libc import fallocate
+from gomp.core.shm.commit import commit
 from gomp.core.shm.records import RT_XTABLE_LOCK, runtime, self_p, type_at
 
 TABLE_FULL = -2
@@ -69,7 +69,7 @@ def _take_mask_words(nwords: int) -> int:
     committed = layout.align_up(begin, _MASK_STEP)
     if end > committed:
         more = layout.align_up(end, _MASK_STEP) - committed
-        if fallocate(self_p().meta_fd, layout.TYPE_MASKS_BASE - layout.META_BASE + committed, more) != 0:
+        if commit(self_p().meta_fd, layout.TYPE_MASKS_BASE - layout.META_BASE + committed, more) != 0:
             return TABLE_FULL
     rt.mask_words += nwords
     return layout.TYPE_MASKS_BASE + begin

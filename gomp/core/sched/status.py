@@ -39,9 +39,9 @@ from gomp.core.shm.atomics import (
     store_release,
     store_seq_cst,
 )
+from gomp.core.shm.commit import commit
 from gomp.core.shm.libc import (
     NATIVE_CONTEXT_BYTES,
-    fallocate,
     futex_wait,
     futex_wake,
     nanotime,
@@ -191,7 +191,7 @@ def grow_native_stack(sp: int) -> int:
         return RETRY
     if need > me.native_committed:
         at = layout.native_roots_addr(me.idx) - layout.META_BASE
-        if fallocate(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
+        if commit(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
             return RETRY
         me.native_committed = need
     me.stack_guard = max(me.native_base - me.native_committed + _STACK_MARGIN, me.stack_low + _STACK_MARGIN)

@@ -19,15 +19,15 @@ from gomp.core.jit import primitive
 from gomp.core.shm.atomics import load_relaxed
 
 _NUMBERS = {
-    "x86_64": {"futex": 202, "fallocate": 285, "write": 1, "sched_yield": 24},
-    "aarch64": {"futex": 98, "fallocate": 47, "write": 64, "sched_yield": 124},
+    "x86_64": {"futex": 202, "fallocate": 285, "write": 1, "sched_yield": 24, "kill": 62},
+    "aarch64": {"futex": 98, "fallocate": 47, "write": 64, "sched_yield": 124, "kill": 129},
 }[platform.machine()]
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 _CLOCK_MONOTONIC, _CLOCK_THREAD_CPUTIME = 1, 3
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
-ENOSPC, ENOMEM, EINTR, EAGAIN = errno.ENOSPC, errno.ENOMEM, errno.EINTR, errno.EAGAIN
+ENOSPC, ENOMEM, EINTR, EAGAIN, ESRCH = errno.ENOSPC, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.ESRCH
 NATIVE_CONTEXT_BYTES = (
     1024  # glibc's ucontext_t is 968 bytes on x86-64; aarch64's is larger and is not saved whole (see save_registers)
 )
@@ -145,6 +145,16 @@ def eventfd_signal(fd: int) -> int:
     """Add one to an eventfd."""
     os.eventfd_write(fd, 1)
     return 8
+
+
+def _process_exists(b: Any, a: Any) -> Any:
+    return b.icmp_signed("!=", _lower_syscall(b, "kill", a[0], ir.Constant(_I64, 0)), ir.Constant(_I64, -ESRCH))
+
+
+@primitive("boolean(int64)", _process_exists)
+def process_exists(pid: int) -> bool:
+    """Whether there is such a process in this pid namespace."""
+    return _call("kill", pid, 0) != -ESRCH
 
 
 def _save_registers(b: Any, a: Any) -> None:

@@ -108,7 +108,8 @@ runtime_dtype = record(
     ],
     1024,
 )
-GC_TRIGGER_HEAP, GC_TRIGGER_FORCED, GC_TRIGGER_TIME, GC_TRIGGER_LAST_RESORT = 1, 2, 3, 4
+# Requests, the stronger the greater.
+GC_TRIGGER_HEAP, GC_TRIGGER_TIME, GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT = 1, 2, 3, 4
 SWEEP_SETS = 2 * layout.NUM_SPAN_CLASSES
 
 # heap_inuse + heap_free + heap_released == bytes of all pages the heap has grown to
@@ -128,6 +129,7 @@ mheap_dtype = record(
         ("xheap_released", "i8"),
         ("xmetadata_bytes", "i8"),  # committed in the metadata segment
         ("xwbuf_bytes", "i8"),
+        ("xcommit_budget", "i8"),  # bytes that may still be committed before the coordinator has looked at the cgroup again
     ],
     256,
 )
@@ -223,6 +225,7 @@ MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_
         "pages_in_use",
     )
 )
+MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
 PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
     PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
 )
