@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_header() -> str:
     return f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}"
+
+
+@pytest.fixture(scope="session")
+def compiled_kernels():
+    """The kernels are in the cache, so that processes a test starts are ready at once and print no progress."""
+    subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """A real Prometheus scrapes the service. This file is collected only where there is a ``prometheus`` binary."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -9,14 +11,61 @@ from pathlib import Path
 
 import httpx
 import pytest
+from served import Service
 from service_stand_in import StandIn
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 30
+CONFIG = """
+metrics_port = 0
+max_heap = "512MiB"
+[[programs]]
+program = "mixed"
+parameters = { rate = 200, live = "8MiB", stdlib_trees = false }
+"""
 
 
 @pytest.fixture
-def service():
+def scrape(tmp_path):
+    """Start a Prometheus that scrapes a URL twice a second; gives a function that asks it."""
+    servers = []
+
+    def start(url):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        jobs = [{"job_name": "gomp", "static_configs": [{"targets": [httpx.URL(url).netloc.decode()]}]}]
+        config = tmp_path / "prometheus.json"  # JSON is YAML
+        config.write_text(
+            json.dumps({"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": jobs})
+        )
+        with (tmp_path / "log").open("w") as log:
+            command = [
+                "prometheus",
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address={address}",
+            ]
+            servers.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+        def ask(query):
+            """The values of ``query`` by series, or nothing while Prometheus starts."""
+            try:
+                answer = httpx.get(f"http://{address}/api/v1/query", params={"query": query}, timeout=5)
+            except httpx.TransportError:
+                return []
+            return [float(series["value"][1]) for series in answer.json().get("data", {}).get("result", [])]
+
+        return ask
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def stand_in():
     made = StandIn()
     made.tell("ready")
     yield made
@@ -24,40 +73,15 @@ def service():
 
 
 @pytest.fixture
-def prometheus(service, tmp_path):
-    """A Prometheus that scrapes the service twice a second; gives a function that asks it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    target = httpx.URL(service.info["url"]).netloc.decode()
-    jobs = [{"job_name": "gomp", "static_configs": [{"targets": [target]}]}]
-    config = tmp_path / "prometheus.json"  # JSON is YAML
-    config.write_text(
-        json.dumps({"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": jobs})
-    )
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address={address}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-
-    def ask(query):
-        """The values of ``query`` by series, or nothing while Prometheus starts."""
-        try:
-            answer = httpx.get(f"http://{address}/api/v1/query", params={"query": query}, timeout=5)
-        except httpx.TransportError:
-            return []
-        return [float(series["value"][1]) for series in answer.json().get("data", {}).get("result", [])]
-
-    yield ask
-    server.kill()
-    server.wait()
+def served(tmp_path, compiled_kernels):
+    """A ``gomp serve`` that runs ``mixed``."""
+    config = tmp_path / "service.toml"
+    config.write_text(CONFIG)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
+    made = Service(config, environment | {"XDG_RUNTIME_DIR": str(tmp_path)})
+    yield made
+    made.end(signal.SIGTERM)
+    made.client.close()
 
 
 def eventually(ask, query, accept):
@@ -67,29 +91,35 @@ def eventually(ask, query, accept):
         time.sleep(0.1)
 
 
-def test_cycles_live_heap_and_goal_move(service, prometheus):
-    eventually(prometheus, "up{job='gomp'}", lambda values: values == [1.0])
-    eventually(prometheus, "go_gc_cycles_total_gc_cycles_total", lambda values: values == [0.0])
+def test_cycles_live_heap_and_goal_of_a_service_move(served, scrape):
+    ask = scrape(served.client.base_url)
+    eventually(ask, "up{job='gomp'}", lambda values: values == [1.0])
+    eventually(ask, "increase(go_gc_cycles_total_gc_cycles_total[1m])", lambda values: bool(values) and values[0] > 3)
+    for gauge in ("gomp_heap_live_bytes", "go_memstats_next_gc_bytes", "go_gc_heap_live_bytes"):
+        assert ask(f"changes({gauge}[1m])")[0] > 0, gauge
+    assert ask("resets({__name__=~'g.*_total'}[1m]) > 0") == []
+
+
+def test_what_the_service_says_is_what_prometheus_stores(stand_in, scrape):
+    ask = scrape(stand_in.info["url"])
+    eventually(ask, "go_gc_cycles_total_gc_cycles_total", lambda values: values == [0.0])
     for _ in range(3):
-        service.tell("cycle")
-    eventually(prometheus, "go_gc_cycles_total_gc_cycles_total", lambda values: values == [3.0])
-    assert prometheus("changes(go_memstats_next_gc_bytes[1m])") == [1.0]
-    assert prometheus("changes(gomp_heap_live_bytes[1m])") == [1.0]
-    assert prometheus("go_gc_duration_seconds_count") == [3.0]
-    assert len(prometheus("go_gc_duration_seconds")) == 5
-    assert prometheus("scrape_samples_scraped")[0] > 50
-    # Three cycles appeared between two scrapes: a rate is never negative, and a counter was never reset.
-    assert prometheus("resets(go_gc_cycles_total_gc_cycles_total[1m])") == [0.0]
+        stand_in.tell("cycle")
+    eventually(ask, "go_gc_cycles_total_gc_cycles_total", lambda values: values == [3.0])
+    assert ask("go_memstats_next_gc_bytes") == [7 << 20]
+    assert ask("go_gc_duration_seconds_count") == [3.0]
+    assert len(ask("go_gc_duration_seconds")) == 5
+    assert ask("go_info{version=~'go1.*'}") == [1.0]
 
 
-def test_promtool_finds_nothing_to_complain_about(service):
+def test_promtool_finds_nothing_to_complain_about(stand_in):
     promtool = shutil.which("promtool")
     checked = subprocess.run(
         [promtool, "check", "config", ROOT / "configs/prometheus.yml"], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
     lint = subprocess.run(
-        [promtool, "check", "metrics"], input=service.get("/metrics").text, capture_output=True, text=True, check=False
+        [promtool, "check", "metrics"], input=stand_in.get("/metrics").text, capture_output=True, text=True, check=False
     )
     ours = [line for line in lint.stderr.splitlines() if line.startswith("gomp_")]
     assert ours == []

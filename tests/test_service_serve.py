@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from served import Service
 
 START_S = 120  # a first start compiles the kernels
 END_S = 2
@@ -26,35 +25,9 @@ parameters = { depth = 14, goroutines = 2 }
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, compiled_kernels):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
     return kept | {"XDG_RUNTIME_DIR": str(tmp_path)}
-
-
-class Service:
-    """A ``gomp serve`` with a client of its metrics."""
-
-    def __init__(self, config, environment, *flags):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gomp", "serve", "--config", config, *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self.announcement = self.process.stdout.readline()
-        self.client = httpx.Client(base_url=self.announcement.rpartition(" ")[2].strip(), timeout=10)
-
-    def samples(self):
-        families = text_string_to_metric_families(self.client.get("/metrics").text)
-        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
-
-    def counters(self):
-        return {key: value for key, value in self.samples().items() if key[0].endswith(("_total", "_count", "_sum"))}
-
-    def end(self, number):
-        """Send a signal; (exit code, seconds it took, what was on stderr)."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        _, stderr = self.process.communicate(timeout=30)
-        return self.process.returncode, time.monotonic() - began, stderr
 
 
 @pytest.fixture

@@ -1,0 +1,34 @@
+"""A real ``gomp serve`` in processes of its own, for tests."""
+
+import subprocess
+import sys
+import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Service:
+    """A ``gomp serve`` with a client of its metrics."""
+
+    def __init__(self, config, environment, *flags):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gomp", "serve", "--config", config, *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.announcement = self.process.stdout.readline()
+        self.client = httpx.Client(base_url=self.announcement.rpartition(" ")[2].strip(), timeout=10)
+
+    def samples(self):
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+    def counters(self):
+        return {key: value for key, value in self.samples().items() if key[0].endswith(("_total", "_count", "_sum"))}
+
+    def end(self, number):
+        """Send a signal; (exit code, seconds it took, what was on stderr)."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        _, stderr = self.process.communicate(timeout=30)
+        return self.process.returncode, time.monotonic() - began, stderr
