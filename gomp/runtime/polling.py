@@ -26,13 +26,12 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.ir_utils import build_definitions, get_definition, guard
 from numba.core.untyped_passes import IRProcessing
-from numba.extending import overload
 
 from gomp.core.jit import inline
 from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_OVERFLOW, poll, poll_entry
 from gomp.errors import Interrupted, RuntimeLost, StackOverflow
 from gomp.runtime import structs
-from gomp.runtime.reftypes import NULL, ArrayRef, RefType, can_store, field_type, rejection, shown
+from gomp.runtime.reftypes import NULL, ArrayRef, RefType, can_store, field_type, in_compiled_code, rejection, shown
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import ReferenceMeta
 
@@ -75,14 +74,14 @@ def strip(whole: range, begin: int) -> range:
     return whole[begin : begin + STRIP]
 
 
-@overload(strips, jit_options={"forceinline": True})
+@in_compiled_code(strips)
 def _strips(whole: Any) -> Any:
     if whole == types.range_state64_type:
         return lambda whole: range(0, len(whole), STRIP)
     return lambda whole: range(1)  # ranges of other integers, and whatever else has taken range's name, stay whole
 
 
-@overload(strip, jit_options={"forceinline": True})
+@in_compiled_code(strip)
 def _strip(whole: Any, begin: Any) -> Any:
     if whole == types.range_state64_type:
 
@@ -261,6 +260,8 @@ def _cut_into_strips(blocks: dict[int, ir.Block], header: int, before: int, iter
 
 class _VolatileStore(llvm_ir.instructions.StoreInstr):  # type: ignore[misc]
     """llvmlite has no volatile store, and no other is sure to happen."""
+
+    align = None
 
     def descr(self, buf: list[str]) -> None:
         plain: list[str] = []

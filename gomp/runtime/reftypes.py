@@ -74,8 +74,26 @@ from gomp.runtime.structs import (
 )
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
-_INLINE = {"forceinline": True}
 MARK = "gomp: "  # begins the messages below, so that they are found inside Numba's
+
+
+def in_compiled_code(*what: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Say what a function, or a method of a type, is in compiled code: inlined. As Numba's ``overload``, which takes no annotated functions."""
+    register = overload if len(what) == 1 else overload_method
+
+    def declare(choose: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(choose)
+        def choose_plain(*args: Any, **kwargs: Any) -> Any:
+            chosen = choose(*args, **kwargs)
+            if chosen is not None:
+                chosen.__annotations__ = {}
+            return chosen
+
+        choose.__annotations__ = choose_plain.__annotations__ = {}
+        register(*what, jit_options={"forceinline": True})(choose_plain)
+        return choose
+
+    return declare
 
 
 def rejection(message: str) -> errors.TypingError:
@@ -493,14 +511,14 @@ def _element_addr(base: int, i: int) -> int:
     return base + ARRAY_HEADER + 8 * i
 
 
-@overload(operator.getitem, jit_options=_INLINE)
+@in_compiled_code(operator.getitem)
 def _getitem(array: Any, i: Any) -> Any:
     if isinstance(array, ArrayRef) and isinstance(i, types.Integer):
         return lambda array, i: _load_element(array, _element_addr(_address(array), i))
     return None
 
 
-@overload(operator.setitem, jit_options=_INLINE)
+@in_compiled_code(operator.setitem)
 def _setitem(array: Any, i: Any, value: Any) -> Any:
     if isinstance(array, ArrayRef) and isinstance(i, types.Integer):
         if not can_store(array.elem, value):
@@ -516,14 +534,14 @@ def _length(base: int) -> int:
     return load64(base)
 
 
-@overload(len, jit_options=_INLINE)
+@in_compiled_code(len)
 def _len(array: Any) -> Any:
     if isinstance(array, ArrayRef):
         return lambda array: _length(_address(array))
     return None
 
 
-@overload(bool, jit_options=_INLINE)
+@in_compiled_code(bool)
 def _bool(ref: Any) -> Any:
     if isinstance(ref, ArrayRef):
         return lambda ref: _address(ref) != 0 and load64(_address(ref)) != 0
@@ -596,7 +614,7 @@ def _place_finder(root: Global[Any]) -> Any:
     return place
 
 
-@overload_method(GlobalType, "get", jit_options=_INLINE)
+@in_compiled_code(GlobalType, "get")
 def _get(root: Any) -> Any:
     place, key = _place_finder(root.root), key_of(root.root.cls)
 
@@ -610,7 +628,7 @@ def _get(root: Any) -> Any:
     return get
 
 
-@overload_method(GlobalType, "set", jit_options=_INLINE)
+@in_compiled_code(GlobalType, "set")
 def _set(root: Any, value: Any) -> Any:
     if not can_store(numba_type(root.root.cls), value):
         raise rejection(f"global {root.root.name!r} holds {root.root.cls.__name__}, not {shown(value)}")

@@ -171,8 +171,8 @@ class Reference(metaclass=ReferenceMeta):
     __slots__ = ("_handle",)
     _handle: int
 
-    def __del__(self) -> None:
-        table.release(self._handle)
+    def __del__(self, release: Callable[[int], None] = table.release) -> None:  # bound: the module may be gone when the interpreter ends
+        release(self._handle)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
