@@ -51,7 +51,7 @@ from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.reftypes import MARK, NULL_TYPE, NullType, RefType, call_inline, numba_type
-from gomp.runtime.structs import INT64_MAX, INT64_MIN, Reference, ReferenceMeta, reference, register, slot_of
+from gomp.runtime.structs import ReferenceMeta, reference, register, slot_of
 
 __all__ = ["Compiled", "compile_in_child", "compiled"]
 
@@ -106,7 +106,7 @@ class Compiled(Generic[A, R]):
     def program(self, kinds: tuple[type, ...]) -> Program:
         """The program for arguments of these Python types: from this process, from the cache, or compiled now."""
         if kinds not in self._programs:
-            self._programs[kinds] = self._load(self.numba_types(kinds))
+            self._programs[kinds] = self._load(kinds, self.numba_types(kinds))
         return self._programs[kinds]
 
     def numba_types(self, kinds: tuple[type, ...]) -> tuple[types.Type, ...]:
@@ -158,20 +158,20 @@ class Compiled(Generic[A, R]):
 
     # --- from source to program
 
-    def _load(self, args: tuple[types.Type, ...]) -> Program:
+    def _load(self, kinds: tuple[type, ...], args: tuple[types.Type, ...]) -> Program:
         survey = Survey(self.py_func)
         classes = tuple(survey.classes)
         if not survey.certain:
             result, code = self.compile_for(args)
-            return Program(self, args, result, code, classes)
-        file = _program_directory() / f"{self.__name__}-{survey.hexdigest([(str(a), a.key) if not isinstance(a, RefType) else str(a) for a in args])}.pickle"
+            return Program(kinds, result, code, classes)
+        file = _program_directory() / f"{self.__name__}-{survey.hexdigest(*map(str, args))}.pickle"
         if not file.exists() and compile_in_child:
             _in_child(lambda: self._compile_into(file, args))
         if file.exists():
             result, parts = pickle.loads(file.read_bytes())
-            return Program(self, args, result, _rebuild(parts), classes)
+            return Program(kinds, result, _rebuild(parts), classes)
         result, code = self._compile_into(file, args)
-        return Program(self, args, result, code, classes)
+        return Program(kinds, result, code, classes)
 
     def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
         result, code = self.compile_for(args)
@@ -212,8 +212,7 @@ def _typeof_compiled(value: Compiled[Any, Any], context: object) -> types.Type:
 class Program:
     """Machine code for one combination of argument types, and how to call it."""
 
-    function: Compiled[Any, Any]
-    args: tuple[types.Type, ...]
+    kinds: tuple[type, ...]
     result: type | None  # of a reference; NoneType; None for a value that Numba has made a Python object of
     code: CompileResult
     classes: tuple[Any, ...]  # the type table must have them
@@ -221,19 +220,25 @@ class Program:
 
     def __post_init__(self) -> None:
         self.entry = self.code.entry_point
-        self.convert = tuple(_CONVERTERS.get(t, _to_slot) for t in self.args)
+        self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := _conversion(kind))]
 
     def run(self, args: tuple[Any, ...]) -> Any:
         if self.ready_for != table.first or not table.is_open:
             self._get_ready()
         _announce_thread()
-        words = tuple([convert(arg) for convert, arg in zip(self.convert, args, strict=True)])
+        words = args if not self.conversions else self._words(args)
         if self.result is None:
             return self.entry(NO_SLOT, words)
         if self.result is type(None):
             self.entry(NO_SLOT, words)
             return None
         return self._run_for_reference(words)
+
+    def _words(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        words = list(args)
+        for i, convert in self.conversions:
+            words[i] = convert(words[i])
+        return tuple(words)
 
     def _run_for_reference(self, words: tuple[Any, ...]) -> Any:
         slot = table.take()
@@ -255,18 +260,15 @@ class Program:
         self.ready_for = table.first
 
 
-def _to_slot(value: Reference | None) -> int:
-    return NO_SLOT if value is None else slot_of(value)
-
-
-def _to_int(value: Any) -> int:
-    value = int(value)
-    if not INT64_MIN <= value <= INT64_MAX:
-        raise OverflowError(f"an int of compiled code is an int64; {value} does not fit")
-    return value  # type: ignore[no-any-return]
-
-
-_CONVERTERS: dict[types.Type, Callable[[Any], Any]] = {types.int64: _to_int, types.float64: float, types.boolean: bool}
+def _conversion(kind: type) -> Callable[[Any], Any] | None:
+    """From an argument of this type to the number that crosses; None where Numba's own conversion does (and checks ints for their size)."""
+    if kind in (int, float, bool):
+        return None
+    if kind is type(None):
+        return lambda none: NO_SLOT
+    if isinstance(kind, ReferenceMeta):
+        return slot_of
+    return bool if issubclass(kind, np.bool_) else float if issubclass(kind, (float, np.floating)) else int
 
 
 @inline

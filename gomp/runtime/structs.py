@@ -31,7 +31,7 @@ from gomp.core.mutator.boundary import NULL
 from gomp.core.mutator.types import find_type, publish_type, reserve_mask, set_mask_word
 from gomp.core.shm.atomics import signed
 from gomp.runtime import handles
-from gomp.runtime.handles import check_table, table
+from gomp.runtime.handles import check_table, kernels, table
 
 __all__ = ["Array", "Reference", "array", "new", "struct"]
 
@@ -177,7 +177,7 @@ class Reference(metaclass=ReferenceMeta):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
             return NotImplemented
-        return bool(boundary.is_same_object(table.slot_of(self._handle), table.slot_of(other._handle)))
+        return bool(kernels.is_same_object(table.slot_of(self._handle), table.slot_of(other._handle)))
 
     def __hash__(self) -> int:
         return hash(address_of(self))
@@ -204,13 +204,13 @@ def slot_of(ref: Reference) -> int:
 
 def address_of(ref: Reference) -> int:
     """Where the object is, as a number that keeps nothing alive."""
-    return boundary.handle_addr(slot_of(ref))
+    return kernels.handle_addr(slot_of(ref))
 
 
 def read_reference(cls: type[Reference], ref: Reference, offset: int) -> Any:
     source = slot_of(ref)
     into = table.take()
-    if table.call(boundary.read_reference, source, offset, into) == NULL:
+    if table.call(kernels.read_reference, source, offset, into) == NULL:
         table.drop(into)
         return None
     return reference(cls, into)
@@ -218,7 +218,7 @@ def read_reference(cls: type[Reference], ref: Reference, offset: int) -> Any:
 
 def write_reference(ref: Reference, offset: int, value: Reference | None) -> None:
     source = boundary.NO_SLOT if value is None else slot_of(value)
-    table.call(boundary.write_reference, slot_of(ref), offset, source)
+    table.call(kernels.write_reference, slot_of(ref), offset, source)
 
 
 # --- fields from Python -----------------------------------------------------------------------------------------------
@@ -229,15 +229,15 @@ def _get_ref(field: Field, ref: Reference) -> Any:
 
 
 def _get_int(field: Field, ref: Reference) -> int:
-    return boundary.read_int(table.slot_of(ref._handle), field.offset)
+    return kernels.read_int(table.slot_of(ref._handle), field.offset)
 
 
 def _get_float(field: Field, ref: Reference) -> float:
-    return boundary.read_float(table.slot_of(ref._handle), field.offset)
+    return kernels.read_float(table.slot_of(ref._handle), field.offset)
 
 
 def _get_bool(field: Field, ref: Reference) -> bool:
-    return boundary.read_bool(table.slot_of(ref._handle), field.offset) != 0
+    return kernels.read_bool(table.slot_of(ref._handle), field.offset) != 0
 
 
 def _set_ref(field: Field, ref: Reference, value: object) -> None:
@@ -246,17 +246,17 @@ def _set_ref(field: Field, ref: Reference, value: object) -> None:
 
 def _set_int(field: Field, ref: Reference, value: object) -> None:
     number = _as_int(value, field.reject, f"field {field.name} of {field.owner.__name__}")
-    table.call(boundary.write_int, slot_of(ref), field.offset, number)
+    table.call(kernels.write_int, slot_of(ref), field.offset, number)
 
 
 def _set_float(field: Field, ref: Reference, value: object) -> None:
-    table.call(boundary.write_float, slot_of(ref), field.offset, _as_float(value, field.reject))  # type: ignore[arg-type]
+    table.call(kernels.write_float, slot_of(ref), field.offset, _as_float(value, field.reject))  # type: ignore[arg-type]
 
 
 def _set_bool(field: Field, ref: Reference, value: object) -> None:
     if not isinstance(value, (bool, np.bool_)):
         raise field.reject(value, "a bool")
-    table.call(boundary.write_bool, slot_of(ref), field.offset, int(value))
+    table.call(kernels.write_bool, slot_of(ref), field.offset, int(value))
 
 
 _READERS: dict[Kind, Callable[[Field, Reference], Any]] = {REF: _get_ref, INT: _get_int, FLOAT: _get_float, BOOL: _get_bool}
@@ -408,7 +408,7 @@ class Array(Reference):
         return _array_class(elem)
 
     def __len__(self) -> int:
-        return boundary.read_int(table.slot_of(self._handle), 0)
+        return kernels.read_int(table.slot_of(self._handle), 0)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -416,18 +416,18 @@ class Array(Reference):
     def __getitem__(self, index: int) -> Any:
         offset = self._offset(index)
         if self.elem is int:
-            return boundary.read_int(table.slot_of(self._handle), offset)
+            return kernels.read_int(table.slot_of(self._handle), offset)
         if self.elem is float:
-            return boundary.read_float(table.slot_of(self._handle), offset)
+            return kernels.read_float(table.slot_of(self._handle), offset)
         return read_reference(self.elem, self, offset)
 
     def __setitem__(self, index: int, value: object) -> None:
         offset = self._offset(index)
         if self.elem is int:
             number = _as_int(value, self._reject, f"an element of {type(self).__name__}")
-            table.call(boundary.write_int, slot_of(self), offset, number)
+            table.call(kernels.write_int, slot_of(self), offset, number)
         elif self.elem is float:
-            table.call(boundary.write_float, slot_of(self), offset, _as_float(value, self._reject))  # type: ignore[arg-type]
+            table.call(kernels.write_float, slot_of(self), offset, _as_float(value, self._reject))  # type: ignore[arg-type]
         else:
             write_reference(self, offset, _as_reference(self.elem, value, self._reject))
 
@@ -533,9 +533,9 @@ def _allocate(layout: StructInfo) -> Any:
         register(layout.cls)
     slot = table.take()
     if how.mask:
-        table.allocate(boundary.new_struct, slot, how.span_class, how.elem_size, how.mask, how.scan_bytes)
+        table.allocate(kernels.new_struct, slot, how.span_class, how.elem_size, how.mask, how.scan_bytes)
     else:
-        table.allocate(boundary.new_object, slot, how.size, layout.key if how.by_type else 0)
+        table.allocate(kernels.new_object, slot, how.size, layout.key if how.by_type else 0)
     return reference(layout.cls, slot)
 
 
@@ -545,7 +545,7 @@ def array(elem: Any, n: int, /) -> Any:
     check_length(n)
     register(cls)
     slot = table.take()
-    table.allocate(boundary.new_array, slot, int(n), cls.key if holds_references(cls) else 0)
+    table.allocate(kernels.new_array, slot, int(n), cls.key if holds_references(cls) else 0)
     return reference(cls, slot)
 
 
