@@ -143,6 +143,8 @@ class Coordinator:
         pacer.set_gc_percent(s.gogc, s.memory_limit)
         pacer.commit()
         init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
+        for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
+            init_p(idx, 0, -1, -1, -1)
 
     def _fork_service(self, metrics: socket.socket) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -233,7 +235,7 @@ class Coordinator:
     def _on_wake(self, fd: int) -> None:
         os.eventfd_read(fd)
         rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow:
+        if rt.xthrow > 0:
             self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
         elif rt.xgc_request:
             self._collect(take_request())

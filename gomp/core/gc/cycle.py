@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from gomp.core.gc import pacer, sweep
-from gomp.core.gc.assist import mark_all_stw
+from gomp.core.gc.assist import PATIENCE_NS, mark_all_stw
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.jit import inline, kernel
@@ -37,7 +37,10 @@ _SWEEP_SLICE = 64
 
 @kernel("int64(int64, int64, int64)")
 def collect(kind: int, unix_ns: int, deadline_ns: int) -> int:
-    """Run one cycle; OK, or -1 - p if P p did not stop by ``deadline_ns``. ``unix_ns``: the time of day, for the statistics."""
+    """Run one cycle; OK, or -1 - p if P p did not stop by ``deadline_ns``. ``unix_ns``: the time of day, for the statistics.
+
+    Also -1 - p if P p began to help with marking and did not go on; then the world stays stopped, for the runtime to be ended.
+    """
     while sweep.sweep_step(_SWEEP_SLICE):
         pass
     began = nanotime()
@@ -48,7 +51,9 @@ def collect(kind: int, unix_ns: int, deadline_ns: int) -> int:
     stopped = nanotime()
     while sweep.sweep_step(_SWEEP_SLICE):  # a P may have been in the middle of a span
         pass
-    _mark_stw(began)
+    code = _mark_stw(began)
+    if code != OK:
+        return code
     _record_stw(kind, unix_ns, began, stopped, nanotime())
     start_world()
     gcstats().last_resume_ns = nanotime()
@@ -66,8 +71,8 @@ def _each_p(i: int) -> int:
     return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
 
 
-@kernel("void(int64)")
-def _mark_stw(began: int) -> None:
+@kernel("int64(int64)")
+def _mark_stw(began: int) -> int:
     rt, stats = runtime(), gcstats()
     rt.cycles += 1
     for i in range(rt.nrecords + 1):
@@ -79,7 +84,9 @@ def _mark_stw(began: int) -> None:
     pacer.start_cycle(began)
     rt.gcphase = GC_MARK
     prepare_root_jobs_stw()
-    mark_all_stw()
+    code = mark_all_stw(PATIENCE_NS)
+    if code != OK:
+        return code
     rt.gcphase = GC_OFF
     marked, scanned = 0, 0
     for i in range(rt.nrecords + 1):
@@ -92,6 +99,7 @@ def _mark_stw(began: int) -> None:
     sweep.begin_sweep_stw()
     pacer.commit()
     pacer.pace_sweep()
+    return OK
 
 
 @kernel("void(int64, int64, int64, int64, int64)")

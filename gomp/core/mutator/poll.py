@@ -9,16 +9,18 @@ from __future__ import annotations
 from gomp.core.gc.assist import help_mark
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import (
+    NAPS_PER_LOOK,
     OK,
     SELF_POLL,
     become_running,
     become_safe,
     grow_native_stack,
     pass_ragged,
+    shut_down_if_orphaned,
     wait_to_enter,
 )
-from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, store_release, xchg_acq_rel
-from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, process_exists, stack_pointer
+from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, xchg_acq_rel
+from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
     POLL_INTERRUPT,
     POLL_RAGGED,
@@ -33,7 +35,6 @@ from gomp.core.shm.records import (
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN = 1, 2, 3
 _NAP_NS = 1_000_000
-_NAPS_PER_LOOK = 1000
 
 
 @inline
@@ -76,7 +77,7 @@ def park_and_help(until_cycle: int) -> None:
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0:
         naps += 1
-        if naps % _NAPS_PER_LOOK == 0:
+        if naps % NAPS_PER_LOOK == 0:
             shut_down_if_orphaned()
         help_mark()
         done = load_acquire(RT_XCYCLE_DONE)
@@ -87,13 +88,6 @@ def park_and_help(until_cycle: int) -> None:
         else:
             wait_to_enter(_NAP_NS // 20)
     _end_wait(began)
-
-
-@kernel("void()")
-def shut_down_if_orphaned() -> None:
-    """Without a coordinator nobody ends a stop or a cycle: a process that outlives it, a script, ends its waits by itself."""
-    if not process_exists(runtime().coordinator_pid):
-        store_release(RT_XSHUTDOWN, 1)
 
 
 @inline

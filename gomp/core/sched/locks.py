@@ -2,7 +2,10 @@
 
 A lock word is 0, or its owner's P index + 1, with CONTENDED if somebody sleeps on it. Because it names its owner, repair can release the
 locks of a dead P. A waiter that has nothing else in hand parks when a stop is requested; holders never park or poll, and hold a lock for a
-few instructions. Hence with the world stopped no living P holds a lock.
+few instructions. Hence with the world stopped no living P holds a lock, but for a helper's while it marks.
+
+A waiter that has waited too long says so by a throw, which ends the runtime, and waits on. The coordinator, which has to end it, then takes
+the lock from its owner; so does everybody once the runtime ends.
 
 Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`try_lock` and backs out if it is taken.
 """
@@ -10,15 +13,27 @@ Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`t
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.status import park_while_stopped, stop_requested
+from gomp.core.sched.status import park_while_stopped, shut_down_if_orphaned, stop_requested
+from gomp.core.sched.throw import THROW_LOST_LOCK, throw
+from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, xchg_acq_rel
-from gomp.core.shm.libc import futex_wait, futex_wake, sched_yield
-from gomp.core.shm.records import self_p
+from gomp.core.shm.libc import futex_wait, futex_wake, nanotime, sched_yield
+from gomp.core.shm.records import (
+    MHEAP_XLOCK,
+    RT_XSHUTDOWN,
+    RT_XTABLE_LOCK,
+    RT_XWBUF_LOCK,
+    mcentral_dtype,
+    p_at,
+    self_p,
+)
 
 CONTENDED = 1 << 16  # in the low half of the word, which is what a futex compares
 OWNER_MASK = CONTENDED - 1
 _SPINS = 100
 _NAP_NS = 1_000_000
+_PATIENCE_NS = 10_000_000_000
+_MCENTRAL_SIZE = mcentral_dtype.itemsize
 
 
 @inline
@@ -57,10 +72,15 @@ def release(lock: int) -> None:
 
 @kernel("void(int64)")
 def acquire_slow(lock: int) -> None:
+    acquire_within(lock, _PATIENCE_NS)
+
+
+@kernel("void(int64, int64)")
+def acquire_within(lock: int, patience_ns: int) -> None:
     me = self_p()
     me.waiting_for = lock
     mine = me.idx + 1
-    tries = 0
+    tries, waited = 0, 0
     while True:
         word = load_acquire(lock)
         if word == 0:
@@ -76,9 +96,50 @@ def acquire_slow(lock: int) -> None:
         elif tries < 2 * _SPINS:
             sched_yield()
         elif word & CONTENDED or cas_acq_rel(lock, word, word | CONTENDED):
+            began = nanotime()
             futex_wait(lock, word | CONTENDED, _NAP_NS)
+            # Who was frozen together with the owner has not waited for it: a sleep counts as two naps at most.
+            waited += min(nanotime() - began, 2 * _NAP_NS)
+            if waited > patience_ns or load_acquire(RT_XSHUTDOWN) != 0:
+                if _give_up(lock, word | CONTENDED):
+                    break
+                waited = 0
     me.no_park += 1
     me.waiting_for = 0
+
+
+@kernel("int64(int64, int64)")
+def _give_up(lock: int, word: int) -> int:
+    """The owner in ``word`` has had the lock too long: 1 if it was taken from it."""
+    me = self_p()
+    if load_acquire(RT_XSHUTDOWN) == 0:
+        throw(THROW_LOST_LOCK, lock, (word & OWNER_MASK) - 1)
+        shut_down_if_orphaned()
+        if me.idx != layout.COORDINATOR_P:
+            return 0
+    return 1 if cas_acq_rel(lock, word, (me.idx + 1) | CONTENDED) else 0
+
+
+@kernel("int64(int64)")
+def release_locks_of(p: int) -> int:
+    """Release every lock of the dead P at address ``p``; returns how many. For repair: what a lock protects may be half changed."""
+    owner = p_at(p).idx + 1
+    released = _release_if_of(MHEAP_XLOCK, owner) + _release_if_of(RT_XWBUF_LOCK, owner)
+    released += _release_if_of(RT_XTABLE_LOCK, owner)
+    for i in range(layout.NUM_SPAN_CLASSES):
+        released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
+    return released
+
+
+@inline
+def _release_if_of(lock: int, owner: int) -> int:
+    word = load_acquire(lock)
+    while word & OWNER_MASK == owner:
+        if cas_acq_rel(lock, word, 0):
+            futex_wake(lock)
+            return 1
+        word = load_acquire(lock)  # somebody went to sleep on it
+    return 0
 
 
 @inline

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, store_relaxed, store_release
+from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, store_release
 from gomp.core.shm.records import P_REDO_ADDR, P_REDO_VALUE, P_XREDO_N
 
 _N = layout.SELF_BASE + P_XREDO_N
@@ -19,9 +19,12 @@ REDO_MAX = 4
 
 @inline
 def plan(i: int, addr: int, value: int) -> None:
-    """The i-th store of the next :func:`commit`; ``addr`` is not in this process's alias of its P."""
-    store_relaxed(_ADDR + 8 * i, addr)
-    store_relaxed(_VALUE + 8 * i, value)
+    """The i-th store of the next :func:`commit`; ``addr`` is not in this process's alias of its P.
+
+    Release, so that it does not move up before the ``n = 0`` of the last commit: that record would be done again with this one's stores.
+    """
+    store_release(_ADDR + 8 * i, addr)
+    store_release(_VALUE + 8 * i, value)
 
 
 @inline

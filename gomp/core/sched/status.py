@@ -18,6 +18,14 @@ enterer sees the stop, it has done nothing yet; if the stopper sees KERNEL, it w
 
 Entry is a compare-and-swap and never an exchange: an exchange would overwrite a claim, and the P would run beside its claimer.
 
+A claimer is a P in KERNEL or the coordinator, and does not park before it unclaims: a stop waits for the claimer, and so for the claim.
+
+Ragged barrier
+--------------
+A function runs once for each P: by the P itself at its next poll, or by the coordinator, which claims it if it is SAFE. Claim and status
+exclude each other, so ``xragged``, the last barrier passed, decides who was first. The P clears its poll bit *before* it reads the barrier's
+number: a later barrier sets the bit again.
+
 A P that waits inside a compiled program publishes its native roots *before* it stores SAFE, and takes them back only *after* its
 compare-and-swap to KERNEL: whoever finds it SAFE finds the roots.
 """
@@ -45,6 +53,7 @@ from gomp.core.shm.libc import (
     futex_wait,
     futex_wake,
     nanotime,
+    process_exists,
     save_registers,
     sched_yield,
     stack_pointer,
@@ -63,6 +72,7 @@ from gomp.core.shm.records import (
     STATUS_CLAIMED,
     STATUS_KERNEL,
     STATUS_SAFE,
+    p_at,
     runtime,
     self_p,
 )
@@ -72,6 +82,8 @@ SELF_STATUS = layout.SELF_BASE + P_XSTATUS
 SELF_POLL = layout.SELF_BASE + P_XPOLL
 _SPINS = 200
 _NAP_NS = 1_000_000
+_SHORT_NAP_NS = 50_000
+NAPS_PER_LOOK = 1000
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
 _ROOTS_STEP = 64 << 10
 
@@ -164,14 +176,25 @@ def become_running() -> bool:
 
 @kernel("void()")
 def park_while_stopped() -> None:
-    """Wait, as a P that holds no lock, until no stop is on."""
+    """Wait, as a P that holds no lock, until no stop is on. At shutdown it returns SAFE: a stop may then never end."""
     became_safe_ns = nanotime()
     become_safe()
-    while not become_running():
+    naps = 0
+    while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
         wait_to_enter(_NAP_NS)
+        naps += 1
+        if naps % NAPS_PER_LOOK == 0:
+            shut_down_if_orphaned()
     me = self_p()
     me.stops += 1
     me.stopped_ns += nanotime() - became_safe_ns
+
+
+@kernel("void()")
+def shut_down_if_orphaned() -> None:
+    """Without a coordinator nobody ends a stop or a cycle: a process that outlives it, a script, ends its waits by itself."""
+    if not process_exists(runtime().coordinator_pid):
+        store_release(RT_XSHUTDOWN, 1)
 
 
 @inline
@@ -203,21 +226,43 @@ def grow_native_stack(sp: int) -> int:
 
 @inline
 def try_claim(p: int) -> bool:
-    """SAFE → CLAIMED by this process, to flush or scan for the P at address ``p``, briefly; never to mark."""
-    return cas_seq_cst(p + P_XSTATUS, STATUS_SAFE, STATUS_CLAIMED | self_p().idx)
+    """SAFE → CLAIMED by this process, to flush or scan for the P at address ``p``, briefly; never to mark.
+
+    Called in KERNEL, or by the coordinator. Until it unclaims the claimer does not park: the stop that it parked for would find the P
+    SAFE enough, and half flushed.
+    """
+    me = self_p()
+    if not cas_seq_cst(p + P_XSTATUS, STATUS_SAFE, STATUS_CLAIMED | me.idx):
+        return False
+    me.no_park += 1
+    return True
 
 
 @inline
 def unclaim(p: int) -> None:
     store_seq_cst(p + P_XSTATUS, STATUS_SAFE)
     futex_wake(p + P_XSTATUS)
+    self_p().no_park -= 1
+
+
+@kernel("int64(int64)")
+def release_claims_of(p: int) -> int:
+    """Unclaim what the dead P at address ``p`` had claimed; returns how many. For repair: what it did there may be half done."""
+    claim = STATUS_CLAIMED | p_at(p).idx
+    released = 0
+    for i in range(runtime().nrecords):
+        status = layout.p_addr(i) + P_XSTATUS
+        if cas_seq_cst(status, claim, STATUS_SAFE):
+            futex_wake(status)
+            released += 1
+    return released
 
 
 @kernel("int64(int64)")
 def stop_world(deadline_ns: int) -> int:
     """Stop every P. World: running, called by the coordinator. OK, or -1 - p if P p has not stopped by ``deadline_ns``."""
     rt = runtime()
-    store_seq_cst(RT_XSTOP, nanotime())  # any number but 0; store→load, against enter()
+    store_seq_cst(RT_XSTOP, nanotime() | 1)  # any number whose low half is not 0; store→load, against enter()
     for i in range(rt.nrecords):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_STOP)
     for i in range(rt.nrecords):
@@ -252,6 +297,35 @@ def start_world() -> None:
     futex_wake(RT_XSTOP)
 
 
+# --- the ragged barrier -----------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def act_at_barrier(p: int) -> None:
+    """What a barrier does for the P at address ``p``, called in KERNEL by itself or by its claimer. May be repeated after a kill."""
+    p_at(p).ragged_runs += 1
+
+
+@kernel("void(int64, int64)")
+def _pass_barrier(p: int, number: int) -> None:
+    """Once for each barrier, however often the bit is found set. Called as :func:`act_at_barrier` is."""
+    if not has_passed(p, number):
+        act_at_barrier(p)
+        store_release(p + P_XRAGGED, number)  # pairs with has_passed
+
+
+@inline
+def pass_ragged() -> None:
+    """At a poll, in KERNEL: what the barrier's function did on this P is visible to whoever reads the number."""
+    and_acq_rel(SELF_POLL, ~POLL_RAGGED)  # before the number is read
+    _pass_barrier(layout.p_addr(self_p().idx), load_acquire(RT_XRAGGED))
+
+
+@inline
+def has_passed(p: int, number: int) -> bool:
+    return load_acquire(p + P_XRAGGED) >= number
+
+
 @inline
 def begin_ragged() -> int:
     """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
@@ -264,12 +338,41 @@ def begin_ragged() -> int:
 
 
 @inline
-def pass_ragged() -> None:
-    """What the barrier's function did on this P is visible to whoever reads the number."""
-    and_acq_rel(SELF_POLL, ~POLL_RAGGED)
-    store_release(layout.SELF_BASE + P_XRAGGED, load_acquire(RT_XRAGGED))  # pairs with has_passed
+def _try_act_for(p: int, number: int) -> bool:
+    """Pass the barrier for a P that is SAFE; false if it is not."""
+    if load_acquire(p + P_XSTATUS) != STATUS_SAFE or not try_claim(p):
+        return False
+    _pass_barrier(p, number)
+    and_acq_rel(p + P_XPOLL, ~POLL_RAGGED)
+    unclaim(p)
+    return True
+
+
+@kernel("int64(int64)")
+def for_each_p(deadline_ns: int) -> int:
+    """Have the barrier's function run once for each P. World: running, called by the coordinator.
+
+    OK, or -1 - p if P p has neither passed nor been SAFE by ``deadline_ns``; it passes that barrier together with the next one.
+    """
+    number = begin_ragged()
+    for i in range(runtime().nrecords):
+        if _wait_until_passed(layout.p_addr(i), number, deadline_ns) != OK:
+            return -1 - i
+    return OK
 
 
 @inline
-def has_passed(p: int, number: int) -> bool:
-    return load_acquire(p + P_XRAGGED) >= number
+def _wait_until_passed(p: int, number: int, deadline_ns: int) -> int:
+    tries = 0
+    while not has_passed(p, number) and not _try_act_for(p, number):
+        tries += 1
+        if tries < _SPINS:
+            cpu_pause()
+        elif tries < 2 * _SPINS:
+            sched_yield()
+        else:
+            if nanotime() > deadline_ns:
+                return RETRY
+            # Neither leaving nor passing wakes anybody for this: both are frequent, and a barrier is rare.
+            futex_wait(p + P_XSTATUS, STATUS_KERNEL, _SHORT_NAP_NS)
+    return OK

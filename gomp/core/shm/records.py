@@ -233,7 +233,8 @@ PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
 # --- a P --------------------------------------------------------------------------------------------------------------
 
 # Status. SAFE -> KERNEL: the P itself. KERNEL -> SAFE: the P itself. SAFE -> CLAIMED + q, and back: P q, which acts for it.
-STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 32
+# All of it is in the low half of the word, which is what a futex compares.
+STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 16
 # Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
 POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN = 1, 2, 4, 8
 
@@ -276,6 +277,7 @@ p_dtype = record(
         ("taking_npages", "i8"),
         ("taking_scav", "i8"),  # how many of them were not committed
         ("xragged", "i8"),  # the last ragged barrier that this P has passed
+        ("ragged_runs", "i8"),  # how often a barrier's function has run for this P; by the P in KERNEL or its claimer
         ("gc_wait", "i8"),  # a call from Python met the trigger: it waits once its handle is filled
         # the page cache: 64 pages from cache_page
         ("cache_page", "i8"),
