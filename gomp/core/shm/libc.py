@@ -143,7 +143,7 @@ def _eventfd_signal(b: Any, a: Any) -> Any:
 @primitive("int64(int64)", _eventfd_signal)
 def eventfd_signal(fd: int) -> int:
     """Add one to an eventfd."""
-    os.eventfd_write(fd, 1)
+    os.eventfd_write(int(fd), 1)
     return 8
 
 

@@ -449,7 +449,7 @@ def _to_pointer(context: Any, addr: Any) -> Any:
 
 def view(dtype: np.dtype[Any], base: int, n: int = 1) -> Any:
     """``n`` records at ``base`` as a numpy record array, without a copy: for Python code that reads shared memory."""
-    buffer = (ctypes.c_char * (dtype.itemsize * n)).from_address(base)
+    buffer = (ctypes.c_char * (dtype.itemsize * n)).from_address(int(base))
     return np.frombuffer(buffer, dtype=dtype).view(np.recarray)
 
 
