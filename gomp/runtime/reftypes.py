@@ -238,6 +238,8 @@ def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> A
 
 
 @lower_constant(NullType)
+@lower_constant(StructRef)  # the default of an argument: None is the only one
+@lower_constant(ArrayRef)
 def _null_constant(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return ir.Constant(_I64, 0)
 

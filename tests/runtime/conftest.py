@@ -18,6 +18,7 @@ from gomp.core.jit import COMPILED
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import PACER, RUNTIME, pacer_dtype, runtime_dtype, view
 from gomp.runtime.handles import table
+from gomp.runtime.waiting import wait_for_cycle
 
 # What these test exists only in machine code.
 collect_ignore = [] if COMPILED else ["test_compiled.py", "test_collected.py"]
@@ -50,7 +51,7 @@ def collected_heap():
         child = os.fork()
         if child == 0:
             _coordinate(made)
-        table.open(0)
+        table.open(0, wait_for_cycle)
         yield view(runtime_dtype, RUNTIME)[0]
         table.close()
         os.kill(child, signal.SIGKILL)
