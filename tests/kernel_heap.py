@@ -24,7 +24,7 @@ def kernel_heap(heap_bytes: int = layout.ARENA_SIZE, nprocs: int = 1) -> Iterato
         segments.map_self(made, 0)
         init_runtime(records.layout_version(), heap_bytes // layout.PAGE_SIZE, nprocs)
         for p in [*range(nprocs), layout.COORDINATOR_P]:
-            init_p(p, os.getpid(), made.heap_fd, made.meta_fd, wake_fd)
+            init_p(p, os.getpid(), made.heap_fd, made.meta_fd, wake_fd, -1)
         yield made
     finally:
         segments.unmap()

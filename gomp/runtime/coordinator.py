@@ -142,9 +142,9 @@ class Coordinator:
         rt.collect_every = s.debug.gccollectevery
         pacer.set_gc_percent(s.gogc, s.memory_limit)
         pacer.commit()
-        init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
+        init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd, -1)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
-            init_p(idx, 0, -1, -1, -1)
+            init_p(idx, 0, -1, -1, -1, -1)
 
     def _fork_service(self, metrics: socket.socket) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -320,7 +320,7 @@ class Coordinator:
         """Give the script its P and the segments' descriptors."""
         rt = view(runtime_dtype, RUNTIME)[0]
         peer.p = int(rt.nrecords)
-        init_p(peer.p, 0, -1, -1, -1)
+        init_p(peer.p, 0, -1, -1, -1, -1)
         rt.nrecords += 1
         self.attached.append(peer)
         self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))

@@ -70,7 +70,7 @@ def run(
     close_other_descriptors(keep)
     segments.protect_from_fork()
     segments.map_self(shared, idx)
-    init_p(idx, os.getpid(), shared.heap_fd, shared.meta_fd, wake_fd)
+    init_p(idx, os.getpid(), shared.heap_fd, shared.meta_fd, wake_fd, channel.fileno())
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
     gc.enable()

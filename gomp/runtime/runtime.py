@@ -111,7 +111,7 @@ class Runtime:
         self._wake_fd = wake_fd
         segments.map_segments(self._segments)
         segments.map_self(self._segments, ready["p"])
-        init_p(ready["p"], os.getpid(), heap_fd, meta_fd, wake_fd)
+        init_p(ready["p"], os.getpid(), heap_fd, meta_fd, wake_fd, channel.fileno())
         self.name = ready["name"]
         self._peer = Peer(channel)
         current.open_process(ready["p"], self._peer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from gomp.core.mutator.poll import request_collection, sleep_until_cycle
+from gomp.core.sched.status import shut_down_if_orphaned
 from gomp.core.shm.records import GC_TRIGGER_FORCED, RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
 
@@ -17,6 +18,7 @@ def wait_for_cycle(done: int) -> None:
     rt = view(runtime_dtype, RUNTIME)[0]
     deadline = time.monotonic() + DEADLINE_S
     while sleep_until_cycle(done, _NAP_NS) <= done:
+        shut_down_if_orphaned()
         if rt.xshutdown:
             raise RuntimeLost("the runtime has ended")
         if time.monotonic() > deadline:

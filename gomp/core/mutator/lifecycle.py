@@ -35,8 +35,8 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.magic = MAGIC
 
 
-@kernel("void(int64, int64, int64, int64, int64)")
-def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int) -> None:
+@kernel("void(int64, int64, int64, int64, int64, int64)")
+def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordinator_fd: int) -> None:
     """Make P ``idx`` this process's. World: running or not started; the P is SAFE and nobody runs it."""
     p = p_at(layout.p_addr(idx))
     p.idx = idx
@@ -44,6 +44,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int) -> None
     p.heap_fd = heap_fd
     p.meta_fd = meta_fd
     p.wake_fd = wake_fd
+    p.coordinator_fd = coordinator_fd
     p.taking_page = mspan.NO_SPAN
     p.no_park = 0
     p.stack_guard = 0

@@ -52,8 +52,8 @@ from gomp.core.shm.libc import (
     NATIVE_CONTEXT_BYTES,
     futex_wait,
     futex_wake,
+    has_hung_up,
     nanotime,
-    process_exists,
     save_registers,
     sched_yield,
     stack_pointer,
@@ -65,6 +65,7 @@ from gomp.core.shm.records import (
     P_XRAGGED,
     P_XSTATUS,
     POLL_RAGGED,
+    POLL_SHUTDOWN,
     POLL_STOP,
     RT_XRAGGED,
     RT_XSHUTDOWN,
@@ -193,8 +194,9 @@ def park_while_stopped() -> None:
 @kernel("void()")
 def shut_down_if_orphaned() -> None:
     """Without a coordinator nobody ends a stop or a cycle: a process that outlives it, a script, ends its waits by itself."""
-    if not process_exists(runtime().coordinator_pid):
+    if has_hung_up(self_p().coordinator_fd):
         store_release(RT_XSHUTDOWN, 1)
+        or_acq_rel(SELF_POLL, POLL_SHUTDOWN)
 
 
 @inline

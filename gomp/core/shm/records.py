@@ -262,6 +262,7 @@ p_dtype = record(
         ("heap_fd", "i8"),  # this process's descriptors
         ("meta_fd", "i8"),
         ("wake_fd", "i8"),  # eventfd of the coordinator
+        ("coordinator_fd", "i8"),  # its socket, which hangs up when it dies; -1 for the coordinator itself
         ("native_base", "i8"),  # the native stack above this holds no heap addresses
         ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this takes the slow path
         ("stack_low", "i8"),  # ... and below this overflows
