@@ -76,11 +76,12 @@ class Compiled(Generic[A, R]):
         functools.update_wrapper(self, function)
         self.py_func = function
         self._programs: dict[tuple[type, ...], Program] = {}
-        self._signature = inspect.signature(function)
-        self._arity = len(self._signature.parameters)
-        for name, parameter in self._signature.parameters.items():
-            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                raise TypeError(f"{self.__name__}: a compiled function has a fixed number of arguments, not *{name}")
+        code = function.__code__
+        self._arity = code.co_argcount + code.co_kwonlyargcount
+        if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+            raise TypeError(
+                f"{self.__name__}: a compiled function has a fixed number of arguments, not *{code.co_varnames[self._arity]}"
+            )
         if COMPILED:
             self.dispatcher = njit(pipeline_class=PollingCompiler)(function)
             self.dispatcher._compiler.fold_argument_types = self._fold
@@ -100,8 +101,10 @@ class Compiled(Generic[A, R]):
         return f"<compiled {self.__module__}.{self.__qualname__}>"
 
     def __reduce__(self) -> Any:
-        found = functools.reduce(lambda o, n: getattr(o, n, None), self.__qualname__.split("."), sys.modules.get(self.__module__))  # type: ignore[arg-type,return-value]
-        return (self.__qualname__ if found is self else (compiled, (self.py_func,)))
+        found: Any = sys.modules.get(self.__module__)
+        for name in self.__qualname__.split("."):
+            found = getattr(found, name, None)
+        return self.__qualname__ if found is self and self.__module__ != "__main__" else (compiled, (self.py_func,))
 
     def program(self, kinds: tuple[type, ...]) -> Program:
         """The program for arguments of these Python types: from this process, from the cache, or compiled now."""
@@ -115,7 +118,12 @@ class Compiled(Generic[A, R]):
         return self._with_annotations(given)
 
     def _argument_type(self, name: str, kind: type) -> types.Type:
-        for accepted, result in ((bool, types.boolean), (np.bool_, types.boolean), (int, types.int64), (float, types.float64)):
+        for accepted, result in (
+            (bool, types.boolean),
+            (np.bool_, types.boolean),
+            (int, types.int64),
+            (float, types.float64),
+        ):
             if issubclass(kind, accepted):
                 return result
         if issubclass(kind, (np.integer, np.floating)):
@@ -124,7 +132,13 @@ class Compiled(Generic[A, R]):
             return NULL_TYPE
         if isinstance(kind, ReferenceMeta):
             return numba_type(kind)
-        raise TypeError(f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference or None")
+        raise TypeError(
+            f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference or None"
+        )
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.py_func)
 
     # --- arguments that may be None
 
@@ -150,10 +164,14 @@ class Compiled(Generic[A, R]):
         pairs = zip(given, self._annotated, strict=True)
         return tuple(wanted if isinstance(t, NullType) and wanted is not None else t for t, wanted in pairs)
 
-    def _fold(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> tuple[inspect.Signature, tuple[types.Type, ...]]:
+    def _fold(
+        self, args: tuple[types.Type, ...], kws: dict[str, types.Type]
+    ) -> tuple[inspect.Signature, tuple[types.Type, ...]]:
         """Numba asks here which types a call from other compiled code has."""
         signature, folded = type(self.dispatcher._compiler).fold_argument_types(self.dispatcher._compiler, args, kws)
-        nulls = tuple(NULL_TYPE if isinstance(t, types.Omitted) and t.value is None else types.unliteral(t) for t in folded)
+        nulls = tuple(
+            NULL_TYPE if isinstance(t, types.Omitted) and t.value is None else types.unliteral(t) for t in folded
+        )
         return signature, self._with_annotations(nulls)
 
     # --- from source to program
@@ -195,8 +213,12 @@ class Compiled(Generic[A, R]):
             return type_.cls  # type: ignore[no-any-return]
         if isinstance(type_, NullType) or type_ == types.none:
             return type(None)
-        if any(isinstance(t, RefType) for t in getattr(type_, "types", ())) or isinstance(getattr(type_, "dtype", None), RefType):
-            raise CompileError(f"{self.__name__} returns {type_}: a reference is returned alone, not inside something else")
+        if any(isinstance(t, RefType) for t in getattr(type_, "types", ())) or isinstance(
+            getattr(type_, "dtype", None), RefType
+        ):
+            raise CompileError(
+                f"{self.__name__} returns {type_}: a reference is returned alone, not inside something else"
+            )
         return None
 
 
@@ -397,7 +419,11 @@ def _in_child(work: Callable[[], object]) -> None:
         try:
             work()
         except BaseException as error:
-            message = f"{type(error).__name__}: {error}".encode() if not isinstance(error, CompileError) else str(error).encode()
+            message = (
+                f"{type(error).__name__}: {error}".encode()
+                if not isinstance(error, CompileError)
+                else str(error).encode()
+            )
         finally:
             os.write(writer, message[:4000])
             os._exit(0)
@@ -419,7 +445,11 @@ def one_line(error: errors.NumbaError, function: Any) -> str:
     if inside:
         file, line = inside[-1]
     else:
-        file, line = (loc.filename, str(loc.line)) if loc else (function.__code__.co_filename, str(function.__code__.co_firstlineno))
+        file, line = (
+            (loc.filename, str(loc.line))
+            if loc
+            else (function.__code__.co_filename, str(function.__code__.co_firstlineno))
+        )
     return f"{file}:{line}: in {function.__name__}: {_reason(text)}"
 
 
@@ -427,7 +457,19 @@ def _reason(text: str) -> str:
     marked = re.findall(re.escape(MARK) + r"(.*)", text)
     if marked:
         return str(marked[-1]).strip()
-    skipped = ("Failed in", "During:", "- During", "File ", "There are", "- Of which", "Overload", "Rejected", "No match", "raised from", ">>>")
+    skipped = (
+        "Failed in",
+        "During:",
+        "- During",
+        "File ",
+        "There are",
+        "- Of which",
+        "Overload",
+        "Rejected",
+        "No match",
+        "raised from",
+        ">>>",
+    )
     lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not line.startswith(skipped)]
     shown = re.sub(r"#[0-9a-f]{6,}", "", useful[0] if useful else lines[0])

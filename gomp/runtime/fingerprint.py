@@ -65,8 +65,20 @@ class Survey:
                 self.certain = False
 
     def _code(self, code: types.CodeType, names: dict[str, Any]) -> None:
-        plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in code.co_consts if not isinstance(c, types.CodeType)]
-        self._note(code.co_code, plain, code.co_names, code.co_varnames, code.co_filename, code.co_firstlineno, code.co_linetable)
+        plain = [
+            sorted(map(repr, c)) if isinstance(c, frozenset) else c
+            for c in code.co_consts
+            if not isinstance(c, types.CodeType)
+        ]
+        self._note(
+            code.co_code,
+            plain,
+            code.co_names,
+            code.co_varnames,
+            code.co_filename,
+            code.co_firstlineno,
+            code.co_linetable,
+        )
         modules = []
         for name in code.co_names:
             if name in names:
@@ -111,7 +123,7 @@ class Survey:
             if structs.holds_references(cls):
                 self._class(cls.elem)
             return
-        self.classes[Array[cls]] = None  # type: ignore[misc,index]
+        self.classes[Array[cls]] = None  # type: ignore[misc]
         for field in structs.info(cls).fields.values():
             if field.kind is REF:
                 self._note(field.name, key_of(field.target))

@@ -93,7 +93,9 @@ class HandleTable:
         slot = handle - self.first
         if slot < 0:
             raise RuntimeLost(
-                "this reference belongs to a runtime that has ended" if self.is_open else "no runtime is open in this process: use gomp.Runtime()"
+                "this reference belongs to a runtime that has ended"
+                if self.is_open
+                else "no runtime is open in this process: use gomp.Runtime()"
             )
         return slot
 
@@ -109,9 +111,11 @@ class HandleTable:
             raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
         first = self.call(boundary.grow_handles, _GROW_BY)
         if first == boundary.OUT_OF_MEMORY:
-            raise OutOfMemory(f"no room for more references in this process: {layout.HANDLES_PER_P} at most, and shared memory for them")
+            raise OutOfMemory(
+                f"no room for more references in this process: {layout.HANDLES_PER_P} at most, and shared memory for them"
+            )
         self.free.extend(range(first + _GROW_BY - 1, first, -1))
-        return first  # type: ignore[no-any-return]
+        return first
 
     def drop(self, slot: int) -> None:
         """Give an empty slot back."""

@@ -150,9 +150,30 @@ def _replace_none(blocks: dict[int, ir.Block]) -> None:
 
 _CHEAP_FUNCTIONS = (range, len, abs, min, max, int, float, bool)
 _CHEAP_OPERATIONS = frozenset(
-    ("binop", "inplace_binop", "unary", "getattr", "getitem", "static_getitem", "cast", "iternext", "pair_first", "pair_second")
+    (
+        "binop",
+        "inplace_binop",
+        "unary",
+        "getattr",
+        "getitem",
+        "static_getitem",
+        "cast",
+        "iternext",
+        "pair_first",
+        "pair_second",
+    )
 )
-_CHEAP_STATEMENTS = (ir.SetAttr, ir.SetItem, ir.StaticSetItem, ir.Del, ir.Jump, ir.Branch, ir.Return, ir.Raise, ir.StaticRaise)
+_CHEAP_STATEMENTS = (
+    ir.SetAttr,
+    ir.SetItem,
+    ir.StaticSetItem,
+    ir.Del,
+    ir.Jump,
+    ir.Branch,
+    ir.Return,
+    ir.Raise,
+    ir.StaticRaise,
+)
 
 
 def _values(func_ir: Any) -> Iterator[Any]:
@@ -186,8 +207,16 @@ def _strip_plan(func_ir: Any, loop: Any, loops: list[Any]) -> tuple[int, int, ir
         return None
     blocks = func_ir.blocks
     (before,) = loop.entries
-    nexts = [v for v in (s.value for s in blocks[loop.header].find_insts(ir.Assign)) if isinstance(v, ir.Expr) and v.op == "iternext"]
-    if len(nexts) != 1 or not isinstance(blocks[before].terminator, ir.Jump) or not isinstance(blocks[loop.header].terminator, ir.Branch):
+    nexts = [
+        v
+        for v in (s.value for s in blocks[loop.header].find_insts(ir.Assign))
+        if isinstance(v, ir.Expr) and v.op == "iternext"
+    ]
+    if (
+        len(nexts) != 1
+        or not isinstance(blocks[before].terminator, ir.Jump)
+        or not isinstance(blocks[loop.header].terminator, ir.Branch)
+    ):
         return None
     getiter = guard(get_definition, func_ir, nexts[0].value)
     if not (isinstance(getiter, ir.Expr) and getiter.op == "getiter"):

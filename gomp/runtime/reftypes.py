@@ -318,13 +318,17 @@ class _NullAttribute(AttributeTemplate):  # type: ignore[misc]
     key = NullType
 
     def generic_resolve(self, type_: NullType, attr: str) -> types.Type:
-        raise rejection(f"{attr} of a value that is always None here; if it is an argument, annotate it with its struct")
+        raise rejection(
+            f"{attr} of a value that is always None here; if it is an argument, annotate it with its struct"
+        )
 
 
 @lower_getattr_generic(StructRef)
 def _load_field(context: Any, builder: Any, type_: StructRef, value: Any, attr: str) -> Any:
     field = structs.info(type_.cls).fields[attr]
-    raise_if(context, builder, _is_null(builder, value), NilDereference, f"{attr} of a {type_.cls.__name__} that is None")
+    raise_if(
+        context, builder, _is_null(builder, value), NilDereference, f"{attr} of a {type_.cls.__name__} that is None"
+    )
     return _load(context, builder, field_type(field), value, field.offset)
 
 
@@ -332,7 +336,9 @@ def _load_field(context: Any, builder: Any, type_: StructRef, value: Any, attr: 
 def _store_field(context: Any, builder: Any, sig: Signature, args: Any, attr: str) -> None:
     type_ = sig.args[0]
     field = structs.info(type_.cls).fields[attr]
-    raise_if(context, builder, _is_null(builder, args[0]), NilDereference, f"{attr} of a {type_.cls.__name__} that is None")
+    raise_if(
+        context, builder, _is_null(builder, args[0]), NilDereference, f"{attr} of a {type_.cls.__name__} that is None"
+    )
     _store(context, builder, field_type(field), args[0], field.offset, args[1])
 
 
@@ -570,7 +576,12 @@ class _Comparison(AbstractTemplate):  # type: ignore[misc]
         return None
 
 
-for _operation, _lower in ((operator.eq, _same), (operator.ne, _different), (operator.is_, _same), (operator.is_not, _different)):
+for _operation, _lower in (
+    (operator.eq, _same),
+    (operator.ne, _different),
+    (operator.is_, _same),
+    (operator.is_not, _different),
+):
     infer_global(_operation)(type(f"_{_operation.__name__}", (_Comparison,), {"key": _operation}))
     for _left in (StructRef, ArrayRef, NullType):
         for _right in (StructRef, ArrayRef, NullType):

@@ -23,7 +23,7 @@ from gomp.core.shm.records import global_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
-from gomp.runtime.structs import Reference, ReferenceMeta, class_of_key, key_of, reference, slot_of
+from gomp.runtime.structs import Reference, class_of_key, is_reference_class, key_of, reference, slot_of
 
 MAX_NAME = 47
 UNBOUND = -1
@@ -77,7 +77,9 @@ def _write(name: str, value: Reference | None, key: int) -> None:
     place = place_of(name)
     slot = NO_SLOT if value is None else slot_of(value)
     if table.call(boundary.write_global, place, slot, key) == NO_TYPE:
-        raise TypeError(f"global {name!r} holds another type than {type(value).__name__}: a name keeps the type of its first value")
+        raise TypeError(
+            f"global {name!r} holds another type than {type(value).__name__}: a name keeps the type of its first value"
+        )
 
 
 class Globals(MutableMapping[str, Any]):
@@ -92,7 +94,9 @@ class Globals(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Reference) -> None:
         if not isinstance(value, Reference):
-            raise TypeError(f"gomp.globals[{name!r}] holds a struct or an array, not {type(value).__name__}; to clear it, del it")
+            raise TypeError(
+                f"gomp.globals[{name!r}] holds a struct or an array, not {type(value).__name__}; to clear it, del it"
+            )
         _write(name, value, key_of(type(value)))
 
     def __delitem__(self, name: str) -> None:
@@ -128,7 +132,7 @@ class Global(Generic[T]):
     """
 
     def __init__(self, name: str, cls: type[T]) -> None:
-        if not isinstance(cls, ReferenceMeta):
+        if not is_reference_class(cls):
             raise TypeError(f"global {name!r} holds a struct or an array, not {getattr(cls, '__name__', cls)}")
         self.name = name
         self.cls = cls

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import sys
 import types as python_types
 from collections.abc import Callable, Iterator
@@ -92,9 +93,15 @@ class Field:
     def target(self) -> type[Reference]:
         """The class that a reference field refers to."""
         if self._target is None:
-            found = _class_named(self._annotation, self.owner) if isinstance(self._annotation, str) else self._annotation
+            found = self._annotation
+            if isinstance(found, str):
+                found = _class_named(found, self.owner)
+            elif isinstance(found, tuple):
+                found = Array.__class_getitem__(found[1])
             if not (isinstance(found, type) and issubclass(found, Reference)):
-                raise TypeError(f"field {self.name} of {self.owner.__name__}: no struct is called {self._annotation!r}; declare it with @gomp.struct")
+                raise TypeError(
+                    f"field {self.name} of {self.owner.__name__}: no struct is called {self._annotation!r}; declare it with @gomp.struct"
+                )
             self._target = found
         return self._target
 
@@ -105,6 +112,17 @@ class Field:
 
     def __set__(self, ref: Reference, value: object) -> None:
         _WRITERS[self.kind](self, ref, value)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """For cloudpickle, which sends the structs of a script to other processes: an array class is sent as its element."""
+        annotation = self._annotation
+        if isinstance(annotation, ReferenceMeta) and issubclass(annotation, Array):
+            annotation = ("array", annotation.elem)
+        return self.owner, self.name, self.offset, self.kind, annotation
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.owner, self.name, self.offset, self.kind, self._annotation = state
+        self._target = None
 
     def reject(self, value: object, wants: str) -> TypeError:
         got = "None" if value is None else f"{type(value).__name__} {value!r}"
@@ -131,8 +149,10 @@ class StructInfo:
     def dtype(self) -> np.dtype[Any]:
         """A numpy dtype of this size without the reference fields: a store through a view would have no barrier."""
         plain = [f for f in self.fields.values() if f.kind is not REF]
-        parts = {"names": [f.name for f in plain], "formats": [f.kind.format for f in plain], "offsets": [f.offset for f in plain]}
-        return np.dtype({**parts, "itemsize": self.size})
+        names, formats, offsets = ([getattr(f, a) for f in plain] for a in ("name", "kind", "offset"))
+        return np.dtype(
+            {"names": names, "formats": [k.format for k in formats], "offsets": offsets, "itemsize": self.size}
+        )
 
     def mask_words(self) -> list[int]:
         words = [0] * (-(-self.ptr_bytes // 512))
@@ -150,6 +170,11 @@ def is_struct(value: object) -> bool:
     return isinstance(value, ReferenceMeta) and "_info" in value.__dict__
 
 
+def is_reference_class(value: object) -> bool:
+    """Whether this is a struct or an array class."""
+    return isinstance(value, ReferenceMeta)
+
+
 def _hash62(text: str) -> int:
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 2) or 1
 
@@ -157,11 +182,22 @@ def _hash62(text: str) -> int:
 # --- references -------------------------------------------------------------------------------------------------------
 
 
+_made: list[Any] = []  # every struct and array class, however it came into this process
+
+
 class ReferenceMeta(type):
     """The class of struct and array classes: they are made by the heap, not called."""
 
+    def __init__(cls, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _made.append(cls)
+
     def __call__(cls, *args: object, **kwargs: object) -> Any:
-        how = f"gomp.array({cls.__name__[6:-1]}, n)" if cls.__name__.startswith("Array[") else f"gomp.new({cls.__name__}, ...)"
+        how = (
+            f"gomp.array({cls.__name__[6:-1]}, n)"
+            if cls.__name__.startswith("Array[")
+            else f"gomp.new({cls.__name__}, ...)"
+        )
         raise TypeError(f"objects of the shared heap are made with {how}")
 
 
@@ -171,7 +207,9 @@ class Reference(metaclass=ReferenceMeta):
     __slots__ = ("_handle",)
     _handle: int
 
-    def __del__(self, release: Callable[[int], None] = table.release) -> None:  # bound: the module may be gone when the interpreter ends
+    def __del__(
+        self, release: Callable[[int], None] = table.release
+    ) -> None:  # bound: the module may be gone when the interpreter ends
         release(self._handle)
 
     def __eq__(self, other: object) -> bool:
@@ -183,7 +221,11 @@ class Reference(metaclass=ReferenceMeta):
         return hash(address_of(self))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} @{address_of(self):#x}>" if table.is_open else f"<{type(self).__name__} of an ended runtime>"
+        return (
+            f"<{type(self).__name__} @{address_of(self):#x}>"
+            if table.is_open
+            else f"<{type(self).__name__} of an ended runtime>"
+        )
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -204,7 +246,8 @@ def slot_of(ref: Reference) -> int:
 
 def address_of(ref: Reference) -> int:
     """Where the object is, as a number that keeps nothing alive."""
-    return kernels.handle_addr(slot_of(ref))
+    addr: int = kernels.handle_addr(slot_of(ref))
+    return addr
 
 
 def read_reference(cls: type[Reference], ref: Reference, offset: int) -> Any:
@@ -229,15 +272,15 @@ def _get_ref(field: Field, ref: Reference) -> Any:
 
 
 def _get_int(field: Field, ref: Reference) -> int:
-    return kernels.read_int(table.slot_of(ref._handle), field.offset)
+    return kernels.read_int(table.slot_of(ref._handle), field.offset)  # type: ignore[no-any-return]
 
 
 def _get_float(field: Field, ref: Reference) -> float:
-    return kernels.read_float(table.slot_of(ref._handle), field.offset)
+    return kernels.read_float(table.slot_of(ref._handle), field.offset)  # type: ignore[no-any-return]
 
 
 def _get_bool(field: Field, ref: Reference) -> bool:
-    return kernels.read_bool(table.slot_of(ref._handle), field.offset) != 0
+    return bool(kernels.read_bool(table.slot_of(ref._handle), field.offset))
 
 
 def _set_ref(field: Field, ref: Reference, value: object) -> None:
@@ -259,14 +302,24 @@ def _set_bool(field: Field, ref: Reference, value: object) -> None:
     table.call(kernels.write_bool, slot_of(ref), field.offset, int(value))
 
 
-_READERS: dict[Kind, Callable[[Field, Reference], Any]] = {REF: _get_ref, INT: _get_int, FLOAT: _get_float, BOOL: _get_bool}
-_WRITERS: dict[Kind, Callable[[Field, Reference, object], None]] = {REF: _set_ref, INT: _set_int, FLOAT: _set_float, BOOL: _set_bool}
+_READERS: dict[Kind, Callable[[Field, Reference], Any]] = {
+    REF: _get_ref,
+    INT: _get_int,
+    FLOAT: _get_float,
+    BOOL: _get_bool,
+}
+_WRITERS: dict[Kind, Callable[[Field, Reference, object], None]] = {
+    REF: _set_ref,
+    INT: _set_int,
+    FLOAT: _set_float,
+    BOOL: _set_bool,
+}
 Reject = Callable[[object, str], TypeError]
 
 
 def _as_reference(cls: type[Reference], value: object, reject: Reject) -> Reference | None:
     if value is None or type(value) is cls:
-        return value  # type: ignore[return-value]
+        return value
     raise reject(value, f"a {cls.__name__} or None")
 
 
@@ -293,7 +346,7 @@ _by_name: dict[tuple[str, str], type[Reference]] = {}
 @dataclass_transform(eq_default=False)
 def struct(cls: type[T]) -> type[T]:
     """Declare a struct: ``@gomp.struct`` on a class whose annotations are its fields."""
-    annotations: dict[str, object] = cls.__dict__.get("__annotations__", {})
+    annotations: dict[str, object] = inspect.get_annotations(cls)
     if not annotations:
         raise TypeError(f"struct {cls.__name__} has no fields: annotate them, as in 'value: int'")
     if cls.__bases__ != (object,):
@@ -307,23 +360,24 @@ def struct(cls: type[T]) -> type[T]:
         fields.append(field)
         setattr(made, name, field)
     align = max(f.kind.size for f in fields)
-    made._info = StructInfo(made, fields, -(-end // align) * align)  # type: ignore[attr-defined]
-    made.__match_args__ = tuple(annotations)  # type: ignore[attr-defined]
+    made._info = StructInfo(made, fields, -(-end // align) * align)
     _declared[info(made).key] = made
     _by_name[made.__module__, made.__qualname__] = made
-    return made  # type: ignore[return-value]
+    return made  # type: ignore[no-any-return]
 
 
-def _make_class(cls: type, annotations: dict[str, object]) -> type[Reference]:
+def _make_class(cls: type, annotations: dict[str, object]) -> Any:
     dropped = {"__dict__", "__weakref__", "__slots__"}
     namespace = {k: v for k, v in cls.__dict__.items() if k not in dropped}
     for name in annotations:
         if name in namespace:
-            raise TypeError(f"field {name} of {cls.__name__} has a default: fields begin as zero, give the value to gomp.new({cls.__name__}, {name}=...)")
+            raise TypeError(
+                f"field {name} of {cls.__name__} has a default: fields begin as zero, give the value to gomp.new({cls.__name__}, {name}=...)"
+            )
         if name.startswith("_"):
             raise TypeError(f"field {name} of {cls.__name__}: names that begin with an underscore are gomp's")
     namespace.setdefault("__repr__", _struct_repr)
-    namespace["__slots__"] = ()
+    namespace |= {"__slots__": (), "__match_args__": tuple(annotations)}
     made = ReferenceMeta(cls.__name__, (Reference,), namespace)
     made.__qualname__ = cls.__qualname__
     return made
@@ -334,12 +388,14 @@ def _make_field(owner: type[Reference], name: str, annotation: object, end: int,
         try:
             annotation = eval(annotation, vars(sys.modules[owner.__module__]), scope)
         except NameError:  # a struct that is declared later
-            annotation = annotation.split("|")[0].strip()
+            annotation = str(annotation).split("|")[0].strip()
     annotation = _without_none(annotation)
     kind = REF if isinstance(annotation, (str, ReferenceMeta)) else _SCALARS.get(annotation)
     if kind is None:
         shown = getattr(annotation, "__name__", annotation)
-        raise TypeError(f"field {name} of {owner.__name__} cannot be {shown}: use int, float, bool, a struct or gomp.Array[...]")
+        raise TypeError(
+            f"field {name} of {owner.__name__} cannot be {shown}: use int, float, bool, a struct or gomp.Array[...]"
+        )
     return Field(owner, name, -(-end // kind.size) * kind.size, kind, annotation)
 
 
@@ -383,12 +439,15 @@ def _struct_repr(self: Any) -> str:
 def class_of_key(key: int) -> type[Reference]:
     """The class that this process declared for a type; TypeError if it has not."""
     found = _declared.get(key)
-    if found is None:
-        for cls in (*_declared.values(), int, float):
-            Array[cls]  # an array type is declared by the struct that it holds
+    if found is None:  # an array of a struct that is declared here, or a struct that came by cloudpickle
+        for cls in list(filter(is_struct, _made)):
+            _declared.setdefault(info(cls).key, cls)
+            _array_class(cls)
         found = _declared.get(key)
     if found is None:
-        raise TypeError("an object of a struct that this process has not declared: import the module that declares it first")
+        raise TypeError(
+            "an object of a struct that this process has not declared: import the module that declares it first"
+        )
     return found
 
 
@@ -408,7 +467,7 @@ class Array(Reference):
         return _array_class(elem)
 
     def __len__(self) -> int:
-        return kernels.read_int(table.slot_of(self._handle), 0)
+        return kernels.read_int(table.slot_of(self._handle), 0)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -434,7 +493,11 @@ class Array(Reference):
     def _offset(self, index: int) -> int:
         n = len(self)
         if not 0 <= index < n:
-            raise IndexError(f"index {index} of an array of {n}: indices are 0 to {n - 1}" if n else f"index {index} of an empty array")
+            raise IndexError(
+                f"index {index} of an array of {n}: indices are 0 to {n - 1}"
+                if n
+                else f"index {index} of an empty array"
+            )
         return boundary.ARRAY_HEADER + 8 * int(index)
 
     def _reject(self, value: object, wants: str) -> TypeError:
@@ -450,10 +513,14 @@ class Array(Reference):
 def _array_class(elem: Any) -> type[Array]:
     described = f"struct {info(elem).key}" if is_struct(elem) else elem.__name__
     key = _hash62(f"array of {described}")
-    made = ReferenceMeta(f"Array[{elem.__name__}]", (Array,), {"__slots__": (), "elem": elem, "key": key})
+    made: Any = ReferenceMeta(f"Array[{elem.__name__}]", (Array,), {"__slots__": (), "elem": elem, "key": key})
     made.__module__ = Array.__module__
     _declared[key] = made
-    return made
+    return made  # type: ignore[no-any-return]
+
+
+_array_class(int)
+_array_class(float)
 
 
 def holds_references(cls: type[Array]) -> bool:
@@ -462,7 +529,7 @@ def holds_references(cls: type[Array]) -> bool:
 
 def key_of(cls: Any) -> int:
     """The key of a struct or array class."""
-    return cls.key if issubclass(cls, Array) else info(cls).key  # type: ignore[no-any-return]
+    return cls.key if issubclass(cls, Array) else info(cls).key
 
 
 # --- the type table ---------------------------------------------------------------------------------------------------
@@ -509,7 +576,9 @@ def new(cls: type[T], /, *values: object, **named: object) -> T:
 
 def _require_struct(cls: object) -> StructInfo:
     if not is_struct(cls):
-        raise TypeError(f"gomp.new makes structs, not {getattr(cls, '__name__', repr(cls))}: declare the class with @gomp.struct")
+        raise TypeError(
+            f"gomp.new makes structs, not {getattr(cls, '__name__', repr(cls))}: declare the class with @gomp.struct"
+        )
     return info(cls)  # type: ignore[arg-type]
 
 
@@ -541,7 +610,7 @@ def _allocate(layout: StructInfo) -> Any:
 
 def array(elem: Any, n: int, /) -> Any:
     """A new array of ``n`` elements: references to the struct ``elem``, all None, or ints or floats, all zero."""
-    cls = Array[elem]
+    cls = Array.__class_getitem__(elem)
     check_length(n)
     register(cls)
     slot = table.take()

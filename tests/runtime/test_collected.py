@@ -83,7 +83,7 @@ def test_an_array_is_held_by_a_variable(collected_heap):
         for i in range(n):
             table[i] = new(Link, value=i)
             numbers[i] = i
-        for r in range(rounds):
+        for _ in range(rounds):
             for i in range(n):
                 old = table[i]
                 table[i] = new(Link, value=old.value + 1)

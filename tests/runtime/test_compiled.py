@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +40,13 @@ class Mixed:
     items: Array[Node]
 
 
-Wide = struct(type("Wide", (), {"__annotations__": {f"f{i}": (Node if i % 3 == 0 else int) for i in range(70)}, "__module__": __name__}))
+Wide = struct(
+    type(
+        "Wide",
+        (),
+        {"__annotations__": {f"f{i}": (Node if i % 3 == 0 else int) for i in range(70)}, "__module__": __name__},
+    )
+)
 ROOT = Global("root of the tests", Node)
 SCALE = 3
 
@@ -438,7 +449,9 @@ def test_typing_errors_are_one_line_with_the_place(heap):
         return node.value + "x"
 
     line = wrong_field.__code__.co_firstlineno + 1
-    assert f"test_compiled.py:{line}: in wrong_field: middle is no field; Node has left, right, value" in refusal(wrong_field, node)
+    assert f"test_compiled.py:{line}: in wrong_field: middle is no field; Node has left, right, value" in refusal(
+        wrong_field, node
+    )
     assert "field value of Node holds int64, not float64" in refusal(float_into_int, node)
     assert "field left of Node holds Node, not Mixed" in refusal(foreign, node)
     assert "Node has no field wrong; it has left, right, value" in refusal(unknown_name, node)
@@ -524,3 +537,41 @@ def test_a_child_compiles_for_a_p(heap, monkeypatch):
     assert product(6, 7) == 42
     assert not product.dispatcher.overloads
     assert "in wrong" in refusal(wrong, new(Node))
+
+
+_SCRIPT = """
+import sys, cloudpickle
+from gomp.runtime.structs import struct, new, array, Array
+from gomp.runtime.compiled import compiled
+
+@struct
+class Cell:
+    next: "Cell"
+    peers: "Array[Cell]"
+    n: int
+
+@compiled
+def chain(n, first=1):
+    if n == 0:
+        return None
+    cell = new(Cell, chain(n - 1), n=n + first)
+    cell.peers = array(Cell, 2)
+    cell.peers[0] = cell
+    return cell
+
+sys.stdout.buffer.write(cloudpickle.dumps((chain, Cell)))
+"""
+
+
+def test_what_a_script_declares_can_be_sent(heap):
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    sent = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, check=True, env=env).stdout
+    chain, cell = pickle.loads(sent)
+    first = chain(3)
+    assert type(first) is cell
+    assert [first.n, first.next.n, first.next.next.n, first.next.next.next] == [4, 3, 2, None]
+    assert first.peers[0] == first
+    roots["sent"] = first.peers
+    assert roots["sent"][0] == first
+    assert chain.py_func(1).peers[0].n == 2

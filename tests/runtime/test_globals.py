@@ -62,7 +62,9 @@ def test_names_are_found_by_a_process_that_did_not_make_them(heap):
 def test_a_name_keeps_the_type_of_its_first_value(heap):
     roots["x"] = new(Tree)
     del roots["x"]
-    with pytest.raises(TypeError, match="global 'x' holds another type than Other: a name keeps the type of its first value"):
+    with pytest.raises(
+        TypeError, match="global 'x' holds another type than Other: a name keeps the type of its first value"
+    ):
         roots["x"] = new(Other)
     roots["x"] = new(Tree, size=5)
     assert roots["x"].size == 5

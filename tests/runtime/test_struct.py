@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -40,7 +41,13 @@ class Number:
     n: int
 
 
-Wide = struct(type("Wide", (), {"__annotations__": {f"f{i}": ("Node" if i % 3 == 0 else int) for i in range(70)}, "__module__": __name__}))
+Wide = struct(
+    type(
+        "Wide",
+        (),
+        {"__annotations__": {f"f{i}": ("Node" if i % 3 == 0 else int) for i in range(70)}, "__module__": __name__},
+    )
+)
 Full = struct(type("Full", (), {"__annotations__": {f"f{i}": Node for i in range(64)}, "__module__": __name__}))
 
 
@@ -90,8 +97,11 @@ def test_allocation_by_size_and_references():
 
 def test_the_key_is_the_same_in_every_process():
     code = "import test_struct; print(test_struct.info(test_struct.Mixed).key)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True,
-                         env={"PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}", "PATH": "", "HOME": str(Path.home())})  # fmt: skip
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True, env=env
+    )
     assert int(out.stdout) == info(Mixed).key
 
 
@@ -99,7 +109,13 @@ def test_the_key_depends_on_the_layout():
     def declare(annotations):
         return info(struct(type("X", (), {"__annotations__": annotations, "__module__": __name__}))).key
 
-    keys = {declare({"a": int}), declare({"a": float}), declare({"b": int}), declare({"a": int, "b": int}), declare({"a": Node})}
+    keys = {
+        declare({"a": int}),
+        declare({"a": float}),
+        declare({"b": int}),
+        declare({"a": int, "b": int}),
+        declare({"a": Node}),
+    }
     assert len(keys) == 5
 
 
@@ -192,7 +208,11 @@ def test_repr_shows_scalars_and_the_address(heap):
     [
         (lambda n: setattr(n, "value", 1.5), TypeError, "field value of Node holds an int, not float 1.5"),
         (lambda n: setattr(n, "value", None), TypeError, "field value of Node holds an int, not None"),
-        (lambda n: setattr(n, "value", 1 << 63), OverflowError, "field value of Node is an int64; 9223372036854775808 does not fit"),
+        (
+            lambda n: setattr(n, "value", 1 << 63),
+            OverflowError,
+            "field value of Node is an int64; 9223372036854775808 does not fit",
+        ),
         (lambda n: setattr(n, "left", 3), TypeError, "field left of Node holds a Node or None, not int 3"),
         (lambda n: setattr(n, "wrong", 3), AttributeError, "wrong"),
         (lambda n: new(Node, wrong=3), TypeError, "Node has no field wrong; it has left, right, value"),
@@ -313,8 +333,8 @@ def test_types_that_objects_carry_are_in_the_type_table(heap):
 def test_a_full_heap_is_out_of_memory(heap):
     kept = []
     with pytest.raises(OutOfMemory, match="the heap is full, even after a collection"):
-        for _ in range(100):
-            kept.append(array(int, 1 << 20))
+        kept.extend(array(int, 1 << 20) for _ in range(100))
+    assert len(kept) in (6, 7)
     del kept
     collect_now()
     assert len(array(int, 1 << 20)) == 1 << 20
