@@ -82,9 +82,13 @@ class Compiled(Generic[A, R]):
             raise TypeError(
                 f"{self.__name__}: a compiled function has a fixed number of arguments, not *{code.co_varnames[self._arity]}"
             )
-        if COMPILED:
-            self.dispatcher = njit(pipeline_class=PollingCompiler)(function)
-            self.dispatcher._compiler.fold_argument_types = self._fold
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """Numba's side of the function; made late, because a function that comes by cloudpickle is not whole at first."""
+        made = njit(pipeline_class=PollingCompiler)(self.py_func)
+        made._compiler.fold_argument_types = self._fold
+        return made
 
     def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
         if kwargs or len(args) != self._arity:

@@ -125,7 +125,7 @@ class Survey:
             return
         self.classes[Array[cls]] = None  # type: ignore[misc]
         for field in structs.info(cls).fields.values():
-            if field.kind is REF:
+            if field.kind == REF:
                 self._note(field.name, key_of(field.target))
                 self._class(field.target)
 

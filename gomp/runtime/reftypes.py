@@ -185,7 +185,7 @@ def numba_type(kind: object) -> types.Type:
 
 def field_type(field: Field) -> types.Type:
     scalars = {INT: types.int64, FLOAT: types.float64, BOOL: types.boolean}
-    return numba_type(field.target) if field.kind is REF else scalars[field.kind]
+    return numba_type(field.target) if field.kind == REF else scalars[field.kind]
 
 
 def can_store(wanted: types.Type, given: types.Type) -> bool:

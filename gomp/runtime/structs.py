@@ -79,6 +79,16 @@ def _allocation(size: int, reference_words: list[int]) -> Allocation:
     return Allocation(size, span_class, SPAN_ELEM_SIZE[span_class], mask, scan_bytes, by_type)
 
 
+@dataclass(frozen=True)
+class _ArrayOf:
+    """``Array[elem]`` as an annotation, where the class itself cannot be yet: ``elem`` is being declared, or is on its way to a process."""
+
+    elem: Any
+
+    def __or__(self, none: None) -> _ArrayOf:
+        return self
+
+
 class Field:
     """One field; as an attribute of the class, what makes ``node.value`` read and write the object in the heap."""
 
@@ -96,8 +106,8 @@ class Field:
             found = self._annotation
             if isinstance(found, str):
                 found = _class_named(found, self.owner)
-            elif isinstance(found, tuple):
-                found = Array.__class_getitem__(found[1])
+            elif isinstance(found, _ArrayOf):
+                found = Array.__class_getitem__(found.elem)
             if not (isinstance(found, type) and issubclass(found, Reference)):
                 raise TypeError(
                     f"field {self.name} of {self.owner.__name__}: no struct is called {self._annotation!r}; declare it with @gomp.struct"
@@ -117,7 +127,7 @@ class Field:
         """For cloudpickle, which sends the structs of a script to other processes: an array class is sent as its element."""
         annotation = self._annotation
         if isinstance(annotation, ReferenceMeta) and issubclass(annotation, Array):
-            annotation = ("array", annotation.elem)
+            annotation = _ArrayOf(annotation.elem)
         return self.owner, self.name, self.offset, self.kind, annotation
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -136,7 +146,7 @@ class StructInfo:
         self.cls = cls
         self.fields = {f.name: f for f in fields}
         self.size = size
-        self.reference_words = [f.offset // 8 for f in fields if f.kind is REF]
+        self.reference_words = [f.offset // 8 for f in fields if f.kind == REF]
         self.allocation = _allocation(size, self.reference_words)
         described = [(f.name, f.kind.name, f.offset) for f in fields]
         self.key = _hash62(f"struct {cls.__module__}.{cls.__qualname__} {size} {described}")
@@ -148,7 +158,7 @@ class StructInfo:
     @property
     def dtype(self) -> np.dtype[Any]:
         """A numpy dtype of this size without the reference fields: a store through a view would have no barrier."""
-        plain = [f for f in self.fields.values() if f.kind is not REF]
+        plain = [f for f in self.fields.values() if f.kind != REF]
         names, formats, offsets = ([getattr(f, a) for f in plain] for a in ("name", "kind", "offset"))
         return np.dtype(
             {"names": names, "formats": [k.format for k in formats], "offsets": offsets, "itemsize": self.size}
@@ -390,7 +400,7 @@ def _make_field(owner: type[Reference], name: str, annotation: object, end: int,
         except NameError:  # a struct that is declared later
             annotation = str(annotation).split("|")[0].strip()
     annotation = _without_none(annotation)
-    kind = REF if isinstance(annotation, (str, ReferenceMeta)) else _SCALARS.get(annotation)
+    kind = REF if isinstance(annotation, (str, ReferenceMeta, _ArrayOf)) else _SCALARS.get(annotation)
     if kind is None:
         shown = getattr(annotation, "__name__", annotation)
         raise TypeError(
@@ -461,7 +471,9 @@ class Array(Reference):
     elem: ClassVar[Any] = None
     key: ClassVar[int] = 0
 
-    def __class_getitem__(cls, elem: Any) -> type[Array]:
+    def __class_getitem__(cls, elem: Any) -> Any:
+        if isinstance(elem, ReferenceMeta) and not issubclass(elem, Array) and not is_struct(elem):
+            return _ArrayOf(elem)
         if not (is_struct(elem) or elem is int or elem is float):
             raise TypeError(f"an array holds a struct, int or float, not {getattr(elem, '__name__', elem)}")
         return _array_class(elem)

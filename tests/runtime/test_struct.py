@@ -132,6 +132,21 @@ def test_structs_of_a_function_may_name_each_other():
     assert info(Root).fields["leaf"].target is Leaf
 
 
+def test_a_struct_may_hold_arrays_of_itself_and_of_later_ones():
+    @struct
+    class Branch:
+        branches: Array[Branch] | None
+        leaves: Array[LaterLeaf]
+
+    assert info(Branch).fields["branches"].target is Array[Branch]
+    assert info(Branch).fields["leaves"].target is Array[LaterLeaf]
+
+
+@struct
+class LaterLeaf:
+    n: int
+
+
 # --- refused declarations
 
 
