@@ -48,7 +48,9 @@ def burst(live: gomp.Array[Cell], words: gomp.Array[int], objects: int, request:
 def size_table(sizes: dict[int, float], entries: int = 1024) -> list[int]:
     """Payload lengths in words, each as often as its weight says."""
     total = sum(sizes.values())
-    table = [max((int(size) - 8) // 8, 1) for size, weight in sizes.items() for _ in range(round(entries * weight / total))]
+    table = [
+        max((int(size) - 8) // 8, 1) for size, weight in sizes.items() for _ in range(round(entries * weight / total))
+    ]
     return table or [max((max(sizes) - 8) // 8, 1)]
 
 

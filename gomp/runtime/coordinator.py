@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
 from gomp.core.gc import pacer, sweep
@@ -157,7 +157,7 @@ class Coordinator:
             p.close_other_descriptors(
                 {0, 1, 2, self.shared.heap_fd, self.shared.meta_fd, metrics.fileno(), theirs.fileno()}
             )
-            process.run(self.settings, metrics, theirs)
+            process.run(cast(ServiceSettings, self.settings), metrics, theirs)
 
         self.service = (p.fork(child), ours)
         theirs.close()

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime.channel import Channel, Message
@@ -128,7 +129,7 @@ class Client:
     def stats(self) -> MemStats:
         return MemStats.from_json(self._ask("stats").fields)
 
-    def _ask(self, op: str, **fields: object) -> Message:
+    def _ask(self, op: str, **fields: Any) -> Message:
         self._channel.send(op, **fields)
         answer = self._channel.next(60.0)
         if answer is None:

@@ -7,8 +7,8 @@ kept until it has started, so that one whose P dies before that can go to anothe
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from gomp.core.shm import layout
 from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, g_dtype, view
@@ -20,7 +20,7 @@ class Task:
 
     g: int
     name: str
-    origin: Hashable
+    origin: Any
     request: int
     p: int
     payload: bytes
@@ -38,7 +38,7 @@ class Tasks:
     def __len__(self) -> int:
         return sum(map(len, self._by_p))
 
-    def create(self, name: str, origin: Hashable, request: int, payload: bytes, near: int | None = None) -> Task:
+    def create(self, name: str, origin: Any, request: int, payload: bytes, near: int | None = None) -> Task:
         """A new goroutine and the P it goes to; ``near`` is the P that started it, if one did."""
         loads = [(len(tasks), i != near, i) for i, tasks in enumerate(self._by_p)]
         p = min(loads)[2]

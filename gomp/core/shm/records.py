@@ -129,7 +129,7 @@ mheap_dtype = record(
         ("xheap_released", "i8"),
         ("xmetadata_bytes", "i8"),  # committed in the metadata segment
         ("xwbuf_bytes", "i8"),
-        ("xcommit_budget", "i8"),  # bytes that may still be committed before the coordinator has looked at the cgroup again
+        ("xcommit_budget", "i8"),  # bytes that may be committed until the coordinator looks at the cgroup again
     ],
     256,
 )
