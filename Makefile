@@ -13,8 +13,9 @@ READY := $(VENV)/.ready
 serve: $(READY)
 	exec $(BIN)/gomp serve --config $(CONFIG)
 
-# pytest comes last, so that its closing line is the last one printed.
+# The kernels are compiled first, so that no test waits for it; pytest comes last, so that its closing line is the last one printed.
 test: lint
+	$(BIN)/gomp kernels
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(READY)
