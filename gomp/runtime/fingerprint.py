@@ -109,7 +109,7 @@ class Survey:
             self._note(name, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
         elif isinstance(value, types.ModuleType):
             self._note(name, value.__name__)
-        elif isinstance(value, (*_OPAQUE, types.FunctionType)):
+        elif isinstance(value, (*_OPAQUE, types.FunctionType)) or type(value).__module__.startswith("numpy"):
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
         else:
             self.certain = False

@@ -31,7 +31,7 @@ _on_open: list[Callable[[], None]] = []
 
 
 class Kernels:
-    """The kernels that Python calls most, without the Python layer around them once they are loaded: 290 ns a call instead of 700."""
+    """The kernels that Python calls most, without the Python layer around them once they are loaded: 290 ns a call instead of 700 to 900."""
 
     def __init__(self) -> None:
         self.bind()

@@ -272,7 +272,7 @@ def test_a_cycle_is_garbage(heap):
 
 @pytest.mark.parametrize("cls", [Full, Wide])
 def test_structs_of_every_allocation_path_are_scanned(heap, cls):
-    names = [f.name for f in info(cls).fields.values() if f.kind is structs.REF]
+    names = [f.name for f in info(cls).fields.values() if f.kind == structs.REF]
     wide = new(cls)
     for i, name in enumerate(names):
         setattr(wide, name, new(Node, value=i))
