@@ -74,7 +74,7 @@ def test_work_buffers_overflow_on_three_ps():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", range(len(KINDS)))
+@pytest.mark.parametrize("kind", range(0, len(KINDS), 1 if COMPILED else 7))
 def test_each_kind_survives_and_dies(kind):
     run(
         Program(

@@ -1,0 +1,36 @@
+"""The kernels run as plain Python, too, where every access is checked: part of the suite again with ``NUMBA_DISABLE_JIT=1``.
+
+All of it: ``NUMBA_DISABLE_JIT=1 pytest tests/heap tests/gc tests/model``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from gomp.core import COMPILED
+
+ROOT = Path(__file__).parents[2]
+PART = (
+    "tests/heap/test_malloc.py",
+    "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
+    "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",
+    "tests/gc/test_collect.py::test_a_global_is_a_root_until_it_is_cleared",
+    "tests/gc/test_collect.py::test_a_native_word_into_an_object_keeps_it",
+    "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
+)
+
+if COMPILED:
+
+    def test_part_of_the_suite_passes_as_plain_python():
+        outcome = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PART],
+            cwd=ROOT,
+            env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
