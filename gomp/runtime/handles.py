@@ -38,7 +38,7 @@ class Kernels:
 
     def bind(self) -> None:
         for name in (
-            "copy_handle", "handle_addr", "is_same_object", "new_array", "new_object", "new_struct", "read_bool", "read_float",
+            "handle_addr", "is_same_object", "new_array", "new_object", "new_struct", "read_bool", "read_float",
             "read_int", "read_reference", "write_bool", "write_float", "write_int", "write_reference",
         ):  # fmt: skip
             kernel = getattr(boundary, name)

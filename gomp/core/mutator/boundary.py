@@ -112,16 +112,6 @@ def is_same_object(a: int, b: int) -> int:
     return 1 if load_handle(a) == load_handle(b) else 0
 
 
-@kernel("int64(int64, int64)")
-def copy_handle(source: int, into: int) -> int:
-    """A second handle on the same object: OK or RETRY."""
-    if enter() != OK:
-        return RETRY
-    status = fill_handle(into, load_handle(source))
-    leave()
-    return status
-
-
 # --- allocation -------------------------------------------------------------------------------------------------------
 
 
