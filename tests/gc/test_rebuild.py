@@ -8,11 +8,12 @@ import random
 import numpy as np
 import pytest
 from heap_world import heap_world
+from spoil import span_at, spoil
 
 from gomp.core import COMPILED
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.gc.sweep import try_own
-from gomp.core.heap import mspan, palloc
+from gomp.core.heap import mspan
 from gomp.core.heap.mheap import take_pages
 from gomp.core.mutator import boundary
 from gomp.core.shm import layout, records
@@ -21,43 +22,11 @@ from gomp.core.shm.records import (
     GC_TRIGGER_HEAP,
     MHEAP_XLOCK,
     SPAN_ALLOC_BEFORE_CACHE,
-    SPAN_IN_USE,
     STEP_CLEARING,
     STEP_SWEEPING,
 )
 
 SIZES = (8, 16, 40, 112, 512, 600, 1024, 3000, 9000, 32_000, 50_000, 300_000)
-
-
-def spoil(world, rng):
-    """Fill everything that is derived with garbage. Where mcaches stand is not derived, and their spans' counts are."""
-    end = int(world.mheap.end_page)
-
-    def garbage(address, nbytes):
-        ctypes.memmove(int(address), rng.randbytes(nbytes), nbytes)
-
-    garbage(layout.CHUNKS_BASE, end // layout.CHUNK_PAGES * 128)
-    garbage(layout.PAGE_HEADS_BASE, 4 * end)
-    garbage(layout.MCENTRALS_BASE, 128 * layout.NUM_SPAN_CLASSES)
-    for level in range(layout.SUMMARY_LEVELS):
-        entries = -(-end >> palloc.LEVEL_SHIFT[level]) or 1
-        garbage(layout.SUMMARY_BASES[level], 8 * min(entries, end >> palloc.LEVEL_SHIFT[level]))
-    for field in ("search_page", "pages_in_use", "xheap_inuse", "xheap_free", "xheap_released", "xlock"):
-        world.mheap[field] = rng.getrandbits(40)
-    runtime = world.runtime
-    garbage(layout.WBUF_STACKS_BASE + 8 * layout.MAX_WBUFS, 8 * int(runtime.wbuf_made))
-    for field in ("xwbuf_lock", "xwbuf_full", "wbuf_empty", "xsweepers"):
-        runtime[field] = rng.getrandbits(10)
-    for page in range(end):
-        span = span_at(page)
-        if span.state == SPAN_IN_USE:
-            span.next, span.set, span.alloc_count = (rng.getrandbits(20) for _ in range(3))
-    for p in world.ps:
-        p.wbuf1, p.wbuf2 = rng.getrandbits(40), rng.getrandbits(40)
-
-
-def span_at(page):
-    return records.view(records.span_dtype, mspan.span_addr(page))[0]
 
 
 def page_of(world, root):
