@@ -11,10 +11,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gomp.errors import (
+    CompileError,
     ConfigError,
     GompError,
     HeapCorrupt,
     Interrupted,
+    NilDereference,
     OutOfMemory,
     ProgramError,
     RuntimeLost,
@@ -48,12 +50,14 @@ _HOMES = {
 
 __all__ = [
     "Array",
+    "CompileError",
     "ConfigError",
     "Global",
     "GompError",
     "Goroutine",
     "HeapCorrupt",
     "Interrupted",
+    "NilDereference",
     "OutOfMemory",
     "ProgramError",
     "Runtime",
