@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import inspect
+import itertools
 import os
 import pickle
 import re
@@ -36,6 +38,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, typeof_impl
@@ -196,6 +199,7 @@ class Compiled(Generic[A, R]):
         return Program(kinds, result, code, classes)
 
     def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+        _begin_names(file.stem)
         result, code = self.compile_for(args)
         write_atomically(file, dumps((result, code._reduce())))
         return result, code
@@ -395,6 +399,16 @@ def _stack_low(thread: int) -> int:
 
 
 # --- compiling and the cache ------------------------------------------------------------------------------------------
+
+
+def _begin_names(program: str) -> None:
+    """Give the functions that are compiled from here on numbers of this program's own.
+
+    The numbers are in the symbols. Numba counts from 1 in each process, but programs in the cache come from several, and the linker
+    binds equal names to whatever was loaded first: one of two closures of the same function would run the other's code.
+    """
+    first = int.from_bytes(hashlib.sha256(program.encode()).digest()[:7], "little")
+    FunctionIdentity._unique_ids = itertools.count(first)
 
 
 @functools.cache

@@ -21,13 +21,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
 from gomp.core.gc import pacer, sweep
-from gomp.core.gc.cycle import collect
+from gomp.core.gc.cycle import collect, flush_caches_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import start_world, stop_world
@@ -52,6 +52,7 @@ from gomp.errors import GompError, RuntimeLost, SegmentError
 from gomp.progress import load_all_kernels
 from gomp.runtime import cgroup, discovery, gctrace, memstats, p
 from gomp.runtime.channel import Channel, Message
+from gomp.runtime.memstats import MemStats
 from gomp.runtime.programs import Call
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs
@@ -267,11 +268,22 @@ class Coordinator:
     def _verify(self, level: int) -> dict[str, Any]:
         from gomp.runtime.verify import verify
 
+        with self._stopped_world() as stuck:
+            return {"level": level, "problems": [stuck]} if stuck else asdict(verify(level))
+
+    def _stats(self) -> MemStats:
+        """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
+        with self._stopped_world() as stuck:
+            if not stuck:
+                flush_caches_stw()
+            return memstats.read()
+
+    @contextlib.contextmanager
+    def _stopped_world(self) -> Iterator[str]:
+        """Stop the world for the block; gives "" or which P did not stop."""
         code = stop_world(time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
         try:
-            if code:
-                return {"level": level, "problems": [self._describe_stuck(-1 - code)]}
-            return asdict(verify(level))
+            yield self._describe_stuck(-1 - code) if code else ""
         finally:
             start_world()
 
@@ -359,7 +371,7 @@ class Coordinator:
             if message.op == "verify":
                 channel.send("verify", **self._verify(int(message["level"])))
             elif message.op == "stats":
-                channel.send("stats", **memstats.read().to_json())
+                channel.send("stats", **self._stats().to_json())
             else:
                 channel.send("error", text=f"unknown request {message.op!r}")
 
@@ -371,7 +383,7 @@ class Coordinator:
     def _go_for(self, origin: Any, message: Message, near: int | None) -> None:
         task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
         with contextlib.suppress(RuntimeLost):
-            self.ps[task.p][1].send("run", task.payload, g=task.g, name=task.name)
+            self.ps[task.p][1].send("run", task.payload, g=task.g, name=task.name, awaited=origin is not None)
 
     def _done(self, idx: int, message: Message) -> None:
         task = self.tasks.ended(idx, message["g"])

@@ -49,7 +49,8 @@ class P(Peer):
             call: Call = pickle.loads(message.payload)
             return call.run()
         except Exception:
-            log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])
+            if not message["awaited"]:
+                log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])
             raise
 
 

@@ -27,7 +27,7 @@ from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.progress import Progress, load_all_kernels
 from gomp.runtime import current, waiting
 from gomp.runtime.channel import Channel, Message
-from gomp.runtime.memstats import MemStats, read
+from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
 
@@ -156,9 +156,8 @@ class Runtime:
         waiting.collect()
 
     def stats(self) -> MemStats:
-        """The runtime's counters, now."""
-        self._open()
-        return read()
+        """The runtime's counters, exactly: as Go's ReadMemStats this stops the world and empties the Ps' caches."""
+        return MemStats.from_json(self._open().ask("stats").fields)
 
     def verify(self, level: int = 3) -> str:
         """Walk the heap and prove it consistent; one line that says what was seen. Raises HeapCorrupt, naming what is wrong."""

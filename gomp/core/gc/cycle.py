@@ -71,13 +71,20 @@ def _each_p(i: int) -> int:
     return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
 
 
+@kernel("void()")
+def flush_caches_stw() -> None:
+    """Give every P's cached spans back, so that the counters say exactly what is allocated. World: stopped."""
+    for i in range(runtime().nrecords + 1):
+        release_all_stw(_each_p(i))
+
+
 @kernel("int64(int64)")
 def _mark_stw(began: int) -> int:
     rt, stats = runtime(), gcstats()
     rt.cycles += 1
+    flush_caches_stw()
     for i in range(rt.nrecords + 1):
         p = _each_p(i)
-        release_all_stw(p)
         p_at(p).bytes_marked = 0
         p_at(p).heap_scan_work = 0
     stats.heap0 = load_relaxed(PACER_XLIVE)
