@@ -1,0 +1,263 @@
+"""Locks: one holder, no waiter forgotten, and no owner that can keep one for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from gomp.core import inline, kernel
+from gomp.core.sched.locks import (
+    CONTENDED,
+    OWNER_MASK,
+    acquire,
+    acquire_within,
+    assert_held,
+    begin_critical,
+    end_critical,
+    release,
+    release_locks_of,
+    try_lock,
+)
+from gomp.core.sched.status import OK, enter_waiting, leave, start_world, stop_world
+from gomp.core.sched.throw import THROW_LOST_LOCK, throw
+from gomp.core.shm import layout, records
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    cas_acq_rel,
+    cpu_pause,
+    load64,
+    load_acquire,
+    load_relaxed,
+    store64,
+    store_release,
+)
+from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
+from gomp.core.shm.records import MHEAP_XLOCK, RT_XSHUTDOWN, RT_XTABLE_LOCK, RT_XTHROW, RT_XWBUF_LOCK, self_p
+from tests.protocols.drivers import OVER, OWN, VIOLATIONS, VISITS, dawdle, is_over, visit
+from tests.protocols.processes import LINE, World, now_ns, sleeps, wait_until
+
+MUTANT_NS = 20_000_000_000
+LOCK = MHEAP_XLOCK
+LAST_MCENTRAL = layout.MCENTRALS_BASE + (layout.NUM_SPAN_CLASSES - 1) * records.mcentral_dtype.itemsize
+EVERY_KIND = [MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, layout.MCENTRALS_BASE, LAST_MCENTRAL]
+TOTAL = OWN  # counted without atomics, under the lock
+LONGEST = OWN + LINE  # a line for each P: the longest wait for the lock
+WOKEN = OWN + 16 * LINE
+NOBODY = OWN + 17 * LINE  # nobody wakes who sleeps here
+FRAME = 1024
+
+
+@inline
+def acquire_by_load_and_store(lock: int) -> None:
+    """Mutant: two may find it free."""
+    while load_acquire(lock) != 0:
+        cpu_pause()
+    store_release(lock, self_p().idx + 1)
+
+
+@kernel("void(int64, int64, int64)")
+def contend(until_ns: int, seed: int, torn: int) -> None:
+    me = self_p()
+    longest = 0
+    while nanotime() < until_ns and not is_over():
+        began = nanotime()
+        if torn:
+            acquire_by_load_and_store(LOCK)
+        else:
+            acquire(LOCK)
+        longest = max(longest, nanotime() - began)
+        count = load64(TOTAL)
+        seed = visit(me.idx, seed)
+        if seed & 63 == 0:
+            futex_wait(NOBODY, 0, 200_000)  # long enough for the others to go to sleep
+        store64(TOTAL, count + 1)
+        if torn:
+            store_release(LOCK, 0)
+        else:
+            release(LOCK)
+        seed = dawdle(seed)
+    store64(LONGEST + LINE * me.idx, longest)
+
+
+def contend_for(world: World, length_ns: int, torn: int) -> None:
+    until = now_ns(length_ns)
+    for p in range(world.nprocs):
+        world.fork(p, lambda p=p: contend(until, 88172645463325252 + 2 * p, torn))
+    world.join(length_ns / 1e9 + 30)
+
+
+def test_one_holds_the_lock_at_a_time_and_every_waiter_gets_it(world, run_ns):
+    contend_for(world, run_ns, 0)
+    visits = [world.word(VISITS + LINE * p) for p in range(world.nprocs)]
+    assert world.word(VIOLATIONS) == 0
+    assert world.word(TOTAL) == sum(visits)
+    assert min(visits) > 10
+    assert max(world.word(LONGEST + LINE * p) for p in range(world.nprocs)) < 5_000_000_000
+    assert world.word(LOCK) == 0
+    assert [(p.no_park, p.waiting_for) for p in world.ps] == [(0, 0)] * 3
+
+
+def test_a_lock_taken_in_two_steps_is_caught(world):
+    contend_for(world, MUTANT_NS, 1)
+    assert world.word(VIOLATIONS) > 0
+
+
+# --- sleeping and waking ----------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def take(lock: int) -> None:
+    acquire(lock)
+
+
+@kernel("void(int64)")
+def give(lock: int) -> None:
+    release(lock)
+
+
+@kernel("void(int64)")
+def give_without_waking(lock: int) -> None:
+    """Mutant: a sleeper is left to its timeout."""
+    self_p().no_park -= 1
+    store_release(lock, 0)
+
+
+@kernel("void(int64, int64)")
+def sleep_on(lock: int, timeout_ns: int) -> None:
+    """What a waiter does when it goes to sleep, but for longer than its nap."""
+    word = load_acquire(lock)
+    cas_acq_rel(lock, word, word | CONTENDED)
+    store64(WOKEN, 2 if futex_wait(lock, word | CONTENDED, timeout_ns) < 0 else 1)
+
+
+@pytest.mark.parametrize(
+    ("giving", "timeout_ns", "woken"), [(give, 20_000_000_000, 1), (give_without_waking, 10**9, 2)]
+)
+def test_a_sleeper_is_woken_by_release_and_a_release_that_wakes_nobody_is_caught(world, giving, timeout_ns, woken):
+    take(LOCK)
+    sleeper = world.fork(0, lambda: sleep_on(LOCK, timeout_ns))
+    wait_until(lambda: world.word(LOCK) & CONTENDED and sleeps(sleeper), "P0 sleeps")
+    giving(LOCK)
+    world.join()
+    assert world.word(WOKEN) == woken
+
+
+@kernel("int64(int64)")
+def is_mine(lock: int) -> int:
+    return 1 if assert_held(lock) else 0
+
+
+@kernel("int64(int64)")
+def try_to_take(lock: int) -> int:
+    return 1 if try_lock(lock) else 0
+
+
+def test_a_lock_names_its_owner_and_a_waiter_what_it_waits_for(world):
+    take(LOCK)
+    assert world.word(LOCK) == layout.COORDINATOR_P + 1
+    assert is_mine(LOCK) == 1
+    assert try_to_take(LOCK) == 0
+    world.fork(1, lambda: take(LOCK))
+    wait_until(lambda: world.word(LOCK) & CONTENDED != 0, "P1 waits")
+    assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
+    assert world.ps[1].waiting_for == LOCK
+    give(LOCK)
+    world.join()
+    assert world.word(LOCK) & OWNER_MASK == 1 + 1
+    assert is_mine(LOCK) == 0
+    assert world.ps[1].waiting_for == 0
+
+
+# --- stops ------------------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def take_in_a_program(in_hand: int) -> None:
+    if enter_waiting() != OK:
+        return
+    self_p().native_base = stack_pointer() + FRAME
+    if in_hand:
+        begin_critical()
+    acquire(LOCK)
+    release(LOCK)
+    if in_hand:
+        end_critical()
+    leave()
+
+
+@pytest.mark.parametrize(("in_hand", "stopped"), [(0, OK), (1, -1 - 2)])
+def test_a_waiter_parks_for_a_stop_unless_it_has_something_in_hand(world, in_hand, stopped):
+    take(LOCK)
+    world.fork(2, lambda: take_in_a_program(in_hand))
+    wait_until(lambda: world.word(LOCK) & CONTENDED != 0, "P2 waits")
+    assert stop_world(now_ns(10_000_000_000 if stopped == OK else 100_000_000)) == stopped
+    start_world()
+    give(LOCK)
+    world.join()
+    assert world.ps[2].no_park == 0
+
+
+# --- dead owners ------------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def take_and_hang(lock: int) -> None:
+    acquire(lock)
+    while load_relaxed(OVER) == 0:
+        cpu_pause()
+
+
+def kill_the_owner(world: World, lock: int) -> None:
+    owner = world.fork(1, lambda: take_and_hang(lock))
+    wait_until(lambda: world.word(lock) & OWNER_MASK == 2, "P1 has the lock")
+    world.kill(owner)
+
+
+@pytest.mark.parametrize("lock", EVERY_KIND)
+def test_the_lock_of_a_killed_owner_is_released_by_repair_and_its_waiter_gets_it(world, lock):
+    kill_the_owner(world, lock)
+    world.fork(2, lambda: take(lock))
+    wait_until(lambda: world.word(lock) & CONTENDED != 0, "P2 waits")
+    assert release_locks_of(layout.p_addr(0)) == 0
+    assert release_locks_of(layout.p_addr(1)) == 1
+    world.join()
+    assert world.word(lock) & OWNER_MASK == 3
+    assert release_locks_of(layout.p_addr(1)) == 0
+
+
+@kernel("void(int64)")
+def take_impatiently(lock: int) -> None:
+    acquire_within(lock, 20_000_000)
+    add_relaxed(TOTAL, 1)
+
+
+def thrown(world: World) -> tuple[int, int, int]:
+    return world.word(RT_XTHROW), int(world.runtime.throw_a), int(world.runtime.throw_b)
+
+
+def test_the_coordinator_reports_a_dead_owner_and_is_not_kept_from_ending_the_runtime(world):
+    kill_the_owner(world, LOCK)
+    take_impatiently(LOCK)
+    assert thrown(world) == (THROW_LOST_LOCK, LOCK, 1)
+    assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
+
+
+@kernel("void()")
+def shut_down() -> None:
+    store_release(RT_XSHUTDOWN, 1)
+
+
+def test_a_p_reports_a_dead_owner_and_waits_until_the_runtime_ends(world):
+    kill_the_owner(world, LOCK)
+    world.fork(0, lambda: take_impatiently(LOCK))
+    wait_until(lambda: world.word(RT_XTHROW) > 0, "P0 reports")
+    assert thrown(world) == (THROW_LOST_LOCK, LOCK, 1)
+    assert world.word(TOTAL) == 0
+    shut_down()
+    world.join()
+    assert world.word(TOTAL) == 1
+
+
+def test_the_first_throw_stands(world):
+    throw(THROW_LOST_LOCK, 1, 2)
+    throw(THROW_LOST_LOCK + 1, 3, 4)
+    assert thrown(world) == (THROW_LOST_LOCK, 1, 2)
