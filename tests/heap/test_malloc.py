@@ -319,6 +319,22 @@ def test_a_heap_that_has_the_pages_but_not_in_a_row_says_so():
         world.verify()
 
 
+def test_pages_of_a_commit_that_failed_are_zero_when_they_are_used(world):
+    """The system has room for a part of the request, whose first pages hold old data: all of them go back, and count as released."""
+    old = world.new(0, MIB)
+    ctypes.memset(world.address(old), 0xFF, MIB)
+    world.drop(old)
+    world.collect()
+    world.mheap.xcommit_budget = MIB // 2
+    assert world.new(0, 2 * MIB) is None
+    world.verify()
+    assert (world.mheap.xheap_inuse, world.mheap.xheap_free) == (0, 0)
+    world.mheap.xcommit_budget = 1 << 40
+    again = world.new(0, 2 * MIB)
+    assert ctypes.string_at(world.address(again), 2 * MIB) == bytes(2 * MIB)
+    world.verify()
+
+
 # --- the fast path ------------------------------------------------------------------------------------------------------
 
 ATOMIC = {
