@@ -135,7 +135,7 @@ def problem(out: int, code: int, a: int, b: int, c: int) -> None:
     store64(out + 8 * OUT_PROBLEMS, n + 1)
 
 
-@inline
+@kernel("void(int64, int64, int64, int64)")
 def expect(out: int, code: int, found: int, expected: int) -> None:
     if found != expected:
         problem(out, code, found, expected, 0)
@@ -150,7 +150,7 @@ def _p_number(i: int) -> int:
     return i if i < runtime().nrecords else layout.COORDINATOR_P
 
 
-@inline
+@kernel("int64(int64)")
 def _next_span(page: int) -> int:
     """First page of the next span at or after ``page``; the heap's end if there is none. A free page's record says that it is dead."""
     end = mheap().end_page
@@ -165,7 +165,7 @@ def _after(page: int) -> int:
     return page + max(1, spans()[page].npages)
 
 
-@inline
+@kernel("int64(int64)")
 def _entry_of(page: int) -> int:
     """Address of the mcache entry that has this span; 0 if none has."""
     span_class = spans()[page].span_class
@@ -183,7 +183,7 @@ def _slots_of_window(nelems: int, window: int) -> int:
     return lsr(-1, 64 - n)
 
 
-@inline
+@kernel("int64(int64, int64, int64)")
 def _allocated_word(page: int, entry: int, window: int) -> int:
     """The allocated slots of a window: for a cached span up to its open window all that the window does not offer."""
     sp = spans()[page]
@@ -203,7 +203,7 @@ def _allocated_word(page: int, entry: int, window: int) -> int:
     return word & slots
 
 
-@inline
+@kernel("int64(int64, int64)")
 def _count_allocated(page: int, entry: int) -> int:
     n = 0
     for window in range(mspan.bit_words(page)):
@@ -233,7 +233,7 @@ def check_counters(out: int) -> None:
         problem(out, LIVE_TOO_LOW, live, pacer().heap_marked, 0)
 
 
-@inline
+@kernel("void(int64, int64)")
 def _check_lock(out: int, lock: int) -> None:
     word = load_acquire(lock)
     if word != 0:
@@ -256,7 +256,7 @@ def _check_nothing_in_hand(out: int) -> None:
     expect(out, MARKING_OPEN, load_acquire(RT_XMARKERS), -1)
 
 
-@inline
+@kernel("void(int64)")
 def _count_spans(out: int) -> None:
     """Spans, pages, objects and bytes; objects by size class."""
     page = _next_span(0)
@@ -275,7 +275,7 @@ def _count_spans(out: int) -> None:
         page = _next_span(_after(page))
 
 
-@inline
+@kernel("int64(int64, int64)")
 def _unsettled(p: int, span_class: int) -> int:
     """Objects allocated from the span that the P has cached, and not yet counted."""
     e = mcache_at(entry_addr(p, span_class))
@@ -285,7 +285,7 @@ def _unsettled(p: int, span_class: int) -> int:
     return sp.alloc_count - popcount(e.free) - sp.alloc_before_cache
 
 
-@inline
+@kernel("void(int64)")
 def _check_totals(out: int) -> None:
     nrecords = runtime().nrecords
     for size_class in range(1, 68):
@@ -343,7 +343,7 @@ def check_pages(out: int) -> None:
         if _alloc_bit(page) == 0:
             released += _scav_bit(page)
             free += 1 - _scav_bit(page)
-        elif not _is_cached_or_taking(page):
+        elif _is_cached_or_taking(page) == 0:
             problem(out, PAGE_LOST, page, 0, 0)
         page += 1
     for i in range(runtime().nrecords + 1):
@@ -356,7 +356,7 @@ def check_pages(out: int) -> None:
     expect(out, SUMMARY, check_summaries_locked(), PALLOC_OK)
 
 
-@inline
+@kernel("void(int64, int64, int64)")
 def _check_span_page(out: int, page: int, at: int) -> None:
     if _alloc_bit(at) == 0:
         problem(out, PAGE_NOT_TAKEN, at, page, 0)
@@ -367,19 +367,20 @@ def _check_span_page(out: int, page: int, at: int) -> None:
         problem(out, PAGE_HEAD, at, page, head)
 
 
-@inline
-def _is_cached_or_taking(page: int) -> bool:
+@kernel("int64(int64)")
+def _is_cached_or_taking(page: int) -> int:
+    """1 if the page is in a page cache, or on its way into a span."""
     for i in range(runtime().nrecords + 1):
         p = _p_number(i)
         pp = p_at(layout.p_addr(p))
         if _is_in_cache(p, page):
-            return True
+            return 1
         if pp.taking_page != mspan.NO_SPAN and pp.taking_page <= page < pp.taking_page + pp.taking_npages:
-            return True
-    return False
+            return 1
+    return 0
 
 
-@inline
+@kernel("void(int64, int64)")
 def _check_page_cache(out: int, i: int) -> None:
     """Each page of the i-th P's cache is taken, in no span and in no other cache."""
     p = _p_number(i)
@@ -543,7 +544,7 @@ def _check_list(out: int, span_class: int, which: int) -> None:
         problem(out, LIST_TAIL, span_class, which, last)
 
 
-@inline
+@kernel("void(int64)")
 def _check_list_membership(out: int) -> None:
     """As many spans say that they are in a list as the list has: with :func:`_check_list`, the same ones."""
     counted = 0
@@ -559,7 +560,7 @@ def _check_list_membership(out: int) -> None:
         problem(out, LIST_COUNT, -1, -1, counted - listed)
 
 
-@inline
+@kernel("void(int64, int64, int64)")
 def _check_cache_entry(out: int, p: int, span_class: int) -> None:
     e = mcache_at(entry_addr(layout.p_addr(p), span_class))
     page = e.page
