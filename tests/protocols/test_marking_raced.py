@@ -12,7 +12,7 @@ from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.sizeclass import size_class
 from gomp.core.mutator.barrier import write_pointer
 from gomp.core.mutator.malloc import new_small
-from gomp.core.shm import layout, segments
+from gomp.core.shm import layout, records, segments
 from gomp.core.shm.atomics import (
     add_acq_rel,
     add_relaxed,
@@ -171,6 +171,16 @@ def test_everything_reachable_is_marked_whoever_comes_and_goes(world, run_ns):
     assert world.word(HELPED) > 0
     assert world.word(LEFT_EARLY) > 0
     assert world.word(RT_XMARKERS) == CLOSED
+
+
+def test_marking_needs_no_budget_since_it_is_what_refills_it(world):
+    build(world)
+    mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
+    mheap.xcommit_budget = 0
+    assert mheap.xwbuf_bytes == 0
+    assert mark_once(_PATIENCE_NS) == NODES
+    assert mheap.xwbuf_bytes > 0
+    assert world.runtime.xthrow == 0
 
 
 def test_a_helper_that_counts_itself_out_before_it_disposes_is_caught(world):

@@ -14,7 +14,7 @@ from gomp.core.sched.locks import acquire, release
 from gomp.core.sched.throw import THROW_NO_WBUF, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed, store64
-from gomp.core.shm.commit import commit
+from gomp.core.shm.libc import fallocate
 from gomp.core.shm.records import (
     MHEAP_XWBUF,
     RT_XWBUF_FULL,
@@ -73,7 +73,12 @@ def _carve_locked() -> bool:
     if rt.wbuf_made + _BATCH > layout.MAX_WBUFS:
         return False
     size = _BATCH * layout.WBUF_SIZE
-    if commit(self_p().meta_fd, _buffer_addr(rt.wbuf_made) - layout.META_BASE, size) != 0:
+    # Not from the budget of commits: it is when that is used up that a collection must be able to mark.
+    fd, stacks = self_p().meta_fd, layout.WBUF_STACKS_BASE - layout.META_BASE
+    code = fallocate(fd, _buffer_addr(rt.wbuf_made) - layout.META_BASE, size)
+    code |= fallocate(fd, stacks + 8 * _full_slot(rt.wbuf_made), 8 * _BATCH)
+    code |= fallocate(fd, stacks + 8 * _empty_slot(rt.wbuf_made), 8 * _BATCH)
+    if code != 0:
         return False
     for i in range(_BATCH):
         wbuf_stacks()[_empty_slot(rt.wbuf_empty + i)] = rt.wbuf_made + i
