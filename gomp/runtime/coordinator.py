@@ -34,6 +34,7 @@ from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
+    GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
     GCSTATS,
     MHEAP,
@@ -50,8 +51,9 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import GompError, RuntimeLost, SegmentError
 from gomp.progress import load_all_kernels
-from gomp.runtime import cgroup, discovery, gctrace, memstats, p
+from gomp.runtime import cgroup, discovery, gctrace, memstats
 from gomp.runtime.channel import Channel, Message
+from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.programs import Call
 from gomp.runtime.tasks import Tasks
@@ -64,9 +66,9 @@ FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _SWEEP_SLICE = 16
 _IDLE_S = 0.5
-_GRACE_S = 1.0
 _MAX_ATTACHED = 16
 _CGROUP_RESERVE = 16 << 20
+_BUDGET_PERIOD_S = 0.1
 
 
 @dataclass
@@ -89,8 +91,6 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
-        self.ps: list[tuple[int, Channel]] = []  # (pid, channel)
-        self.service: tuple[int, socket.socket] | None = None
         self.pid = os.getpid()
         self.cgroup = cgroup.MemoryCgroup.of_this_process()
 
@@ -118,10 +118,7 @@ class Coordinator:
         self._watch_signals()
         gc.collect()
         gc.freeze()
-        if self.metrics:
-            self._fork_service(self.metrics)
-        for idx in range(s.procs):
-            self.ps.append(self._fork_p(idx))
+        self._fork_all()
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
         view(runtime_dtype, RUNTIME)[0].xready = 1
@@ -147,39 +144,21 @@ class Coordinator:
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             init_p(idx, 0, -1, -1, -1, -1)
 
-    def _fork_service(self, metrics: socket.socket) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _fork_all(self) -> None:
+        self.family = Family(self.shared, self.wake_fd)
+        if self.metrics:
+            service = self.family.fork_service(cast(ServiceSettings, self.settings), self.metrics)
+            self._watch(service.pidfd, lambda fd: self._on_death(fd, service, "the service"))
+        for idx in range(self.settings.procs):
+            self._watch_p(idx, self.family.fork_p(idx))
 
-        def child() -> None:
-            from gomp.service import process
+    def _watch_p(self, idx: int, child: Child) -> None:
+        self._watch(child.pidfd, lambda fd: self._on_death(fd, child, f"P{idx}"))
+        self._watch(self._channel(idx).fileno(), lambda _: self._on_p_message(idx))
 
-            p.die_with_parent(self.pid, b"gomp-service")
-            p.reset_signals()
-            p.close_other_descriptors(
-                {0, 1, 2, self.shared.heap_fd, self.shared.meta_fd, metrics.fileno(), theirs.fileno()}
-            )
-            process.run(cast(ServiceSettings, self.settings), metrics, theirs)
-
-        self.service = (p.fork(child), ours)
-        theirs.close()
-        metrics.close()
-        self._watch(os.pidfd_open(self.service[0]), self._on_service_death)
-
-    def _fork_p(self, idx: int) -> tuple[int, Channel]:
-        ours, theirs = socket.socketpair()
-        log_sock = None
-        if self.service:
-            log_sock, service_end = logs.pair()
-            socket.send_fds(self.service[1], [b"log"], [service_end.fileno()])
-            service_end.close()
-        pid = p.fork(lambda: p.run(idx, self.shared, self.wake_fd, theirs, log_sock, self.pid))
-        theirs.close()
-        if log_sock:
-            log_sock.close()
-        channel = Channel(ours)
-        self._watch(os.pidfd_open(pid), lambda _: self._on_p_death(idx))
-        self._watch(channel.fileno(), lambda _: self._on_p_message(idx))
-        return pid, channel
+    def _channel(self, idx: int) -> Channel:
+        """The connection to P ``idx``."""
+        return cast(Channel, self.family.ps[idx].channel)
 
     def _watch_signals(self) -> None:
         reader, writer = socket.socketpair()
@@ -210,7 +189,8 @@ class Coordinator:
                 if fd in self.handlers:
                     self.handlers[fd](fd)
             self._flush_channels()
-            self._set_commit_budget()
+            if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
+                self._set_commit_budget()
             if self.settings.gogc >= 0 and time.monotonic() - self._last_gc > FORCED_GC_PERIOD_S:
                 self._collect(GC_TRIGGER_TIME)
         return self.exit_code
@@ -223,12 +203,13 @@ class Coordinator:
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
+        self._budget_set = time.monotonic()
         headroom = self.cgroup.headroom()
         if headroom is not None:
             view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
 
     def _flush_channels(self) -> None:
-        for channel in (*(c for _, c in self.ps), *(a.channel for a in self.attached)):
+        for channel in (*map(self._channel, range(len(self.family.ps))), *(a.channel for a in self.attached)):
             if not channel.is_flushed:
                 with contextlib.suppress(RuntimeLost):
                     channel.flush()
@@ -242,7 +223,8 @@ class Coordinator:
             self._collect(take_request())
 
     def _collect(self, kind: int) -> None:
-        self._set_commit_budget()
+        if kind == GC_TRIGGER_LAST_RESORT:
+            self._set_commit_budget()
         if kind == GC_TRIGGER_TIME and self.settings.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
         code = collect(kind, time.time_ns(), time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
@@ -259,7 +241,7 @@ class Coordinator:
 
     def _describe_stuck(self, idx: int) -> str:
         record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
-        running = ", ".join(t.name for t in self.tasks.of(idx)) if idx < len(self.ps) else "an attached script"
+        running = ", ".join(t.name for t in self.tasks.of(idx)) if idx < self.settings.procs else "an attached script"
         return (
             f"P{idx} (pid {int(record.xpid)}) did not stop within {STOP_DEADLINE_S:.0f} s; it runs {running or 'nothing'}"
             f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
@@ -293,19 +275,12 @@ class Coordinator:
         self._signals[0].recv(64)
         self.ending = True
 
-    def _on_p_death(self, idx: int) -> None:
-        pid, _ = self.ps[idx]
-        _, status = os.waitpid(pid, 0)
-        self._lose(f"P{idx} (pid {pid}) {_how_it_ended(status)}; the runtime ends")
-
-    def _on_service_death(self, fd: int) -> None:
+    def _on_death(self, fd: int, child: Child, who: str) -> None:
         self._unwatch(fd)
-        if self.service:
-            _, status = os.waitpid(self.service[0], 0)
-            self._lose(f"the service (pid {self.service[0]}) {_how_it_ended(status)}; the runtime ends")
+        self._lose(f"{who} (pid {child.pid}) {child.reap()}; the runtime ends")
 
     def _on_p_message(self, idx: int) -> None:
-        channel = self.ps[idx][1]
+        channel = self._channel(idx)
         try:
             messages = channel.receive()
         except RuntimeLost:
@@ -383,13 +358,13 @@ class Coordinator:
     def _go_for(self, origin: Any, message: Message, near: int | None) -> None:
         task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
         with contextlib.suppress(RuntimeLost):
-            self.ps[task.p][1].send("run", task.payload, g=task.g, name=task.name, awaited=origin is not None)
+            self._channel(task.p).send("run", task.payload, g=task.g, name=task.name, awaited=origin is not None)
 
     def _done(self, idx: int, message: Message) -> None:
         task = self.tasks.ended(idx, message["g"])
         if task is None or task.origin is None:
             return
-        channel = self.ps[task.origin[1]][1] if isinstance(task.origin, tuple) else task.origin.channel
+        channel = self._channel(task.origin[1]) if isinstance(task.origin, tuple) else task.origin.channel
         with contextlib.suppress(RuntimeLost, OSError):
             channel.send("done", message.payload, request=task.request, ok=message["ok"])
 
@@ -412,27 +387,9 @@ class Coordinator:
         rt = view(runtime_dtype, RUNTIME)[0]
         rt.xready = 0
         rt.xshutdown = 1
-        for pid, _ in self.ps:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if self.service:
-            self.service[1].close()
-        self._reap([pid for pid, _ in self.ps] + ([self.service[0]] if self.service else []))
+        if hasattr(self, "family"):
+            self.family.end()
         self.registration.remove()
-
-    def _reap(self, pids: list[int]) -> None:
-        deadline = time.monotonic() + _GRACE_S
-        while pids:
-            for pid in list(pids):
-                try:
-                    if os.waitpid(pid, os.WNOHANG)[0]:
-                        pids.remove(pid)
-                except ChildProcessError:
-                    pids.remove(pid)
-            if pids and time.monotonic() > deadline:
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
 
 
 def _last_cycle(procs: int) -> gctrace.Cycle:
@@ -460,12 +417,6 @@ def _last_cycle(procs: int) -> gctrace.Cycle:
         procs=procs,
         forced=bool(stats.last_forced),
     )
-
-
-def _how_it_ended(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"
 
 
 def _host_port(sock: socket.socket) -> str:

@@ -25,6 +25,7 @@ from gomp.runtime.programs import Call, dump_outcome
 from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
+ChildMain = Callable[[], None]
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
@@ -108,7 +109,7 @@ def close_other_descriptors(keep: set[int]) -> None:
             os.close(fd)
 
 
-def fork(child: Callable[[], None]) -> int:
+def fork(child: ChildMain) -> int:
     """Fork a process that runs ``child`` and nothing of its caller afterwards; returns its pid."""
     pid = os.fork()
     if pid:

@@ -1,0 +1,125 @@
+"""The coordinator's children: the Ps and the service, forked, watched by pidfd, and ended together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from gomp.config import ServiceSettings
+from gomp.core.shm.segments import Segments
+from gomp.runtime import p
+from gomp.runtime.channel import Channel
+from gomp.service import logs
+
+_GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """A forked process. ``pidfd`` becomes readable when it has died."""
+
+    pid: int
+    pidfd: int
+    channel: Channel | None = None
+
+    def reap(self) -> str:
+        """How it ended, in words. Waits for it."""
+        _, status = os.waitpid(self.pid, 0)
+        return how_it_ended(status)
+
+
+class Family:
+    """The processes of one runtime. Only the coordinator, which has one thread, forks."""
+
+    def __init__(self, shared: Segments, wake_fd: int) -> None:
+        self._shared = shared
+        self._wake_fd = wake_fd
+        self._parent = os.getpid()
+        self._service_socket: socket.socket | None = None
+        self.service: Child | None = None
+        self.ps: list[Child] = []
+
+    def fork_service(self, settings: ServiceSettings, metrics: socket.socket) -> Child:
+        """Start the service on the listening socket ``metrics``, which is its own from here."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def child() -> None:
+            from gomp.service import process
+
+            p.die_with_parent(self._parent, b"gomp-service")
+            p.reset_signals()
+            segment_fds = {self._shared.heap_fd, self._shared.meta_fd}
+            p.close_other_descriptors({0, 1, 2, metrics.fileno(), theirs.fileno()} | segment_fds)
+            process.run(settings, metrics, theirs)
+
+        pid = self._fork(child)
+        theirs.close()
+        metrics.close()
+        self._service_socket = ours
+        self.service = Child(pid, os.pidfd_open(pid))
+        return self.service
+
+    def fork_p(self, idx: int) -> Child:
+        """Start the process of P ``idx``."""
+        ours, theirs = socket.socketpair()
+        log_end = self._log_end()
+        pid = self._fork(lambda: p.run(idx, self._shared, self._wake_fd, theirs, log_end, self._parent))
+        theirs.close()
+        if log_end:
+            log_end.close()
+        child = Child(pid, os.pidfd_open(pid), Channel(ours))
+        self.ps.append(child)
+        return child
+
+    def _log_end(self) -> socket.socket | None:
+        """A new log connection: the service gets one end, the P that is about to be forked the other."""
+        if self._service_socket is None:
+            return None
+        ours, service_end = logs.pair()
+        socket.send_fds(self._service_socket, [b"log"], [service_end.fileno()])
+        service_end.close()
+        return ours
+
+    @staticmethod
+    def _fork(child: p.ChildMain) -> int:
+        tasks = os.listdir("/proc/self/task")
+        if len(tasks) != 1:
+            raise AssertionError(
+                f"the coordinator has {len(tasks)} threads: a fork would copy locks that nobody releases"
+            )
+        return p.fork(child)
+
+    def end(self) -> None:
+        """Kill the Ps, let the service write its last log lines, and wait for all of them."""
+        for child in self.ps:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        if self._service_socket:
+            self._service_socket.close()
+        self._reap([child.pid for child in (*self.ps, *([self.service] if self.service else []))])
+
+    @staticmethod
+    def _reap(pids: list[int]) -> None:
+        deadline = time.monotonic() + _GRACE_S
+        while pids:
+            for pid in list(pids):
+                try:
+                    if os.waitpid(pid, os.WNOHANG)[0]:
+                        pids.remove(pid)
+                except ChildProcessError:
+                    pids.remove(pid)
+            if pids and time.monotonic() > deadline:
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with code {os.waitstatus_to_exitcode(status)}"
