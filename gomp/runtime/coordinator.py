@@ -13,6 +13,7 @@ It is started by ``gomp serve``, or by a script's Runtime with a socket: that ru
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -26,7 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
-from gomp.core.gc import pacer, sweep
+from gomp.core.gc import pacer, sweep, work
 from gomp.core.gc.cycle import collect, flush_caches_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.mutator.poll import take_request
@@ -141,6 +142,10 @@ class Coordinator:
         pacer.set_gc_percent(s.gogc, s.memory_limit)
         pacer.commit()
         init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd, -1)
+        coordinator = layout.PS_BASE + layout.COORDINATOR_P * layout.P_STRIDE
+        if not work.init_buffers(coordinator):
+            raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
+        work.dispose(coordinator)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             init_p(idx, 0, -1, -1, -1, -1)
 

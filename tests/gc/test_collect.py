@@ -6,7 +6,7 @@ import pytest
 from heap_world import heap_world
 
 from gomp.core import COMPILED
-from gomp.core.gc import pacer
+from gomp.core.gc import pacer, rebuild
 from gomp.core.gc.mark import OBLET
 from gomp.core.heap import mspan
 from gomp.core.mutator import boundary
@@ -217,3 +217,24 @@ def test_counters_of_a_cycle(world):
     assert (stats.num_gc, stats.num_forced, world.runtime.cycles, world.runtime.xcycle_done) == (2, 1, 2, 2)
     assert stats.heap2 == NODE
     assert stats.pause_total_ns == stats.pause_ns[0] + stats.pause_ns[1] > 0
+
+
+def test_marking_finds_everything_when_there_is_no_memory_for_more_work_buffers(world):
+    """A root with more children than the first sixteen buffers hold, each with a child of its own."""
+    n = 20 * WBUF_OBJECTS if COMPILED else 17 * WBUF_OBJECTS
+    root = world.new(0, 8 * n, world.struct_type(8 * n, range(n)))
+    for i in range(n):
+        child, grandchild = node(world), world.new(0, 16)
+        store64(world.address(child), world.address(grandchild))
+        store64(world.address(root) + 8 * i, world.address(child))
+        world.drop(child)
+        world.drop(grandchild)
+    world.collect(GC_TRIGGER_HEAP)
+    assert world.runtime.wbuf_made > 16, "with memory it needs more"
+    made, world.runtime.wbuf_made = int(world.runtime.wbuf_made), layout.MAX_WBUFS
+    world.runtime.wbuf_empty = 4
+    world.collect()
+    assert world.verify().reached == 2 * n + 1
+    world.runtime.wbuf_made, world.runtime.wbuf_empty = made, made
+    rebuild.rebuild_derived_stw()
+    assert survivors(world) == 2 * n + 1

@@ -12,12 +12,23 @@ anything for a while: however long one helper marks alone, it makes progress.
 from __future__ import annotations
 
 from gomp.core.gc import roots, work
-from gomp.core.gc.mark import drain
+from gomp.core.gc.mark import drain, scan
+from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, cpu_pause, load_acquire, store_release
 from gomp.core.shm.libc import cputime, nanotime, sched_yield
-from gomp.core.shm.records import RT_XMARKERS, p_at, runtime, self_p
+from gomp.core.shm.records import (
+    RT_XMARKERS,
+    RT_XOVERFLOW,
+    SPAN_IN_USE,
+    mheap,
+    p_at,
+    page_heads,
+    runtime,
+    self_p,
+    spans,
+)
 
 CLOSED = -1
 OK = 0
@@ -31,11 +42,9 @@ _MOST_WAITED_NS = 10_000_000  # in one look: who was frozen together with the ot
 def _mark_until_dry(p: int) -> None:
     """Mark what can be found, and charge the time to the P at ``p``, this process's."""
     began = cputime()
-    work.init_buffers(p)
     drain(p)
     while roots.run_root_job(p) != 0:
         drain(p)
-    work.dispose(p)
     p_at(p).mark_ns += cputime() - began
 
 
@@ -45,8 +54,14 @@ def help_mark() -> None:
     while load_acquire(RT_XMARKERS) != CLOSED and (work.has_full() or roots.has_root_jobs()):
         n = load_acquire(RT_XMARKERS)
         if n != CLOSED and cas_acq_rel(RT_XMARKERS, n, n + 1):
-            _mark_until_dry(layout.p_addr(self_p().idx))
+            p = layout.p_addr(self_p().idx)
+            equipped = work.init_buffers(p)
+            if equipped:
+                _mark_until_dry(p)
+            work.dispose(p)
             add_acq_rel(RT_XMARKERS, -1)
+            if not equipped:
+                return
 
 
 @kernel("int64()")
@@ -68,6 +83,23 @@ def _pick_marker() -> int:
     return 0
 
 
+@kernel("void(int64)")
+def _rescan_marked(p: int) -> None:
+    """Scan every marked object once more: among them are those that were dropped."""
+    page, end = 0, mheap().end_page
+    while page < end:
+        sp = spans()[page]
+        if sp.state != SPAN_IN_USE or page_heads()[page] != 1:
+            page += 1
+            continue
+        if not mspan.is_noscan(sp.span_class):
+            for idx in range(sp.nelems):
+                if mspan.is_marked(page, idx):
+                    scan(p, mspan.obj_addr(page, idx))
+            drain(p)
+        page += sp.npages
+
+
 @kernel("int64(int64)")
 def mark_all_stw(patience_ns: int) -> int:
     """Mark everything reachable, with whoever helps. World: stopped; the root jobs are prepared. Called by the coordinator.
@@ -75,6 +107,8 @@ def mark_all_stw(patience_ns: int) -> int:
     OK, or -1 - p if for ``patience_ns`` nobody made progress and P p has not finished. Then what is live is not known.
     """
     p = layout.p_addr(self_p().idx)
+    work.init_buffers(p)  # the two that were made when the runtime began: all buffers are empty now
+    store_release(RT_XOVERFLOW, 0)
     store_release(RT_XMARKERS, 0)
     tries, waited, progress, looked = 0, 0, 0, 0
     while True:
@@ -82,9 +116,14 @@ def mark_all_stw(patience_ns: int) -> int:
             _mark_until_dry(p)
             tries, waited, looked = 0, 0, 0
         elif load_acquire(RT_XMARKERS) == 0 and cas_acq_rel(RT_XMARKERS, 0, CLOSED):
-            if not work.has_full():
+            dropped = load_acquire(RT_XOVERFLOW)
+            if not work.has_full() and dropped == 0:
+                work.dispose(p)
                 return OK
             store_release(RT_XMARKERS, 0)
+            if dropped:
+                store_release(RT_XOVERFLOW, 0)
+                _rescan_marked(p)
         else:
             tries += 1
             if tries < _SPINS:

@@ -4,19 +4,21 @@ Each marker has two buffers of 253 addresses, used as a stack: the second keeps 
 going to the shared stacks each time. Full buffers that are surplus lie on a shared stack, from which anybody takes; empty ones on another.
 The stacks are arrays of buffer numbers under one lock. They are derived: at the end of marking every buffer is empty.
 
-Buffers live in the metadata segment and are committed sixteen at a time; marking allocates nothing else.
+Buffers live in the metadata segment and are committed sixteen at a time; marking allocates nothing else. When even that fails, a marker drops
+what is in a buffer and says so in ``xoverflow``: the objects are marked, so they can be found again by walking the heap
+(:func:`~gomp.core.gc.assist.mark_all_stw`). The two buffers that the coordinator needs to go on are made when the runtime begins.
 """
 
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
-from gomp.core.sched.throw import THROW_NO_WBUF, throw
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, load_relaxed, store64
+from gomp.core.shm.atomics import add_relaxed, load_relaxed, store64, store_release
 from gomp.core.shm.libc import fallocate
 from gomp.core.shm.records import (
     MHEAP_XWBUF,
+    RT_XOVERFLOW,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
     WBUF_OBJECTS,
@@ -53,12 +55,11 @@ def _buffer_number(addr: int) -> int:
 
 @kernel("int64()")
 def take_empty() -> int:
-    """An empty buffer's address."""
+    """An empty buffer's address, or 0 if there is no memory for one."""
     rt = runtime()
     acquire(RT_XWBUF_LOCK)
     if rt.wbuf_empty == 0 and not _carve_locked():
         release(RT_XWBUF_LOCK)
-        throw(THROW_NO_WBUF, rt.wbuf_made, 0)
         return 0
     rt.wbuf_empty -= 1
     number = wbuf_stacks()[_empty_slot(rt.wbuf_empty)]
@@ -143,8 +144,13 @@ def make_room_slow(p: int) -> None:
     """The first buffer is full: swap in the second, and publish it first if it is full too."""
     pp = p_at(p)
     if wbuf_at(pp.wbuf2).nobj > 0:
+        empty = take_empty()
+        if empty == 0:
+            wbuf_at(pp.wbuf1).nobj = 0
+            store_release(RT_XOVERFLOW, 1)
+            return
         give_full(pp.wbuf2)
-        pp.wbuf2 = take_empty()
+        pp.wbuf2 = empty
     pp.wbuf1, pp.wbuf2 = pp.wbuf2, pp.wbuf1
 
 
@@ -174,14 +180,15 @@ def refill_slow(p: int) -> int:
     return 1
 
 
-@kernel("void(int64)")
-def init_buffers(p: int) -> None:
-    """Give the P at ``p`` its two buffers, if it has none."""
+@kernel("int64(int64)")
+def init_buffers(p: int) -> int:
+    """Give the P at ``p`` its two buffers, if it has none: 1, or 0 if there is no memory for them."""
     pp = p_at(p)
     if pp.wbuf1 == 0:
         pp.wbuf1 = take_empty()
     if pp.wbuf2 == 0:
         pp.wbuf2 = take_empty()
+    return 1 if pp.wbuf1 != 0 and pp.wbuf2 != 0 else 0
 
 
 @kernel("void(int64)")
@@ -199,26 +206,24 @@ def dispose(p: int) -> None:
     pp.wbuf2 = 0
 
 
-@inline
+@kernel("void(int64)")
 def balance(p: int) -> None:
     """Give away work when nobody else could find any: the second buffer, or half of the first."""
     pp = p_at(p)
+    mine = wbuf_at(pp.wbuf1)
+    if wbuf_at(pp.wbuf2).nobj == 0 and mine.nobj <= _HANDOFF:
+        return
+    empty = take_empty()
+    if empty == 0:
+        return
     if wbuf_at(pp.wbuf2).nobj > 0:
         give_full(pp.wbuf2)
-        pp.wbuf2 = take_empty()
-    elif wbuf_at(pp.wbuf1).nobj > _HANDOFF:
-        _hand_off_half(p)
-
-
-@kernel("void(int64)")
-def _hand_off_half(p: int) -> None:
-    pp = p_at(p)
-    mine = wbuf_at(pp.wbuf1)
-    other = take_empty()
-    theirs = wbuf_at(other)
+        pp.wbuf2 = empty
+        return
+    theirs = wbuf_at(empty)
     keep = mine.nobj // 2
     for i in range(keep, mine.nobj):
         theirs.obj[i - keep] = mine.obj[i]
     theirs.nobj = mine.nobj - keep
     mine.nobj = keep
-    give_full(other)
+    give_full(empty)

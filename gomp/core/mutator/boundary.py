@@ -32,7 +32,7 @@ from gomp.core.shm.atomics import (
     store_release,
 )
 from gomp.core.shm.commit import commit
-from gomp.core.shm.records import RT_XCYCLE_DONE, RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
+from gomp.core.shm.records import RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
 
 NULL = 1  # a reference was read, and it is None: the slot is still empty
 OUT_OF_MEMORY, NO_TYPE = -2, -3
@@ -137,7 +137,7 @@ def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes
     """A struct with references, of at most 512 bytes, into an empty slot."""
     if enter() != OK:
         return RETRY
-    done = load_acquire(RT_XCYCLE_DONE)
+    done = runtime().cycles
     return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, 0), slot, done)
 
 
@@ -151,7 +151,7 @@ def new_object(slot: int, size: int, key: int) -> int:
             return NO_TYPE
     if enter() != OK:
         return RETRY
-    done = load_acquire(RT_XCYCLE_DONE)
+    done = runtime().cycles
     addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
     return _finish_new(addr, slot, done)
 
@@ -166,7 +166,7 @@ def new_array(slot: int, n: int, key: int) -> int:
             return NO_TYPE
     if enter() != OK:
         return RETRY
-    done = load_acquire(RT_XCYCLE_DONE)
+    done = runtime().cycles
     size = ARRAY_HEADER + 8 * n
     addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
     if addr > 0:

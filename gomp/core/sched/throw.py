@@ -12,17 +12,15 @@ from gomp.core.shm.libc import eventfd_signal
 from gomp.core.shm.records import RT_XTHROW, runtime, self_p
 
 (
-    THROW_NO_WBUF,
     THROW_BAD_POINTER,
     THROW_ZOMBIE,
     THROW_SWEEP_STATE,
     THROW_BAD_FREE,
     THROW_UNFINISHED_MARK,
     THROW_LOST_LOCK,
-) = range(1, 8)
+) = range(1, 7)
 
 MESSAGES = {
-    THROW_NO_WBUF: "no memory for a work buffer; {a} exist",
     THROW_BAD_POINTER: "found bad pointer in the heap: {a:#x}, in the object at {b:#x}",
     THROW_ZOMBIE: "marked a free object: the span at page {a} has {b} more marks than objects",
     THROW_SWEEP_STATE: "the span at page {a} has state {b:#x}, not that of an unswept span",

@@ -92,7 +92,8 @@ runtime_dtype = record(
         ("xroot_next", "i8"),  # next root job
         ("root_jobs", "i8"),  # how many there are
         ("root_global_shards", "i8"),
-        ("_pad4", "i8", (4,)),
+        ("xoverflow", "i8"),  # 1: marked objects were dropped for want of a work buffer
+        ("_pad4", "i8", (3,)),
         # work buffers: stacks of buffer numbers, under wbuf_lock
         ("xwbuf_lock", "i8"),
         ("xwbuf_full", "i8"),  # length of the stack of full buffers; read without the lock as a hint
@@ -209,6 +210,7 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
         "xpages_swept",
     )
 )
+RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
 RT_XMARKERS, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
     RUNTIME + offset_of(runtime_dtype, name)
     for name in ("xmarkers", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
