@@ -3,7 +3,8 @@ ARG BASE=python:3.13-slim
 FROM ${BASE}
 
 # Kernels are compiled for the processor that builds the image; on another kind the first start compiles them once more.
-ENV GOMP_CACHE_DIR=/var/cache/gomp \
+ENV PATH=/opt/venv/bin:$PATH \
+    GOMP_CACHE_DIR=/var/cache/gomp \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
@@ -14,7 +15,7 @@ WORKDIR /opt/gomp
 COPY pyproject.toml README.md ./
 COPY gomp gomp
 COPY workers workers
-RUN python -m pip install --no-cache-dir .
+RUN python3 -m venv /opt/venv && pip install --no-cache-dir .
 COPY configs configs
 
 USER gomp

@@ -50,13 +50,13 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
-from gomp.errors import GompError, RuntimeLost, SegmentError
+from gomp.errors import GompError, OutOfMemory, RuntimeLost, SegmentError
 from gomp.progress import load_all_kernels
 from gomp.runtime import cgroup, discovery, gctrace, memstats
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
-from gomp.runtime.programs import Call
+from gomp.runtime.programs import Call, dump_failure
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs
 
@@ -115,7 +115,7 @@ class Coordinator:
         self.registration = discovery.Registration(name)
         url = f"http://{_host_port(self.metrics)}" if self.metrics else ""
         self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, url))
-        self.tasks = Tasks(s.procs)
+        self.tasks = Tasks(s.procs, self.shared.meta_fd)
         self._watch_signals()
         gc.collect()
         gc.freeze()
@@ -361,17 +361,26 @@ class Coordinator:
         self._go_for(origin, Message("go", {"name": str(call), "request": request}, call.dumps()), None)
 
     def _go_for(self, origin: Any, message: Message, near: int | None) -> None:
-        task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
+        try:
+            task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
+        except OutOfMemory as error:
+            self._tell(origin, message["request"], False, dump_failure(error))
+            return
         with contextlib.suppress(RuntimeLost):
             self._channel(task.p).send("run", task.payload, g=task.g, name=task.name, awaited=origin is not None)
 
     def _done(self, idx: int, message: Message) -> None:
         task = self.tasks.ended(idx, message["g"])
-        if task is None or task.origin is None:
+        if task is not None:
+            self._tell(task.origin, task.request, message["ok"], message.payload)
+
+    def _tell(self, origin: Any, request: int, ok: bool, payload: bytes) -> None:
+        """Tell whoever started a goroutine how it ended, if anybody did."""
+        if origin is None:
             return
-        channel = self._channel(task.origin[1]) if isinstance(task.origin, tuple) else task.origin.channel
+        channel = self._channel(origin[1]) if isinstance(origin, tuple) else origin.channel
         with contextlib.suppress(RuntimeLost, OSError):
-            channel.send("done", message.payload, request=task.request, ok=message["ok"])
+            channel.send("done", payload, request=request, ok=ok)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

@@ -73,11 +73,16 @@ def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
     try:
         return True, cloudpickle.dumps(call())
     except Exception as error:
-        text = traceback.format_exc()
-        try:
-            return False, cloudpickle.dumps((error, text))
-        except Exception:
-            return False, cloudpickle.dumps((ProgramError(f"{type(error).__name__}: {error}", text), text))
+        return False, dump_failure(error)
+
+
+def dump_failure(error: Exception) -> bytes:
+    """An exception and its traceback, pickled."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        return cloudpickle.dumps((error, text))  # type: ignore[no-any-return]
+    except Exception:
+        return cloudpickle.dumps((ProgramError(f"{type(error).__name__}: {error}", text), text))  # type: ignore[no-any-return]
 
 
 class RemoteTraceback(Exception):

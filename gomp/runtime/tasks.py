@@ -6,12 +6,16 @@ kept until it has started, so that one whose P dies before that can go to anothe
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from gomp.core.shm import layout
 from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, g_dtype, view
+from gomp.errors import OutOfMemory
+
+_COMMIT_STEP = 1024  # records
 
 
 @dataclass
@@ -29,7 +33,9 @@ class Task:
 class Tasks:
     """All goroutines that have not ended."""
 
-    def __init__(self, nprocs: int) -> None:
+    def __init__(self, nprocs: int, meta_fd: int) -> None:
+        self._meta_fd = meta_fd
+        self._committed = 0
         self._by_p: list[dict[int, Task]] = [{} for _ in range(nprocs)]
         self._records = view(g_dtype, layout.GS_BASE, layout.MAX_GS)
         self._free = list(range(layout.MAX_GS - 1, 0, -1))
@@ -39,7 +45,9 @@ class Tasks:
         return sum(map(len, self._by_p))
 
     def create(self, name: str, origin: Any, request: int, payload: bytes, near: int | None = None) -> Task:
-        """A new goroutine and the P it goes to; ``near`` is the P that started it, if one did."""
+        """A new goroutine and the P it goes to; ``near`` is the P that started it, if one did. Raises OutOfMemory."""
+        if not self._free or not self._commit(self._free[-1]):
+            raise OutOfMemory(f"{len(self)} goroutines wait or run: there is no room for another")
         loads = [(len(tasks), i != near, i) for i, tasks in enumerate(self._by_p)]
         p = min(loads)[2]
         self._created += 1
@@ -49,6 +57,17 @@ class Tasks:
         record.id, record.p, record.status = self._created, p, G_RUNNABLE
         record.created_ns, record.started_ns, record.ended_ns = time.monotonic_ns(), 0, 0
         return task
+
+    def _commit(self, g: int) -> bool:
+        """Make the record of ``g`` safe to touch."""
+        if g >= self._committed:
+            at = layout.GS_BASE - layout.META_BASE + self._committed * g_dtype.itemsize
+            try:
+                os.posix_fallocate(self._meta_fd, at, _COMMIT_STEP * g_dtype.itemsize)
+            except OSError:
+                return False
+            self._committed += _COMMIT_STEP
+        return True
 
     def started(self, p: int, g: int) -> None:
         task = self._by_p[p].get(g)

@@ -238,3 +238,13 @@ def test_marking_finds_everything_when_there_is_no_memory_for_more_work_buffers(
     world.runtime.wbuf_made, world.runtime.wbuf_empty = made, made
     rebuild.rebuild_derived_stw()
     assert survivors(world) == 2 * n + 1
+
+
+def test_a_large_object_that_is_being_made_is_a_root(world):
+    """Its address may be in no register and on no stack: only its page's number."""
+    large = world.new(0, 1 << 20)
+    world.ps[0].xpending = world.address(large)
+    world.drop(large)
+    assert survivors(world) == 1
+    world.ps[0].xpending = 0
+    assert survivors(world) == 0

@@ -29,7 +29,11 @@ def grey(p: int, addr: int, holder: int) -> None:
     if page == mspan.NO_SPAN:
         report_bad_pointer(addr, holder)
         return
-    grey_slot(p, page, mspan.obj_idx_of(page, addr))
+    idx = mspan.obj_idx_of(page, addr)
+    if idx >= spans()[page].nelems:
+        throw(THROW_BAD_POINTER, addr, holder)
+        return
+    grey_slot(p, page, idx)
 
 
 @kernel("void(int64, int64)")

@@ -12,6 +12,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_acquire, load_relaxed, store_release
 from gomp.core.shm.records import (
     P_XNATIVE_N,
+    P_XPENDING,
     RT_XROOT_NEXT,
     p_at,
     runtime,
@@ -75,6 +76,7 @@ def _mark_handles(p: int, owner: int) -> None:
 
 @inline
 def _mark_native_stack(p: int, owner: int) -> None:
+    grey_conservative(p, load_relaxed(layout.p_addr(owner) + P_XPENDING))
     base = layout.native_roots_addr(owner)
     n = load_acquire(layout.p_addr(owner) + P_XNATIVE_N)
     for slot in range(base, base + 8 * n, 8):

@@ -33,6 +33,7 @@ from gomp.core.shm.records import (
     MHEAP_XLOCK,
     MHEAP_XRELEASED,
     P_XNATIVE_N,
+    P_XPENDING,
     PACER_XLIVE,
     RT_XMARKERS,
     RT_XTABLE_LOCK,
@@ -624,10 +625,15 @@ def _visit_native(visited: int, stack: int, depth: int, p: int) -> int:
     """Words that may be anything: those that lead to objects."""
     base = layout.native_roots_addr(p)
     for slot in range(base, base + 8 * load_acquire(layout.p_addr(p) + P_XNATIVE_N), 8):
-        word = load64(slot)
-        page = _checked_span(word)
-        if page != mspan.NO_SPAN and _is_slot_allocated(page, mspan.obj_idx_of(page, word)):
-            depth = _push_once(visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, word)))
+        depth = _visit_word(visited, stack, depth, load64(slot))
+    return _visit_word(visited, stack, depth, load_relaxed(layout.p_addr(p) + P_XPENDING))
+
+
+@inline
+def _visit_word(visited: int, stack: int, depth: int, word: int) -> int:
+    page = _checked_span(word)
+    if page != mspan.NO_SPAN and _is_slot_allocated(page, mspan.obj_idx_of(page, word)):
+        depth = _push_once(visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, word)))
     return depth
 
 

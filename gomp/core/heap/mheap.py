@@ -101,6 +101,9 @@ def _commit_page_metadata(first: int, npages: int) -> int:
     end = first + npages
     code = commit_growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
     code |= commit_growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
+    arena = (1 << layout.ARENA_PAGE_SHIFT) - 1
+    arenas_before, arenas_after = (first + arena) >> layout.ARENA_PAGE_SHIFT, (end + arena) >> layout.ARENA_PAGE_SHIFT
+    code |= commit_growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
     code |= commit_growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
         shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)

@@ -32,7 +32,7 @@ from gomp.core.shm.atomics import (
     store_release,
 )
 from gomp.core.shm.commit import commit
-from gomp.core.shm.records import RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
+from gomp.core.shm.records import GC_TRIGGER_HEAP, RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
 
 NULL = 1  # a reference was read, and it is None: the slot is still empty
 OUT_OF_MEMORY, NO_TYPE = -2, -3
@@ -126,7 +126,7 @@ def _finish_new(addr: int, slot: int, done: int) -> int:
         return -done - WAIT_BASE
     fill_handle(slot, addr)
     me = self_p()
-    waits = me.gc_wait
+    waits = me.gc_wait == GC_TRIGGER_HEAP  # a last resort that was asked for before has been waited for
     me.gc_wait = 0
     leave()
     return done + WAIT_BASE if waits else OK

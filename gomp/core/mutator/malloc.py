@@ -34,6 +34,7 @@ from gomp.core.shm.atomics import (
     load_relaxed,
     lsr,
     store64,
+    store_relaxed,
     zero_range,
 )
 from gomp.core.shm.records import (
@@ -44,6 +45,7 @@ from gomp.core.shm.records import (
     P_LARGE_ALLOC,
     P_LARGE_ALLOC_COUNT,
     P_MCACHE,
+    P_XPENDING,
     PACER_XLIVE,
     PACER_XSCAN,
     PACER_XTRIGGER,
@@ -57,6 +59,7 @@ from gomp.core.shm.records import (
 
 OUT_OF_MEMORY = 0
 _SELF_MCACHE = layout.SELF_BASE + P_MCACHE
+_SELF_PENDING = layout.SELF_BASE + P_XPENDING
 _ZERO_STEP = 256 << 10
 _HEADER = 8
 
@@ -252,8 +255,9 @@ def _new_large(size: int, type_addr: int, may_park: int) -> int:
             return OUT_OF_MEMORY
     me.gc_wait = 0
     addr = layout.page_to_addr(page)
+    # A root by itself: between here and the return the compiler may keep the page's number in place of the address.
+    store_relaxed(_SELF_PENDING, addr)
     if needs_collection():
-        # The object is on this native stack or about to be in a handle, and opaque: a collection now keeps it and does not look inside.
         _collect(may_park)
     if spans()[page].needzero:
         for at in range(addr, addr + npages * layout.PAGE_SIZE, _ZERO_STEP):
@@ -265,6 +269,7 @@ def _new_large(size: int, type_addr: int, may_park: int) -> int:
         spans()[page].large_type = type_addr
         me.scan_alloc += npages * layout.PAGE_SIZE
     fence_release()
+    store_relaxed(_SELF_PENDING, 0)
     return addr
 
 

@@ -281,6 +281,7 @@ p_dtype = record(
         ("taking_scav", "i8"),  # how many of them were not committed
         ("xragged", "i8"),  # the last ragged barrier that this P has passed
         ("ragged_runs", "i8"),  # how often a barrier's function has run for this P; by the P in KERNEL or its claimer
+        ("xpending", "i8"),  # address of a large object that is being made: a root of its own
         ("gc_wait", "i8"),  # a call from Python met the trigger: it waits once its handle is filled
         # the page cache: 64 pages from cache_page
         ("cache_page", "i8"),
@@ -327,6 +328,7 @@ P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
 P_XRAGGED = offset_of(p_dtype, "xragged")
+P_XPENDING = offset_of(p_dtype, "xpending")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
