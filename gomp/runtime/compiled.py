@@ -43,7 +43,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, typeof_impl
 
-from gomp.core.jit import COMPILED, cache_directory, inline, write_atomically
+from gomp.core.jit import COMPILED, cache_directory, cache_key, inline, write_atomically
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
@@ -413,8 +413,9 @@ def _begin_names(program: str) -> None:
 
 @functools.cache
 def _program_directory() -> Path:
-    directory = cache_directory() / "programs"
-    directory.mkdir(mode=0o700, exist_ok=True)
+    """Programs contain inlined pieces of the core: those that were compiled against another core are never found."""
+    directory = cache_directory() / "programs" / cache_key()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory
 
 
