@@ -13,8 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    r"^gc \d+ @[\d.]+s \d+%: \S+ ms clock, \S+ ms cpu, \d+->\d+->\d+ MB, \d+ MB goal, .* P$", re.MULTILINE
-)
 
 
 def blocks() -> Iterator[object]:

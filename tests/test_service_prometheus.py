@@ -56,6 +56,8 @@ def scrape(tmp_path):
                 answer = httpx.get(f"http://{address}/api/v1/query", params={"query": query}, timeout=5)
             except httpx.TransportError:
                 return []
+            if answer.status_code != 200:  # it is still starting
+                return []
             return [float(series["value"][1]) for series in answer.json().get("data", {}).get("result", [])]
 
         return ask
