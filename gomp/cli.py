@@ -112,15 +112,12 @@ def run(
         godebug=godebug,
         log_level=log_level,
     )
-    # The coordinator is a process of its own and reads these two from the environment.
-    os.environ["GOMP_GODEBUG"], os.environ["GOMP_LOG_LEVEL"] = settings.godebug, settings.log_level
     from gomp.runtime.programs import check_parameters, find_program
     from gomp.runtime.runtime import Runtime
 
     # Before a runtime is started for it.
     check_parameters(program, find_program(program), (), arguments)
-    kept = settings.model_dump(include={"procs", "gogc", "memory_limit", "max_heap", "name"})
-    with Runtime(**kept) as rt:
+    with Runtime.of(settings) as rt:
         start = time.perf_counter()
         result = rt.run(program, **arguments)
         wall_s = time.perf_counter() - start

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+GCTRACE = re.compile(r"^gc \d+ @[\d.]+s \d+%: \S+ ms clock, \S+ ms cpu, \d+->\d+->\d+ MB, \d+ MB goal", re.MULTILINE)
 
 
 def blocks() -> Iterator[object]:
@@ -33,3 +34,5 @@ def test_block(language, code, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout or done.stderr, "a block shows something"
+    if "gctrace=1" in code:
+        assert GCTRACE.search(done.stderr)

@@ -50,10 +50,20 @@ class Runtime:
         name: str | None = None,
         max_heap: int | str | None = None,
     ) -> None:
-        check_system()
-        self.settings = load(
-            RuntimeSettings, procs=procs, gogc=gogc, memory_limit=memory_limit, name=name, max_heap=max_heap
+        self._prepare(
+            load(RuntimeSettings, procs=procs, gogc=gogc, memory_limit=memory_limit, name=name, max_heap=max_heap)
         )
+
+    @classmethod
+    def of(cls, settings: RuntimeSettings) -> Runtime:
+        """A runtime with exactly these settings, whatever the environment says: for callers that have read it already."""
+        made = cls.__new__(cls)
+        made._prepare(settings)
+        return made
+
+    def _prepare(self, settings: RuntimeSettings) -> None:
+        check_system()
+        self.settings = settings
         self.name = ""
         self._peer: Peer | None = None
 
