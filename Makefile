@@ -6,11 +6,12 @@ BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .PHONY: serve test lint bench clean
 
-serve: $(READY)
+serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
 
 # The kernels are compiled first, so that no test waits for it; pytest comes last, so that its closing line is the last one printed.
@@ -26,10 +27,15 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-$(READY): pyproject.toml
+# What serving needs, and what developing needs beside it.
+$(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "gomp needs Python 3.11 or newer: make PYTHON=python3.11 (or later)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 

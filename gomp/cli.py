@@ -172,7 +172,7 @@ def verify(
 def kernels() -> int:
     """Compile whatever is not in the cache yet, so that later starts are short."""
     from gomp.core.jit import cache_directory
-    from gomp.progress import load_all_kernels
+    from gomp.kernels import load_all_kernels
 
     print(f"{load_all_kernels()} kernels in {cache_directory()}")
     return 0

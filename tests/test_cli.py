@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gomp import cli, progress
+from gomp import cli, kernels
 from gomp.config import ServiceSettings
 from gomp.errors import ConfigError, HeapCorrupt, OutOfMemory, ProgramError, RuntimeLost
 from gomp.runtime import discovery, memstats
@@ -211,13 +211,13 @@ def test_verify_says_what_it_found(problems, code, out, err, monkeypatch, capsys
 
 
 def test_progress_is_told_of_each_kernel(capsys):
-    with progress.Progress("compiling") as bar:
+    with kernels.Progress("compiling") as bar:
         for done in range(1, 11):
             bar.show(done, 10)
     assert "compiling" in capsys.readouterr().err
 
 
 def test_progress_that_never_began_shows_nothing(capsys):
-    with progress.Progress():
+    with kernels.Progress():
         pass
     assert capsys.readouterr().err == ""

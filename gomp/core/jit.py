@@ -11,7 +11,7 @@ Life of a kernel
 ----------------
 1. ``@kernel(signature)`` registers it; importing a module compiles nothing.
 2. :func:`load_kernels` goes through the kernels, callees first, takes each from the cache or compiles it, and gives its C address to LLVM's
-   linker under its symbol.
+   linker under its symbol. The first start on a machine fills the cache before, with all processors (``gomp/kernels.py``).
 3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
 
 The cache is a directory named by a hash of the versions of Python, numpy, numba and llvmlite, the processor and the build mode; a kernel's file
@@ -90,20 +90,26 @@ class Kernel:
         load_kernels()
         return self.entry(*args)
 
-    def load(self, cache: Path) -> None:
-        """Take the machine code from ``cache``, compiling it first if it is not there, and publish the symbol."""
+    def compile(self) -> CompileResult:
+        """Compile it and put its machine code into the cache."""
         dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
-        file = cache / self.cache_name
+        dispatcher.compile(self.args)
+        result = dispatcher.get_compile_result(self.restype(*self.args))
+        write_atomically(cache_directory() / self.cache_name, dumps(result._reduce()))
+        return result
+
+    def load(self) -> None:
+        """Take the machine code from the cache, compiling it first if it is not there, and publish the symbol."""
+        file = cache_directory() / self.cache_name
         if file.exists():
+            dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
             context = dispatcher.targetctx
             with _numba_ready(dispatcher):
                 result = CompileResult._rebuild(context, *pickle.loads(file.read_bytes()))
                 context.insert_user_function(result.entry_point, result.fndesc, [result.library])
                 dispatcher.add_overload(result)
         else:
-            dispatcher.compile(self.args)
-            result = dispatcher.get_compile_result(self.restype(*self.args))
-            write_atomically(file, dumps(result._reduce()))
+            result = self.compile()
         self.address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
         llvm.add_symbol(self.symbol, self.address)
         self._result = result  # owns the machine code
@@ -144,21 +150,33 @@ def inline(py_func: Callable[..., Any]) -> Any:
     return njit(forceinline=True, **_OPTIONS)(py_func)
 
 
-def load_kernels(progress: Callable[[int, int], None] | None = None) -> None:
+def load_kernels() -> None:
     """Load every registered kernel that is not loaded yet.
 
-    ``progress(done, total)`` is called after each. Processes that start together compile once: the first holds a lock on the
-    cache directory, the others wait and then find the files.
+    Processes that start together compile once: the first holds a lock on the cache directory, the others wait and then find the files.
     """
     pending = [k for k in _callees_first(_kernels) if not k.address]
     if not pending:
         return
-    cache = cache_directory()
-    with _locked(cache / ".lock"):
-        for done, k in enumerate(pending, 1):
-            k.load(cache)
-            if progress:
-                progress(done, len(pending))
+    with locked_cache():
+        for k in pending:
+            k.load()
+
+
+def missing_kernels() -> list[Kernel]:
+    """The registered kernels that :func:`load_kernels` would have to compile."""
+    return [k for k in _kernels if not (cache_directory() / k.cache_name).exists()]
+
+
+def compile_only() -> None:
+    """Let this process compile kernels and run none: every kernel's symbol gets some address, so that its callers can be linked."""
+    for k in _kernels:
+        llvm.add_symbol(k.symbol, 1)
+
+
+def compile_kernel(symbol: str) -> None:
+    """Compile the kernel of that symbol and put its machine code into the cache."""
+    next(k for k in _kernels if k.symbol == symbol).compile()
 
 
 def _callees_first(kernels: list[Kernel]) -> list[Kernel]:
@@ -194,12 +212,6 @@ def _kernels_named_by(function: Any) -> Iterator[Kernel]:
 def count_kernels() -> int:
     """How many kernels are registered: all that the imported modules declare."""
     return len(_kernels)
-
-
-def is_cached() -> bool:
-    """Whether loading the registered kernels will need no compilation."""
-    cache = cache_directory()
-    return all((cache / k.cache_name).exists() for k in _kernels)
 
 
 @functools.cache
@@ -280,8 +292,9 @@ def write_atomically(file: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with open(file, "w") as lock:
+def locked_cache() -> Iterator[None]:
+    """Be the only process that compiles into the cache directory."""
+    with open(cache_directory() / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

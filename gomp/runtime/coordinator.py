@@ -51,7 +51,7 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.errors import GompError, OutOfMemory, RuntimeLost, SegmentError
-from gomp.progress import load_all_kernels
+from gomp.kernels import load_all_kernels
 from gomp.runtime import cgroup, discovery, gctrace, memstats
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.family import Child, Family

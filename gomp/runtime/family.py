@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 
+from gomp import forked
 from gomp.config import ServiceSettings
 from gomp.core.shm.segments import Segments
 from gomp.runtime import p
@@ -50,10 +51,10 @@ class Family:
         def child() -> None:
             from gomp.service import process
 
-            p.die_with_parent(self._parent, b"gomp-service")
-            p.reset_signals()
+            forked.die_with_parent(self._parent, b"gomp-service")
+            forked.reset_signals()
             segment_fds = {self._shared.heap_fd, self._shared.meta_fd}
-            p.close_other_descriptors({0, 1, 2, metrics.fileno(), theirs.fileno()} | segment_fds)
+            forked.close_other_descriptors({0, 1, 2, metrics.fileno(), theirs.fileno()} | segment_fds)
             process.run(settings, metrics, theirs)
 
         pid = self._fork(child)
@@ -85,13 +86,13 @@ class Family:
         return ours
 
     @staticmethod
-    def _fork(child: p.ChildMain) -> int:
+    def _fork(child: forked.ChildMain) -> int:
         tasks = os.listdir("/proc/self/task")
         if len(tasks) != 1:
             raise AssertionError(
                 f"the coordinator has {len(tasks)} threads: a fork would copy locks that nobody releases"
             )
-        return p.fork(child)
+        return forked.fork(child)
 
     def end(self) -> None:
         """Kill the Ps, let the service write its last log lines, and wait for all of them."""

@@ -24,7 +24,7 @@ from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import INLINE_MARKS, MHEAP, layout_version, mheap_dtype, span_dtype, view
 from gomp.errors import HeapCorrupt, RuntimeLost
-from gomp.progress import Progress, load_all_kernels
+from gomp.kernels import Progress, load_all_kernels
 from gomp.runtime import current, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
