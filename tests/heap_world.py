@@ -138,5 +138,5 @@ def heap_world(nprocs: int = 1, max_pages: int = layout.ARENA_PAGES, gc_percent:
         world = World(made, nprocs)
         world.runtime.max_pages = max_pages
         pacer.set_gc_percent(gc_percent, pacer.NO_LIMIT)
-        pacer.commit()
+        pacer.commit(1)
         yield world

@@ -62,7 +62,7 @@ def test_memory_adds_up(heap):
     parts = ("heap_sys", "stack_sys", "mspan_sys", "mcache_sys", "buck_hash_sys", "gc_sys", "other_sys")
     assert stats.sys == sum(getattr(stats, part) for part in parts)
     assert stats.heap_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
-    assert stats.mcache_sys + stats.other_sys == layout.PS_BASE - layout.META_BASE + 3 * layout.P_STRIDE
+    assert stats.mcache_sys + stats.other_sys == layout.PS_BASE - layout.META_BASE + 3 * layout.P_BYTES
     assert stats.mspan_inuse == 640 * 256 <= stats.mspan_sys == 8192 * 256
     assert (stats.next_gc, stats.heap_live, stats.heap_marked) == (4 << 20, 3 << 20, 2 << 20)
     assert (stats.gogc, stats.memory_limit, stats.procs) == (100, 1 << 30, 2)

@@ -27,33 +27,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
-from gomp.core.gc import pacer, sweep, work
-from gomp.core.gc.cycle import collect, flush_caches_stw
+from gomp.core.gc import pacer, sweep
+from gomp.core.gc.cycle import flush_caches_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
-from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
-    GCSTATS,
     MHEAP,
-    PACER,
     RUNTIME,
     SWEEP_SETS,
-    gcstats_dtype,
     layout_version,
     mheap_dtype,
     p_dtype,
-    pacer_dtype,
     runtime_dtype,
     view,
 )
 from gomp.errors import GompError, OutOfMemory, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import cgroup, discovery, gctrace, memstats
+from gomp.runtime import cgroup, discovery, memstats
 from gomp.runtime.channel import Channel, Message
+from gomp.runtime.collector import STOP_DEADLINE_S, Collector, Stuck
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.programs import Call, dump_failure
@@ -62,7 +58,6 @@ from gomp.service import logs
 
 log = logging.getLogger("gomp.coordinator")
 
-STOP_DEADLINE_S = 10.0
 FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _SWEEP_SLICE = 16
@@ -139,15 +134,17 @@ class Coordinator:
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
+        rt.stop_the_world = s.debug.gcstoptheworld
         pacer.set_gc_percent(s.gogc, s.memory_limit)
-        pacer.commit()
-        init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd, -1)
-        coordinator = layout.PS_BASE + layout.COORDINATOR_P * layout.P_STRIDE
-        if not work.init_buffers(coordinator):
-            raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
-        work.dispose(coordinator)
+        pacer.commit(1)
+        self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
-            init_p(idx, 0, -1, -1, -1, -1)
+            self._init_p(idx)
+        self.collector = Collector(s.procs, s.debug)
+
+    def _init_p(self, idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_fd: int = -1) -> None:
+        if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
+            raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
 
     def _fork_all(self) -> None:
         self.family = Family(self.shared, self.wake_fd)
@@ -187,18 +184,30 @@ class Coordinator:
 
     def run(self) -> int:
         """Serve until the runtime ends; the exit code."""
-        self._last_gc = time.monotonic()
         self._set_commit_budget()
         while not self.ending:
-            for fd, _ in self.epoll.poll(0 if self._sweep_slice() else _IDLE_S):
+            for fd, _ in self.epoll.poll(self._collect()):
                 if fd in self.handlers:
                     self.handlers[fd](fd)
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
-            if self.settings.gogc >= 0 and time.monotonic() - self._last_gc > FORCED_GC_PERIOD_S:
-                self._collect(GC_TRIGGER_TIME)
         return self.exit_code
+
+    def _collect(self) -> float:
+        """Do a little of the collector's work; for how long it may be left alone."""
+        try:
+            if self.settings.gogc >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
+                self.collector.begin(GC_TRIGGER_TIME)
+            rest = self.collector.step()
+        except Stuck as stuck:
+            self._lose(self._describe_stuck(stuck.p))
+            return 0.0
+        if self.collector.problems:
+            self._crash("; ".join(self.collector.problems))
+        if rest is not None:
+            return rest
+        return 0.0 if self._sweep_slice() else _IDLE_S
 
     def _sweep_slice(self) -> bool:
         """Sweep a little; whether more is left."""
@@ -224,25 +233,8 @@ class Coordinator:
         rt = view(runtime_dtype, RUNTIME)[0]
         if rt.xthrow > 0:
             self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
-        elif rt.xgc_request:
-            self._collect(take_request())
-
-    def _collect(self, kind: int) -> None:
-        if kind == GC_TRIGGER_LAST_RESORT:
+        elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
             self._set_commit_budget()
-        if kind == GC_TRIGGER_TIME and self.settings.debug.gctrace:
-            print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
-        code = collect(kind, time.time_ns(), time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
-        self._last_gc = time.monotonic()
-        if code:
-            self._lose(self._describe_stuck(-1 - code))
-            return
-        if self.settings.debug.gctrace:
-            print(gctrace.format_cycle(_last_cycle(self.settings.procs)), file=sys.stderr, flush=True)
-        if self.settings.debug.verify:
-            report = self._verify(self.settings.debug.verify)
-            if report["problems"]:
-                self._crash("; ".join(report["problems"]))
 
     def _describe_stuck(self, idx: int) -> str:
         record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
@@ -312,7 +304,7 @@ class Coordinator:
         """Give the script its P and the segments' descriptors."""
         rt = view(runtime_dtype, RUNTIME)[0]
         peer.p = int(rt.nrecords)
-        init_p(peer.p, 0, -1, -1, -1, -1)
+        self._init_p(peer.p)
         rt.nrecords += 1
         self.attached.append(peer)
         self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))
@@ -404,33 +396,6 @@ class Coordinator:
         if hasattr(self, "family"):
             self.family.end()
         self.registration.remove()
-
-
-def _last_cycle(procs: int) -> gctrace.Cycle:
-    """What the records say of the cycle that has just ended. Marking stops the world, so its wall time is all of the pause after the stop."""
-    rt, stats, pc = view(runtime_dtype, RUNTIME)[0], view(gcstats_dtype, GCSTATS)[0], view(pacer_dtype, PACER)[0]
-    elapsed = max(int(stats.last_end_ns - rt.start_ns), 1)
-    return gctrace.Cycle(
-        number=int(stats.num_gc),
-        since_start_ns=int(stats.last_start_ns - rt.start_ns),
-        cpu_fraction=int(stats.pause_cpu_ns) / (elapsed * procs),
-        first_pause_ns=int(stats.last_stopping_ns),
-        mark_ns=int(stats.last_end_ns - stats.last_mark_ns),
-        last_pause_ns=0,
-        first_pause_cpu_ns=int(stats.last_stopping_ns) * procs,
-        assist_cpu_ns=0,
-        dedicated_cpu_ns=int(stats.last_cpu_ns),
-        idle_cpu_ns=0,
-        last_pause_cpu_ns=0,
-        heap_start=int(stats.heap0),
-        heap_end=int(stats.heap1),
-        heap_marked=int(stats.heap2),
-        goal=int(stats.last_goal),
-        stack_scan=int(pc.last_stack_scan),
-        globals_scan=int(pc.globals_scan),
-        procs=procs,
-        forced=bool(stats.last_forced),
-    )
 
 
 def _host_port(sock: socket.socket) -> str:

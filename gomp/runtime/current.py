@@ -18,7 +18,7 @@ _peer: Peer | None = None
 def open_process(p_idx: int, peer: Peer) -> None:
     """This process is P ``p_idx`` now: its segments are mapped, its record is in place."""
     global _peer
-    handles.table.open(p_idx, waiting.wait_for_cycle)
+    handles.table.open(p_idx, waiting.Collector())
     _peer = peer
 
 

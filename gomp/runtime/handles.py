@@ -14,7 +14,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gomp.core.jit import load_kernels
 from gomp.core.mutator import boundary
@@ -48,22 +48,32 @@ class Kernels:
         raise AttributeError(name)
 
 
+class Waits(Protocol):
+    """What an allocation may have to wait for (see :mod:`gomp.core.mutator.boundary`)."""
+
+    def wait_for_begin(self, begun: int) -> None: ...
+
+    def wait_for_end(self, ended: int) -> None: ...
+
+    def wait_for_credit(self) -> None: ...
+
+
 class HandleTable:
     """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open."""
 
-    __slots__ = ("_next_first", "_waiter", "first", "free", "words")
+    __slots__ = ("_collector", "_next_first", "first", "free", "words")
 
     def __init__(self) -> None:
         self.first = _CLOSED
         self.free: list[int] = []
         self.words: memoryview[int] = memoryview(b"").cast("q")
         self._next_first = 0
-        self._waiter: Callable[[int], None] = _wait_alone
+        self._collector: Waits = _Alone()
 
-    def open(self, p_idx: int, wait_for_cycle: Callable[[int], None] | None = None) -> None:
+    def open(self, p_idx: int, collector: Waits | None = None) -> None:
         """Begin with P ``p_idx``, which is this process's: its segments are mapped and its record is in place.
 
-        ``wait_for_cycle(done)`` returns once more than ``done`` cycles have ended. What a former process left in the table is cleared.
+        ``collector`` is what allocations wait for. What a former process left in the table is cleared.
         """
         load_kernels()
         kernels.bind()
@@ -72,7 +82,7 @@ class HandleTable:
         for slot in range(used):
             self.words[slot] = 0
         self.free = list(range(used - 1, -1, -1))
-        self._waiter = wait_for_cycle or _wait_alone
+        self._collector = collector or _Alone()
         self.first = self._next_first
         self._next_first += layout.HANDLES_PER_P
         for announce in _on_open:
@@ -140,7 +150,7 @@ class HandleTable:
         """Call an allocation kernel for an empty slot, waiting for collections as it says."""
         try:
             while (status := self.call(kernel, slot, *args)) <= -boundary.WAIT_BASE:
-                self._waiter(-status - boundary.WAIT_BASE)
+                self._collector.wait_for_end(-status - boundary.WAIT_BASE)
         except BaseException:
             self.drop(slot)
             raise
@@ -151,7 +161,9 @@ class HandleTable:
             self.drop(slot)
             raise AssertionError("allocated an object whose type is not in the type table")
         if status >= boundary.WAIT_BASE:
-            self._waiter(status - boundary.WAIT_BASE)
+            self._collector.wait_for_begin(status - boundary.WAIT_BASE)
+        elif status == boundary.WAIT_CREDIT:
+            self._collector.wait_for_credit()
 
 
 def on_open(announce: Callable[[], None]) -> None:
@@ -177,9 +189,17 @@ def _table_words(p_idx: int) -> memoryview[int]:
     return memoryview(words).cast("B").cast("q")
 
 
-def _wait_alone(done: int) -> None:
+class _Alone:
     """Without a coordinator (in tests of one process) nobody collects but the caller."""
-    time.sleep(0)
+
+    def wait_for_begin(self, begun: int) -> None:
+        time.sleep(0)
+
+    def wait_for_end(self, ended: int) -> None:
+        time.sleep(0)
+
+    def wait_for_credit(self) -> None:
+        time.sleep(0)
 
 
 kernels = Kernels()

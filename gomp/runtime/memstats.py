@@ -98,20 +98,28 @@ class MemStats:
     procs: int
     pause_max_ns: int
     stopping_total_ns: int  # from the request of each stop until all were stopped
-    mark_cpu_s: float  # by everybody
+    mark_assist_s: float  # marking by allocating programs; then by dedicated, fractional and idle workers
+    mark_dedicated_s: float
+    mark_fractional_s: float
+    mark_idle_s: float
     pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
     def gc_cpu_s(self) -> float:
-        """CPU time that programs could not have: that of all Ps while the world stood still. Marking is part of it."""
-        return self.pause_cpu_s
+        """CPU time that collection took: pauses on all Ps, and marking, that of idle Ps too (Go's /cpu/classes/gc/total)."""
+        return self.pause_cpu_s + self.mark_cpu_s
+
+    @property
+    def mark_cpu_s(self) -> float:
+        """CPU time of all marking."""
+        return self.mark_assist_s + self.mark_dedicated_s + self.mark_fractional_s + self.mark_idle_s
 
     @property
     def assist_cpu_s(self) -> float:
-        """CPU time that programs spent helping with the mark."""
-        return sum(p.assist_cpu_s for p in self.ps)
+        """CPU time that programs spent helping with the mark, in cycles that have ended."""
+        return self.mark_assist_s
 
     @property
     def mark_cpu_s_per_p(self) -> tuple[float, ...]:
@@ -166,6 +174,7 @@ def read() -> MemStats:
     objects = _read_objects(ps)
     uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
+    busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
     num_gc, num_forced_gc = _cycles(gc)
     memory = _read_memory(heap, procs, nrecords)
     return MemStats(
@@ -178,7 +187,7 @@ def read() -> MemStats:
         pause_end=tuple(gc.pause_end_ns.tolist()),
         num_gc=num_gc,
         num_forced_gc=num_forced_gc,
-        gc_cpu_fraction=pause_cpu_s / (uptime_s * procs) if uptime_s and procs else 0.0,
+        gc_cpu_fraction=busy_s / (uptime_s * procs) if uptime_s and procs else 0.0,
         heap_live=int(pacer.xheap_live),
         heap_marked=int(pacer.heap_marked),
         gogc=int(pacer.gc_percent),
@@ -186,7 +195,10 @@ def read() -> MemStats:
         procs=procs,
         pause_max_ns=int(gc.pause_max_ns),
         stopping_total_ns=int(gc.stopping_total_ns),
-        mark_cpu_s=int(gc.mark_cpu_ns) / 1e9,
+        mark_assist_s=int(gc.assist_ns) / 1e9,
+        mark_dedicated_s=int(gc.dedicated_ns) / 1e9,
+        mark_fractional_s=int(gc.fractional_ns) / 1e9,
+        mark_idle_s=int(gc.idle_ns) / 1e9,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
@@ -209,7 +221,7 @@ def _p_stats(idx: int, p: Any) -> PStats:
     return PStats(
         idx=idx,
         pid=int(p.xpid),
-        mark_cpu_s=int(p.mark_ns) / 1e9,
+        mark_cpu_s=int(p.mark_ns + p.stand_in_ns) / 1e9,
         assist_cpu_s=int(p.assist_ns) / 1e9,
         sweep_cpu_s=int(p.sweep_ns) / 1e9,
         stopped_s=int(p.stopped_ns) / 1e9,
@@ -254,7 +266,7 @@ def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
     mcache_sys = (nrecords + 1) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
     # Committed from the start, and so not among the heap's metadata: the runtime's records and those of the Ps.
-    other_sys = layout.PS_BASE - layout.META_BASE + (nrecords + 1) * (layout.P_STRIDE - _MCACHE_BYTES)
+    other_sys = layout.PS_BASE - layout.META_BASE + (nrecords + 1) * (layout.P_BYTES - _MCACHE_BYTES)
     heap_sys = inuse + free + released
     return {
         "heap_sys": heap_sys,

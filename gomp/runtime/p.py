@@ -10,7 +10,8 @@ import socket
 
 from gomp import forked
 from gomp.core.mutator.lifecycle import init_p
-from gomp.core.shm import segments
+from gomp.core.shm import layout, segments
+from gomp.core.shm.records import p_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
@@ -24,6 +25,10 @@ log = logging.getLogger("gomp.p")
 class P(Peer):
     """Goroutines come as messages; the socket's buffer is this P's queue."""
 
+    def __init__(self, idx: int, channel: Channel) -> None:
+        super().__init__(channel)
+        self._record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
+
     def serve(self) -> None:
         while True:
             self.step(None)
@@ -33,7 +38,10 @@ class P(Peer):
             super().handle(message)
             return
         self.channel.send("started", g=message["g"])
+        self._record.xrunning += 1
         succeeded, payload = dump_outcome(lambda: self._run(message))
+        self._record.xrunning -= 1
+        self._record.programs += 1
         self.channel.send("done", payload, g=message["g"], ok=succeeded)
 
     @staticmethod
@@ -68,7 +76,7 @@ def run(
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
     gc.enable()
-    peer = P(Channel(channel))
+    peer = P(idx, Channel(channel))
     compiled.compile_in_child = True
     current.open_process(idx, peer)
     try:

@@ -75,6 +75,16 @@ def verify(level: int) -> Report:
     )
 
 
+def check_marks() -> tuple[str, ...]:
+    """GODEBUG=gccheckmark: what the precise roots lead to and is not marked. World: stopped, and marking has just ended."""
+    out = _out.zeroed(_OUT_BYTES)
+    store64(out, MAX_PROBLEMS)
+    kernels.check_counters(out)
+    store64(out + 8 * kernels.OUT_IS_MARKED, 1)
+    _trace(out)
+    return _problem_lines(out)
+
+
 def _trace(out: int) -> int:
     grown_bytes = int(records.view(records.mheap_dtype, records.MHEAP)[0].end_page) * layout.PAGE_SIZE
     visited = _visited.zeroed(grown_bytes // 64 + 8)

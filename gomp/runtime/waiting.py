@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import time
 
-from gomp.core.mutator.poll import request_collection, sleep_until_cycle
+from gomp.core.mutator.poll import request_collection, sleep_for_credit, sleep_until
 from gomp.core.sched.status import shut_down_if_orphaned
-from gomp.core.shm.records import GC_TRIGGER_FORCED, RUNTIME, runtime_dtype, view
+from gomp.core.shm.records import (
+    GC_TRIGGER_FORCED,
+    RT_XCYCLE_DONE,
+    RT_XCYCLES,
+    RUNTIME,
+    runtime_dtype,
+    view,
+)
 from gomp.errors import RuntimeLost
 
 _NAP_NS = 100_000_000
+_CREDIT_NAP_NS = 1_000_000
 DEADLINE_S = 120.0
 
 
-def wait_for_cycle(done: int) -> None:
-    """Return once more than ``done`` mark phases have ended. Raises RuntimeLost if the runtime ends, or none ends within two minutes."""
-    rt = view(runtime_dtype, RUNTIME)[0]
-    deadline = time.monotonic() + DEADLINE_S
-    while sleep_until_cycle(done, _NAP_NS) <= done:
-        shut_down_if_orphaned()
-        if rt.xshutdown:
-            raise RuntimeLost("the runtime has ended")
-        if time.monotonic() > deadline:
-            raise RuntimeLost(
-                f"no collection has ended for {DEADLINE_S:.0f} s: see the log of the coordinator (pid {rt.coordinator_pid})"
-            )
+class Collector:
+    """What an allocation may have to wait for (see :mod:`gomp.core.mutator.boundary`)."""
+
+    def wait_for_begin(self, begun: int) -> None:
+        """Return once more than ``begun`` cycles have begun. Raises RuntimeLost if the runtime ends, or none does within two minutes."""
+        self._wait(RT_XCYCLES, begun, "begun")
+
+    def wait_for_end(self, ended: int) -> None:
+        """Return once more than ``ended`` cycles have ended. Raises RuntimeLost as :meth:`wait_for_begin` does."""
+        self._wait(RT_XCYCLE_DONE, ended, "ended")
+
+    def wait_for_credit(self) -> None:
+        """Leave the collector a millisecond to earn what this process owes. The debt stays, and its next allocation waits again."""
+        sleep_for_credit(_CREDIT_NAP_NS)
+
+    @staticmethod
+    def _wait(word: int, more_than: int, what: str) -> None:
+        rt = view(runtime_dtype, RUNTIME)[0]
+        deadline = time.monotonic() + DEADLINE_S
+        while sleep_until(word, more_than, _NAP_NS) <= more_than:
+            shut_down_if_orphaned()
+            if rt.xshutdown:
+                raise RuntimeLost("the runtime has ended")
+            if time.monotonic() > deadline:
+                raise RuntimeLost(
+                    f"no collection has {what} for {DEADLINE_S:.0f} s: see the log of the coordinator (pid {rt.coordinator_pid})"
+                )
 
 
 def collect() -> None:
     """Run a whole collection, sweep included, and return when it is done: Go's runtime.GC."""
-    wait_for_cycle(request_collection(GC_TRIGGER_FORCED) - 1)
+    Collector().wait_for_end(request_collection(GC_TRIGGER_FORCED) - 1)

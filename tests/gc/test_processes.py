@@ -14,26 +14,30 @@ from kernel_heap import collect_now
 from spoil import spoil
 
 from gomp.core import COMPILED, kernel
-from gomp.core.gc.assist import help_mark
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.mutator import boundary
-from gomp.core.mutator.poll import sleep_until_cycle, take_request
-from gomp.core.sched.status import OK, RETRY, start_world, stop_world, wait_to_enter
+from gomp.core.mutator.poll import poll, sleep_until, take_request
+from gomp.core.sched.status import OK, RETRY, enter_waiting, leave, start_world, stop_world, wait_to_enter
 from gomp.core.shm import layout, segments
 from gomp.core.shm.atomics import cpu_pause, load_acquire, store64
-from gomp.core.shm.records import GC_TRIGGER_FORCED, RT_XSHUTDOWN
+from gomp.core.shm.libc import stack_pointer
+from gomp.core.shm.records import GC_TRIGGER_FORCED, RT_XCYCLE_DONE, RT_XCYCLES, RT_XSHUTDOWN, self_p
 
 NPROCS = 2
 NGLOBALS = 8
 COOKIE_BYTES = 96
 
 
-@kernel("int64()", nogil=True)
-def help_until_shutdown():
-    """A P that is parked in a program while the world is stopped again and again."""
+@kernel("int64()")
+def poll_until_shutdown():
+    """A program that does nothing but look whether it should mark."""
+    if enter_waiting() != OK:
+        return 0
+    self_p().native_base = stack_pointer()
     while load_acquire(RT_XSHUTDOWN) == 0:
-        help_mark()
+        poll()
         cpu_pause()
+    leave()
     return 0
 
 
@@ -72,7 +76,7 @@ class Child(World):
                 return None
             if status != OK:
                 done = abs(status) - boundary.WAIT_BASE
-                while sleep_until_cycle(done, 10_000_000) <= done:
+                while sleep_until(RT_XCYCLES if status > 0 else RT_XCYCLE_DONE, done, 10_000_000) <= done:
                     pass
             if status >= 0:
                 return p, slot
@@ -214,7 +218,7 @@ if COMPILED:  # in plain Python the atomics are atomic in one process only
             finally:
                 end(world, pids)
 
-    def test_a_process_that_is_parked_helps_to_mark():
+    def test_a_program_that_polls_marks_its_share():
         """The same graph is marked again and again by two processes; each time all of it, by some division."""
         with heap_world(NPROCS, layout.ARENA_PAGES) as world:
             n = 50_000
@@ -234,7 +238,7 @@ if COMPILED:  # in plain Python the atomics are atomic in one process only
             world.collect()
             expected = world.verify().objects
             world.be(layout.COORDINATOR_P)
-            pids = [forked(world, 1, lambda child, p: help_until_shutdown())]
+            pids = [forked(world, 1, lambda child, p: poll_until_shutdown())]
             try:
                 for _ in range(60):
                     collect_now()

@@ -70,10 +70,6 @@ def damage_work_left(h):
     h.world.runtime.xwbuf_full = 1
 
 
-def damage_marking_open(h):
-    h.world.runtime.xmarkers = 0
-
-
 def damage_released(h):
     h.world.mheap.xheap_released += 8192
 
@@ -209,7 +205,7 @@ def damage_reference_to_free_slot(h):
 
 DAMAGES = [
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
-    (codes.MARKING_OPEN, damage_marking_open, FRESH), (codes.HEAP_BYTES, damage_released, FRESH),
+    (codes.HEAP_BYTES, damage_released, FRESH),
     (codes.IN_USE_BYTES, damage_in_use, FRESH), (codes.IN_USE_PAGES, damage_pages_in_use, FRESH),
     (codes.OBJECT_TOTAL, damage_total, FRESH), (codes.LARGE_TOTAL, damage_large_total, FRESH),
     (codes.LIVE_TOO_LOW, damage_live, SWEPT), (codes.PAGE_NOT_TAKEN, damage_alloc_bit, FRESH),

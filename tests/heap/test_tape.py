@@ -192,7 +192,7 @@ def played():
     """Counters after the allocations and after two collections, and the generator's last state."""
     with kernel_heap(1 << 30):
         pacer.set_gc_percent(-1, pacer.NO_LIMIT)
-        pacer.commit()
+        pacer.commit(1)
         assert boundary.grow_handles(N // KEEP_EVERY + 1) == 0
         mask = reserve_mask(1)
         set_mask_word(mask, 0, 1)

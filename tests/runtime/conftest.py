@@ -18,7 +18,7 @@ from gomp.core.jit import COMPILED
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import PACER, RUNTIME, pacer_dtype, runtime_dtype, view
 from gomp.runtime.handles import table
-from gomp.runtime.waiting import wait_for_cycle
+from gomp.runtime.waiting import Collector
 
 # What these test exists only in machine code.
 collect_ignore = [] if COMPILED else ["test_compiled.py", "test_collected.py"]
@@ -34,12 +34,25 @@ def _private_program_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(compiled, "_program_directory", lambda: directory)
 
 
+class CollectsAtOnce:
+    """What an allocation waits for, in a process that plays the coordinator too."""
+
+    def wait_for_begin(self, begun):
+        collect_now()
+
+    def wait_for_end(self, ended):
+        collect_now()
+
+    def wait_for_credit(self):
+        pass
+
+
 @pytest.fixture
 def heap():
     """A heap of 64 MiB that is collected only by ``collect_now``."""
     with kernel_heap() as made:
         view(pacer_dtype, PACER)[0].xtrigger = _NEVER
-        table.open(0, lambda done: collect_now())
+        table.open(0, CollectsAtOnce())
         yield made
         table.close()
 
@@ -51,7 +64,7 @@ def collected_heap():
         child = os.fork()
         if child == 0:
             _coordinate(made)
-        table.open(0, wait_for_cycle)
+        table.open(0, Collector())
         yield view(runtime_dtype, RUNTIME)[0]
         table.close()
         os.kill(child, signal.SIGKILL)

@@ -1,138 +1,67 @@
-"""Marking by several processes: joining, helping, and knowing that it is over.
+"""Assists: whoever allocates while the heap is marked pays for it with marking (mgcmark.go, gcAssistAlloc).
 
-``xmarkers`` counts the helpers that are marking now; -1 means that marking is closed. A helper joins by compare-and-swap while it is open,
-marks until it finds nothing, publishes what it has left (nothing) and leaves. The coordinator marks too, and closes marking when it finds
-nothing, the count is 0, and after closing the shared stack is still empty: a helper publishes before it leaves, so work that
-it left behind is seen.
-
-A helper that died or was stopped while it marks would keep the count up for ever. So the coordinator gives up when nobody has marked or scanned
-anything for a while: however long one helper marks alone, it makes progress.
+A P's ``assist_bytes`` is what it may still allocate. An allocation that opens a window, or is large, debits all of it at once; below zero it
+takes from the credit that background workers have earned, or marks by itself, more than it must so that it does not come back at once. What it
+cannot pay because there is nothing to mark it waits for: until there is credit, or the marking has ended.
 """
 
 from __future__ import annotations
 
-from gomp.core.gc import roots, work
-from gomp.core.gc.mark import drain, scan
-from gomp.core.heap import mspan
+from gomp.core.gc.worker import drain
 from gomp.core.jit import inline, kernel
-from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, cpu_pause, load_acquire, store_release
-from gomp.core.shm.libc import cputime, nanotime, sched_yield
-from gomp.core.shm.records import (
-    RT_XMARKERS,
-    RT_XOVERFLOW,
-    SPAN_IN_USE,
-    mheap,
-    p_at,
-    page_heads,
-    runtime,
-    self_p,
-    spans,
-)
+from gomp.core.shm.atomics import add_relaxed, load_relaxed
+from gomp.core.shm.libc import nanotime
+from gomp.core.shm.records import GC_MARK, PACER_XASSIST_NS, PACER_XCREDIT, RT_XGCPHASE, pacer, self_p
 
-CLOSED = -1
-OK = 0
-PATIENCE_NS = 10_000_000_000
-_SPINS = 50
-_LOOK_EVERY = 256
-_MOST_WAITED_NS = 10_000_000  # in one look: who was frozen together with the others has not waited for them
+PAID, IN_DEBT = 0, 1
+_OVER_ASSIST = 64 << 10
 
 
 @inline
-def _mark_until_dry(p: int) -> None:
-    """Mark what can be found, and charge the time to the P at ``p``, this process's."""
-    began = cputime()
-    drain(p)
-    while roots.run_root_job(p) != 0:
-        drain(p)
-    p_at(p).mark_ns += cputime() - began
-
-
-@kernel("void()")
-def help_mark() -> None:
-    """Mark, if the world is stopped for it and there is work. World: stopped; this P is SAFE and its roots are published."""
-    while load_acquire(RT_XMARKERS) != CLOSED and (work.has_full() or roots.has_root_jobs()):
-        n = load_acquire(RT_XMARKERS)
-        if n != CLOSED and cas_acq_rel(RT_XMARKERS, n, n + 1):
-            p = layout.p_addr(self_p().idx)
-            equipped = work.init_buffers(p)
-            if equipped:
-                _mark_until_dry(p)
-            work.dispose(p)
-            add_acq_rel(RT_XMARKERS, -1)
-            if not equipped:
-                return
+def debit(nbytes: int) -> bool:
+    """Charge an allocation to this P; whether it must assist."""
+    if load_relaxed(RT_XGCPHASE) != GC_MARK:
+        return False
+    me = self_p()
+    me.assist_bytes -= nbytes
+    return me.assist_bytes < 0
 
 
 @kernel("int64()")
-def _progress() -> int:
-    """A number that changes while anybody marks."""
-    total = 0
-    for i in range(runtime().nrecords):
-        p = p_at(layout.p_addr(i))
-        total += p.objects_marked + p.heap_scan_work
-    return total
+def try_assist() -> int:
+    """Pay the debt of this P as far as it can be paid now: PAID, or IN_DEBT. In KERNEL."""
+    me, pc = self_p(), pacer()
+    if load_relaxed(RT_XGCPHASE) != GC_MARK:
+        me.assist_bytes = 0
+        return PAID
+    debt = -me.assist_bytes
+    if debt <= 0:
+        return PAID
+    need = int(pc.assist_work_per_byte * float(debt))
+    if need < _OVER_ASSIST:
+        need = _OVER_ASSIST
+        debt = int(pc.assist_bytes_per_work * float(_OVER_ASSIST))
+    need -= _steal_credit(need, debt)
+    if need > 0:
+        began = nanotime()
+        me.marking = 1
+        done = drain(need)
+        me.marking = 0
+        took = nanotime() - began
+        me.assist_ns += took
+        add_relaxed(PACER_XASSIST_NS, took)
+        me.assist_bytes += 1 + int(pc.assist_bytes_per_work * float(done))
+    return PAID if me.assist_bytes >= 0 else IN_DEBT
 
 
-@kernel("int64()")
-def _pick_marker() -> int:
-    """A P that has work buffers, which a helper has while it marks."""
-    for i in range(runtime().nrecords):
-        if p_at(layout.p_addr(i)).wbuf1 != 0:
-            return i
-    return 0
-
-
-@kernel("void(int64)")
-def _rescan_marked(p: int) -> None:
-    """Scan every marked object once more: among them are those that were dropped."""
-    page, end = 0, mheap().end_page
-    while page < end:
-        sp = spans()[page]
-        if sp.state != SPAN_IN_USE or page_heads()[page] != 1:
-            page += 1
-            continue
-        if not mspan.is_noscan(sp.span_class):
-            for idx in range(sp.nelems):
-                if mspan.is_marked(page, idx):
-                    scan(p, mspan.obj_addr(page, idx))
-            drain(p)
-        page += sp.npages
-
-
-@kernel("int64(int64)")
-def mark_all_stw(patience_ns: int) -> int:
-    """Mark everything reachable, with whoever helps. World: stopped; the root jobs are prepared. Called by the coordinator.
-
-    OK, or -1 - p if for ``patience_ns`` nobody made progress and P p has not finished. Then what is live is not known.
-    """
-    p = layout.p_addr(self_p().idx)
-    work.init_buffers(p)  # the two that were made when the runtime began: all buffers are empty now
-    store_release(RT_XOVERFLOW, 0)
-    store_release(RT_XMARKERS, 0)
-    tries, waited, progress, looked = 0, 0, 0, 0
-    while True:
-        if work.has_full() or roots.has_root_jobs():
-            _mark_until_dry(p)
-            tries, waited, looked = 0, 0, 0
-        elif load_acquire(RT_XMARKERS) == 0 and cas_acq_rel(RT_XMARKERS, 0, CLOSED):
-            dropped = load_acquire(RT_XOVERFLOW)
-            if not work.has_full() and dropped == 0:
-                work.dispose(p)
-                return OK
-            store_release(RT_XMARKERS, 0)
-            if dropped:
-                store_release(RT_XOVERFLOW, 0)
-                _rescan_marked(p)
-        else:
-            tries += 1
-            if tries < _SPINS:
-                cpu_pause()
-                continue
-            sched_yield()
-            if tries % _LOOK_EVERY == 0:
-                now, seen = nanotime(), _progress()
-                waited = waited + min(now - looked, _MOST_WAITED_NS) if looked and seen == progress else 0
-                progress, looked = seen, now
-                if waited > patience_ns:
-                    return -1 - _pick_marker()
+@inline
+def _steal_credit(need: int, debt: int) -> int:
+    """Take as much of ``need`` from the credit as there is. (Two may take the same: the credit then goes below zero, and is missing later.)"""
+    credit = load_relaxed(PACER_XCREDIT)
+    if credit <= 0:
+        return 0
+    me, pc = self_p(), pacer()
+    stolen = min(credit, need)
+    add_relaxed(PACER_XCREDIT, -stolen)
+    me.assist_bytes += debt if stolen == need else 1 + int(pc.assist_bytes_per_work * float(stolen))
+    return stolen

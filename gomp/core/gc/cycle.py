@@ -1,138 +1,291 @@
-"""A garbage collection cycle, run by the coordinator. The pause is one kernel.
+"""A garbage collection cycle, run by the coordinator. Each pause is one kernel.
 
 1. Sweep what the last cycle left unswept, while programs run.
-2. Stop the world. Empty every mcache, so that the span table says exactly what is allocated.
-3. Mark from the roots: the coordinator, and every P that was stopped inside a program.
-4. Settle: what is marked is live; the next goal; a new sweep generation.
-5. Start the world. The pause is stamped before anybody is woken.
-6. Those who wait for the cycle go on; sweeping is proportional to allocation and, in the background, the coordinator's.
+2. Stop the world (sweep termination). Empty every mcache, so that the span table says exactly what is allocated. From here the write barrier is
+   on and objects are born black. Start the world; those who met the trigger go on.
+3. Mark, while programs run: workers on the Ps, assists, the coordinator.
+4. When nobody finds work, a ragged barrier makes public what each P still knows alone. If there was nothing, stop the world (mark
+   termination) and look again; if anything is left after all, start it and go on with 3.
+5. Settle: what is marked is live; barrier off; the next goal; a new sweep generation. Start the world; sweeping is proportional to allocation
+   and, in the background, the coordinator's.
+
+A pause is stamped before anybody is woken.
 """
 
 from __future__ import annotations
 
-from gomp.core.gc import pacer, sweep
-from gomp.core.gc.assist import PATIENCE_NS, mark_all_stw
+from gomp.core.gc import pacer, sweep, work
+from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
+from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, clz, load_relaxed
+from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, clz, load_acquire, load_relaxed, or_acq_rel, store_release
 from gomp.core.shm.libc import futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
     GC_OFF,
     GC_TRIGGER_FORCED,
+    GC_TRIGGER_HEAP,
     GC_TRIGGER_LAST_RESORT,
+    P_XPOLL,
+    PACER_XASSIST_NS,
+    PACER_XCREDIT_GIVEN,
+    PACER_XDEDICATED_NS,
+    PACER_XFRACTIONAL_NS,
+    PACER_XIDLE_NS,
     PACER_XLIVE,
+    POLL_WORK,
     RT_XCYCLE_DONE,
+    RT_XCYCLES,
+    RT_XFLUSHED,
+    RT_XGC_REQUEST,
+    RT_XGCPHASE,
+    RT_XOVERFLOW,
     gcstats,
+    nth_p,
     p_at,
+    p_records,
     runtime,
 )
 from gomp.core.shm.records import pacer as pacer_record
 
+NOT_DONE = 1
 _SWEEP_SLICE = 64
-
-
-@kernel("int64(int64, int64, int64)")
-def collect(kind: int, unix_ns: int, deadline_ns: int) -> int:
-    """Run one cycle; OK, or -1 - p if P p did not stop by ``deadline_ns``. ``unix_ns``: the time of day, for the statistics.
-
-    Also -1 - p if P p began to help with marking and did not go on; then the world stays stopped, for the runtime to be ended.
-    """
-    while sweep.sweep_step(_SWEEP_SLICE):
-        pass
-    began = nanotime()
-    code = stop_world(deadline_ns)
-    if code != OK:
-        start_world()
-        return code
-    stopped = nanotime()
-    while sweep.sweep_step(_SWEEP_SLICE):  # a P may have been in the middle of a span
-        pass
-    code = _mark_stw(began)
-    if code != OK:
-        return code
-    _record_stw(kind, unix_ns, began, stopped, nanotime())
-    start_world()
-    gcstats().last_resume_ns = nanotime()
-    if kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT):
-        while sweep.sweep_step(_SWEEP_SLICE):
-            pass
-    add_acq_rel(RT_XCYCLE_DONE, 1)
-    futex_wake(RT_XCYCLE_DONE)
-    return OK
-
-
-@inline
-def _each_p(i: int) -> int:
-    """Address of the i-th P record in use; the last is the coordinator's."""
-    return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
 
 
 @kernel("void()")
 def flush_caches_stw() -> None:
     """Give every P's cached spans back, so that the counters say exactly what is allocated. World: stopped."""
-    for i in range(runtime().nrecords + 1):
-        release_all_stw(_each_p(i))
+    for i in range(p_records()):
+        release_all_stw(nth_p(i))
 
 
-@kernel("int64(int64)")
-def _mark_stw(began: int) -> int:
-    rt, stats = runtime(), gcstats()
-    rt.cycles += 1
-    flush_caches_stw()
-    for i in range(rt.nrecords + 1):
-        p = _each_p(i)
-        p_at(p).bytes_marked = 0
-        p_at(p).heap_scan_work = 0
-    stats.heap0 = load_relaxed(PACER_XLIVE)
-    pacer.start_cycle(began)
-    rt.gcphase = GC_MARK
-    prepare_root_jobs_stw()
-    code = mark_all_stw(PATIENCE_NS)
+# --- the beginning ----------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64)")
+def begin_cycle(kind: int, deadline_ns: int) -> int:
+    """Start marking, by GC_TRIGGER_*: OK, or -1 - p if P p did not stop by ``deadline_ns``."""
+    _sweep_all()
+    began = nanotime()
+    code = _stop(deadline_ns)
     if code != OK:
         return code
-    rt.gcphase = GC_OFF
-    marked, scanned = 0, 0
-    for i in range(rt.nrecords + 1):
-        marked += p_at(_each_p(i)).bytes_marked
-        scanned += p_at(_each_p(i)).heap_scan_work
-    pacer_record().heap_scan_work = scanned
-    stats.heap1 = load_relaxed(PACER_XLIVE)
-    stats.heap2 = marked
-    pacer.reset_live(marked)
-    sweep.begin_sweep_stw()
-    pacer.commit()
-    pacer.pace_sweep()
+    stopped = nanotime()
+    _begin_mark_stw(kind, began)
+    _end_pause_stw(began, stopped)
+    start_world()
+    futex_wake(RT_XCYCLES)
     return OK
 
 
-@kernel("void(int64, int64, int64, int64, int64)")
-def _record_stw(kind: int, unix_ns: int, began: int, stopped: int, ended: int) -> None:
+@inline
+def _stop(deadline_ns: int) -> int:
+    code = stop_world(deadline_ns)
+    if code != OK:
+        start_world()
+    return code
+
+
+@inline
+def _sweep_all() -> None:
+    while sweep.sweep_step(_SWEEP_SLICE):
+        pass
+
+
+@kernel("void(int64, int64)")
+def _begin_mark_stw(kind: int, began: int) -> None:
     rt, stats = runtime(), gcstats()
-    pause = ended - began
-    slot = stats.num_gc % 256
-    stats.pause_ns[slot] = pause
-    stats.pause_end_ns[slot] = unix_ns + pause
-    stats.num_gc += 1
+    _sweep_all()  # a P may have been in the middle of a span
+    flush_caches_stw()
+    for i in range(p_records()):
+        pp = p_at(nth_p(i))
+        pp.bytes_marked = 0
+        pp.heap_scan_work = 0
+        pp.assist_bytes = 0
+        pp.fractional_ns = 0
+        pp.marking = 0
+        pp.wb_n = 0
+    stats.heap0 = load_relaxed(PACER_XLIVE)
+    stats.last_start_ns = began
     stats.last_forced = 1 if kind == GC_TRIGGER_FORCED else 0
-    stats.num_forced += stats.last_forced
-    stats.last_gc_unix_ns = unix_ns + pause
+    stats.last_pause_ns = 0
+    prepare_root_jobs_stw()
+    store_release(RT_XOVERFLOW, 0)
+    store_release(RT_XFLUSHED, 0)
+    pacer.start_cycle(began, rt.nprocs, kind)
+    store_release(RT_XCYCLES, load_relaxed(RT_XCYCLES) + 1)
+    store_release(RT_XGCPHASE, GC_MARK)
+    cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
+    begin_ragged()
+    for i in range(rt.nprocs):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_WORK)
+    stats.last_mark_ns = nanotime()
+
+
+@inline
+def _end_pause_stw(began: int, stopped: int) -> int:
+    """Account for a pause that ends now; when that is."""
+    stats = gcstats()
+    now = nanotime()
+    pause = now - began
+    stats.stops += 1
+    stats.last_pause_ns += pause
     stats.pause_total_ns += pause
     stats.pause_max_ns = max(stats.pause_max_ns, pause)
     stats.stop_seconds[64 - clz(pause)] += 1
-    stats.last_stopping_ns = stopped - began
     stats.stopping_total_ns += stopped - began
-    stats.last_pause_ns = pause
-    stats.last_goal = pacer_record().last_heap_goal
-    stats.last_start_ns = began
-    stats.last_mark_ns = stopped
+    stats.pause_cpu_ns += pause * runtime().nprocs
+    return now
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def may_be_done(deadline_ns: int) -> int:
+    """Ask every P for what it alone knows: OK if there was nothing, NOT_DONE, or -1 - p if P p has not answered by ``deadline_ns``."""
+    work.dispose(layout.p_addr(layout.COORDINATOR_P))
+    code = for_each_p(deadline_ns)
+    if code != OK:
+        return code
+    return NOT_DONE if load_acquire(RT_XFLUSHED) >= runtime().xragged or work.has_full() else OK
+
+
+@kernel("int64(int64)")
+def stop_marking(deadline_ns: int) -> int:
+    """Stop the world if nothing is left to mark: OK, NOT_DONE, or -1 - p if P p did not stop. Only with OK it is stopped."""
+    stats = gcstats()
+    term = nanotime()
+    code = _stop(deadline_ns)
+    if code != OK:
+        return code
+    stopped = nanotime()
+    if is_work_left_stw() and load_acquire(RT_XOVERFLOW) == 0:
+        _end_pause_stw(term, stopped)
+        start_world()
+        return NOT_DONE
+    mark_stw()
+    stats.last_term_ns = term
+    stats.last_stopped_ns = stopped
+    return OK
+
+
+@kernel("void(int64)")
+def finish_cycle(unix_ns: int) -> None:
+    """From the end of marking to the beginning of the sweep. ``unix_ns``: the time of day. World: stopped; it runs afterwards."""
+    _settle_stw(unix_ns)
+    start_world()
+    add_acq_rel(PACER_XCREDIT_GIVEN, 1)
+    futex_wake(PACER_XCREDIT_GIVEN)  # assists need none any more
+
+
+@kernel("int64(int64, int64)")
+def end_marking(unix_ns: int, deadline_ns: int) -> int:
+    """Both, in one pause: OK, NOT_DONE, or -1 - p if P p did not stop by ``deadline_ns``."""
+    code = stop_marking(deadline_ns)
+    if code == OK:
+        finish_cycle(unix_ns)
+    return code
+
+
+@kernel("void(int64)")
+def _settle_stw(unix_ns: int) -> None:
+    rt, stats = runtime(), gcstats()
+    term = stats.last_term_ns
+    pacer.end_cycle(term, rt.nprocs)
+    stats.heap1 = load_relaxed(PACER_XLIVE)
+    flush_caches_stw()
+    marked = 0
+    for i in range(p_records()):
+        marked += p_at(nth_p(i)).bytes_marked
+        p_at(nth_p(i)).assist_bytes = 0
+    store_release(RT_XGCPHASE, GC_OFF)
+    stats.heap2 = marked
+    pacer.reset_live(marked)
+    sweep.begin_sweep_stw()
+    pacer.commit(0)
+    pacer.pace_sweep()
+    _record_cycle_stw()
+    ended = _end_pause_stw(term, stats.last_stopped_ns)
+    slot = stats.num_gc % 256
+    stats.pause_ns[slot] = stats.last_pause_ns
+    stats.pause_end_ns[slot] = unix_ns + ended - term
+    stats.last_gc_unix_ns = unix_ns + ended - term
     stats.last_end_ns = ended
-    mark_ns = 0
-    for i in range(rt.nrecords + 1):
-        mark_ns += p_at(_each_p(i)).mark_ns
-    stats.last_cpu_ns = mark_ns - stats.mark_cpu_ns
-    stats.mark_cpu_ns = mark_ns
-    stats.pause_cpu_ns += pause * rt.nprocs
+    stats.num_gc += 1
+    stats.num_forced += stats.last_forced
+
+
+@inline
+def _record_cycle_stw() -> None:
+    stats = gcstats()
+    stats.last_goal = pacer_record().last_heap_goal
+    stats.last_assist_ns = load_relaxed(PACER_XASSIST_NS)
+    stats.last_dedicated_ns = load_relaxed(PACER_XDEDICATED_NS)
+    stats.last_fractional_ns = load_relaxed(PACER_XFRACTIONAL_NS)
+    stats.last_idle_ns = load_relaxed(PACER_XIDLE_NS)
+    stats.assist_ns += stats.last_assist_ns
+    stats.dedicated_ns += stats.last_dedicated_ns
+    stats.fractional_ns += stats.last_fractional_ns
+    stats.idle_ns += stats.last_idle_ns
+
+
+@kernel("void()")
+def announce_end() -> None:
+    """The cycle is over, for those who wait for it: at once, or after the whole sweep for those who asked for a collection."""
+    add_acq_rel(RT_XCYCLE_DONE, 1)
+    futex_wake(RT_XCYCLE_DONE)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64, int64)")
+def collect(kind: int, unix_ns: int, deadline_ns: int) -> int:
+    """A whole cycle in one call, by the coordinator and whoever helps: OK, or -1 - p if P p did not stop by ``deadline_ns``."""
+    code = begin_cycle(kind, deadline_ns)
+    if code != OK:
+        return code
+    code = NOT_DONE
+    while code == NOT_DONE:
+        while mark_step(1) != DRY:
+            if nanotime() > deadline_ns:
+                return -1 - layout.COORDINATOR_P
+        code = may_be_done(deadline_ns)
+        if code == OK:
+            code = end_marking(unix_ns, deadline_ns)
+    if code != OK:
+        return code
+    if kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT):
+        _sweep_all()
+    announce_end()
+    return OK
+
+
+@kernel("int64(int64, int64, int64)")
+def collect_stopped(kind: int, unix_ns: int, deadline_ns: int) -> int:
+    """GODEBUG=gcstoptheworld: a whole cycle in one pause, at level 2 with its sweep; the result is that of :func:`collect`."""
+    _sweep_all()
+    began = nanotime()
+    code = _stop(deadline_ns)
+    if code != OK:
+        return code
+    stopped = nanotime()
+    _begin_mark_stw(kind, began)
+    mark_stw()
+    stats = gcstats()
+    stats.last_term_ns = began
+    stats.last_stopped_ns = stopped
+    _settle_stw(unix_ns)
+    if runtime().stop_the_world > 1:
+        _sweep_all()
+    start_world()
+    futex_wake(RT_XCYCLES)
+    if kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT):
+        _sweep_all()
+    announce_end()
+    return OK

@@ -13,11 +13,10 @@ from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.throw import THROW_BAD_POINTER, throw
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import clear_lowest, clz, ctz, load64, load_relaxed
-from gomp.core.shm.records import SPAN_MANUAL, mheap, p_at, spans, type_at
+from gomp.core.shm.atomics import add_relaxed, clear_lowest, clz, ctz, load64, load_relaxed
+from gomp.core.shm.records import PACER_XHEAP_WORK, SPAN_MANUAL, mheap, p_at, spans, type_at
 
 OBLET = 128 << 10
-_BALANCE_EVERY = 256
 
 
 @inline
@@ -135,14 +134,9 @@ def _scan_struct(p: int, obj: int, type_addr: int) -> None:
 
 
 @inline
-def drain(p: int) -> int:
-    """Scan until there is nothing grey that this process can find; returns how many objects it scanned. Gives work away when others have none."""
-    done = 0
-    while True:
-        addr = work.get(p)
-        if addr == 0:
-            return done
-        scan(p, addr)
-        done += 1
-        if done % _BALANCE_EVERY == 0 and not work.has_full():
-            work.balance(p)
+def publish_scan_work(p: int) -> int:
+    """Add what the P at ``p`` has scanned to the pacer's; how many bytes that were."""
+    done = p_at(p).heap_scan_work
+    p_at(p).heap_scan_work = 0
+    add_relaxed(PACER_XHEAP_WORK, done)
+    return done

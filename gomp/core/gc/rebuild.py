@@ -17,6 +17,7 @@ May be repeated: a second run finds what the first left. If marking was on, the 
 
 from __future__ import annotations
 
+from gomp.core.gc import work
 from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import entry_addr, release_all_stw
@@ -55,7 +56,9 @@ from gomp.core.shm.records import (
     chunks,
     mcache_at,
     mheap,
+    nth_p,
     p_at,
+    p_records,
     pacer,
     page_heads,
     runtime,
@@ -68,29 +71,22 @@ from gomp.core.shm.records import (
 @kernel("void()")
 def rebuild_derived_stw() -> None:
     """Make everything derived again. World: stopped; dead Ps' redo records are applied, and no dead P has ``taking_page``."""
-    rt = runtime()
     reset_mcentrals_stw()  # flushing pushes spans: into lists that are sound, and made again below
     store_release(MHEAP_XLOCK, 0)
     store_release(RT_XWBUF_LOCK, 0)
-    for i in range(rt.nrecords + 1):
-        _flush_mcache(_each_p(i))
+    for i in range(p_records()):
+        _flush_mcache(nth_p(i))
     _forget_pages()
-    for i in range(rt.nrecords + 1):
-        _return_cached_pages(_each_p(i))
+    for i in range(p_records()):
+        _return_cached_pages(nth_p(i))
     reset_mcentrals_stw()
     _rebuild_spans()
-    for i in range(rt.nrecords + 1):
-        _keep_taken_pages(_each_p(i))
+    for i in range(p_records()):
+        _keep_taken_pages(nth_p(i))
     _punch_unknown_pages()
     rebuild_summaries_locked()
     _rebuild_counters()
     _rebuild_work_buffers()
-
-
-@inline
-def _each_p(i: int) -> int:
-    """Address of the i-th P record in use; the last is the coordinator's."""
-    return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
 
 
 # --- spans ------------------------------------------------------------------------------------------------------------
@@ -248,10 +244,12 @@ def _rebuild_counters() -> None:
 @inline
 def _rebuild_work_buffers() -> None:
     rt = runtime()
-    for i in range(rt.nrecords + 1):
-        p_at(_each_p(i)).wbuf1 = 0
-        p_at(_each_p(i)).wbuf2 = 0
+    for i in range(p_records()):
+        p_at(nth_p(i)).wbuf1 = 0
+        p_at(nth_p(i)).wbuf2 = 0
     for number in range(rt.wbuf_made):
         wbuf_stacks()[layout.MAX_WBUFS + number] = number
     rt.wbuf_empty = rt.wbuf_made
     store_relaxed(RT_XWBUF_FULL, 0)
+    for i in range(p_records()):
+        work.init_buffers(nth_p(i))

@@ -1,7 +1,10 @@
-"""Root jobs: where marking begins, cut into pieces that any marker takes by number.
+"""Roots: where marking begins.
 
-In order: the shards of the root table, then for each P its handles and its native stack. Handles and the root table are precise; native
-stacks, as published by their Ps before they became SAFE, are not.
+The root table is cut into shards, jobs that any marker takes by number. What belongs to a P, its handles and its native stack, is scanned once
+a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see :mod:`~gomp.core.gc.ragged`). From then on it is
+black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
+
+Handles and the root table are precise; native stacks, as published by their Ps, are not.
 """
 
 from __future__ import annotations
@@ -13,21 +16,23 @@ from gomp.core.shm.atomics import add_relaxed, load64, load_acquire, load_relaxe
 from gomp.core.shm.records import (
     P_XNATIVE_N,
     P_XPENDING,
+    PACER_XGLOBALS_WORK,
+    PACER_XSTACK_WORK,
+    RT_XCYCLES,
     RT_XROOT_NEXT,
     p_at,
     runtime,
 )
 
+NO_JOB = -1
 _GLOBALS_PER_SHARD = 512
 _GLOBAL_RECORD = 64
-_JOBS_PER_P = 2
 
 
 @kernel("void()")
 def prepare_root_jobs_stw() -> None:
     rt = runtime()
-    rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
-    rt.root_jobs = rt.root_global_shards + _JOBS_PER_P * rt.nrecords
+    rt.root_jobs = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -38,46 +43,46 @@ def has_root_jobs() -> bool:
 
 @kernel("int64(int64)")
 def run_root_job(p: int) -> int:
-    """Take the next root job and grey what it finds; 1 if there was one."""
-    rt = runtime()
-    job = add_relaxed(RT_XROOT_NEXT, 1)
-    if job >= rt.root_jobs:
-        return 0
-    if job < rt.root_global_shards:
-        _mark_globals(p, job)
-    else:
-        job -= rt.root_global_shards
-        if job % _JOBS_PER_P == 0:
-            _mark_handles(p, job // _JOBS_PER_P)
-        else:
-            _mark_native_stack(p, job // _JOBS_PER_P)
-    return 1
-
-
-@inline
-def _mark_globals(p: int, shard: int) -> None:
+    """Take the next root job and grey what it finds: the bytes scanned, or NO_JOB."""
+    if not has_root_jobs():
+        return NO_JOB
+    shard = add_relaxed(RT_XROOT_NEXT, 1)
+    if shard >= runtime().root_jobs:
+        return NO_JOB
     first = shard * _GLOBALS_PER_SHARD
     last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
     for i in range(first, last):
-        slot = layout.GLOBALS_BASE + i * _GLOBAL_RECORD
-        word = load_relaxed(slot)
-        if word != 0:
-            grey(p, word, slot)
+        _grey_root(p, layout.GLOBALS_BASE + i * _GLOBAL_RECORD)
+    work = 8 * (last - first)
+    add_relaxed(PACER_XGLOBALS_WORK, work)
+    return work
 
 
 @inline
-def _mark_handles(p: int, owner: int) -> None:
-    base = layout.handles_addr(owner)
-    for slot in range(base, base + 8 * p_at(layout.p_addr(owner)).handles, 8):
-        word = load_relaxed(slot)
-        if word != 0:
-            grey(p, word, slot)
+def _grey_root(p: int, slot: int) -> None:
+    word = load_relaxed(slot)
+    if word != 0:
+        grey(p, word, slot)
 
 
 @inline
-def _mark_native_stack(p: int, owner: int) -> None:
-    grey_conservative(p, load_relaxed(layout.p_addr(owner) + P_XPENDING))
-    base = layout.native_roots_addr(owner)
-    n = load_acquire(layout.p_addr(owner) + P_XNATIVE_N)
-    for slot in range(base, base + 8 * n, 8):
+def is_scanned(p: int) -> bool:
+    """Whether handles and stack of the P at ``p`` are black in this cycle."""
+    return p_at(p).scanned_cycle == load_relaxed(RT_XCYCLES)
+
+
+@kernel("void(int64)")
+def scan_p(p: int) -> None:
+    """Grey what handles and native stack of the P at ``p`` lead to, into its own buffers. Called as an action of a ragged barrier is."""
+    pp = p_at(p)
+    handles = layout.handles_addr(pp.idx)
+    for slot in range(handles, handles + 8 * pp.handles, 8):
+        _grey_root(p, slot)
+    grey_conservative(p, load_relaxed(p + P_XPENDING))
+    native = layout.native_roots_addr(pp.idx)
+    n = load_acquire(p + P_XNATIVE_N)
+    for slot in range(native, native + 8 * n, 8):
         grey_conservative(p, load64(slot))
+    add_relaxed(PACER_XSTACK_WORK, 8 * (pp.handles + n))
+    pp.scanned_cycle = load_relaxed(RT_XCYCLES)
+    pp.scans += 1

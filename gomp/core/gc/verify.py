@@ -6,7 +6,10 @@ and page caches say; each span has the shape of its class, is in the one list or
 Level 3, :func:`check_reachable`: a trace of its own from the roots, with its own bitmap and stack: each reference leads to an allocated
 object, and to a marked one if its span is still to be swept.
 
-World: stopped, and nothing is being marked; or one process that stands outside every kernel. Spans may be in mcaches.
+World: stopped; or one process that stands outside every kernel. Spans may be in mcaches, and the heap may be in the middle of being marked.
+
+GODEBUG=gccheckmark: when marking says that it is done, the trace of level 3 with OUT_IS_MARKED set: whatever the precise roots lead to must be
+marked. Native stacks are left out: what a program has left in a dead slot of its stack is not kept by the barrier.
 
 Results go to a private buffer whose address is the argument: words 0..7 as named below, 68 counts of objects by size class, then
 the first problems, four words each: a code and what it is about. :data:`PROBLEMS` turns them into sentences.
@@ -28,6 +31,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsl, lsr, popcount, store64
 from gomp.core.shm.records import (
+    GC_OFF,
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
@@ -35,7 +39,7 @@ from gomp.core.shm.records import (
     P_XNATIVE_N,
     P_XPENDING,
     PACER_XLIVE,
-    RT_XMARKERS,
+    RT_XGCPHASE,
     RT_XTABLE_LOCK,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
@@ -55,25 +59,24 @@ from gomp.core.shm.records import (
     type_at,
 )
 
-OUT_CAPACITY, OUT_PROBLEMS, OUT_SPANS, OUT_OBJECTS, OUT_BYTES, OUT_PAGES, OUT_PENDING = range(7)
+OUT_CAPACITY, OUT_PROBLEMS, OUT_SPANS, OUT_OBJECTS, OUT_BYTES, OUT_PAGES, OUT_PENDING, OUT_IS_MARKED = range(8)
 _CLASS_COUNTS = 8 * 8
 FIRST_PROBLEM = _CLASS_COUNTS + 68 * 8
 PROBLEM_WORDS = 4
 
 (
-    LOCK_HELD, NO_PARK, WORK_LEFT, MARKING_OPEN, HEAP_BYTES, IN_USE_BYTES, IN_USE_PAGES, OBJECT_TOTAL, LARGE_TOTAL, LIVE_TOO_LOW,
+    LOCK_HELD, NO_PARK, WORK_LEFT, HEAP_BYTES, IN_USE_BYTES, IN_USE_PAGES, OBJECT_TOTAL, LARGE_TOTAL, LIVE_TOO_LOW,
     PAGE_NOT_TAKEN, PAGE_SCAVENGED, PAGE_HEAD, PAGE_LOST, CACHED_PAGE, CACHED_TWICE, FREE_BYTES, RELEASED_BYTES, SUMMARY,
     SPAN_SHAPE, SPAN_PAST_END, SPAN_STATE, NOT_CACHED, IN_NO_LIST, IN_WRONG_LIST, ALLOC_COUNT, STRAY_BITS, STRAY_MARK, MARKED_FREE,
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
     BAD_POINTER, DANGLING, UNMARKED,
-) = range(1, 38)  # fmt: skip
+) = range(1, 37)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
     LOCK_HELD: "the lock at {a:#x} is held by P {b} while the world is stopped",
     NO_PARK: "P {a} stands outside every kernel with {b} things in hand, expected 0",
     WORK_LEFT: "{a} full work buffers while nothing is marked, expected 0",
-    MARKING_OPEN: "{a} markers while nothing is marked, expected -1",
     HEAP_BYTES: "in use + free + released is {a} bytes, expected {b}: all that the heap has grown to",
     IN_USE_BYTES: "heap_inuse is {a}, expected {b}: the bytes of the spans",
     IN_USE_PAGES: "pages_in_use is {a}, expected {b}: the pages of the spans",
@@ -106,7 +109,7 @@ PROBLEMS = {
     CACHE_WINDOW: "mcache of P {a}, class {b}: the window of the span at page {c} offers allocated slots or another address",
     BAD_POINTER: "the reference at {b:#x} is {a:#x}, which is in no span in use",
     DANGLING: "the reference at {b:#x} is {a:#x}, a free slot of the span at page {c}",
-    UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the unswept span at page {c} that is not marked",
+    UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
 
 
@@ -164,6 +167,11 @@ def _next_span(page: int) -> int:
 def _after(page: int) -> int:
     """The page after the span at ``page``: the next one, if the span's length makes no sense."""
     return page + max(1, spans()[page].npages)
+
+
+@inline
+def _is_unswept(page: int) -> bool:
+    return mspan.sweepgen_of(mspan.state_of(page)) == runtime().sweepgen - 2
 
 
 @kernel("int64(int64)")
@@ -253,8 +261,8 @@ def _check_nothing_in_hand(out: int) -> None:
         in_hand = p_at(layout.p_addr(p)).no_park
         if in_hand != 0:
             problem(out, NO_PARK, p, in_hand, 0)
-    expect(out, WORK_LEFT, load_acquire(RT_XWBUF_FULL), 0)
-    expect(out, MARKING_OPEN, load_acquire(RT_XMARKERS), -1)
+    if load_acquire(RT_XGCPHASE) == GC_OFF:
+        expect(out, WORK_LEFT, load_acquire(RT_XWBUF_FULL), 0)
 
 
 @kernel("void(int64)")
@@ -491,14 +499,14 @@ def _check_count(out: int, page: int, entry: int) -> None:
 def _check_bits(out: int, page: int, entry: int) -> None:
     """No bits beyond the slots; no marks in a swept span; in one that is to be swept only allocated slots are marked."""
     sp = spans()[page]
-    unswept = mspan.sweepgen_of(mspan.state_of(page)) == runtime().sweepgen - 2
+    unswept = _is_unswept(page)
     for window in range(mspan.bit_words(page)):
         slots = _slots_of_window(sp.nelems, window)
         marks = load_relaxed(mspan.mark_bits_addr(page) + 8 * window)
         stray = (load_relaxed(mspan.alloc_bits_addr(page) + 8 * window) | marks) & ~slots
         if stray != 0:
             problem(out, STRAY_BITS, page, sp.nelems, stray)
-        if not unswept and marks != 0:
+        if not unswept and marks != 0 and load_acquire(RT_XGCPHASE) == GC_OFF:
             problem(out, STRAY_MARK, page, window, marks)
         zombies = marks & slots & ~_allocated_word(page, entry, window)
         if unswept and zombies != 0:
@@ -595,7 +603,8 @@ def check_reachable(out: int, visited: int, stack: int) -> int:
     depth = _visit_globals(out, visited, stack)
     for i in range(runtime().nrecords + 1):
         depth = _visit_handles(out, visited, stack, depth, _p_number(i))
-        depth = _visit_native(visited, stack, depth, _p_number(i))
+        if not _get(out, OUT_IS_MARKED):
+            depth = _visit_native(visited, stack, depth, _p_number(i))
     reached = 0
     while depth > 0:
         depth -= 1
@@ -622,7 +631,7 @@ def _visit_handles(out: int, visited: int, stack: int, depth: int, p: int) -> in
 
 @inline
 def _visit_native(visited: int, stack: int, depth: int, p: int) -> int:
-    """Words that may be anything: those that lead to objects."""
+    """Words that may be anything: those that lead to objects, in a span that is to be swept to marked ones."""
     base = layout.native_roots_addr(p)
     for slot in range(base, base + 8 * load_acquire(layout.p_addr(p) + P_XNATIVE_N), 8):
         depth = _visit_word(visited, stack, depth, load64(slot))
@@ -632,9 +641,12 @@ def _visit_native(visited: int, stack: int, depth: int, p: int) -> int:
 @inline
 def _visit_word(visited: int, stack: int, depth: int, word: int) -> int:
     page = _checked_span(word)
-    if page != mspan.NO_SPAN and _is_slot_allocated(page, mspan.obj_idx_of(page, word)):
-        depth = _push_once(visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, word)))
-    return depth
+    if page == mspan.NO_SPAN or not _is_slot_allocated(page, mspan.obj_idx_of(page, word)):
+        return depth
+    idx = mspan.obj_idx_of(page, word)
+    if _is_unswept(page) and not mspan.is_marked(page, idx):
+        return depth
+    return _push_once(visited, stack, depth, mspan.obj_addr(page, idx))
 
 
 @inline
@@ -677,7 +689,7 @@ def _visit(out: int, visited: int, stack: int, depth: int, slot: int) -> int:
     if not _is_slot_allocated(page, idx):
         problem(out, DANGLING, word, slot, page)
         return depth
-    if mspan.sweepgen_of(mspan.state_of(page)) == runtime().sweepgen - 2 and not mspan.is_marked(page, idx):
+    if (_is_unswept(page) or _get(out, OUT_IS_MARKED)) and not mspan.is_marked(page, idx):
         problem(out, UNMARKED, word, slot, page)
     return _push_once(visited, stack, depth, mspan.obj_addr(page, idx))
 

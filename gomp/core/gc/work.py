@@ -1,12 +1,12 @@
 """Work buffers: the grey objects.
 
-Each marker has two buffers of 253 addresses, used as a stack: the second keeps a marker that goes up and down around a buffer's edge from
+Each P always has two buffers of 253 addresses, used as a stack: the second keeps a marker that goes up and down around a buffer's edge from
 going to the shared stacks each time. Full buffers that are surplus lie on a shared stack, from which anybody takes; empty ones on another.
 The stacks are arrays of buffer numbers under one lock. They are derived: at the end of marking every buffer is empty.
 
 Buffers live in the metadata segment and are committed sixteen at a time; marking allocates nothing else. When even that fails, a marker drops
-what is in a buffer and says so in ``xoverflow``: the objects are marked, so they can be found again by walking the heap
-(:func:`~gomp.core.gc.assist.mark_all_stw`). The two buffers that the coordinator needs to go on are made when the runtime begins.
+what is in a buffer and says so in ``xoverflow``: the objects are marked, so they can be found again by walking the heap, with the world
+stopped (:func:`~gomp.core.gc.worker.mark_stw`).
 """
 
 from __future__ import annotations
@@ -139,6 +139,12 @@ def put(p: int, addr: int) -> None:
     wb.nobj += 1
 
 
+@inline
+def _drop(buffer: int) -> None:
+    wbuf_at(buffer).nobj = 0
+    store_release(RT_XOVERFLOW, 1)
+
+
 @kernel("void(int64)")
 def make_room_slow(p: int) -> None:
     """The first buffer is full: swap in the second, and publish it first if it is full too."""
@@ -146,8 +152,7 @@ def make_room_slow(p: int) -> None:
     if wbuf_at(pp.wbuf2).nobj > 0:
         empty = take_empty()
         if empty == 0:
-            wbuf_at(pp.wbuf1).nobj = 0
-            store_release(RT_XOVERFLOW, 1)
+            _drop(pp.wbuf1)
             return
         give_full(pp.wbuf2)
         pp.wbuf2 = empty
@@ -191,19 +196,34 @@ def init_buffers(p: int) -> int:
     return 1 if pp.wbuf1 != 0 and pp.wbuf2 != 0 else 0
 
 
-@kernel("void(int64)")
-def dispose(p: int) -> None:
-    """Publish what is left in the buffers of the P at ``p`` and keep it with none."""
+@inline
+def is_empty(p: int) -> bool:
+    """Whether the P at ``p`` has no grey objects in its buffers."""
+    return wbuf_at(p_at(p).wbuf1).nobj == 0 and wbuf_at(p_at(p).wbuf2).nobj == 0
+
+
+@kernel("int64(int64)")
+def dispose(p: int) -> int:
+    """Publish what is in the buffers of the P at ``p``; 1 if there was anything."""
+    if is_empty(p):
+        return 0
     pp = p_at(p)
-    for buffer in (pp.wbuf1, pp.wbuf2):
-        if buffer == 0:
-            continue
-        if wbuf_at(buffer).nobj > 0:
-            give_full(buffer)
-        else:
-            give_empty(buffer)
-    pp.wbuf1 = 0
-    pp.wbuf2 = 0
+    pp.wbuf1 = _exchange(pp.wbuf1)
+    pp.wbuf2 = _exchange(pp.wbuf2)
+    return 1
+
+
+@inline
+def _exchange(buffer: int) -> int:
+    """An empty buffer for this one, which is published if it holds anything."""
+    if wbuf_at(buffer).nobj == 0:
+        return buffer
+    empty = take_empty()
+    if empty == 0:
+        _drop(buffer)
+        return buffer
+    give_full(buffer)
+    return empty
 
 
 @kernel("void(int64)")

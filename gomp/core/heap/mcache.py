@@ -2,6 +2,10 @@
 
 The span's ``alloc_count`` counts a whole window when it is opened and is corrected when the window is given back: the fast path counts
 nothing. ``freeindex`` is right only while the span is not cached.
+
+Allocate-black works in the same way. While the heap is marked, opening a window marks all its free slots, and giving it back unmarks those
+that were not handed out; so an object is black before anybody can know its address, and the fast path does nothing for it. No window
+outlives a change of the phase: every mcache is emptied at the stop that begins marking and at the one that ends it.
 """
 
 from __future__ import annotations
@@ -12,20 +16,23 @@ from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
 from gomp.core.jit import inline, kernel
 from gomp.core.sched import redo
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, ctz, load64, lsl, lsr, popcount, store64
+from gomp.core.shm.atomics import add_relaxed, ctz, load64, load_relaxed, lsl, lsr, popcount, store64
 from gomp.core.shm.records import (
+    GC_OFF,
     MCACHE_ENTRY,
     P_MCACHE,
     P_SMALL_ALLOC,
     P_TINY_ALLOC_COUNT,
     PACER_XLIVE,
     PACER_XSCAN,
+    RT_XGCPHASE,
     SET_FULL,
     SET_PARTIAL,
     SPAN_ALLOC_BEFORE_CACHE,
     mcache_at,
     p_at,
     runtime,
+    self_p,
     spans,
 )
 
@@ -37,7 +44,7 @@ def entry_addr(p: int, span_class: int) -> int:
 
 @inline
 def next_window(entry: int) -> bool:
-    """Open the next window that has a free slot in the span of this mcache entry; false if there is none."""
+    """Open the next window that has a free slot in the span of this mcache entry, one of this P's; false if there is none."""
     e = mcache_at(entry)
     if e.page == mspan.NO_SPAN:
         return False
@@ -58,6 +65,9 @@ def next_window(entry: int) -> bool:
         if free != 0:
             e.base_addr = mspan.obj_addr(page, 64 * window)
             sp.alloc_count += popcount(free)
+            if load_relaxed(RT_XGCPHASE) != GC_OFF:
+                mspan.blacken_free(page, window, free)
+                self_p().bytes_marked += popcount(free) * sp.elem_size
             e.free = free
             return True
     return False
@@ -73,6 +83,9 @@ def uncache_span(p: int, span_class: int) -> None:
     sp = spans()[page]
     if e.window >= 0:
         sp.alloc_count -= popcount(e.free)
+        if e.free != 0 and load_relaxed(RT_XGCPHASE) != GC_OFF:
+            mspan.whiten_free(page, e.window, e.free)
+            p_at(p).bytes_marked -= popcount(e.free) * sp.elem_size
         sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
     used = p + P_SMALL_ALLOC + 8 * (span_class >> 1)
     redo.plan(0, used, load64(used) + sp.alloc_count - sp.alloc_before_cache)

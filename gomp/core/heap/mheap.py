@@ -20,7 +20,7 @@ from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPA
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, zero_range
+from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
 from gomp.core.shm.commit import commit
 from gomp.core.shm.libc import ENOMEM, punch_hole
 from gomp.core.shm.records import (
@@ -36,6 +36,7 @@ from gomp.core.shm.records import (
     SPAN_BITS,
     SPAN_DEAD,
     SPAN_IN_USE,
+    SPAN_STATE,
     STEP_SWEPT,
     mheap,
     p_at,
@@ -226,7 +227,7 @@ def _init_span(page: int, npages: int, span_class: int, needzero: int) -> None:
     for i in range(npages):
         heads[page + i] = i + 1
     mspan.set_state(page, mspan.pack_state(runtime().sweepgen, 0, STEP_SWEPT, 0))
-    sp.state = SPAN_IN_USE
+    store_release(mspan.span_addr(page) + SPAN_STATE, SPAN_IN_USE)  # pairs with find_span
 
 
 @inline

@@ -14,6 +14,7 @@ import numpy as np
 from gomp.core.jit import inline
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
+    and_acq_rel,
     load64,
     load_acquire,
     load_relaxed,
@@ -28,6 +29,7 @@ from gomp.core.shm.records import (
     INLINE_MARKS,
     SPAN_BITS,
     SPAN_IN_USE,
+    SPAN_STATE,
     SPAN_XSTATE,
     STATE_OWNER_SHIFT,
     STATE_PARITY_SHIFT,
@@ -78,8 +80,8 @@ def find_span(addr: int) -> int:
     if back == 0:
         return NO_SPAN
     head = page - back + 1
-    sp = spans()[head]
-    if sp.state != SPAN_IN_USE or page - head >= sp.npages:
+    # Acquire: a word that may be anything may lead to a span that another P is making. It sees all of it or none.
+    if load_acquire(span_addr(head) + SPAN_STATE) != SPAN_IN_USE or page - head >= spans()[head].npages:
         return NO_SPAN
     return head
 
@@ -196,8 +198,23 @@ def try_mark(page: int, idx: int) -> bool:
 
 
 @inline
+def blacken_free(page: int, window: int, free: int) -> None:
+    """Mark the free slots of a window that is opened while the heap is marked: what is allocated from it is born black."""
+    or_relaxed(mark_bits_addr(page) + 8 * window, free)
+
+
+@inline
+def whiten_free(page: int, window: int, free: int) -> None:
+    """Take the marks back from the slots that were not handed out."""
+    and_acq_rel(mark_bits_addr(page) + 8 * window, ~free)
+
+
+@inline
 def is_allocated(page: int, idx: int) -> bool:
-    """Whether the slot holds an object. Precondition: no window of this span is in use, or it was flushed at this stop."""
+    """Whether the slot holds an object. Precondition: no window of this span is in use, or it was opened since the marking began.
+
+    Then the answer may be no for an object that was born black, and for no other: freeindex only grows while the heap is marked.
+    """
     return idx < spans()[page].freeindex or get_bit(alloc_bits_addr(page), idx) == 1
 
 

@@ -6,8 +6,9 @@ Who enters. Whatever changes the heap or fills a slot runs in KERNEL, and return
 Reading a number from an object, or comparing two handles, changes nothing that a collector looks at, and the handle keeps the object: these
 do not enter and cannot be refused.
 
-An allocation has four outcomes: OK; ``done + WAIT_BASE``: the handle is filled, but wait until more than ``done`` cycles have ended before
-going on; ``-done - WAIT_BASE``: nothing was allocated, wait in the same way and call again; OUT_OF_MEMORY.
+An allocation has five outcomes: OK; ``n + WAIT_BASE``: the handle is filled, but wait until more than ``n`` cycles have begun before
+going on; WAIT_CREDIT: the same, but wait for credit; ``-n - WAIT_BASE``: nothing was allocated, wait until more than ``n`` cycles have ended
+and call again; OUT_OF_MEMORY.
 """
 
 from __future__ import annotations
@@ -32,10 +33,20 @@ from gomp.core.shm.atomics import (
     store_release,
 )
 from gomp.core.shm.commit import commit
-from gomp.core.shm.records import GC_TRIGGER_HEAP, RT_XTABLE_LOCK, pointer_to, root_globals, runtime, self_p
+from gomp.core.shm.records import (
+    GC_TRIGGER_HEAP,
+    GC_WAIT_CREDIT,
+    RT_XCYCLES,
+    RT_XTABLE_LOCK,
+    pointer_to,
+    root_globals,
+    runtime,
+    self_p,
+)
 
 NULL = 1  # a reference was read, and it is None: the slot is still empty
 OUT_OF_MEMORY, NO_TYPE = -2, -3
+WAIT_CREDIT = 2
 WAIT_BASE = 16
 NO_SLOT = -1
 ARRAY_HEADER = 8
@@ -116,20 +127,22 @@ def is_same_object(a: int, b: int) -> int:
 
 
 @inline
-def _finish_new(addr: int, slot: int, done: int) -> int:
+def _finish_new(addr: int, slot: int, begun: int) -> int:
     """Root a new object, leave, and say what the caller does next."""
     if addr == 0:
         leave()
         return OUT_OF_MEMORY
     if addr < 0:
         leave()
-        return -done - WAIT_BASE
+        return -begun - WAIT_BASE
     fill_handle(slot, addr)
     me = self_p()
-    waits = me.gc_wait == GC_TRIGGER_HEAP  # a last resort that was asked for before has been waited for
+    waits_for = me.gc_wait
     me.gc_wait = 0
     leave()
-    return done + WAIT_BASE if waits else OK
+    if waits_for == GC_TRIGGER_HEAP:
+        return begun + WAIT_BASE
+    return WAIT_CREDIT if waits_for == GC_WAIT_CREDIT else OK  # a last resort has been waited for
 
 
 @kernel("int64(int64, int64, int64, int64, int64)")
@@ -137,8 +150,8 @@ def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes
     """A struct with references, of at most 512 bytes, into an empty slot."""
     if enter() != OK:
         return RETRY
-    done = runtime().cycles
-    return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, 0), slot, done)
+    begun = load_relaxed(RT_XCYCLES)
+    return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, 0), slot, begun)
 
 
 @kernel("int64(int64, int64, int64)")
@@ -151,9 +164,9 @@ def new_object(slot: int, size: int, key: int) -> int:
             return NO_TYPE
     if enter() != OK:
         return RETRY
-    done = runtime().cycles
+    begun = load_relaxed(RT_XCYCLES)
     addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
-    return _finish_new(addr, slot, done)
+    return _finish_new(addr, slot, begun)
 
 
 @kernel("int64(int64, int64, int64)")
@@ -166,12 +179,12 @@ def new_array(slot: int, n: int, key: int) -> int:
             return NO_TYPE
     if enter() != OK:
         return RETRY
-    done = runtime().cycles
+    begun = load_relaxed(RT_XCYCLES)
     size = ARRAY_HEADER + 8 * n
     addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
     if addr > 0:
         store64(addr, n)
-    return _finish_new(addr, slot, done)
+    return _finish_new(addr, slot, begun)
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gomp.core.gc import pacer
+from gomp.core.gc import pacer, work
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
@@ -26,18 +26,20 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.nrecords = nprocs
     rt.start_ns = nanotime()
     rt.sweepgen = _FIRST_SWEEPGEN
-    rt.xmarkers = -1
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
     store_release(MHEAP_XBUDGET, ENDLESS)
     pacer.set_gc_percent(100, pacer.NO_LIMIT)
-    pacer.commit()
+    pacer.commit(1)
     rt.magic = MAGIC
 
 
-@kernel("void(int64, int64, int64, int64, int64, int64)")
-def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordinator_fd: int) -> None:
-    """Make P ``idx`` this process's. World: running or not started; the P is SAFE and nobody runs it."""
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordinator_fd: int) -> int:
+    """Make P ``idx`` this process's: 1, or 0 if there is no memory for its work buffers.
+
+    World: running or not started; the P is SAFE and nobody runs it. The first P of all is the caller's own.
+    """
     p = p_at(layout.p_addr(idx))
     p.idx = idx
     p.xpid = pid
@@ -51,3 +53,4 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     if p.cache_page == 0:
         p.cache_page = mspan.NO_SPAN
     reset_mcache(layout.p_addr(idx))
+    return work.init_buffers(layout.p_addr(idx))

@@ -5,34 +5,35 @@ arguments are constants where a program is compiled, so it becomes a handful of 
 
 Order of an allocation: the slot, zero, pointer bits, ``fence_release``, return. Whoever sees the address sees a zeroed object.
 
-Two kinds of callers (``may_park``). A compiled program (1) waits inside for a collection that it triggered. A call from Python (0) never waits in a
-kernel: it gets RETRY before it has taken a slot, or is told by ``gc_wait`` to wait once its handle is filled.
+Two kinds of callers (``may_park``). A compiled program (1) waits inside, for a collection that it triggered to begin and for credit when it has
+to assist. A call from Python (0) never waits in a kernel: it gets RETRY before it has taken a slot, or is told by ``gc_wait`` to wait once
+its handle is filled.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from gomp.core.gc import sweep
+from gomp.core.gc import assist, sweep
 from gomp.core.heap import mheap, mspan
 from gomp.core.heap.mcache import next_window
 from gomp.core.heap.mcentral import push_span, swept_set
 from gomp.core.heap.sizeclass import MAX_INLINE, MAX_SMALL_REQUEST, SIZES, TINY_SIZE, TINY_SPAN_CLASS, size_class
 from gomp.core.jit import inline, kernel
-from gomp.core.mutator.poll import poll_slow, request_collection, wait_for_cycle
-from gomp.core.mutator.refill import refill
+from gomp.core.mutator.poll import assist_waiting, poll_slow, request_collection, wait_for_cycle
+from gomp.core.mutator.refill import publish_live, refill
 from gomp.core.sched import redo
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import OK, RETRY
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
-    add_relaxed,
     clear_lowest,
     ctz,
     fence_release,
     load64,
     load_relaxed,
     lsr,
+    popcount,
     store64,
     store_relaxed,
     zero_range,
@@ -41,14 +42,15 @@ from gomp.core.shm.records import (
     GC_OFF,
     GC_TRIGGER_HEAP,
     GC_TRIGGER_LAST_RESORT,
+    GC_WAIT_CREDIT,
     MCACHE_ENTRY,
     P_LARGE_ALLOC,
     P_LARGE_ALLOC_COUNT,
     P_MCACHE,
     P_XPENDING,
     PACER_XLIVE,
-    PACER_XSCAN,
     PACER_XTRIGGER,
+    RT_XGCPHASE,
     SET_FULL,
     SPAN_ALLOC_BEFORE_CACHE,
     runtime,
@@ -196,8 +198,10 @@ def malloc_slow(span_class: int, may_park: int) -> int:
     elem_size = mheap.span_elem_size(span_class)
     entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
     tested, last_resort = False, False
-    while not next_window(entry):
-        if refill(span_class) != OK:
+    while load64(entry) == 0:  # a stop while this P waited may have emptied its mcache
+        if next_window(entry):
+            _pay(popcount(load64(entry)) * elem_size, may_park)
+        elif refill(span_class) != OK:
             if last_resort or me.gc_wait == GC_TRIGGER_LAST_RESORT:
                 me.gc_wait = 0
                 return OUT_OF_MEMORY
@@ -219,11 +223,21 @@ def malloc_slow(span_class: int, may_park: int) -> int:
 def needs_collection() -> bool:
     """The trigger test, made only when an allocation refilled a span or was large."""
     rt = runtime()
-    if rt.gcphase != GC_OFF:
+    if load_relaxed(RT_XGCPHASE) != GC_OFF:
         return False
     if load_relaxed(PACER_XLIVE) >= load_relaxed(PACER_XTRIGGER):
         return True
     return rt.collect_every != 0 and self_p().slow_allocs % rt.collect_every == 0
+
+
+@inline
+def _pay(nbytes: int, may_park: int) -> None:
+    """For what is about to be allocated, if the heap is being marked."""
+    if assist.debit(nbytes):
+        if may_park:
+            assist_waiting()
+        elif assist.try_assist() != assist.PAID:
+            self_p().gc_wait = GC_WAIT_CREDIT
 
 
 @inline
@@ -259,6 +273,7 @@ def _new_large(size: int, type_addr: int, may_park: int) -> int:
     store_relaxed(_SELF_PENDING, addr)
     if needs_collection():
         _collect(may_park)
+    _pay(npages * layout.PAGE_SIZE, may_park)
     if spans()[page].needzero:
         for at in range(addr, addr + npages * layout.PAGE_SIZE, _ZERO_STEP):
             zero_range(at, min(_ZERO_STEP, addr + npages * layout.PAGE_SIZE - at))
@@ -291,9 +306,10 @@ def _take_large(npages: int, noscan: int, size: int) -> int:
         redo.plan(1, mine + P_LARGE_ALLOC, load64(mine + P_LARGE_ALLOC) + npages * layout.PAGE_SIZE)
         redo.plan(2, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, 1)  # says that the totals count it
         redo.commit(3)
-        add_relaxed(PACER_XLIVE, npages * layout.PAGE_SIZE)
-        add_relaxed(PACER_XSCAN, me.scan_alloc)
-        me.scan_alloc = 0
+        if load_relaxed(RT_XGCPHASE) != GC_OFF:
+            mspan.try_mark(page, 0)
+            me.bytes_marked += npages * layout.PAGE_SIZE
+        publish_live(npages * layout.PAGE_SIZE)
         push_span(noscan, swept_set(SET_FULL), page)
     end_critical()
     return page

@@ -1,12 +1,14 @@
 """Polls: where a running program looks whether it should do something else; and waiting for the collector.
 
 One word answers everything. A compiled program looks at it at each function entry and loop back-edge; the rest is :func:`poll_slow`.
-A P that waits here has published its native roots and is SAFE; while the world is stopped to mark, it marks.
+A P that waits here has published its native roots and is SAFE.
 """
 
 from __future__ import annotations
 
-from gomp.core.gc.assist import help_mark
+from gomp.core.gc.assist import PAID, try_assist
+from gomp.core.gc.ragged import pass_ragged
+from gomp.core.gc.worker import run_worker
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import (
     NAPS_PER_LOOK,
@@ -15,21 +17,28 @@ from gomp.core.sched.status import (
     become_running,
     become_safe,
     grow_native_stack,
-    pass_ragged,
+    note_wait,
     shut_down_if_orphaned,
     wait_to_enter,
 )
-from gomp.core.shm.atomics import and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, xchg_acq_rel
+from gomp.core.shm.atomics import add_relaxed, and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, xchg_acq_rel
 from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
+    GC_MARK,
+    GC_TRIGGER_HEAP,
+    PACER_XCREDIT,
+    PACER_XCREDIT_GIVEN,
+    PACER_XWAITERS,
     POLL_INTERRUPT,
     POLL_RAGGED,
     POLL_STOP,
+    POLL_WORK,
     RT_XCYCLE_DONE,
+    RT_XCYCLES,
     RT_XGC_REQUEST,
+    RT_XGCPHASE,
     RT_XSHUTDOWN,
     RT_XSTOP,
-    runtime,
     self_p,
 )
 
@@ -60,18 +69,21 @@ def poll_slow() -> int:
     if bits & POLL_RAGGED:
         pass_ragged()
     if bits & POLL_STOP and load_acquire(RT_XSTOP) != 0:
-        park_and_help(0)
+        park_until(RT_XCYCLES, 0)
     if load_acquire(RT_XSHUTDOWN) != 0:
         return POLL_SHUT_DOWN
+    if bits & POLL_WORK:
+        and_acq_rel(SELF_POLL, ~POLL_WORK)
+        run_worker()
     if bits & POLL_INTERRUPT:
         and_acq_rel(SELF_POLL, ~POLL_INTERRUPT)
         return POLL_INTERRUPTED
     return OK
 
 
-@kernel("void(int64)")
-def park_and_help(until_cycle: int) -> None:
-    """Wait until no stop is on and, if ``until_cycle`` > 0, that many mark phases have ended; mark while the world is stopped for it."""
+@kernel("void(int64, int64)")
+def park_until(word: int, least: int) -> None:
+    """Wait, in a compiled program, until no stop is on and the counter at ``word`` is at least ``least``."""
     began = nanotime()
     become_safe()
     naps = 0
@@ -79,28 +91,23 @@ def park_and_help(until_cycle: int) -> None:
         naps += 1
         if naps % NAPS_PER_LOOK == 0:
             shut_down_if_orphaned()
-        help_mark()
-        done = load_acquire(RT_XCYCLE_DONE)
-        if until_cycle > done and load_acquire(RT_XSTOP) == 0:
-            futex_wait(RT_XCYCLE_DONE, done, _NAP_NS)
-        elif until_cycle <= done and become_running():
+        now = load_acquire(word)
+        if now < least and load_acquire(RT_XSTOP) == 0:
+            futex_wait(word, now, _NAP_NS)
+        elif now >= least and become_running():
             break
         else:
-            wait_to_enter(_NAP_NS // 20)
-    _end_wait(began)
+            wait_to_enter(_NAP_NS)
+    note_wait(began)
 
 
-@inline
-def _end_wait(began: int) -> None:
-    me = self_p()
-    me.stops += 1
-    me.stopped_ns += nanotime() - began
+# --- asking for a collection ------------------------------------------------------------------------------------------
 
 
 @kernel("int64(int64)")
 def request_collection(kind: int) -> int:
-    """Ask the coordinator for a cycle; returns how many mark phases will have ended when it has been done. The strongest request stands."""
-    target = runtime().cycles + 1
+    """Ask the coordinator for a cycle, by GC_TRIGGER_*; returns how many will have begun when it has. The strongest request stands."""
+    target = load_acquire(RT_XCYCLES) + 1
     pending = load_acquire(RT_XGC_REQUEST)
     while pending < kind and not cas_acq_rel(RT_XGC_REQUEST, pending, kind):
         pending = load_acquire(RT_XGC_REQUEST)
@@ -116,14 +123,59 @@ def take_request() -> int:
 
 @kernel("void(int64)")
 def wait_for_cycle(kind: int) -> None:
-    """Ask for a collection and wait for it, in a compiled program. The caller has nothing in hand that is not on its native stack."""
-    park_and_help(request_collection(kind))
+    """Ask for a collection and wait, in a compiled program: until it has begun if it was the heap's size that asked, else until it is over.
+
+    The caller has nothing in hand that is not on its native stack.
+    """
+    target = request_collection(kind)
+    park_until(RT_XCYCLES if kind == GC_TRIGGER_HEAP else RT_XCYCLE_DONE, target)
 
 
-@kernel("int64(int64, int64)", nogil=True)
-def sleep_until_cycle(done: int, timeout_ns: int) -> int:
-    """Sleep until more than ``done`` mark phases have ended, at most ``timeout_ns``; returns how many have. For Python: this P is SAFE."""
-    now = load_acquire(RT_XCYCLE_DONE)
-    if now <= done:
-        futex_wait(RT_XCYCLE_DONE, now, timeout_ns)
-    return load_acquire(RT_XCYCLE_DONE)
+@kernel("int64(int64, int64, int64)", nogil=True)
+def sleep_until(word: int, more_than: int, timeout_ns: int) -> int:
+    """Sleep until the counter at ``word`` is more than that, at most ``timeout_ns``; returns the counter. For Python: this P is SAFE."""
+    now = load_acquire(word)
+    if now <= more_than:
+        futex_wait(word, now, timeout_ns)
+    return load_acquire(word)
+
+
+# --- assists ----------------------------------------------------------------------------------------------------------
+
+
+@kernel("void()")
+def assist_waiting() -> None:
+    """Pay this P's debt, in a compiled program: by marking, or by waiting for what others mark. The caller has nothing in hand."""
+    while try_assist() != PAID:
+        bits = load_acquire(SELF_POLL)
+        if bits & POLL_INTERRUPT or load_acquire(RT_XSHUTDOWN) != 0:
+            return  # the program sees it at its next poll
+        if bits != 0:
+            poll_slow()
+        else:
+            _park_for_credit()
+
+
+@inline
+def is_credit_awaited() -> bool:
+    """Whether it is any use to wait for credit."""
+    return load_relaxed(RT_XGCPHASE) == GC_MARK and load_relaxed(PACER_XCREDIT) <= 0
+
+
+@inline
+def _park_for_credit() -> None:
+    given = load_acquire(PACER_XCREDIT_GIVEN)
+    add_relaxed(PACER_XWAITERS, 1)
+    if is_credit_awaited():
+        park_until(PACER_XCREDIT_GIVEN, given + 1)
+    add_relaxed(PACER_XWAITERS, -1)
+
+
+@kernel("void(int64)", nogil=True)
+def sleep_for_credit(timeout_ns: int) -> None:
+    """As :func:`assist_waiting` waits, for Python: at most ``timeout_ns``, this P is SAFE."""
+    given = load_acquire(PACER_XCREDIT_GIVEN)
+    add_relaxed(PACER_XWAITERS, 1)
+    if is_credit_awaited():
+        futex_wait(PACER_XCREDIT_GIVEN, given, timeout_ns)
+    add_relaxed(PACER_XWAITERS, -1)

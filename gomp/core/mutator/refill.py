@@ -5,18 +5,19 @@ While a P has a span in hand, in no list and in no mcache, it does not park: col
 
 from __future__ import annotations
 
-from gomp.core.gc import sweep
+from gomp.core.gc import pacer, sweep
 from gomp.core.heap import mheap, mspan
 from gomp.core.heap.mcache import entry_addr, uncache_span
 from gomp.core.heap.mcentral import EMPTY, pop_span, push_span, swept_set, unswept_set
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, add_relaxed
+from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed
 from gomp.core.shm.records import (
     GC_OFF,
     PACER_XLIVE,
     PACER_XSCAN,
+    RT_XGCPHASE,
     RT_XSWEEPERS,
     SET_FULL,
     SET_PARTIAL,
@@ -41,7 +42,7 @@ def refill(span_class: int) -> int:
         sp = spans()[page]
         mspan.set_sweepgen(page, runtime().sweepgen + 3)
         sp.alloc_before_cache = sp.alloc_count
-        _publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
+        publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
         e = mcache_at(entry_addr(mine, span_class))
         e.free = 0
         e.window = -1
@@ -53,12 +54,14 @@ def refill(span_class: int) -> int:
 
 
 @inline
-def _publish_live(delta: int) -> None:
-    """Where heapLive and heapScan move (GO-FACTS 2.10): at refills, large allocations and flushes."""
+def publish_live(delta: int) -> None:
+    """Where heapLive and heapScan move (mgcpacer.go, update): at refills and large allocations; and at flushes."""
     me = self_p()
     add_relaxed(PACER_XLIVE, delta)
-    if runtime().gcphase == GC_OFF:
+    if load_relaxed(RT_XGCPHASE) == GC_OFF:
         add_relaxed(PACER_XSCAN, me.scan_alloc)
+    else:
+        pacer.revise()
     me.scan_alloc = 0
 
 

@@ -1,4 +1,4 @@
-"""Who may touch the heap: the status word of each P, entry and leaving, stopping the world, the ragged barrier.
+"""Who may touch the heap: the status word of each P, entry and leaving, stopping the world.
 
 States of a P's status word::
 
@@ -19,12 +19,6 @@ enterer sees the stop, it has done nothing yet; if the stopper sees KERNEL, it w
 Entry is a compare-and-swap and never an exchange: an exchange would overwrite a claim, and the P would run beside its claimer.
 
 A claimer is a P in KERNEL or the coordinator, and does not park before it unclaims: a stop waits for the claimer, and so for the claim.
-
-Ragged barrier
---------------
-A function runs once for each P: by the P itself at its next poll, or by the coordinator, which claims it if it is SAFE. Claim and status
-exclude each other, so ``xragged``, the last barrier passed, decides who was first. The P clears its poll bit *before* it reads the barrier's
-number: a later barrier sets the bit again.
 
 A P that waits inside a compiled program publishes its native roots *before* it stores SAFE, and takes them back only *after* its
 compare-and-swap to KERNEL: whoever finds it SAFE finds the roots.
@@ -62,12 +56,9 @@ from gomp.core.shm.records import (
     P_CONTEXT,
     P_XNATIVE_N,
     P_XPOLL,
-    P_XRAGGED,
     P_XSTATUS,
-    POLL_RAGGED,
     POLL_SHUTDOWN,
     POLL_STOP,
-    RT_XRAGGED,
     RT_XSHUTDOWN,
     RT_XSTOP,
     STATUS_CLAIMED,
@@ -81,9 +72,8 @@ from gomp.core.shm.records import (
 OK, RETRY = 0, -1
 SELF_STATUS = layout.SELF_BASE + P_XSTATUS
 SELF_POLL = layout.SELF_BASE + P_XPOLL
-_SPINS = 200
+SPINS = 200
 _NAP_NS = 1_000_000
-_SHORT_NAP_NS = 50_000
 NAPS_PER_LOOK = 1000
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
 _ROOTS_STEP = 64 << 10
@@ -186,9 +176,19 @@ def park_while_stopped() -> None:
         naps += 1
         if naps % NAPS_PER_LOOK == 0:
             shut_down_if_orphaned()
-    me = self_p()
+    note_wait(became_safe_ns)
+
+
+@inline
+def note_wait(began_ns: int) -> None:
+    """Account for a wait of this P that has just ended, and for how long it took to go on if a stop did meanwhile."""
+    me, now = self_p(), nanotime()
     me.stops += 1
-    me.stopped_ns += nanotime() - became_safe_ns
+    me.stopped_ns += now - began_ns
+    ended_ns = runtime().stop_ended_ns
+    if ended_ns > began_ns:
+        me.resume_ns = now - ended_ns
+        me.resume_max_ns = max(me.resume_max_ns, me.resume_ns)
 
 
 @kernel("void()")
@@ -278,9 +278,9 @@ def _wait_until_not_running(p: int, deadline_ns: int) -> int:
     tries = 0
     while load_seq_cst(p + P_XSTATUS) == STATUS_KERNEL:
         tries += 1
-        if tries < _SPINS:
+        if tries < SPINS:
             cpu_pause()
-        elif tries < 2 * _SPINS:
+        elif tries < 2 * SPINS:
             sched_yield()  # there are more processes than cores: the one we wait for may need ours
         else:
             if nanotime() > deadline_ns:
@@ -295,86 +295,6 @@ def start_world() -> None:
     rt = runtime()
     for i in range(rt.nrecords):
         and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
+    rt.stop_ended_ns = nanotime()
     store_seq_cst(RT_XSTOP, 0)
     futex_wake(RT_XSTOP)
-
-
-# --- the ragged barrier -----------------------------------------------------------------------------------------------
-
-
-@kernel("void(int64)")
-def act_at_barrier(p: int) -> None:
-    """What a barrier does for the P at address ``p``, called in KERNEL by itself or by its claimer. May be repeated after a kill."""
-    p_at(p).ragged_runs += 1
-
-
-@kernel("void(int64, int64)")
-def _pass_barrier(p: int, number: int) -> None:
-    """Once for each barrier, however often the bit is found set. Called as :func:`act_at_barrier` is."""
-    if not has_passed(p, number):
-        act_at_barrier(p)
-        store_release(p + P_XRAGGED, number)  # pairs with has_passed
-
-
-@inline
-def pass_ragged() -> None:
-    """At a poll, in KERNEL: what the barrier's function did on this P is visible to whoever reads the number."""
-    and_acq_rel(SELF_POLL, ~POLL_RAGGED)  # before the number is read
-    _pass_barrier(layout.p_addr(self_p().idx), load_acquire(RT_XRAGGED))
-
-
-@inline
-def has_passed(p: int, number: int) -> bool:
-    return load_acquire(p + P_XRAGGED) >= number
-
-
-@inline
-def begin_ragged() -> int:
-    """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
-    rt = runtime()
-    number = load_acquire(RT_XRAGGED) + 1  # one coordinator: no other process adds
-    store_seq_cst(RT_XRAGGED, number)
-    for i in range(rt.nrecords):
-        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_RAGGED)
-    return number
-
-
-@inline
-def _try_act_for(p: int, number: int) -> bool:
-    """Pass the barrier for a P that is SAFE; false if it is not."""
-    if load_acquire(p + P_XSTATUS) != STATUS_SAFE or not try_claim(p):
-        return False
-    _pass_barrier(p, number)
-    and_acq_rel(p + P_XPOLL, ~POLL_RAGGED)
-    unclaim(p)
-    return True
-
-
-@kernel("int64(int64)")
-def for_each_p(deadline_ns: int) -> int:
-    """Have the barrier's function run once for each P. World: running, called by the coordinator.
-
-    OK, or -1 - p if P p has neither passed nor been SAFE by ``deadline_ns``; it passes that barrier together with the next one.
-    """
-    number = begin_ragged()
-    for i in range(runtime().nrecords):
-        if _wait_until_passed(layout.p_addr(i), number, deadline_ns) != OK:
-            return -1 - i
-    return OK
-
-
-@inline
-def _wait_until_passed(p: int, number: int, deadline_ns: int) -> int:
-    tries = 0
-    while not has_passed(p, number) and not _try_act_for(p, number):
-        tries += 1
-        if tries < _SPINS:
-            cpu_pause()
-        elif tries < 2 * _SPINS:
-            sched_yield()
-        else:
-            if nanotime() > deadline_ns:
-                return RETRY
-            # Neither leaving nor passing wakes anybody for this: both are frequent, and a barrier is rare.
-            futex_wait(p + P_XSTATUS, STATUS_KERNEL, _SHORT_NAP_NS)
-    return OK

@@ -47,7 +47,7 @@ def offset_of(dtype: np.dtype[Any], field: str) -> int:
 
 # --- the runtime ------------------------------------------------------------------------------------------------------
 
-GC_OFF, GC_MARK, GC_MARK_TERMINATION = 0, 1, 2
+GC_OFF, GC_MARK = 0, 1
 MAGIC = 0x504D4F47  # "GOMP"
 
 runtime_dtype = record(
@@ -62,24 +62,31 @@ runtime_dtype = record(
         ("coordinator_pid", "i8"),
         ("clobberfree", "i8"),  # GODEBUG
         ("collect_every", "i8"),  # GODEBUG gccollectevery=k: a collection at every k-th slow allocation; 0 is off
-        ("_pad0", "i8", (7,)),
+        (
+            "stop_the_world",
+            "i8",
+        ),  # GODEBUG gcstoptheworld: 1 marks with the world stopped, 2 sweeps before it starts again
+        ("_pad0", "i8", (6,)),
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for
         ("_pad1", "i8", (6,)),
         # requests to the coordinator
         ("xgc_request", "i8"),  # 0 or GC_TRIGGER_*: set by whoever wants a cycle, taken by the coordinator
-        ("xcycle_done", "i8"),  # number of finished mark phases: a futex for those who wait for one
+        (
+            "xcycle_done",
+            "i8",
+        ),  # number of finished cycles, forced ones with their sweep: a futex for those who wait for one
         ("xshutdown", "i8"),  # 1: the runtime ends; nobody waits any more
+        ("stop_ended_ns", "i8"),  # when the last stop did
         ("xready", "i8"),  # 1: programs may be given to the runtime
         ("xthrow", "i8"),  # a THROW_* code: a kernel found the heap corrupt
         ("throw_a", "i8"),
         ("throw_b", "i8"),
-        ("_pad2", "i8"),
         # the cycle: written with the world stopped
-        ("gcphase", "i8"),
+        ("xgcphase", "i8"),  # GC_*: while it is not GC_OFF the write barrier is on and objects are born black
         ("sweepgen", "i8"),  # += 2 each cycle; see span_dtype
-        ("cycles", "i8"),  # mark phases begun
+        ("xcycles", "i8"),  # mark phases begun: a futex for those who met the trigger
         ("xsweep_class", "i8"),  # 2 * span class + set, where the sweep goes on; 272: nothing left
         ("xsweepers", "i8"),  # processes inside a sweep step
         ("xpages_swept", "i8"),
@@ -88,7 +95,7 @@ runtime_dtype = record(
         ("sweep_ratio", "f8"),  # pages to sweep per byte allocated; 0: nothing left
         ("_pad3", "i8", (7,)),
         # the mark phase
-        ("xmarkers", "i8"),  # processes that mark, or -1 when marking is closed
+        ("xflushed", "i8"),  # number of the last ragged barrier at which some P still had grey objects
         ("xroot_next", "i8"),  # next root job
         ("root_jobs", "i8"),  # how many there are
         ("root_global_shards", "i8"),
@@ -111,6 +118,7 @@ runtime_dtype = record(
 )
 # Requests, the stronger the greater.
 GC_TRIGGER_HEAP, GC_TRIGGER_TIME, GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT = 1, 2, 3, 4
+GC_WAIT_CREDIT = 8  # not a request: what a call from Python waits for that could not pay its assist
 SWEEP_SETS = 2 * layout.NUM_SPAN_CLASSES
 
 # heap_inuse + heap_free + heap_released == bytes of all pages the heap has grown to
@@ -154,12 +162,30 @@ pacer_dtype = record(
         ("xtrigger", "i8"),
         ("triggered", "i8"),
         ("last_heap_goal", "i8"),
-        ("heap_scan_work", "i8"),
-        ("stack_scan_work", "i8"),
-        ("globals_scan_work", "i8"),
         ("mark_start_ns", "i8"),
+        ("runway", "i8"),
+        ("sweep_dist_min_trigger", "i8"),
+        ("cons_mark", "f8"),
+        ("last_cons_mark", "f8", (4,)),
+        ("fractional_goal", "f8"),  # share of its time that each P marks
+        ("assist_work_per_byte", "f8"),  # revised while marking, by whoever moves xheap_live
+        ("assist_bytes_per_work", "f8"),
+        ("_pad2", "i8", (4,)),
+        # the cycle, added to by those who mark
+        ("xheap_scan_work", "i8"),
+        ("xstack_scan_work", "i8"),
+        ("xglobals_scan_work", "i8"),
+        ("xbg_scan_credit", "i8"),  # work that assists need not do
+        ("xcredit_given", "i8"),  # how often there was new credit: a futex for assists that wait
+        ("xassist_waiters", "i8"),  # how many do; a hint
+        ("xdedicated_needed", "i8"),
+        ("_pad3", "i8"),
+        ("xassist_ns", "i8"),
+        ("xdedicated_ns", "i8"),
+        ("xfractional_ns", "i8"),
+        ("xidle_ns", "i8"),
     ],
-    512,
+    1024,
 )
 
 # What has been: one writer, the coordinator, while the world is stopped.
@@ -171,20 +197,27 @@ gcstats_dtype = record(
         ("pause_total_ns", "i8"),
         ("pause_max_ns", "i8"),
         ("stopping_total_ns", "i8"),
-        ("mark_cpu_ns", "i8"),  # by everybody
         ("pause_cpu_ns", "i8"),
         ("heap0", "i8"),  # the last cycle: live at start, at the end of marking, marked
         ("heap1", "i8"),
         ("heap2", "i8"),
         ("last_goal", "i8"),
         ("last_start_ns", "i8"),
-        ("last_mark_ns", "i8"),
+        ("last_mark_ns", "i8"),  # when marking began, and ended
+        ("last_term_ns", "i8"),
+        ("last_stopped_ns", "i8"),  # when the world stood still at the end
         ("last_end_ns", "i8"),
         ("last_forced", "i8"),
-        ("last_cpu_ns", "i8"),
-        ("last_pause_ns", "i8"),
-        ("last_stopping_ns", "i8"),
-        ("last_resume_ns", "i8"),
+        ("last_pause_ns", "i8"),  # all pauses of the cycle so far
+        ("last_assist_ns", "i8"),
+        ("last_dedicated_ns", "i8"),
+        ("last_fractional_ns", "i8"),
+        ("last_idle_ns", "i8"),
+        ("assist_ns", "i8"),  # totals of all cycles
+        ("dedicated_ns", "i8"),
+        ("fractional_ns", "i8"),
+        ("idle_ns", "i8"),
+        ("stops", "i8"),  # pauses, at least two a cycle
         ("pause_ns", "i8", (256,)),
         ("pause_end_ns", "i8", (256,)),
         ("stop_seconds", "i8", (64,)),  # pauses by bit length of their ns
@@ -211,9 +244,9 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
     )
 )
 RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
-RT_XMARKERS, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
+RT_XGCPHASE, RT_XCYCLES, RT_XFLUSHED, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
     RUNTIME + offset_of(runtime_dtype, name)
-    for name in ("xmarkers", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
+    for name in ("xgcphase", "xcycles", "xflushed", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
 )
 MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF, MHEAP_PAGES_IN_USE = (
     MHEAP + offset_of(mheap_dtype, name)
@@ -231,6 +264,21 @@ MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
 PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
     PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
 )
+PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT, PACER_XCREDIT_GIVEN, PACER_XWAITERS = (
+    PACER + offset_of(pacer_dtype, name)
+    for name in (
+        "xheap_scan_work",
+        "xstack_scan_work",
+        "xglobals_scan_work",
+        "xbg_scan_credit",
+        "xcredit_given",
+        "xassist_waiters",
+    )
+)
+PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONAL_NS, PACER_XIDLE_NS = (
+    PACER + offset_of(pacer_dtype, name)
+    for name in ("xdedicated_needed", "xassist_ns", "xdedicated_ns", "xfractional_ns", "xidle_ns")
+)
 
 # --- a P --------------------------------------------------------------------------------------------------------------
 
@@ -238,7 +286,7 @@ PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
 # All of it is in the low half of the word, which is what a futex compares.
 STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 16
 # Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
-POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN = 1, 2, 4, 8
+POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK = 1, 2, 4, 8, 16
 
 MCACHE_ENTRY = 32
 mcache_dtype = record(
@@ -282,7 +330,10 @@ p_dtype = record(
         ("xragged", "i8"),  # the last ragged barrier that this P has passed
         ("ragged_runs", "i8"),  # how often a barrier's function has run for this P; by the P in KERNEL or its claimer
         ("xpending", "i8"),  # address of a large object that is being made: a root of its own
-        ("gc_wait", "i8"),  # a call from Python met the trigger: it waits once its handle is filled
+        (
+            "gc_wait",
+            "i8",
+        ),  # GC_TRIGGER_* or GC_WAIT_CREDIT: what a call from Python waits for once its handle is filled
         # the page cache: 64 pages from cache_page
         ("cache_page", "i8"),
         ("cache_free", "i8"),
@@ -297,13 +348,21 @@ p_dtype = record(
         ("redo_addr", "i8", (4,)),
         ("redo_value", "i8", (4,)),
         # marking
-        ("wbuf1", "i8"),  # addresses of the two work buffers
+        ("wbuf1", "i8"),  # addresses of the two work buffers, which every P has
         ("wbuf2", "i8"),
+        ("wb_n", "i8"),  # words in the write barrier's buffer
+        ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
+        ("scans", "i8"),  # how often they were
+        ("marking", "i8"),  # 1 while this P is a worker or assists: a hint that marking is not over
+        ("assist_bytes", "i8"),  # bytes that may be allocated before the next assist
+        ("fractional_ns", "i8"),  # time as a fractional worker in this cycle
         ("bytes_marked", "i8"),
-        ("heap_scan_work", "i8"),
+        ("heap_scan_work", "i8"),  # not yet added to the pacer's
         ("objects_marked", "i8"),
         ("mark_ns", "i8"),  # CPU time spent marking, ever
+        ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
+        ("xrunning", "i8"),  # goroutines that this P is in the middle of
         ("sweep_ns", "i8"),
         ("stopped_ns", "i8"),
         ("stops", "i8"),
@@ -324,11 +383,14 @@ p_dtype = record(
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
+P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
+WB_ENTRIES = 512
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
 P_XRAGGED = offset_of(p_dtype, "xragged")
 P_XPENDING = offset_of(p_dtype, "xpending")
+P_ASSIST_BYTES = offset_of(p_dtype, "assist_bytes")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
@@ -380,6 +442,7 @@ span_dtype = record(
     ],
     256,
 )
+SPAN_STATE = offset_of(span_dtype, "state")
 SPAN_XSTATE = offset_of(span_dtype, "xstate")
 SPAN_BITS = offset_of(span_dtype, "bits")
 SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
@@ -513,6 +576,18 @@ def gcstats() -> Any:
 def self_p() -> Any:
     """This process's own P, through its alias."""
     return _selves()[0]
+
+
+@inline
+def p_records() -> int:
+    """How many P records are in use, the coordinator's among them."""
+    return runtime().nrecords + 1
+
+
+@inline
+def nth_p(i: int) -> int:
+    """Address of the i-th P record in use; the last is the coordinator's."""
+    return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
 
 
 p_at = pointer_to(p_dtype)

@@ -53,7 +53,7 @@ def commit_fixed(segments: Segments, p_indices: Iterable[int]) -> None:
     """Make the records that exist from the start safe to touch: the runtime's, the tables', those of the given Ps."""
     os.posix_fallocate(segments.meta_fd, 0, layout.PS_BASE - layout.META_BASE)
     for i in p_indices:
-        os.posix_fallocate(segments.meta_fd, layout.PS_BASE - layout.META_BASE + i * layout.P_STRIDE, layout.P_STRIDE)
+        os.posix_fallocate(segments.meta_fd, layout.PS_BASE - layout.META_BASE + i * layout.P_STRIDE, layout.P_BYTES)
 
 
 def map_segments(segments: Segments, *, inherit: bool = False) -> None:

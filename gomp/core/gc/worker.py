@@ -1,0 +1,286 @@
+"""Who marks, and how long: workers on the Ps, and the coordinator in the place of Ps that cannot.
+
+A P in a compiled program is told at a poll (POLL_WORK) that a share of marking is due. It becomes a *dedicated* worker, which marks until there is
+nothing or something else is asked of it, or a *fractional* one, which leaves when it has had its share of the time (mgc.go, mgcpacer.go:
+proposal 44167; a quarter of the processors in all). A worker is in KERNEL and looks at the poll word after each object.
+
+A P that runs Python, waits for a goroutine or sits in a system call marks nothing. The coordinator marks in its stead, claiming nobody, all the time
+for an idle P and as a worker would for one that is busy; what it takes is charged to that P.
+
+Nobody counts workers. Whether marking is over is found out by a ragged barrier and, for good, with the world stopped
+(:mod:`~gomp.core.gc.cycle`); ``marking`` only says when it is no use to ask.
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc import roots, wbbuf, work
+from gomp.core.gc.mark import publish_scan_work, scan
+from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
+from gomp.core.heap import mspan
+from gomp.core.heap.mcache import release_all_stw
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.status import SELF_POLL
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_acq_rel,
+    add_relaxed,
+    cas_acq_rel,
+    load_acquire,
+    load_relaxed,
+    or_acq_rel,
+    store_release,
+)
+from gomp.core.shm.libc import cputime, futex_wake, nanotime
+from gomp.core.shm.records import (
+    GC_MARK,
+    P_XPOLL,
+    P_XSTATUS,
+    PACER_XCREDIT,
+    PACER_XCREDIT_GIVEN,
+    PACER_XDEDICATED_NEEDED,
+    PACER_XDEDICATED_NS,
+    PACER_XFRACTIONAL_NS,
+    PACER_XIDLE_NS,
+    PACER_XWAITERS,
+    POLL_WORK,
+    RT_XGCPHASE,
+    RT_XOVERFLOW,
+    SPAN_IN_USE,
+    STATUS_KERNEL,
+    mheap,
+    nth_p,
+    p_at,
+    p_records,
+    pacer,
+    page_heads,
+    runtime,
+    self_p,
+    spans,
+)
+
+RESTING, WORKING, DRY = 0, 1, 2
+NOBODY = -1
+_CHECK_EVERY = 100_000  # units of scan work between looks at the clock
+_ENDLESS = 1 << 62
+_BALANCE_EVERY = 256
+_FRACTIONAL_SLACK = 1.2
+_SLICE_NS = 1_000_000
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def drain(budget: int) -> int:
+    """Mark what this process can find, until it has scanned ``budget`` bytes or a poll asks for something; the bytes it scanned."""
+    p = layout.p_addr(self_p().idx)
+    done, n = 0, 0
+    while done < budget and load_relaxed(SELF_POLL) & ~POLL_WORK == 0:
+        addr = work.get(p)
+        if addr != 0:
+            scan(p, addr)
+            n += 1
+            if n % _BALANCE_EVERY == 0:
+                done += publish_scan_work(p)
+                if not work.has_full():
+                    work.balance(p)
+            continue
+        found = roots.run_root_job(p)
+        if found != roots.NO_JOB:
+            done += found
+        elif wbbuf.flush(p) == 0 or work.is_empty(p):
+            break
+    return done + publish_scan_work(p)
+
+
+@inline
+def has_work() -> bool:
+    """Whether a marker would find anything that is public."""
+    return work.has_full() or roots.has_root_jobs()
+
+
+@kernel("void(int64)")
+def give_credit(scanned: int) -> None:
+    """Marking done in the background pays for allocations to come; assists that wait go on."""
+    if scanned == 0:
+        return
+    add_relaxed(PACER_XCREDIT, scanned)
+    if load_relaxed(PACER_XWAITERS) > 0:
+        add_acq_rel(PACER_XCREDIT_GIVEN, 1)
+        futex_wake(PACER_XCREDIT_GIVEN)
+
+
+# --- a worker on a P --------------------------------------------------------------------------------------------------
+
+
+@inline
+def _take_dedicated() -> bool:
+    n = load_relaxed(PACER_XDEDICATED_NEEDED)
+    return n > 0 and cas_acq_rel(PACER_XDEDICATED_NEEDED, n, n - 1)
+
+
+@inline
+def _is_fraction_due(p: int, now: int) -> bool:
+    pc = pacer()
+    return float(p_at(p).fractional_ns) <= pc.fractional_goal * float(now - pc.mark_start_ns)
+
+
+@kernel("void()")
+def run_worker() -> None:
+    """At a poll, in KERNEL, with nothing in hand: be a worker if one is needed here."""
+    if load_relaxed(RT_XGCPHASE) != GC_MARK or not has_work():
+        return
+    p = layout.p_addr(self_p().idx)
+    pp, pc = p_at(p), pacer()
+    began, began_cpu = nanotime(), cputime()
+    is_dedicated = _take_dedicated()
+    if not is_dedicated and (pc.fractional_goal == 0.0 or not _is_fraction_due(p, began)):
+        return
+    pp.marking = 1
+    while True:
+        done = drain(_CHECK_EVERY)
+        give_credit(done)
+        if done < _CHECK_EVERY:
+            break
+        now = nanotime()
+        taken = float(pp.fractional_ns + now - began)
+        if not is_dedicated and taken > _FRACTIONAL_SLACK * pc.fractional_goal * float(now - pc.mark_start_ns):
+            break
+    pp.marking = 0
+    pp.mark_ns += cputime() - began_cpu
+    if is_dedicated:
+        add_relaxed(PACER_XDEDICATED_NS, nanotime() - began)
+        add_relaxed(PACER_XDEDICATED_NEEDED, 1)
+    else:
+        pp.fractional_ns += nanotime() - began
+        add_relaxed(PACER_XFRACTIONAL_NS, nanotime() - began)
+
+
+# --- the coordinator --------------------------------------------------------------------------------------------------
+
+
+@inline
+def _call_workers(now: int) -> None:
+    """Tell those Ps in a program that are due. (One that is only in a short call from Python does not look.)"""
+    dedicated, fraction = load_relaxed(PACER_XDEDICATED_NEEDED), pacer().fractional_goal
+    for i in range(runtime().nprocs):
+        p = layout.p_addr(i)
+        if load_relaxed(p + P_XSTATUS) != STATUS_KERNEL:
+            continue
+        if dedicated > 0 or (fraction > 0.0 and _is_fraction_due(p, now)):
+            or_acq_rel(p + P_XPOLL, POLL_WORK)
+
+
+@inline
+def _is_idle(p: int) -> bool:
+    """A P that waits for a goroutine, or for the collector in the middle of one."""
+    return p_at(p).xrunning == 0 or p_at(p).xnative_n != 0
+
+
+@kernel("int64(int64)")
+def _pick_stand_in(now: int) -> int:
+    """Number of a P that cannot mark and whose turn it is: an idle one first; NOBODY if all are in programs or have had their share."""
+    due = NOBODY
+    for i in range(runtime().nprocs):
+        p = layout.p_addr(i)
+        if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
+            continue
+        if _is_idle(p):
+            return i
+        if due == NOBODY and (load_relaxed(PACER_XDEDICATED_NEEDED) > 0 or _is_fraction_due(p, now)):
+            due = i
+    return due
+
+
+@inline
+def _stand_in(i: int, now: int) -> None:
+    """Mark for a slice, at the expense of P ``i``."""
+    p = layout.p_addr(i)
+    idle = _is_idle(p)
+    began_cpu = cputime()
+    self_p().marking = 1
+    while nanotime() - now < _SLICE_NS:
+        done = drain(_CHECK_EVERY)
+        give_credit(done)
+        if done < _CHECK_EVERY:
+            break
+    self_p().marking = 0
+    took = nanotime() - now
+    p_at(p).stand_in_ns += cputime() - began_cpu
+    if idle:
+        add_relaxed(PACER_XIDLE_NS, took)
+    else:
+        p_at(p).fractional_ns += took
+        add_relaxed(PACER_XFRACTIONAL_NS, took)
+
+
+@inline
+def _somebody_marks() -> bool:
+    for i in range(runtime().nrecords):
+        if p_at(layout.p_addr(i)).marking:
+            return True
+    return False
+
+
+@kernel("int64(int64)")
+def mark_step(alone: int) -> int:
+    """One look at the marking by the coordinator. World: running.
+
+    WORKING: it marked for a slice, and there may be more. RESTING: it is others' turn; look again in a millisecond. DRY: nobody finds
+    anything to mark. ``alone``: mark whatever the shares are.
+    """
+    left = act_for_safe_ps()
+    own = layout.p_addr(layout.COORDINATOR_P)
+    if has_work() or not work.is_empty(own):
+        now = nanotime()
+        _call_workers(now)
+        i = 0 if alone else _pick_stand_in(now)
+        if i != NOBODY:
+            _stand_in(i, now)
+            return WORKING
+        work.dispose(own)
+        return RESTING
+    return DRY if left == 0 and not _somebody_marks() else RESTING
+
+
+# --- with the world stopped -------------------------------------------------------------------------------------------
+
+
+@inline
+def is_work_left_stw() -> bool:
+    """Whether anybody has anything grey, in public or private. World: stopped."""
+    left = has_work()
+    for i in range(p_records()):
+        left |= publish_grey(nth_p(i)) != 0
+    return left
+
+
+@kernel("void()")
+def mark_stw() -> None:
+    """Mark everything that is left, alone, the objects among it that were dropped for want of a work buffer. World: stopped."""
+    while True:
+        while is_work_left_stw():
+            drain(_ENDLESS)
+        if load_acquire(RT_XOVERFLOW) == 0:
+            return
+        store_release(RT_XOVERFLOW, 0)
+        for i in range(p_records()):
+            release_all_stw(nth_p(i))  # so that only objects are marked
+        _rescan_marked(layout.p_addr(self_p().idx))
+
+
+@kernel("void(int64)")
+def _rescan_marked(p: int) -> None:
+    """Scan every marked object once more: among them are those that were dropped."""
+    page, end = 0, mheap().end_page
+    while page < end:
+        sp = spans()[page]
+        if sp.state != SPAN_IN_USE or page_heads()[page] != 1:
+            page += 1
+            continue
+        if not mspan.is_noscan(sp.span_class):
+            for idx in range(sp.nelems):
+                if mspan.is_marked(page, idx):
+                    scan(p, mspan.obj_addr(page, idx))
+            drain(_ENDLESS)
+        page += sp.npages

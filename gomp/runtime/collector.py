@@ -1,0 +1,179 @@
+"""The coordinator's part in the collector's cycles: when one begins, whose turn it is to mark, when it is over.
+
+Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for a millisecond at most. Each pause is one
+kernel; the waiting in it, for Ps to stop, has a deadline.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from gomp.config import Debug
+from gomp.core.gc import cycle, sweep, worker
+from gomp.core.mutator.poll import take_request
+from gomp.core.sched.status import OK, start_world
+from gomp.core.shm.records import (
+    GC_MARK,
+    GC_TRIGGER_FORCED,
+    GC_TRIGGER_LAST_RESORT,
+    GC_TRIGGER_TIME,
+    GCSTATS,
+    PACER,
+    RUNTIME,
+    gcstats_dtype,
+    pacer_dtype,
+    runtime_dtype,
+    view,
+)
+from gomp.runtime import gctrace
+
+STOP_DEADLINE_S = 10.0
+_TICK_S = 0.001  # while others mark
+_PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
+_SWEEP_SLICE = 64  # spans
+
+
+class Stuck(Exception):
+    """P ``p`` did not stop, or did not answer, in time."""
+
+    def __init__(self, p: int) -> None:
+        self.p = p
+
+
+class Collector:
+    """One cycle at a time. ``problems`` is what GODEBUG's checks have found: nothing may go on after that."""
+
+    def __init__(self, procs: int, debug: Debug) -> None:
+        self.procs = procs
+        self.debug = debug
+        self.problems: tuple[str, ...] = ()
+        self._runtime = view(runtime_dtype, RUNTIME)[0]
+        self._kind = 0
+        self._rests = 0
+        self._sweeps_for_waiters = False
+        self._last_end = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last cycle ended; 0 while one is on."""
+        return 0.0 if self._is_marking else time.monotonic() - self._last_end
+
+    @property
+    def _is_marking(self) -> bool:
+        return int(self._runtime.xgcphase) == GC_MARK
+
+    def step(self) -> float | None:
+        """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""
+        if self._is_marking:
+            return self._mark()
+        if self._sweeps_for_waiters:
+            self._sweep()
+            return 0.0
+        if self._runtime.xgc_request:
+            self.begin(take_request())
+            return 0.0
+        return None
+
+    def begin(self, kind: int) -> None:
+        """Start a cycle, if none is on. Raises Stuck."""
+        if self._is_marking or self._sweeps_for_waiters:
+            return
+        if kind == GC_TRIGGER_TIME and self.debug.gctrace:
+            print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
+        self._kind, self._rests = kind, 0
+        if self.debug.gcstoptheworld:
+            _check(cycle.collect_stopped(kind, time.time_ns(), _deadline()))
+            self._end()
+        else:
+            _check(cycle.begin_cycle(kind, _deadline()))
+
+    def _mark(self) -> float:
+        state = worker.mark_step(self._rests > _PATIENCE)
+        if state == worker.DRY:
+            self._rests = 0
+            self._try_to_end()
+            return 0.0
+        self._rests = 0 if state == worker.WORKING else self._rests + 1
+        return 0.0 if state == worker.WORKING else _TICK_S
+
+    def _try_to_end(self) -> None:
+        if _check(cycle.may_be_done(_deadline())) != OK:
+            return
+        if self.debug.gccheckmark:
+            if _check(cycle.stop_marking(_deadline())) != OK:
+                return
+            self._check_marks()
+            cycle.finish_cycle(time.time_ns())
+        elif _check(cycle.end_marking(time.time_ns(), _deadline())) != OK:
+            return
+        self._sweeps_for_waiters = self._kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT)
+        if not self._sweeps_for_waiters:
+            cycle.announce_end()
+        self._end()
+
+    def _sweep(self) -> None:
+        if not sweep.sweep_step(_SWEEP_SLICE):
+            self._sweeps_for_waiters = False
+            cycle.announce_end()
+
+    def _end(self) -> None:
+        self._last_end = time.monotonic()
+        if self.debug.gctrace:
+            print(gctrace.format_cycle(last_cycle(self.procs)), file=sys.stderr, flush=True)
+        if self.debug.verify:
+            self._verify()
+
+    def _check_marks(self) -> None:
+        from gomp.runtime.verify import check_marks
+
+        self.problems += check_marks()
+
+    def _verify(self) -> None:
+        from gomp.core.sched.status import stop_world
+        from gomp.runtime.verify import verify
+
+        code = stop_world(_deadline())
+        if code == OK:
+            self.problems += verify(self.debug.verify).problems
+        start_world()
+        _check(code)
+
+
+def _deadline() -> int:
+    return time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9)
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        raise Stuck(-1 - code)
+    return code
+
+
+def last_cycle(procs: int) -> gctrace.Cycle:
+    """What the records say of the cycle that has just ended."""
+    rt, stats, pc = view(runtime_dtype, RUNTIME)[0], view(gcstats_dtype, GCSTATS)[0], view(pacer_dtype, PACER)[0]
+    elapsed = max(int(stats.last_end_ns - rt.start_ns), 1)
+    busy = int(stats.assist_ns + stats.dedicated_ns + stats.fractional_ns + stats.pause_cpu_ns)
+    first, last = int(stats.last_mark_ns - stats.last_start_ns), int(stats.last_end_ns - stats.last_term_ns)
+    return gctrace.Cycle(
+        number=int(stats.num_gc),
+        since_start_ns=int(stats.last_start_ns - rt.start_ns),
+        cpu_fraction=busy / (elapsed * procs),
+        first_pause_ns=first,
+        mark_ns=int(stats.last_term_ns - stats.last_mark_ns),
+        last_pause_ns=last,
+        first_pause_cpu_ns=first * procs,
+        assist_cpu_ns=int(stats.last_assist_ns),
+        dedicated_cpu_ns=int(stats.last_dedicated_ns + stats.last_fractional_ns),
+        idle_cpu_ns=int(stats.last_idle_ns),
+        last_pause_cpu_ns=last * procs,
+        heap_start=int(stats.heap0),
+        heap_end=int(stats.heap1),
+        heap_marked=int(stats.heap2),
+        goal=int(stats.last_goal),
+        stack_scan=int(pc.last_stack_scan),
+        globals_scan=int(pc.globals_scan),
+        procs=procs,
+        forced=bool(stats.last_forced),
+    )
