@@ -76,32 +76,32 @@ def test_each_p_is_listed_and_the_coordinator_comes_last(heap):
         (layout.COORDINATOR_P, 1000 + layout.COORDINATOR_P),
     ]
     assert stats.mark_cpu_s_per_p == (2.0, 2.0)
-    assert stats.assist_cpu_s == 1.5
+    assert sum(p.assist_cpu_s for p in stats.ps) == 1.5
     assert sum(p.refills for p in stats.ps) == 15
 
 
 def test_pauses_come_from_the_ring(heap):
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
     assert memstats.read().pause_quantile(0.5) == 0
-    for n in range(300):
-        gc.pause_ns[n % 256] = (n + 1) * 1000
-    gc.num_gc, gc.num_forced, gc.pause_max_ns, gc.pause_total_ns = 300, 4, 300_000, 45_150_000
+    for n in range(600):
+        gc.stop_ns[n % 512] = (n + 1) * 1000
+    gc.stops, gc.num_gc, gc.num_forced, gc.pause_max_ns, gc.pause_total_ns = 600, 300, 4, 600_000, 180_300_000
     stats = memstats.read()
-    assert stats.pause_ns[(stats.num_gc + 255) % 256] == 300_000  # the latest
-    assert stats.pause_quantile(0) == pytest.approx(45e-6)  # the oldest 44 have left the ring
-    assert stats.pause_p50_s == pytest.approx(172e-6)
-    assert stats.pause_p99_s == pytest.approx(298e-6)
-    assert stats.pause_max_s == pytest.approx(300e-6)
-    assert (stats.num_gc, stats.num_forced_gc, stats.pause_total_ns) == (300, 4, 45_150_000)
+    assert stats.stop_ns[(stats.stops - 1) % 512] == 600_000  # the latest
+    assert stats.pause_quantile(0) == pytest.approx(89e-6)  # the oldest 88 have left the ring
+    assert stats.pause_p50_s == pytest.approx(344e-6)
+    assert stats.pause_p99_s == pytest.approx(595e-6)
+    assert stats.pause_max_s == pytest.approx(600e-6)
+    assert (stats.num_gc, stats.num_forced_gc, stats.pause_total_ns) == (300, 4, 180_300_000)
 
 
 def test_the_share_of_the_collector_is_of_all_ps_since_the_start(heap):
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
     runtime.start_ns = time.monotonic_ns() - 10_000_000_000
-    gc.mark_cpu_ns, gc.pause_cpu_ns = 3_000_000_000, 4_000_000_000
+    gc.assist_ns, gc.fractional_ns, gc.idle_ns, gc.pause_cpu_ns = 10**9, 2 * 10**9, 5 * 10**9, 10**9
     stats = memstats.read()
-    assert (stats.gc_cpu_s, stats.mark_cpu_s) == (4.0, 3.0)
+    assert (stats.gc_cpu_s, stats.mark_cpu_s, stats.assist_cpu_s) == (9.0, 8.0, 1.0)
     assert 0.15 < stats.gc_cpu_fraction <= 0.2
     assert stats.uptime_s >= 10
 

@@ -29,7 +29,7 @@ from gomp.core.shm.records import (
 from gomp.runtime import gctrace
 
 STOP_DEADLINE_S = 10.0
-_TICK_S = 0.001  # while others mark
+_TICK_S = 0.0002  # while others mark
 _PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 64  # spans
 

@@ -25,7 +25,6 @@ from typing import Any
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
 
-PAUSES_KEPT = 256
 BY_SIZE_CLASSES = 61  # Go's BySize stops at class 60
 _MCACHE_BYTES = layout.NUM_SPAN_CLASSES * records.MCACHE_ENTRY
 
@@ -96,6 +95,10 @@ class MemStats:
     gogc: int  # -1: off
     memory_limit: int
     procs: int
+    stops: int
+    stop_ns: tuple[int, ...] = field(
+        repr=False
+    )  # the last pauses, each by itself: a ring; the latest at (stops - 1) % len
     pause_max_ns: int
     stopping_total_ns: int  # from the request of each stop until all were stopped
     mark_assist_s: float  # marking by allocating programs; then by dedicated, fractional and idle workers
@@ -128,12 +131,12 @@ class MemStats:
 
     @property
     def pause_p50_s(self) -> float:
-        """Median of the last 256 pauses."""
+        """Median of the last 512 pauses, two or more a cycle."""
         return self.pause_quantile(0.5)
 
     @property
     def pause_p99_s(self) -> float:
-        """99th percentile of the last 256 pauses."""
+        """99th percentile of the last 512 pauses."""
         return self.pause_quantile(0.99)
 
     @property
@@ -151,14 +154,15 @@ class MemStats:
         rebuilt: dict[str, Any] = {
             "pause_ns": tuple(data["pause_ns"]),
             "pause_end": tuple(data["pause_end"]),
+            "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
 
     def pause_quantile(self, q: float) -> float:
-        """The pause, in seconds, that a share ``q`` of the last 256 did not exceed; 0 without pauses."""
-        pauses = sorted(self.pause_ns[: min(self.num_gc, PAUSES_KEPT)])
+        """The pause, in seconds, that a share ``q`` of the last 512 did not exceed; 0 without pauses."""
+        pauses = sorted(self.stop_ns[: self.stops])
         return pauses[max(math.ceil(q * len(pauses)) - 1, 0)] / 1e9 if pauses else 0.0
 
 
@@ -193,6 +197,8 @@ def read() -> MemStats:
         gogc=int(pacer.gc_percent),
         memory_limit=int(pacer.memory_limit),
         procs=procs,
+        stops=int(gc.stops),
+        stop_ns=tuple(gc.stop_ns.tolist()),
         pause_max_ns=int(gc.pause_max_ns),
         stopping_total_ns=int(gc.stopping_total_ns),
         mark_assist_s=int(gc.assist_ns) / 1e9,

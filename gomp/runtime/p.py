@@ -33,14 +33,19 @@ class P(Peer):
         while True:
             self.step(None)
 
+    def step(self, timeout: float | None) -> None:
+        self._record.xidle = 1
+        message = self.channel.next(timeout)
+        self._record.xidle = 0
+        if message is not None:
+            self.handle(message)
+
     def handle(self, message: Message) -> None:
         if message.op != "run":
             super().handle(message)
             return
         self.channel.send("started", g=message["g"])
-        self._record.xrunning += 1
         succeeded, payload = dump_outcome(lambda: self._run(message))
-        self._record.xrunning -= 1
         self._record.programs += 1
         self.channel.send("done", payload, g=message["g"], ok=succeeded)
 

@@ -1,33 +1,37 @@
-"""The end of marking: helpers come and go at random, and when marking is closed everything reachable is marked."""
+"""The end of marking: workers come and go on every P, and when a cycle ends everything reachable is marked, once."""
 
 from __future__ import annotations
 
-import pytest
-
 from gomp.core import inline, kernel
-from gomp.core.gc import roots, sweep, work
-from gomp.core.gc.assist import CLOSED, OK, help_mark, mark_all_stw
-from gomp.core.gc.mark import scan
-from gomp.core.heap.mcache import release_all_stw
+from gomp.core.gc import sweep
+from gomp.core.gc.cycle import NOT_DONE, begin_cycle, finish_cycle, may_be_done, stop_marking
+from gomp.core.gc.worker import DRY, has_work, mark_step
 from gomp.core.heap.sizeclass import size_class
 from gomp.core.mutator.barrier import write_pointer
 from gomp.core.mutator.malloc import new_small
+from gomp.core.mutator.poll import poll
+from gomp.core.sched.status import OK, SELF_POLL, enter_waiting, leave, stop_world
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.atomics import (
-    add_acq_rel,
     add_relaxed,
-    cas_acq_rel,
-    cpu_pause,
     load64,
-    load_acquire,
-    load_relaxed,
     lsl,
     lsr,
+    or_acq_rel,
     store64,
     store_relaxed,
 )
-from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import RT_XMARKERS, RT_XWBUF_FULL, p_at, runtime, self_p
+from gomp.core.shm.libc import nanotime, stack_pointer
+from gomp.core.shm.records import (
+    GC_TRIGGER_HEAP,
+    POLL_WORK,
+    RT_XWBUF_FULL,
+    gcstats,
+    nth_p,
+    p_at,
+    p_records,
+    self_p,
+)
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns
 
@@ -35,8 +39,9 @@ MUTANT_NS = 30_000_000_000
 NODES = 60_000
 NODE_BYTES, WORDS = 32, 4
 ADDRESSES = OWN + 8192
-ROUNDS, HELPED, LEFT_EARLY = OWN, OWN + LINE, OWN + 2 * LINE
-JOINED = OWN + 3 * LINE
+ROUNDS, HELPED, AGAIN = OWN, OWN + LINE, OWN + 2 * LINE
+SOUND, HASTY = 0, 1
+_FRAME = 1024
 _PATIENCE_NS = 60_000_000_000
 
 
@@ -63,82 +68,70 @@ def build_graph(n: int, seed: int) -> int:
     return n
 
 
-@kernel("void()")
-def flush() -> None:
-    release_all_stw(layout.p_addr(0))
-
-
-@kernel("int64(int64)")
-def mark_once(patience_ns: int) -> int:
-    """Mark everything, with whoever helps: how many objects were marked, or what mark_all_stw said."""
-    rt = runtime()
-    me = self_p()
-    for i in range(rt.nrecords):
-        p_at(layout.p_addr(i)).objects_marked = 0
-    coordinator = layout.p_addr(me.idx)
-    p_at(coordinator).objects_marked = 0
-    roots.prepare_root_jobs_stw()
-    code = mark_all_stw(patience_ns)
-    if code != OK:
-        return code
-    marked = p_at(coordinator).objects_marked
-    for i in range(rt.nrecords):
-        helped = p_at(layout.p_addr(i)).objects_marked
-        marked += helped
-        add_relaxed(HELPED, helped)
-    return marked
-
-
-@kernel("void()")
-def clear_marks() -> None:
-    """By sweeping: whatever was marked stays allocated."""
-    sweep.begin_sweep_stw()
-    while sweep.sweep_step(64):
+@inline
+def until_dry() -> int:
+    """As the coordinator does: look until nobody finds work, ask everybody, stop the world."""
+    while mark_step(0) != DRY:
         pass
-
-
-@kernel("void(int64, int64)")
-def keep_marking(until_ns: int, expected: int) -> None:
-    while nanotime() < until_ns and not is_over():
-        if mark_once(_PATIENCE_NS) != expected or load_relaxed(RT_XWBUF_FULL) != 0:
-            add_relaxed(VIOLATIONS, 1)
-            return
-        clear_marks()
-        add_relaxed(ROUNDS, 1)
+    code = may_be_done(nanotime() + _PATIENCE_NS)
+    return stop_marking(nanotime() + _PATIENCE_NS) if code == OK else code
 
 
 @inline
-def help_a_little(p: int, objects: int, seed: int, late: int) -> int:
-    """A helper that leaves with work in its hands: it disposes of it first. ``late``, the mutant: it counts itself out first."""
-    n = load_acquire(RT_XMARKERS)
-    if n == CLOSED or not work.has_full() or not cas_acq_rel(RT_XMARKERS, n, n + 1):
-        return seed
-    work.init_buffers(p)
-    for _ in range(objects):
-        addr = work.get(p)
-        if addr == 0:
-            break
-        scan(p, addr)
-    add_relaxed(LEFT_EARLY, 1)
-    if late:
-        add_acq_rel(RT_XMARKERS, -1)
-        for _ in range(10):
-            seed = dawdle(seed)
-        work.dispose(p)
-    else:
-        work.dispose(p)
-        add_acq_rel(RT_XMARKERS, -1)
-    return seed
+def until_nothing_is_public() -> int:
+    """Mutant: what the Ps have in their own hands is not asked for."""
+    while has_work():
+        mark_step(0)
+    gcstats().last_term_ns = nanotime()
+    return stop_world(nanotime() + _PATIENCE_NS)
+
+
+@kernel("int64(int64)")
+def mark_once(how: int) -> int:
+    """A cycle: how many objects were marked by anybody, or what went wrong. The world is stopped."""
+    for i in range(p_records()):
+        p_at(nth_p(i)).objects_marked = 0
+    code = begin_cycle(GC_TRIGGER_HEAP, nanotime() + _PATIENCE_NS)
+    if code != OK:
+        return code
+    code = NOT_DONE
+    while code == NOT_DONE:
+        code = until_nothing_is_public() if how == HASTY else until_dry()
+        if code == NOT_DONE:
+            add_relaxed(AGAIN, 1)
+    if code != OK:
+        return code
+    marked = 0
+    for i in range(p_records()):
+        marked += p_at(nth_p(i)).objects_marked
+    add_relaxed(HELPED, marked - p_at(nth_p(p_records() - 1)).objects_marked)
+    return marked
 
 
 @kernel("void(int64, int64, int64)")
-def keep_helping(until_ns: int, seed: int, late: int) -> None:
-    p = layout.p_addr(self_p().idx)
+def keep_marking(until_ns: int, expected: int, how: int) -> None:
     while nanotime() < until_ns and not is_over():
-        if seed & 1 and not late:
-            help_mark()
-        else:
-            seed = help_a_little(p, lsr(seed, 8) & 255, seed, late)
+        if mark_once(how) != expected or (how == SOUND and load64(RT_XWBUF_FULL) != 0):
+            add_relaxed(VIOLATIONS, 1)
+        finish_cycle(0)
+        while sweep.sweep_step(64):
+            pass
+        add_relaxed(ROUNDS, 1)
+
+
+@kernel("void(int64, int64)")
+def keep_polling(until_ns: int, seed: int) -> None:
+    """A program that is told to mark more often than it is due, and comes and goes."""
+    self_p().native_base = stack_pointer() + _FRAME
+    while nanotime() < until_ns and not is_over():
+        if enter_waiting() != OK:
+            return
+        for _ in range(seed & 127):
+            if seed & 768 == 0:
+                or_acq_rel(SELF_POLL, POLL_WORK)
+            poll()
+            seed = dawdle(seed)
+        leave()
         seed = dawdle(seed)
 
 
@@ -151,66 +144,36 @@ def build(world: World) -> None:
     segments.map_self(world.segments, 0)
     assert build_graph(NODES, 88172645463325252) == NODES
     segments.map_self(world.segments, layout.COORDINATOR_P)
-    flush()
 
 
-def mark_with_help(world: World, length_ns: int, late: int) -> None:
+def mark_with_workers(world: World, length_ns: int, how: int) -> None:
     build(world)
     until = now_ns(length_ns)
-    for p in (1, 2):
-        world.fork(p, lambda p=p: keep_helping(until, 1181783497276652981 + 2 * p, late))
-    keep_marking(until, NODES)
+    for p in range(3):
+        world.fork(p, lambda p=p: keep_polling(until, 1181783497276652981 + 2 * p))
+    keep_marking(until, NODES, how)
     set_over()
     world.join()
 
 
 def test_everything_reachable_is_marked_whoever_comes_and_goes(world, run_ns):
-    mark_with_help(world, 2 * run_ns, 0)
+    mark_with_workers(world, 2 * run_ns, SOUND)
     assert world.word(VIOLATIONS) == 0
     assert world.word(ROUNDS) > 5
     assert world.word(HELPED) > 0
-    assert world.word(LEFT_EARLY) > 0
-    assert world.word(RT_XMARKERS) == CLOSED
+
+
+def test_an_end_that_asks_nobody_is_caught(world):
+    mark_with_workers(world, MUTANT_NS, HASTY)
+    assert world.word(VIOLATIONS) > 0
 
 
 def test_marking_needs_no_budget_since_it_is_what_refills_it(world):
     build(world)
     mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
     mheap.xcommit_budget = 0
-    assert mheap.xwbuf_bytes == 0
-    assert mark_once(_PATIENCE_NS) == NODES
-    assert mheap.xwbuf_bytes > 0
+    before = int(mheap.xwbuf_bytes)
+    assert mark_once(SOUND) == NODES
+    assert mheap.xwbuf_bytes > before
     assert world.runtime.xthrow == 0
-
-
-def test_a_helper_that_counts_itself_out_before_it_disposes_is_caught(world):
-    mark_with_help(world, MUTANT_NS, 1)
-    assert world.word(VIOLATIONS) > 0
-
-
-@kernel("void()")
-def join_and_hang() -> None:
-    """A helper that is stopped, or dead, in the middle."""
-    p = layout.p_addr(self_p().idx)
-    while load_relaxed(OVER) == 0:
-        n = load_acquire(RT_XMARKERS)
-        if n != CLOSED and cas_acq_rel(RT_XMARKERS, n, n + 1):
-            work.init_buffers(p)
-            add_relaxed(JOINED, 1)
-            while load_relaxed(OVER) == 0:
-                cpu_pause()
-
-
-@pytest.mark.parametrize("p", [0, 2])
-def test_a_helper_that_never_comes_back_is_named(world, p):
-    build(world)
-    world.fork(p, join_and_hang)
-    until = now_ns(MUTANT_NS)
-    while (
-        outcome := mark_once(200_000_000)
-    ) == NODES and now_ns() < until:  # until the helper was quick enough to join
-        clear_marks()
-    assert outcome == -1 - p
-    assert world.word(JOINED) == 1
-    set_over()
-    world.join()
+    finish_cycle(0)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from gomp.core.gc.worker import drain
 from gomp.core.jit import inline, kernel
-from gomp.core.shm.atomics import add_relaxed, load_relaxed
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_release
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import GC_MARK, PACER_XASSIST_NS, PACER_XCREDIT, RT_XGCPHASE, pacer, self_p
+from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, PACER_XCREDIT, RT_XGCPHASE, pacer, self_p
 
 PAID, IN_DEBT = 0, 1
+_MARKING = layout.SELF_BASE + P_XMARKING
 _OVER_ASSIST = 64 << 10
 
 
@@ -44,9 +46,9 @@ def try_assist() -> int:
     need -= _steal_credit(need, debt)
     if need > 0:
         began = nanotime()
-        me.marking = 1
+        store_release(_MARKING, 1)
         done = drain(need)
-        me.marking = 0
+        store_release(_MARKING, 0)
         took = nanotime() - began
         me.assist_ns += took
         add_relaxed(PACER_XASSIST_NS, took)

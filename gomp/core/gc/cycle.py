@@ -22,7 +22,7 @@ from gomp.core.heap.mcache import release_all_stw
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, clz, load_acquire, load_relaxed, or_acq_rel, store_release
+from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, load_acquire, load_relaxed, or_acq_rel, store_release
 from gomp.core.shm.libc import futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
@@ -30,6 +30,7 @@ from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
     GC_TRIGGER_HEAP,
     GC_TRIGGER_LAST_RESORT,
+    P_XMARKING,
     P_XPOLL,
     PACER_XASSIST_NS,
     PACER_XCREDIT_GIVEN,
@@ -44,6 +45,7 @@ from gomp.core.shm.records import (
     RT_XGC_REQUEST,
     RT_XGCPHASE,
     RT_XOVERFLOW,
+    RT_XRAGGED,
     gcstats,
     nth_p,
     p_at,
@@ -53,6 +55,7 @@ from gomp.core.shm.records import (
 from gomp.core.shm.records import pacer as pacer_record
 
 NOT_DONE = 1
+STOPS_KEPT = 512
 _SWEEP_SLICE = 64
 
 
@@ -107,7 +110,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
         pp.heap_scan_work = 0
         pp.assist_bytes = 0
         pp.fractional_ns = 0
-        pp.marking = 0
+        store_release(nth_p(i) + P_XMARKING, 0)
         pp.wb_n = 0
     stats.heap0 = load_relaxed(PACER_XLIVE)
     stats.last_start_ns = began
@@ -132,13 +135,13 @@ def _end_pause_stw(began: int, stopped: int) -> int:
     stats = gcstats()
     now = nanotime()
     pause = now - began
-    stats.stops += 1
     stats.last_pause_ns += pause
     stats.pause_total_ns += pause
     stats.pause_max_ns = max(stats.pause_max_ns, pause)
-    stats.stop_seconds[64 - clz(pause)] += 1
+    stats.stop_ns[stats.stops % STOPS_KEPT] = pause
     stats.stopping_total_ns += stopped - began
     stats.pause_cpu_ns += pause * runtime().nprocs
+    stats.stops += 1
     return now
 
 
@@ -152,7 +155,7 @@ def may_be_done(deadline_ns: int) -> int:
     code = for_each_p(deadline_ns)
     if code != OK:
         return code
-    return NOT_DONE if load_acquire(RT_XFLUSHED) >= runtime().xragged or work.has_full() else OK
+    return NOT_DONE if load_acquire(RT_XFLUSHED) >= load_acquire(RT_XRAGGED) or work.has_full() else OK
 
 
 @kernel("int64(int64)")

@@ -33,6 +33,9 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.libc import cputime, futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
+    P_XIDLE,
+    P_XMARKING,
+    P_XNATIVE_N,
     P_XPOLL,
     P_XSTATUS,
     PACER_XCREDIT,
@@ -136,7 +139,7 @@ def run_worker() -> None:
     is_dedicated = _take_dedicated()
     if not is_dedicated and (pc.fractional_goal == 0.0 or not _is_fraction_due(p, began)):
         return
-    pp.marking = 1
+    store_release(p + P_XMARKING, 1)
     while True:
         done = drain(_CHECK_EVERY)
         give_credit(done)
@@ -146,7 +149,8 @@ def run_worker() -> None:
         taken = float(pp.fractional_ns + now - began)
         if not is_dedicated and taken > _FRACTIONAL_SLACK * pc.fractional_goal * float(now - pc.mark_start_ns):
             break
-    pp.marking = 0
+    work.dispose(p)  # for others: this P goes on with its program
+    store_release(p + P_XMARKING, 0)
     pp.mark_ns += cputime() - began_cpu
     if is_dedicated:
         add_relaxed(PACER_XDEDICATED_NS, nanotime() - began)
@@ -173,8 +177,8 @@ def _call_workers(now: int) -> None:
 
 @inline
 def _is_idle(p: int) -> bool:
-    """A P that waits for a goroutine, or for the collector in the middle of one."""
-    return p_at(p).xrunning == 0 or p_at(p).xnative_n != 0
+    """A P that waits for something to run, or for the collector in the middle of a program."""
+    return load_relaxed(p + P_XIDLE) != 0 or load_relaxed(p + P_XNATIVE_N) != 0
 
 
 @kernel("int64(int64)")
@@ -198,13 +202,11 @@ def _stand_in(i: int, now: int) -> None:
     p = layout.p_addr(i)
     idle = _is_idle(p)
     began_cpu = cputime()
-    self_p().marking = 1
     while nanotime() - now < _SLICE_NS:
         done = drain(_CHECK_EVERY)
         give_credit(done)
         if done < _CHECK_EVERY:
             break
-    self_p().marking = 0
     took = nanotime() - now
     p_at(p).stand_in_ns += cputime() - began_cpu
     if idle:
@@ -217,7 +219,7 @@ def _stand_in(i: int, now: int) -> None:
 @inline
 def _somebody_marks() -> bool:
     for i in range(runtime().nrecords):
-        if p_at(layout.p_addr(i)).marking:
+        if load_acquire(layout.p_addr(i) + P_XMARKING):
             return True
     return False
 

@@ -218,9 +218,9 @@ gcstats_dtype = record(
         ("fractional_ns", "i8"),
         ("idle_ns", "i8"),
         ("stops", "i8"),  # pauses, at least two a cycle
-        ("pause_ns", "i8", (256,)),
+        ("pause_ns", "i8", (256,)),  # of whole cycles, as Go counts them
         ("pause_end_ns", "i8", (256,)),
-        ("stop_seconds", "i8", (64,)),  # pauses by bit length of their ns
+        ("stop_ns", "i8", (512,)),  # the last pauses, each by itself
     ],
     8192,
 )
@@ -353,7 +353,7 @@ p_dtype = record(
         ("wb_n", "i8"),  # words in the write barrier's buffer
         ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
         ("scans", "i8"),  # how often they were
-        ("marking", "i8"),  # 1 while this P is a worker or assists: a hint that marking is not over
+        ("xmarking", "i8"),  # 1 while this P is a worker or assists: a hint that marking is not over
         ("assist_bytes", "i8"),  # bytes that may be allocated before the next assist
         ("fractional_ns", "i8"),  # time as a fractional worker in this cycle
         ("bytes_marked", "i8"),
@@ -362,7 +362,7 @@ p_dtype = record(
         ("mark_ns", "i8"),  # CPU time spent marking, ever
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
-        ("xrunning", "i8"),  # goroutines that this P is in the middle of
+        ("xidle", "i8"),  # 1 while it waits for something to run
         ("sweep_ns", "i8"),
         ("stopped_ns", "i8"),
         ("stops", "i8"),
@@ -390,7 +390,8 @@ P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
 P_XRAGGED = offset_of(p_dtype, "xragged")
 P_XPENDING = offset_of(p_dtype, "xpending")
-P_ASSIST_BYTES = offset_of(p_dtype, "assist_bytes")
+P_XMARKING = offset_of(p_dtype, "xmarking")
+P_XIDLE = offset_of(p_dtype, "xidle")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
