@@ -222,7 +222,7 @@ gcstats_dtype = record(
         ("pause_end_ns", "i8", (256,)),
         ("stop_ns", "i8", (512,)),  # the last pauses, each by itself
     ],
-    8192,
+    16384,
 )
 
 RUNTIME = layout.RUNTIME_BASE
