@@ -221,11 +221,11 @@ def test_counters_of_a_cycle(world):
 
 
 def test_marking_finds_everything_when_there_is_no_memory_for_more_work_buffers(world):
-    """A root with more children than the first sixteen buffers hold, each with a child of its own."""
+    """A root with more children than the first sixteen buffers hold, too big to be queued by spans, each with a child of its own."""
     n = 20 * WBUF_OBJECTS if COMPILED else 17 * WBUF_OBJECTS
     root = world.new(0, 8 * n, world.struct_type(8 * n, range(n)))
     for i in range(n):
-        child, grandchild = node(world), world.new(0, 16)
+        child, grandchild = world.new(0, 600, world.struct_type(600, (0, 3))), world.new(0, 16)
         store64(world.address(child), world.address(grandchild))
         store64(world.address(root) + 8 * i, world.address(child))
         world.drop(child)

@@ -36,7 +36,7 @@ from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns
 
 MUTANT_NS = 30_000_000_000
-NODES = 60_000
+NODES = 80_000
 NODE_BYTES, WORDS = 32, 4
 ADDRESSES = OWN + 8192
 ROUNDS, HELPED, AGAIN = OWN, OWN + LINE, OWN + 2 * LINE
@@ -172,6 +172,7 @@ def test_marking_needs_no_budget_since_it_is_what_refills_it(world):
     build(world)
     mheap = records.view(records.mheap_dtype, records.MHEAP)[0]
     mheap.xcommit_budget = 0
+    world.runtime.wbuf_empty = 0
     before = int(mheap.xwbuf_bytes)
     assert mark_once(SOUND) == NODES
     assert mheap.xwbuf_bytes > before

@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import pacer, sweep, work
+from gomp.core.gc import pacer, spanq, sweep, work
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
@@ -151,7 +151,7 @@ def _end_pause_stw(began: int, stopped: int) -> int:
 @kernel("int64(int64)")
 def may_be_done(deadline_ns: int) -> int:
     """Ask every P for what it alone knows: OK if there was nothing, NOT_DONE, or -1 - p if P p has not answered by ``deadline_ns``."""
-    work.dispose(layout.p_addr(layout.COORDINATOR_P))
+    spanq.dispose(layout.p_addr(layout.COORDINATOR_P))
     code = for_each_p(deadline_ns)
     if code != OK:
         return code

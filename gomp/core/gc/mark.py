@@ -1,22 +1,57 @@
 """Marking: from a pointer to a marked object, from an object to its pointers.
 
-An object is white (not marked), grey (marked, and in a work buffer) or black (marked, its references followed). Several processes mark the same
-heap: the mark bit's atomic OR decides who makes an object grey, so each object is scanned once.
+An object is white (not marked), grey (marked, and queued) or black (marked, its references followed). Several processes mark the same heap: the
+mark bit's atomic OR decides who makes an object grey, so each object is scanned once.
 
-Arrays of more than OBLET bytes are scanned in pieces, each of which is work of its own: one big table keeps every marker busy.
+Objects of 16 to 512 bytes are queued and scanned by spans (see :mod:`~gomp.core.gc.spanq`); for these, everything that marking reads is in the
+table of page heads and at the end of the object's page. Others are queued one by one, and arrays of more than OBLET bytes in pieces, each of
+which is work of its own: one big table keeps every marker busy.
 """
 
 from __future__ import annotations
 
-from gomp.core.gc import work
+import numpy as np
+
+from gomp.core.gc import spanq, work
 from gomp.core.heap import mspan
+from gomp.core.heap.sizeclass import DIV_MAGIC, SIZES, SPAN_NELEMS
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.throw import THROW_BAD_POINTER, throw
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, clear_lowest, clz, ctz, load64, load_relaxed
-from gomp.core.shm.records import PACER_XHEAP_WORK, SPAN_MANUAL, mheap, p_at, spans, type_at
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    clear_lowest,
+    clz,
+    ctz,
+    load64,
+    load_acquire,
+    load_relaxed,
+    lsl,
+    or_acq_rel,
+    or_seq_cst,
+)
+from gomp.core.shm.records import (
+    INLINE_MARKS,
+    INLINE_SCANS,
+    OWNED_MANY,
+    OWNED_ONE,
+    OWNED_WORD,
+    PACER_XHEAP_WORK,
+    SPAN_MANUAL,
+    mheap,
+    p_at,
+    page_heads,
+    spans,
+    type_at,
+)
 
 OBLET = 128 << 10
+_SIZES = np.array(SIZES, dtype=np.int64)
+_NELEMS = np.array(SPAN_NELEMS, dtype=np.int64)
+_DIV_MAGIC = np.array(DIV_MAGIC, dtype=np.int64)
+
+
+# --- from a pointer to a marked object --------------------------------------------------------------------------------
 
 
 @inline
@@ -24,6 +59,38 @@ def grey(p: int, addr: int, holder: int) -> None:
     """Mark the object that ``addr`` points into, and queue it if it has references. ``holder`` is where the pointer was, for the report."""
     if not layout.is_heap_addr(addr):
         return
+    span_class = -np.int64(page_heads()[layout.addr_to_page(addr)])
+    if span_class > 0:
+        _grey_small(p, addr, span_class, holder)
+    else:
+        _grey_other(p, addr, holder)
+
+
+@inline
+def _grey_small(p: int, addr: int, span_class: int, holder: int) -> None:
+    base = addr & -layout.PAGE_SIZE
+    idx = ((addr - base) * _DIV_MAGIC[span_class >> 1]) >> 32
+    if idx >= _NELEMS[span_class]:
+        throw(THROW_BAD_POINTER, addr, holder)
+        return
+    _grey_small_slot(p, base, idx, span_class)
+
+
+@inline
+def _grey_small_slot(p: int, base: int, idx: int, span_class: int) -> None:
+    word = base + layout.PAGE_SIZE - INLINE_MARKS + ((idx >> 6) << 3)
+    bit = lsl(1, idx & 63)
+    if load_relaxed(word) & bit or or_seq_cst(word, bit) & bit:  # store→load, against a scanner that gives the span up
+        return
+    pp = p_at(p)
+    pp.objects_marked += 1
+    pp.bytes_marked += _SIZES[span_class >> 1]
+    if not mspan.is_noscan(span_class):
+        spanq.enqueue(p, base, idx)
+
+
+@kernel("void(int64, int64, int64)")
+def _grey_other(p: int, addr: int, holder: int) -> None:
     page = mspan.find_span(addr)
     if page == mspan.NO_SPAN:
         report_bad_pointer(addr, holder)
@@ -32,7 +99,7 @@ def grey(p: int, addr: int, holder: int) -> None:
     if idx >= spans()[page].nelems:
         throw(THROW_BAD_POINTER, addr, holder)
         return
-    grey_slot(p, page, idx)
+    _grey_slot(p, page, idx)
 
 
 @kernel("void(int64, int64)")
@@ -42,7 +109,8 @@ def report_bad_pointer(addr: int, holder: int) -> None:
 
 
 @inline
-def grey_slot(p: int, page: int, idx: int) -> None:
+def _grey_slot(p: int, page: int, idx: int) -> None:
+    """As for any span; those of small slots have a shorter way."""
     if not mspan.try_mark(page, idx):
         return
     sp = spans()[page]
@@ -63,24 +131,60 @@ def grey_conservative(p: int, word: int) -> None:
         return
     idx = mspan.obj_idx_of(page, word)
     if idx < spans()[page].nelems and mspan.is_allocated(page, idx):
-        grey_slot(p, page, idx)
+        if mspan.has_inline_marks(spans()[page].elem_size):
+            _grey_small_slot(p, layout.page_to_addr(page), idx, spans()[page].span_class)
+        else:
+            _grey_slot(p, page, idx)
+
+
+# --- from an object to its pointers -----------------------------------------------------------------------------------
+
+
+@kernel("void(int64, int64)")
+def scan(p: int, entry: int) -> None:
+    """Follow the references of what was queued: a span's grey objects, an object, or one oblet of it."""
+    if work.is_span_entry(entry):
+        _scan_span(p, entry)
+        return
+    page = mspan.span_of(entry)
+    if spans()[page].span_class == mspan.SCAN8:
+        p_at(p).heap_scan_work += 8
+        scan_words(p, entry, 1)
+    else:
+        scan_typed(p, page, entry)
 
 
 @inline
-def scan(p: int, addr: int) -> None:
-    """Follow the references of a grey object, or of one oblet of it."""
-    page = mspan.span_of(addr)
-    sp = spans()[page]
-    size = sp.elem_size
-    if size <= mspan.MAX_INLINE:
-        if sp.span_class == mspan.SCAN8:
-            mask = 1
-        else:
-            mask = mspan.read_pointer_mask(addr, size >> 3)
-        p_at(p).heap_scan_work += 8 * (64 - clz(mask))
-        scan_words(p, addr, mask)
-    else:
-        scan_typed(p, page, addr)
+def scan_small(p: int, addr: int, elem_size: int) -> None:
+    """Follow the references of an object of at most 512 bytes in a span that has pointer bits."""
+    mask = mspan.read_pointer_mask(addr, elem_size >> 3)
+    p_at(p).heap_scan_work += 8 * (64 - clz(mask))
+    scan_words(p, addr, mask)
+
+
+@inline
+def _scan_span(p: int, entry: int) -> None:
+    owned = work.release_span(entry)
+    base = work.entry_base(entry)
+    span_class = -np.int64(page_heads()[layout.addr_to_page(base)])
+    elem_size = _SIZES[span_class >> 1]
+    marks = base + layout.PAGE_SIZE - INLINE_MARKS
+    if owned == OWNED_ONE:
+        idx = work.entry_idx(entry)
+        bit = lsl(1, idx & 63)
+        if or_acq_rel(marks + INLINE_SCANS + ((idx >> 6) << 3), bit) & bit == 0:
+            scan_small(p, base + idx * elem_size, elem_size)
+        return
+    for at in range(0, ((_NELEMS[span_class] + 63) >> 6) << 3, 8):
+        found = load_acquire(marks + at) & ~load_relaxed(marks + INLINE_SCANS + at)
+        if at == OWNED_WORD:
+            found &= ~(OWNED_ONE | OWNED_MANY)  # it may be in another queue already
+        if found == 0:
+            continue
+        found &= ~or_acq_rel(marks + INLINE_SCANS + at, found)
+        while found != 0:
+            scan_small(p, base + (8 * at + ctz(found)) * elem_size, elem_size)
+            found = clear_lowest(found)
 
 
 @inline

@@ -10,7 +10,7 @@ sign that the marking may be over (mgc.go, gcMarkDone).
 
 from __future__ import annotations
 
-from gomp.core.gc import roots, wbbuf, work
+from gomp.core.gc import roots, spanq, wbbuf
 from gomp.core.gc.mark import publish_scan_work
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import (
@@ -64,7 +64,7 @@ def publish_grey(p: int) -> int:
         roots.scan_p(p)
     wbbuf.flush(p)
     publish_scan_work(p)
-    return work.dispose(p)
+    return spanq.dispose(p)
 
 
 @kernel("void(int64, int64)")

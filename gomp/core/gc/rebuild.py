@@ -134,7 +134,7 @@ def _rebuild_spans() -> None:
             page += 1
             continue
         for i in range(sp.npages):
-            page_heads()[page + i] = i + 1
+            page_heads()[page + i] = mspan.head_entry(sp.span_class, sp.elem_size, i)
         set_alloc_range_locked(page, sp.npages)
         page += sp.npages
     store_release(RT_XSWEEPERS, 0)

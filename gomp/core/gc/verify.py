@@ -36,6 +36,9 @@ from gomp.core.shm.records import (
     MHEAP_XINUSE,
     MHEAP_XLOCK,
     MHEAP_XRELEASED,
+    OWNED_MANY,
+    OWNED_ONE,
+    OWNED_WORD,
     P_XNATIVE_N,
     P_XPENDING,
     PACER_XLIVE,
@@ -372,7 +375,7 @@ def _check_span_page(out: int, page: int, at: int) -> None:
     if _scav_bit(at) == 1:
         problem(out, PAGE_SCAVENGED, at, 0, 0)
     head = np.int64(page_heads()[at])
-    if head != at - page + 1:
+    if head != mspan.head_entry(spans()[page].span_class, spans()[page].elem_size, at - page):
         problem(out, PAGE_HEAD, at, page, head)
 
 
@@ -503,6 +506,8 @@ def _check_bits(out: int, page: int, entry: int) -> None:
     for window in range(mspan.bit_words(page)):
         slots = _slots_of_window(sp.nelems, window)
         marks = load_relaxed(mspan.mark_bits_addr(page) + 8 * window)
+        if load_acquire(RT_XGCPHASE) != GC_OFF and 8 * window == OWNED_WORD:
+            marks &= ~(OWNED_ONE | OWNED_MANY)
         stray = (load_relaxed(mspan.alloc_bits_addr(page) + 8 * window) | marks) & ~slots
         if stray != 0:
             problem(out, STRAY_BITS, page, sp.nelems, stray)

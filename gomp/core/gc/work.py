@@ -1,8 +1,10 @@
-"""Work buffers: the grey objects.
+"""Work buffers: the grey objects, and the spans with grey objects.
 
 Each P always has two buffers of 253 addresses, used as a stack: the second keeps a marker that goes up and down around a buffer's edge from
 going to the shared stacks each time. Full buffers that are surplus lie on a shared stack, from which anybody takes; empty ones on another.
 The stacks are arrays of buffer numbers under one lock. They are derived: at the end of marking every buffer is empty.
+
+An entry is the address of an object or, if it is odd, a span of small slots (see :mod:`~gomp.core.gc.spanq`).
 
 Buffers live in the metadata segment and are committed sixteen at a time; marking allocates nothing else. When even that fails, a marker drops
 what is in a buffer and says so in ``xoverflow``: the objects are marked, so they can be found again by walking the heap, with the world
@@ -14,10 +16,14 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import add_relaxed, and_acq_rel, load_relaxed, store64, store_release
 from gomp.core.shm.libc import fallocate
 from gomp.core.shm.records import (
+    INLINE_MARKS,
     MHEAP_XWBUF,
+    OWNED_MANY,
+    OWNED_ONE,
+    OWNED_WORD,
     RT_XOVERFLOW,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
@@ -29,8 +35,51 @@ from gomp.core.shm.records import (
     wbuf_stacks,
 )
 
+SPAN_ENTRY = 1
 _BATCH = 16
 _HANDOFF = 4  # a buffer with no more than this is not worth giving away
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+@inline
+def span_entry(page_base: int, idx: int) -> int:
+    """The entry of a span with small slots, one of which, ``idx``, has been marked. (Addresses of objects are even.)"""
+    return page_base | idx << 1 | SPAN_ENTRY
+
+
+@inline
+def is_span_entry(entry: int) -> bool:
+    return entry & SPAN_ENTRY == SPAN_ENTRY
+
+
+@inline
+def entry_base(entry: int) -> int:
+    return entry & -layout.PAGE_SIZE
+
+
+@inline
+def entry_idx(entry: int) -> int:
+    return (entry & (layout.PAGE_SIZE - 1)) >> 1
+
+
+@inline
+def owned_word(page_base: int) -> int:
+    return page_base + layout.PAGE_SIZE - INLINE_MARKS + OWNED_WORD
+
+
+@inline
+def release_span(entry: int) -> int:
+    """Give up a span that was taken from a queue: OWNED_ONE if only the entry's object was marked since it was put there.
+
+    Whoever marks an object from here on queues the span anew; whatever was marked before is visible now.
+    """
+    owned = OWNED_ONE | OWNED_MANY
+    return and_acq_rel(owned_word(entry_base(entry)), ~owned) & owned
+
+
+# --- the shared stacks ------------------------------------------------------------------------------------------------
 
 
 @inline
@@ -130,7 +179,7 @@ def has_full() -> bool:
 
 @inline
 def put(p: int, addr: int) -> None:
-    """Add a grey object to the buffers of the P at ``p``, this process's."""
+    """Add an entry to the buffers of the P at ``p``."""
     wb = wbuf_at(p_at(p).wbuf1)
     if wb.nobj == WBUF_OBJECTS:
         make_room_slow(p)
@@ -139,9 +188,14 @@ def put(p: int, addr: int) -> None:
     wb.nobj += 1
 
 
-@inline
+@kernel("void(int64)")
 def _drop(buffer: int) -> None:
-    wbuf_at(buffer).nobj = 0
+    """Forget what is in a buffer. A span that was queued must not seem to be still: it would never be again."""
+    wb = wbuf_at(buffer)
+    for i in range(wb.nobj):
+        if is_span_entry(wb.obj[i]):
+            release_span(wb.obj[i])
+    wb.nobj = 0
     store_release(RT_XOVERFLOW, 1)
 
 
@@ -161,7 +215,7 @@ def make_room_slow(p: int) -> None:
 
 @inline
 def get(p: int) -> int:
-    """A grey object of the P at ``p`` or, when it has none, of anybody; 0 if there is none."""
+    """An entry of the P at ``p`` or, when it has none, of anybody; 0 if there is none."""
     wb = wbuf_at(p_at(p).wbuf1)
     if wb.nobj == 0:
         if refill_slow(p) == 0:

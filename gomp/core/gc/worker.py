@@ -13,8 +13,8 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 
 from __future__ import annotations
 
-from gomp.core.gc import roots, wbbuf, work
-from gomp.core.gc.mark import publish_scan_work, scan
+from gomp.core.gc import roots, spanq, wbbuf, work
+from gomp.core.gc.mark import publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import release_all_stw
@@ -55,7 +55,6 @@ from gomp.core.shm.records import (
     p_at,
     p_records,
     pacer,
-    page_heads,
     runtime,
     self_p,
     spans,
@@ -65,7 +64,7 @@ RESTING, WORKING, DRY = 0, 1, 2
 NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
-_BALANCE_EVERY = 256
+_BALANCE_EVERY = 64
 _FRACTIONAL_SLACK = 1.2
 _SLICE_NS = 1_000_000
 
@@ -79,19 +78,21 @@ def drain(budget: int) -> int:
     p = layout.p_addr(self_p().idx)
     done, n = 0, 0
     while done < budget and load_relaxed(SELF_POLL) & ~POLL_WORK == 0:
-        addr = work.get(p)
-        if addr != 0:
-            scan(p, addr)
+        entry = spanq.take(p)
+        if entry == 0:
+            entry = work.get(p)
+        if entry != 0:
+            scan(p, entry)
             n += 1
             if n % _BALANCE_EVERY == 0:
                 done += publish_scan_work(p)
                 if not work.has_full():
-                    work.balance(p)
+                    spanq.share(p)
             continue
         found = roots.run_root_job(p)
         if found != roots.NO_JOB:
             done += found
-        elif wbbuf.flush(p) == 0 or work.is_empty(p):
+        elif wbbuf.flush(p) == 0 or spanq.is_empty(p):
             break
     return done + publish_scan_work(p)
 
@@ -149,7 +150,7 @@ def run_worker() -> None:
         taken = float(pp.fractional_ns + now - began)
         if not is_dedicated and taken > _FRACTIONAL_SLACK * pc.fractional_goal * float(now - pc.mark_start_ns):
             break
-    work.dispose(p)  # for others: this P goes on with its program
+    spanq.dispose(p)  # for others: this P goes on with its program
     store_release(p + P_XMARKING, 0)
     pp.mark_ns += cputime() - began_cpu
     if is_dedicated:
@@ -233,14 +234,14 @@ def mark_step(alone: int) -> int:
     """
     left = act_for_safe_ps()
     own = layout.p_addr(layout.COORDINATOR_P)
-    if has_work() or not work.is_empty(own):
+    if has_work() or not spanq.is_empty(own):
         now = nanotime()
         _call_workers(now)
         i = 0 if alone else _pick_stand_in(now)
         if i != NOBODY:
             _stand_in(i, now)
             return WORKING
-        work.dispose(own)
+        spanq.dispose(own)
         return RESTING
     return DRY if left == 0 and not _somebody_marks() else RESTING
 
@@ -271,18 +272,27 @@ def mark_stw() -> None:
         _rescan_marked(layout.p_addr(self_p().idx))
 
 
+@inline
+def _scan_again(p: int, page: int, idx: int) -> None:
+    addr = mspan.obj_addr(page, idx)
+    if mspan.has_inline_marks(spans()[page].elem_size):
+        scan_small(p, addr, spans()[page].elem_size)
+    else:
+        scan(p, addr)
+
+
 @kernel("void(int64)")
 def _rescan_marked(p: int) -> None:
     """Scan every marked object once more: among them are those that were dropped."""
     page, end = 0, mheap().end_page
     while page < end:
         sp = spans()[page]
-        if sp.state != SPAN_IN_USE or page_heads()[page] != 1:
+        if sp.state != SPAN_IN_USE or mspan.span_of(layout.page_to_addr(page)) != page:
             page += 1
             continue
         if not mspan.is_noscan(sp.span_class):
             for idx in range(sp.nelems):
                 if mspan.is_marked(page, idx):
-                    scan(p, mspan.obj_addr(page, idx))
+                    _scan_again(p, page, idx)
             drain(_ENDLESS)
         page += sp.npages

@@ -225,7 +225,7 @@ def _init_span(page: int, npages: int, span_class: int, needzero: int) -> None:
         zero_range(layout.page_to_addr(page + npages) - INLINE_MARKS - HEAP_BITMAP, INLINE_MARKS + HEAP_BITMAP)
     heads = page_heads()
     for i in range(npages):
-        heads[page + i] = i + 1
+        heads[page + i] = mspan.head_entry(span_class, sp.elem_size, i)
     mspan.set_state(page, mspan.pack_state(runtime().sweepgen, 0, STEP_SWEPT, 0))
     store_release(mspan.span_addr(page) + SPAN_STATE, SPAN_IN_USE)  # pairs with find_span
 
@@ -253,6 +253,8 @@ def free_span(page: int) -> None:
     sp = spans()[page]
     npages = sp.npages
     sp.state = SPAN_DEAD
+    if mspan.has_inline_marks(sp.elem_size):
+        page_heads()[page] = 0
     nbytes = npages << layout.PAGE_SHIFT
     acquire(MHEAP_XLOCK)
     free_pages_locked(page, npages, 0)

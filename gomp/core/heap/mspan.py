@@ -1,7 +1,9 @@
 """A span: a run of pages that holds slots of one size, or one large object. Where its bits are, and what they say.
 
 The record of a span is found from any address inside it: ``page_heads`` gives, for each page in use, how many pages back its span
-starts. The entry of a free page may be stale, so a lookup that does not trust its address checks the record too.
+starts, plus one. The entry of a free page may be stale, so a lookup that does not trust its address checks the record too. For a span of
+slots of 16 to 512 bytes, which is one page, it gives the negated span class instead, and is 0 once the page is free: marking needs nothing
+else, and the table of a heap of a GiB fits in a processor's cache, as the records do not.
 
 Three layouts of bits (see ``span_dtype``): in-span marks for slots of 16 to 512 bytes, where marking touches the cache line of the page and not
 a table; the span's end for the second bitmap of the 8-byte class; the record for the rest, which has at most 16 slots.
@@ -20,6 +22,7 @@ from gomp.core.shm.atomics import (
     load_relaxed,
     lsl,
     lsr,
+    or_acq_rel,
     or_relaxed,
     store64,
     store_release,
@@ -27,6 +30,7 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
+    INLINE_SCANS,
     SPAN_BITS,
     SPAN_IN_USE,
     SPAN_STATE,
@@ -66,10 +70,16 @@ def has_inline_marks(elem_size: int) -> bool:
 
 
 @inline
+def head_entry(span_class: int, elem_size: int, i: int) -> int:
+    """The entry in page_heads for page ``i`` of a span."""
+    return -span_class if has_inline_marks(elem_size) else i + 1
+
+
+@inline
 def span_of(addr: int) -> int:
     """First page of the span in use that holds ``addr``. Trusts that ``addr`` is inside one."""
     page = layout.addr_to_page(addr)
-    return page - np.int64(page_heads()[page]) + 1
+    return page - max(np.int64(page_heads()[page]), 1) + 1
 
 
 @inline
@@ -79,7 +89,7 @@ def find_span(addr: int) -> int:
     back = np.int64(page_heads()[page])
     if back == 0:
         return NO_SPAN
-    head = page - back + 1
+    head = page - max(back, 1) + 1
     # Acquire: a word that may be anything may lead to a span that another P is making. It sees all of it or none.
     if load_acquire(span_addr(head) + SPAN_STATE) != SPAN_IN_USE or page - head >= spans()[head].npages:
         return NO_SPAN
@@ -200,13 +210,22 @@ def try_mark(page: int, idx: int) -> bool:
 @inline
 def blacken_free(page: int, window: int, free: int) -> None:
     """Mark the free slots of a window that is opened while the heap is marked: what is allocated from it is born black."""
-    or_relaxed(mark_bits_addr(page) + 8 * window, free)
+    marks = mark_bits_addr(page) + 8 * window
+    if has_inline_marks(spans()[page].elem_size):
+        or_acq_rel(marks + INLINE_SCANS, free)  # before the marks: a scanner looks for what is marked and not scanned
+    or_acq_rel(marks, free)
 
 
 @inline
 def whiten_free(page: int, window: int, free: int) -> None:
-    """Take the marks back from the slots that were not handed out."""
-    and_acq_rel(mark_bits_addr(page) + 8 * window, ~free)
+    """Take the marks back from the slots that were not handed out. World: stopped, so nobody is between looking at the one and the other.
+
+    (Otherwise a window is given back only when it is used up.)
+    """
+    marks = mark_bits_addr(page) + 8 * window
+    and_acq_rel(marks, ~free)
+    if has_inline_marks(spans()[page].elem_size):
+        and_acq_rel(marks + INLINE_SCANS, ~free)
 
 
 @inline

@@ -4,7 +4,7 @@ The memory order is part of the name. Read-modify-write operations return the **
 Reads of a word that another process writes must go through ``load_*`` here: LLVM hoists a plain read out of a loop.
 
 ``seq_cst`` exists for the words where a store must be visible before a *later load* of another word (store→load): the status and stop
-words. Nothing else needs it.
+words, and a mark before its span's owner. Nothing else needs it.
 
 In plain Python each operation checks that its address is aligned and inside a mapped segment.
 """
@@ -176,6 +176,12 @@ def or_acq_rel(addr: int, bits: int) -> int:
 @primitive("int64(int64, int64)", _rmw("or", "monotonic"))
 def or_relaxed(addr: int, bits: int) -> int:
     """Set bits; returns the old value."""
+    return or_acq_rel(addr, bits)
+
+
+@primitive("int64(int64, int64)", _rmw("or", "seq_cst"))
+def or_seq_cst(addr: int, bits: int) -> int:
+    """Set bits, ordered before every later load; returns the old value."""
     return or_acq_rel(addr, bits)
 
 

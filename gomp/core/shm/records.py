@@ -350,6 +350,8 @@ p_dtype = record(
         # marking
         ("wbuf1", "i8"),  # addresses of the two work buffers, which every P has
         ("wbuf2", "i8"),
+        ("spanq_head", "i8"),  # the span queue: entries taken ever, and put
+        ("spanq_tail", "i8"),
         ("wb_n", "i8"),  # words in the write barrier's buffer
         ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
         ("scans", "i8"),  # how often they were
@@ -383,6 +385,8 @@ p_dtype = record(
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
+P_SPANQ = 9 << 10  # the span queue: SPANQ_ENTRIES words, a ring
+SPANQ_ENTRIES = 256
 P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
 P_XSTATUS = offset_of(p_dtype, "xstatus")
@@ -448,6 +452,9 @@ SPAN_XSTATE = offset_of(span_dtype, "xstate")
 SPAN_BITS = offset_of(span_dtype, "bits")
 SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
 INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
+INLINE_SCANS = 64  # from a word of the one to that of the other
+# In the last word of the mark bits, above those of slots (there are at most 504): the span is in a span queue, for one object or for more.
+OWNED_WORD, OWNED_ONE, OWNED_MANY = 56, 1 << 57, 1 << 58
 HEAP_BITMAP = 128  # bytes of pointer bits before them, in scan spans
 
 # Lists of spans, FIFO: index 0, 1 partial, 2, 3 full; heads and tails are page numbers, -1 when empty.
