@@ -29,6 +29,8 @@ from gomp.core.shm.atomics import (
     lsl,
     or_acq_rel,
     or_seq_cst,
+    prefetch,
+    store64,
 )
 from gomp.core.shm.records import (
     INLINE_MARKS,
@@ -36,7 +38,9 @@ from gomp.core.shm.records import (
     OWNED_MANY,
     OWNED_ONE,
     OWNED_WORD,
+    P_PENDING,
     PACER_XHEAP_WORK,
+    PENDING_ENTRIES,
     SPAN_MANUAL,
     mheap,
     p_at,
@@ -64,6 +68,38 @@ def grey(p: int, addr: int, holder: int) -> None:
         _grey_small(p, addr, span_class, holder)
     else:
         _grey_other(p, addr, holder)
+
+
+@inline
+def grey_later(p: int, addr: int, holder: int) -> None:
+    """As :func:`grey`, some pointers later: by then the line with the mark has come from memory, which is most of what marking waits for.
+
+    Followed by :func:`grey_pending` before anybody relies on it.
+    """
+    if not layout.is_heap_addr(addr):
+        return
+    prefetch((addr & -layout.PAGE_SIZE) + layout.PAGE_SIZE - INLINE_MARKS)
+    pp = p_at(p)
+    cell = p + P_PENDING + 16 * (pp.pending_n & (PENDING_ENTRIES - 1))
+    pp.pending_n += 1
+    due, due_holder = load64(cell), load64(cell + 8)
+    store64(cell, addr)
+    store64(cell + 8, holder)
+    if due != 0:
+        grey(p, due, due_holder)
+
+
+@kernel("int64(int64)")
+def grey_pending(p: int) -> int:
+    """Do what :func:`grey_later` has put off; 1 if there was anything."""
+    any_left = 0
+    for cell in range(p + P_PENDING, p + P_PENDING + 16 * PENDING_ENTRIES, 16):
+        due = load64(cell)
+        if due != 0:
+            store64(cell, 0)
+            grey(p, due, load64(cell + 8))
+            any_left = 1
+    return any_left
 
 
 @inline
@@ -194,7 +230,7 @@ def scan_words(p: int, addr: int, mask: int) -> None:
         word = load_relaxed(addr + 8 * ctz(mask))
         mask = clear_lowest(mask)
         if word != 0:
-            grey(p, word, addr)
+            grey_later(p, word, addr)
 
 
 @kernel("void(int64, int64, int64)")
@@ -226,7 +262,7 @@ def scan_typed(p: int, page: int, addr: int) -> None:
         for slot in range(lo, hi, 8):
             word = load_relaxed(slot)
             if word != 0:
-                grey(p, word, base)
+                grey_later(p, word, base)
 
 
 @inline

@@ -14,7 +14,7 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 from __future__ import annotations
 
 from gomp.core.gc import roots, spanq, wbbuf, work
-from gomp.core.gc.mark import publish_scan_work, scan, scan_small
+from gomp.core.gc.mark import grey_pending, publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import release_all_stw
@@ -89,11 +89,14 @@ def drain(budget: int) -> int:
                 if not work.has_full():
                     spanq.share(p)
             continue
+        if grey_pending(p):
+            continue
         found = roots.run_root_job(p)
         if found != roots.NO_JOB:
             done += found
         elif wbbuf.flush(p) == 0 or spanq.is_empty(p):
             break
+    grey_pending(p)
     return done + publish_scan_work(p)
 
 

@@ -241,6 +241,17 @@ def cpu_pause() -> None:
     """Tell the core that this is a spin loop."""
 
 
+def _prefetch(b: Any, a: Any) -> None:
+    type_ = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    fn = b.module.declare_intrinsic("llvm.prefetch", (_I8.as_pointer(),), type_)
+    b.call(fn, [_pointer(b, a[0], _I8), *(ir.Constant(_I32, n) for n in (1, 3, 1))])  # to write, to keep, data
+
+
+@primitive("void(int64)", _prefetch)
+def prefetch(addr: int) -> None:
+    """Have the line at ``addr`` fetched; it need not be mapped."""
+
+
 # --- bits -------------------------------------------------------------------------------------------------------------
 
 
