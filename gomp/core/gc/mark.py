@@ -199,6 +199,17 @@ def scan_small(p: int, addr: int, elem_size: int) -> None:
 
 
 @inline
+def fetch_span(entry: int) -> None:
+    """Have the lines fetched that scanning this entry of a span queue begins with: bits at the end of the page, and the object."""
+    base = work.entry_base(entry)
+    span_class = -np.int64(page_heads()[layout.addr_to_page(base)])
+    obj = base + work.entry_idx(entry) * _SIZES[span_class >> 1]
+    prefetch(obj)
+    prefetch(base + layout.PAGE_SIZE - INLINE_MARKS)
+    prefetch(mspan.heap_bitmap_addr(base) + ((obj - base) >> 6))
+
+
+@inline
 def _scan_span(p: int, entry: int) -> None:
     owned = work.release_span(entry)
     base = work.entry_base(entry)
@@ -218,6 +229,10 @@ def _scan_span(p: int, entry: int) -> None:
         if found == 0:
             continue
         found &= ~or_acq_rel(marks + INLINE_SCANS + at, found)
+        ahead = found
+        while ahead != 0:
+            prefetch(base + (8 * at + ctz(ahead)) * elem_size)
+            ahead = clear_lowest(ahead)
         while found != 0:
             scan_small(p, base + (8 * at + ctz(found)) * elem_size, elem_size)
             found = clear_lowest(found)

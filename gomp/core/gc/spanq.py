@@ -8,30 +8,35 @@ addresses, while their lines and their pointer bits are at hand.
 marks, and who marks an object looks at it after it has set the mark; both are read-modify-writes of the span's last lines, so
 one of the two sees the other's. The scan bits, set by an atomic OR, decide who scans an object if two come to the same span.
 
-A queue that is full, and one whose P stops marking, spills into work buffers, from which everybody takes.
+A queue is a ring that doubles when it is full, up to MAX_SPANQ entries or as far as there is memory. Then it spills into work buffers, from
+which everybody takes; so it does when its P stops marking.
 """
 
 from __future__ import annotations
 
 from gomp.core.gc import work
 from gomp.core.jit import inline, kernel
-from gomp.core.shm.atomics import load64, load_seq_cst, or_acq_rel, store64
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, load64, load_seq_cst, or_acq_rel, store64
+from gomp.core.shm.libc import fallocate
 from gomp.core.shm.records import (
+    MHEAP_XWBUF,
     OWNED_MANY,
     OWNED_ONE,
-    P_SPANQ,
-    SPANQ_ENTRIES,
     WBUF_OBJECTS,
     p_at,
+    self_p,
     wbuf_at,
 )
 
 _WORTH_SHARING = 8
+_FIRST_CAPACITY = 512  # a page
 
 
 @inline
 def _cell(p: int, i: int) -> int:
-    return p + P_SPANQ + 8 * (i & (SPANQ_ENTRIES - 1))
+    pp = p_at(p)
+    return layout.spanq_addr(pp.idx) + 8 * (i & (pp.spanq_capacity - 1))
 
 
 @inline
@@ -56,10 +61,30 @@ def enqueue(p: int, page_base: int, idx: int) -> None:
 @inline
 def _append(p: int, entry: int) -> None:
     pp = p_at(p)
-    if length(p) == SPANQ_ENTRIES:
-        spill(p, SPANQ_ENTRIES // 2)
+    if length(p) == pp.spanq_capacity and not _grow(p):
+        if pp.spanq_capacity == 0:
+            work.put(p, entry)
+            return
+        spill(p, pp.spanq_capacity // 2)
     store64(_cell(p, pp.spanq_tail), entry)
     pp.spanq_tail += 1
+
+
+@kernel("int64(int64)")
+def _grow(p: int) -> int:
+    """Double the ring of the P at ``p``; 0 if it cannot be."""
+    pp = p_at(p)
+    old = pp.spanq_capacity
+    new = max(2 * old, _FIRST_CAPACITY)
+    ring = layout.spanq_addr(pp.idx)
+    if new > layout.MAX_SPANQ or fallocate(self_p().meta_fd, ring - layout.META_BASE + 8 * old, 8 * (new - old)) != 0:
+        return 0
+    add_relaxed(MHEAP_XWBUF, 8 * (new - old))
+    for i in range(pp.spanq_head, pp.spanq_tail):
+        if i & old:
+            store64(ring + 8 * (i & (new - 1)), load64(ring + 8 * (i & (old - 1))))
+    pp.spanq_capacity = new
+    return 1
 
 
 @inline
@@ -71,6 +96,15 @@ def take(p: int) -> int:
     entry = load64(_cell(p, pp.spanq_head))
     pp.spanq_head += 1
     return entry
+
+
+@inline
+def peek(p: int, ahead: int) -> int:
+    """The entry that :func:`take` gives after ``ahead`` others, or 0."""
+    pp = p_at(p)
+    if pp.spanq_head + ahead >= pp.spanq_tail:
+        return 0
+    return load64(_cell(p, pp.spanq_head + ahead))
 
 
 @kernel("void(int64, int64)")

@@ -214,6 +214,16 @@ def make_room_slow(p: int) -> None:
 
 
 @inline
+def get_object(p: int) -> int:
+    """The last entry of the P at ``p``, if it is no span; else 0."""
+    wb = wbuf_at(p_at(p).wbuf1)
+    if wb.nobj == 0 or is_span_entry(wb.obj[wb.nobj - 1]):
+        return 0
+    wb.nobj -= 1
+    return wb.obj[wb.nobj]
+
+
+@inline
 def get(p: int) -> int:
     """An entry of the P at ``p`` or, when it has none, of anybody; 0 if there is none."""
     wb = wbuf_at(p_at(p).wbuf1)

@@ -14,7 +14,7 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 from __future__ import annotations
 
 from gomp.core.gc import roots, spanq, wbbuf, work
-from gomp.core.gc.mark import grey_pending, publish_scan_work, scan, scan_small
+from gomp.core.gc.mark import fetch_span, grey_pending, publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import release_all_stw
@@ -65,6 +65,7 @@ NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
 _BALANCE_EVERY = 64
+_LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
 _SLICE_NS = 1_000_000
 
@@ -78,7 +79,12 @@ def drain(budget: int) -> int:
     p = layout.p_addr(self_p().idx)
     done, n = 0, 0
     while done < budget and load_relaxed(SELF_POLL) & ~POLL_WORK == 0:
-        entry = spanq.take(p)
+        entry = work.get_object(p)  # before spans: meanwhile more of their objects are marked
+        if entry == 0:
+            entry = spanq.take(p)
+            ahead = spanq.peek(p, _LOOK_AHEAD)
+            if ahead != 0:
+                fetch_span(ahead)
         if entry == 0:
             entry = work.get(p)
         if entry != 0:

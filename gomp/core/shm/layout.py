@@ -47,6 +47,7 @@ HANDLES_PER_P = 1 << 22
 NATIVE_ROOTS_BYTES = 16 << 20  # the largest native stack that can be scanned
 WBUF_SIZE = 2048
 MAX_WBUFS = 1 << 21
+MAX_SPANQ = 1 << 17  # entries of a P's span queue
 MAX_TYPES = 1 << 12
 MAX_GLOBALS = 1 << 16
 MAX_GS = 1 << 16
@@ -67,6 +68,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("native_roots", MAX_PS * NATIVE_ROOTS_BYTES),
     ("wbufs", MAX_WBUFS * WBUF_SIZE),
     ("wbuf_stacks", 2 * MAX_WBUFS * 8),
+    ("spanqs", MAX_PS * MAX_SPANQ * 8),
     ("arenas", HEAP_MAX // ARENA_SIZE * 64),
     ("chunks", MAX_CHUNKS * 128),
     ("summary0", MAX_CHUNKS // 8**4 * 8),
@@ -101,6 +103,7 @@ HANDLES_BASE = REGION["handles"]
 NATIVE_ROOTS_BASE = REGION["native_roots"]
 WBUFS_BASE = REGION["wbufs"]
 WBUF_STACKS_BASE = REGION["wbuf_stacks"]
+SPANQS_BASE = REGION["spanqs"]
 ARENAS_BASE = REGION["arenas"]
 CHUNKS_BASE = REGION["chunks"]
 SUMMARY_BASES = tuple(REGION[f"summary{level}"] for level in range(SUMMARY_LEVELS))
@@ -145,6 +148,11 @@ def p_addr(p_idx: int) -> int:
 @inline
 def handles_addr(p_idx: int) -> int:
     return HANDLES_BASE + p_idx * (HANDLES_PER_P * 8)
+
+
+@inline
+def spanq_addr(p_idx: int) -> int:
+    return SPANQS_BASE + p_idx * (MAX_SPANQ * 8)
 
 
 @inline

@@ -352,6 +352,7 @@ p_dtype = record(
         ("wbuf2", "i8"),
         ("spanq_head", "i8"),  # the span queue: entries taken ever, and put
         ("spanq_tail", "i8"),
+        ("spanq_capacity", "i8"),  # a power of two, or 0: entry i is at i % capacity
         ("pending_n", "i8"),  # pointers ever put into the ring of those whose marks are being fetched
         ("wb_n", "i8"),  # words in the write barrier's buffer
         ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
@@ -386,8 +387,6 @@ p_dtype = record(
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
-P_SPANQ = 9 << 10  # the span queue: SPANQ_ENTRIES words, a ring
-SPANQ_ENTRIES = 256
 P_PENDING = 11 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
 PENDING_ENTRIES = 16
 P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
