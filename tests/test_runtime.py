@@ -121,7 +121,9 @@ def test_a_name_in_use_is_refused_in_one_line(rt: gomp.Runtime) -> None:
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import os, sys, time, gomp
+import os, signal, sys, time, gomp
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
+from workers.binary_trees import build_and_count
 with gomp.Runtime(procs=2, max_heap="64MiB") as rt:
     pids = [rt.go(os.getpid) for _ in range(2)]
     print(rt.name, rt._process.pid, *sorted(set(g.wait() for g in pids)), flush=True)
@@ -192,9 +194,21 @@ def test_a_p_that_dies_ends_the_runtime_with_an_error_that_names_it() -> None:
 
 
 def test_a_program_in_machine_code_ends_when_its_coordinator_is_killed() -> None:
-    script = Script("from workers.binary_trees import build_and_count; build_and_count(12, 1 << 40)")
+    script = Script("build_and_count(12, 1 << 40)")
     os.kill(script.coordinator, signal.SIGKILL)
     assert script.finish(30.0).startswith("RuntimeLost")
+
+
+DIE_DURING_A_STOP = (
+    "os.kill(rt._process.pid, signal.SIGSTOP); view(runtime_dtype, RUNTIME)[0].xstop = 1; "
+    "os.kill(rt._process.pid, signal.SIGKILL)"
+)
+
+
+@pytest.mark.parametrize("call", ["gomp.array(int, 1)", "build_and_count(1, 1)"])
+def test_a_script_does_not_wait_for_a_stop_whose_coordinator_was_killed(call: str) -> None:
+    script = Script(f"{call}; {DIE_DURING_A_STOP}; {call}")
+    assert script.finish().startswith("RuntimeLost")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
