@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -209,6 +210,11 @@ DIE_DURING_A_STOP = (
 def test_a_script_does_not_wait_for_a_stop_whose_coordinator_was_killed(call: str) -> None:
     script = Script(f"{call}; {DIE_DURING_A_STOP}; {call}")
     assert script.finish().startswith("RuntimeLost")
+
+
+def test_a_p_that_writes_to_its_socket_ends_the_runtime_with_an_error_that_names_it() -> None:
+    script = Script("rt.run(lambda: gomp.runtime.current.peer().channel.sock.send(bytes([255] * 8)))")
+    assert re.fullmatch(r"WorkerDied P\d \(pid \d+\) cannot be understood: .*; the runtime ends", script.finish())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

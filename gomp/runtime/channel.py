@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gomp.errors import RuntimeLost
+from gomp.errors import MessageTooLarge, RuntimeLost
 
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
@@ -59,11 +59,14 @@ class Channel:
         return not self._out
 
     def send(self, op: str, payload: bytes = b"", descriptors: Sequence[int] = (), **fields: Any) -> None:
-        """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up.
+        """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up, MessageTooLarge.
 
         ``descriptors`` arrive in the peer's list with the first byte of the message; they stay open here until then.
         """
         header = json.dumps({"op": op, **fields}).encode()
+        for part, size, limit in (("header", len(header), MAX_HEADER), ("payload", len(payload), MAX_PAYLOAD)):
+            if size > limit:
+                raise MessageTooLarge(f"the {part} of a message {op!r} has {size:,} bytes: more than {limit:,}")
         frame = _FRAME.pack(len(header), len(payload)) + header + payload
         self._out.append((memoryview(frame), list(descriptors)))
         self.flush()

@@ -67,6 +67,8 @@ FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _SWEEP_SLICE = 16
 _IDLE_S = 0.5
+_DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
+_NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
 _CGROUP_RESERVE = 16 << 20
 _BUDGET_PERIOD_S = 0.1
@@ -246,7 +248,11 @@ class Coordinator:
 
     def _describe_stuck(self, idx: int) -> str:
         record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
-        running = ", ".join(t.name for t in self.tasks.of(idx)) if idx < self.settings.procs else "an attached script"
+        running = (
+            ", ".join(t.name for t in self.tasks.of(idx)[:_NAMES_SHOWN])
+            if idx < self.settings.procs
+            else "an attached script"
+        )
         return (
             f"P{idx} (pid {int(record.xpid)}) did not stop within {STOP_DEADLINE_S:.0f} s; it runs {running or 'nothing'}"
             f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
@@ -288,8 +294,11 @@ class Coordinator:
         channel = self._channel(idx)
         try:
             messages = channel.receive()
-        except RuntimeLost:
-            self._unwatch(channel.fileno())  # its pidfd tells
+        except RuntimeLost as error:
+            self._unwatch(channel.fileno())
+            child = self.family.ps[idx]
+            if not child.has_died(_DYING_S):  # if it has, its pidfd tells
+                self._lose(f"P{idx} (pid {child.pid}) cannot be understood: {error}; the runtime ends")
             return
         for message in messages:
             if message.op == "go":

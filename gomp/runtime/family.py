@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -26,6 +27,12 @@ class Child:
     pid: int
     pidfd: int
     channel: Channel | None = None
+
+    def has_died(self, timeout_s: float) -> bool:
+        """Whether it has, or does within ``timeout_s``."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def reap(self) -> str:
         """How it ended, in words. Waits for it."""
