@@ -17,6 +17,8 @@ import cloudpickle
 
 from gomp.errors import ConfigError, ProgramError
 
+MAX_NAME = 200
+
 
 @dataclass(frozen=True)
 class Call:
@@ -31,7 +33,10 @@ class Call:
         return data
 
     def __str__(self) -> str:
-        return self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
+        """Its name, for messages and people: never a repr, which may hold any amount of data."""
+        if isinstance(self.target, str):
+            return self.target[:MAX_NAME]
+        return str(getattr(self.target, "__name__", type(self.target).__name__))[:MAX_NAME]
 
     def run(self) -> Any:
         function = find_program(self.target) if isinstance(self.target, str) else self.target
