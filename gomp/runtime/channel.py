@@ -38,11 +38,15 @@ class Message:
 
 
 class Channel:
-    """One end. ``receive`` and ``send`` never block; ``next`` does."""
+    """One end. ``receive`` and ``send`` never block; ``next`` does.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Only an end that ``takes_descriptors`` has the kernel install what its peer attaches: nobody else can be made to run out of them.
+    """
+
+    def __init__(self, sock: socket.socket, takes_descriptors: bool = False) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self._takes_descriptors = takes_descriptors
         self._in = bytearray()
         self._out: deque[tuple[memoryview, list[int]]] = deque()
         self.descriptors: list[int] = []  # received, in order; whoever takes one owns it
@@ -88,8 +92,7 @@ class Channel:
         """Every whole message that has arrived. Raises RuntimeLost when the peer hung up or does not speak our language."""
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
-                self.descriptors += descriptors
+                data = self._read()
             except BlockingIOError:
                 break
             except OSError as error:
@@ -103,6 +106,13 @@ class Channel:
         messages = list(self._ready)
         self._ready.clear()
         return messages
+
+    def _read(self) -> bytes:
+        if not self._takes_descriptors:
+            return self.sock.recv(_READ)
+        data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
+        self.descriptors += descriptors
+        return data
 
     def next(self, timeout_s: float | None = None) -> Message | None:
         """The next message, or None after ``timeout_s``. Sends what is queued meanwhile."""
@@ -129,11 +139,19 @@ class Channel:
             end = _FRAME.size + header_size + payload_size
             if len(self._in) < end:
                 break
-            try:
-                header = json.loads(self._in[_FRAME.size : _FRAME.size + header_size])
-                self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
-            except (ValueError, KeyError, AttributeError):
-                raise RuntimeLost("the peer does not speak gomp's protocol") from None
+            header = _load_header(self._in[_FRAME.size : _FRAME.size + header_size])
+            self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
             del self._in[:end]
             found = True
         return found
+
+
+def _load_header(data: bytearray) -> dict[str, Any]:
+    """The header of a message: a JSON object whose ``op`` is a text. Raises RuntimeLost."""
+    try:
+        header = json.loads(data)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or not isinstance(header.get("op"), str):
+        raise RuntimeLost("the peer does not speak gomp's protocol")
+    return header

@@ -57,6 +57,7 @@ from gomp.runtime.channel import Channel, Message
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.programs import Call, dump_failure
+from gomp.runtime.requests import fault
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs
 
@@ -70,6 +71,7 @@ _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
 _NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
+_MAX_CONNECTIONS = 64
 _CGROUP_RESERVE = 16 << 20
 _BUDGET_PERIOD_S = 0.1
 
@@ -301,7 +303,9 @@ class Coordinator:
                 self._lose(f"P{idx} (pid {child.pid}) cannot be understood: {error}; the runtime ends")
             return
         for message in messages:
-            if message.op == "go":
+            if problem := fault(message, from_p=True):
+                _refuse(channel, problem)
+            elif message.op == "go":
                 self._go_for(("p", idx), message, idx)
             elif message.op == "started":
                 self.tasks.started(idx, message["g"])
@@ -311,9 +315,13 @@ class Coordinator:
                 self._answer(channel, message)
 
     def _on_connect(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # it hung up already, or there is no descriptor for it
             sock, _ = self.registration.listener.accept()
             peer = Attached(Channel(sock))
+            if len(self.attached) >= _MAX_CONNECTIONS:
+                _refuse(peer.channel, f"the runtime has {_MAX_CONNECTIONS} connections already")
+                peer.channel.close()
+                return
             self.attached.append(peer)
             self._watch(sock.fileno(), lambda _: self._on_attached_message(peer))
 
@@ -342,7 +350,9 @@ class Coordinator:
             self._detach(peer)
             return
         for message in messages:
-            if message.op == "go":
+            if problem := fault(message, from_p=False):
+                _refuse(peer.channel, problem)
+            elif message.op == "go":
                 self._go_for(peer, message, None)
             else:
                 self._answer(peer.channel, message)
@@ -355,14 +365,12 @@ class Coordinator:
             self.ending = True
 
     def _answer(self, channel: Channel, message: Message) -> None:
-        """Requests to the coordinator itself. An unknown one is answered too, so that nobody waits for ever."""
+        """Requests to the coordinator itself."""
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
-                channel.send("verify", **self._verify(int(message["level"])))
-            elif message.op == "stats":
-                channel.send("stats", **self._stats().to_json())
+                channel.send("verify", **self._verify(message["level"]))
             else:
-                channel.send("error", text=f"unknown request {message.op!r}")
+                channel.send("stats", **self._stats().to_json())
 
     # --- goroutines ---------------------------------------------------------------------------------------------------
 
@@ -413,6 +421,12 @@ class Coordinator:
         if hasattr(self, "family"):
             self.family.end()
         self.registration.remove()
+
+
+def _refuse(channel: Channel, problem: str) -> None:
+    """Answer a request that cannot be served, so that nobody waits for ever."""
+    with contextlib.suppress(RuntimeLost):
+        channel.send("error", text=problem)
 
 
 def _last_cycle(procs: int) -> gctrace.Cycle:
