@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import sys
+from collections.abc import Callable
 
 import pytest
 
-from gomp.runtime.programs import MAX_NAME, Call
+from gomp.errors import ProgramError
+from gomp.runtime.programs import MAX_NAME, Call, dump_outcome, load_outcome
 
 
 def double(x: int) -> int:
@@ -25,3 +29,19 @@ def double(x: int) -> int:
 )
 def test_a_call_has_a_short_name(target: object, name: str) -> None:
     assert str(Call(target)) == name  # type: ignore[arg-type]
+
+
+def cancel() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(sys.exit, "SystemExit"), (lambda: sys.exit("enough"), "SystemExit: enough"), (cancel, "asyncio.exceptions.CancelledError")],
+    ids=["exit", "exit with a text", "cancelled"],
+)  # fmt: skip
+def test_what_would_end_a_process_fails_the_goroutine(call: Callable[[], None], message: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        load_outcome(*dump_outcome(call))
+    assert str(caught.value) == message
+    assert caught.value.remote_traceback.startswith("Traceback")

@@ -56,6 +56,12 @@ def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(rt: go
     assert "in fail" in str(caught.value.__cause__)
 
 
+def test_a_program_that_exits_ends_nothing_but_itself(rt: gomp.Runtime) -> None:
+    with pytest.raises(gomp.ProgramError, match="SystemExit: 5"):
+        rt.run(sys.exit, 5)
+    assert rt.run(double, 21) == 42
+
+
 def test_goroutines_are_spread_over_the_ps_and_may_start_more_than_there_are_ps(rt: gomp.Runtime) -> None:
     assert rt.run(sum_of_children, 50) == sum(2 * i for i in range(50))
     pids = {g.wait() for g in [rt.go(os.getpid) for _ in range(4)]}

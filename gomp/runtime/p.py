@@ -44,7 +44,7 @@ class P(Peer):
         try:
             call: Call = pickle.loads(message.payload)
             return call.run()
-        except Exception:
+        except BaseException:
             if not message["awaited"]:
                 log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])
             raise

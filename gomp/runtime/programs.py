@@ -6,6 +6,7 @@ a module of the ``workers`` package.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import traceback
@@ -74,20 +75,24 @@ def check_parameters(name: str, function: Callable[..., Any], args: tuple[Any, .
 
 
 def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
-    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so."""
+    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so.
+
+    A program that calls ``sys.exit`` or is cancelled has ended, and nothing else with it.
+    """
     try:
         return True, cloudpickle.dumps(call())
-    except Exception as error:
+    except BaseException as error:
         return False, dump_failure(error)
 
 
-def dump_failure(error: Exception) -> bytes:
-    """An exception and its traceback, pickled."""
+def dump_failure(error: BaseException) -> bytes:
+    """An exception and its traceback, pickled; as a ProgramError if it would end the waiter, or does not survive the journey."""
     text = "".join(traceback.format_exception(error))
-    try:
-        return cloudpickle.dumps((error, text))  # type: ignore[no-any-return]
-    except Exception:
-        return cloudpickle.dumps((ProgramError(f"{type(error).__name__}: {error}", text), text))  # type: ignore[no-any-return]
+    if isinstance(error, Exception):
+        with contextlib.suppress(Exception):
+            return cloudpickle.dumps((error, text))  # type: ignore[no-any-return]
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    return cloudpickle.dumps((ProgramError(summary, text), text))  # type: ignore[no-any-return]
 
 
 class RemoteTraceback(Exception):
