@@ -31,6 +31,22 @@ def test_a_call_has_a_short_name(target: object, name: str) -> None:
     assert str(Call(target)) == name  # type: ignore[arg-type]
 
 
+class TwoArguments(Exception):
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+
+
+def fail() -> None:
+    raise TwoArguments("here", "because")
+
+
+def test_an_exception_that_cannot_be_unpickled_arrives_as_text_with_its_traceback() -> None:
+    with pytest.raises(ProgramError, match="TwoArguments: here: because") as caught:
+        load_outcome(*dump_outcome(fail))
+    assert "in fail" in caught.value.remote_traceback
+    assert "in fail" in str(caught.value.__cause__)
+
+
 def cancel() -> None:
     raise asyncio.CancelledError
 

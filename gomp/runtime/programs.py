@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def dump_failure(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, Exception):
         with contextlib.suppress(Exception):
-            return cloudpickle.dumps((error, text))  # type: ignore[no-any-return]
+            data: bytes = cloudpickle.dumps((error, text))
+            pickle.loads(data)  # fails for a class whose __init__ wants other arguments than Exception kept
+            return data
     summary = "".join(traceback.format_exception_only(error)).strip()
     return cloudpickle.dumps((ProgramError(summary, text), text))  # type: ignore[no-any-return]
 
