@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gomp.errors import MessageTooLarge, RuntimeLost
+from gomp.errors import GompError, MessageTooLarge, RuntimeLost, WorkerDied
 
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
@@ -35,6 +35,15 @@ class Message:
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
+
+
+def check_answer(message: Message) -> Message:
+    """What the coordinator said, unless it is that the runtime ends (WorkerDied) or that it cannot do what it was asked (GompError)."""
+    if message.op == "lost":
+        raise WorkerDied(message["why"])
+    if message.op == "error":
+        raise GompError(message["text"])
+    return message
 
 
 class Channel:

@@ -264,7 +264,7 @@ class Coordinator:
         from gomp.runtime.verify import verify
 
         with self._stopped_world() as stuck:
-            return {"level": level, "problems": [stuck]} if stuck else asdict(verify(level))
+            return {"stuck": stuck, "problems": [stuck]} if stuck else asdict(verify(level))
 
     def _stats(self) -> MemStats:
         """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
@@ -368,7 +368,11 @@ class Coordinator:
         """Requests to the coordinator itself."""
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
-                channel.send("verify", **self._verify(message["level"]))
+                report = self._verify(message["level"])
+                if "stuck" in report:
+                    _refuse(channel, report["stuck"])
+                else:
+                    channel.send("verify", **report)
             else:
                 channel.send("stats", **self._stats().to_json())
 

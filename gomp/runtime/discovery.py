@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gomp.errors import ConfigError, RuntimeLost
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.memstats import MemStats
 
 
@@ -134,7 +134,7 @@ class Client:
         answer = self._channel.next(60.0)
         if answer is None:
             raise RuntimeLost(f"the runtime {self.info.name} did not answer within a minute")
-        return answer
+        return check_answer(answer)
 
 
 def connect(name: str | None = None) -> Client:
