@@ -109,3 +109,9 @@ def test_a_directory_whose_name_is_too_long_for_a_socket_is_one_line(
         Registration("web")
     with pytest.raises(gomp.RuntimeLost, match="does not answer: AF_UNIX path too long"):
         Client(WEB)
+
+
+def test_a_runtime_that_accepts_nobody_is_given_up(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_CONNECT_S", 0.1)
+    with Client(WEB), pytest.raises(gomp.RuntimeLost, match="the runtime web does not answer"):
+        Client(WEB)  # the backlog has room for one

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from gomp.runtime.memstats import MemStats
 
 _LOCK_TRIES = 10
 _LOCK_NAP_S = 0.01
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,17 @@ def _living() -> Iterator[RuntimeInfo]:
             os.close(fd)
 
 
+def _timeval(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1e6)
+
+
 class Client:
     """A connection to a running runtime that has no P: it asks, and the coordinator answers."""
 
     def __init__(self, info: RuntimeInfo) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(_CONNECT_S)))
         try:
             sock.connect(str(directory() / f"{info.name}.sock"))
         except OSError as error:
