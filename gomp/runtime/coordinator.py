@@ -87,9 +87,16 @@ class Attached:
 class Coordinator:
     """One runtime."""
 
-    def __init__(self, settings: RuntimeSettings, owner: socket.socket | None, metrics: socket.socket | None) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        owner: socket.socket | None,
+        metrics: socket.socket | None = None,
+        url: str = "",
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.url = url
         self.owner = Attached(Channel(owner)) if owner else None
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
@@ -117,8 +124,7 @@ class Coordinator:
         self._init_records()
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
-        url = f"http://{_host_port(self.metrics)}" if self.metrics else ""
-        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, url))
+        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url))
         self.tasks = Tasks(s.procs, self.shared.meta_fd)
         self._watch_signals()
         gc.collect()
@@ -460,11 +466,6 @@ def _last_cycle(procs: int) -> gctrace.Cycle:
     )
 
 
-def _host_port(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def main(settings: ServiceSettings) -> int:
     """Be the coordinator of a service until it is told to end; the exit code."""
     from gomp.service import process
@@ -472,9 +473,8 @@ def main(settings: ServiceSettings) -> int:
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()
-    coordinator = Coordinator(settings, None, metrics)
-    url = f"http://{_host_port(metrics)}"
-    return _run(coordinator, lambda: print(f"gomp is ready: {url}", flush=True))
+    coordinator = Coordinator(settings, None, metrics, process.url(metrics))
+    return _run(coordinator, lambda: print(f"gomp is ready: {coordinator.url}", flush=True))
 
 
 def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
@@ -500,7 +500,7 @@ def _main() -> int:
     try:
         settings = RuntimeSettings.model_validate(first["settings"])
         load_all_kernels(lambda done, total: channel.send("progress", done=done, total=total))
-        return _run(Coordinator(settings, sock, None), lambda: None)
+        return _run(Coordinator(settings, sock), lambda: None)
     except GompError as error:
         with contextlib.suppress(RuntimeLost):
             channel.send("failed", kind=type(error).__name__, text=str(error))
