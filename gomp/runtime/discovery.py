@@ -139,9 +139,8 @@ def _living() -> Iterator[RuntimeInfo]:
             continue
         try:
             if not _try_lock(fd):
-                with contextlib.suppress(
-                    ValueError, TypeError
-                ):  # one that is just starting has not described itself yet
+                # One that is just starting has not described itself yet.
+                with contextlib.suppress(ValueError, TypeError):
                     yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
             elif _is_named(fd, lock_file):  # if not, somebody else removed it, and one that starts may have the name
                 lock_file.with_suffix(".sock").unlink(missing_ok=True)
