@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterator
 
@@ -39,6 +40,16 @@ def test_what_is_too_large_is_refused_and_the_connection_goes_on(pair: tuple[Cha
         ours.send("go", name="x" * (1 << 10))
     ours.send("stats")
     assert theirs.next(1.0) == Message("stats")
+
+
+def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair
+    ours.send("stats")
+    endless = itertools.repeat(theirs.sock.recv(1 << 10), 10_000)
+    monkeypatch.setattr(theirs, "_read", endless.__next__)
+    assert set(map(str, theirs.receive())) == {str(Message("stats"))}
 
 
 def test_a_result_that_is_too_large_fails_its_goroutine(pair: tuple[Channel, Channel]) -> None:

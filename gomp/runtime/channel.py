@@ -22,6 +22,7 @@ _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
 MAX_PAYLOAD = 1 << 30
 _READ = 1 << 18
+_MAX_READS = 64
 _MAX_DESCRIPTORS = 8
 
 
@@ -98,8 +99,11 @@ class Channel:
             raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
 
     def receive(self) -> list[Message]:
-        """Every whole message that has arrived. Raises RuntimeLost when the peer hung up or does not speak our language."""
-        while True:
+        """The whole messages that have arrived; some of them, from a peer that writes faster than we read.
+
+        Raises RuntimeLost when the peer hung up or does not speak our language.
+        """
+        for _ in range(_MAX_READS):
             try:
                 data = self._read()
             except BlockingIOError:
