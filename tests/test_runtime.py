@@ -56,6 +56,13 @@ def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(rt: go
     assert "in fail" in str(caught.value.__cause__)
 
 
+def test_large_arguments_and_results_do_not_wait_for_other_events(rt: gomp.Runtime) -> None:
+    data = bytes(20 << 20)
+    start = time.monotonic()
+    assert len(rt.run(bytes, data)) == len(data)
+    assert time.monotonic() - start < 2.0, "socket buffers of 200 KiB, each filled at the next event or after 0.5 s"
+
+
 def test_a_program_that_exits_ends_nothing_but_itself(rt: gomp.Runtime) -> None:
     with pytest.raises(gomp.ProgramError, match="SystemExit: 5"):
         rt.run(sys.exit, 5)

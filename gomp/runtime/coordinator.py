@@ -224,10 +224,13 @@ class Coordinator:
             view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
 
     def _flush_channels(self) -> None:
+        """Send what peers take now, and be woken when they take more."""
         for channel in (*map(self._channel, range(len(self.family.ps))), *(a.channel for a in self.attached)):
-            if not channel.is_flushed:
+            if not channel.is_flushed and channel.fileno() in self.handlers:
                 with contextlib.suppress(RuntimeLost):
                     channel.flush()
+                more = 0 if channel.is_flushed else select.EPOLLOUT
+                self.epoll.modify(channel.fileno(), select.EPOLLIN | more)
 
     def _on_wake(self, fd: int) -> None:
         os.eventfd_read(fd)
