@@ -8,6 +8,7 @@
     ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
     ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
     ├── ProgramError                        a program raised
+    ├── MessageTooLarge  (ValueError)       arguments or a result have more bytes than a message may
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
     ├── RuntimeLost                         the runtime is not there (any more)
     │   └── WorkerDied                      because one of its processes was killed
@@ -24,6 +25,7 @@ __all__ = [
     "GompError",
     "HeapCorrupt",
     "Interrupted",
+    "MessageTooLarge",
     "NilDereference",
     "OutOfMemory",
     "ProgramError",
@@ -71,6 +73,10 @@ class ProgramError(GompError):
 
     def __reduce__(self) -> tuple[type[ProgramError], tuple[str, str]]:
         return type(self), (str(self), self.remote_traceback)
+
+
+class MessageTooLarge(GompError, ValueError):
+    """The arguments or the result of a call, pickled, have more bytes than a message may; large data belong in the heap."""
 
 
 class Interrupted(GompError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(rt: go
     with pytest.raises(KeyError, match="nothing here") as caught:
         rt.run(fail)
     assert "in fail" in str(caught.value.__cause__)
+
+
+def test_large_arguments_and_results_do_not_wait_for_other_events(rt: gomp.Runtime) -> None:
+    data = bytes(20 << 20)
+    start = time.monotonic()
+    assert len(rt.run(bytes, data)) == len(data)
+    assert time.monotonic() - start < 2.0, "socket buffers of 200 KiB, each filled at the next event or after 0.5 s"
+
+
+def test_a_program_that_exits_ends_nothing_but_itself(rt: gomp.Runtime) -> None:
+    with pytest.raises(gomp.ProgramError, match="SystemExit: 5"):
+        rt.run(sys.exit, 5)
+    assert rt.run(double, 21) == 42
 
 
 def test_goroutines_are_spread_over_the_ps_and_may_start_more_than_there_are_ps(rt: gomp.Runtime) -> None:
@@ -121,7 +135,9 @@ def test_a_name_in_use_is_refused_in_one_line(rt: gomp.Runtime) -> None:
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import os, sys, time, gomp
+import os, signal, sys, time, gomp
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
+from workers.binary_trees import build_and_count
 with gomp.Runtime(procs=2, max_heap="64MiB") as rt:
     pids = [rt.go(os.getpid) for _ in range(2)]
     print(rt.name, rt._process.pid, *sorted(set(g.wait() for g in pids)), flush=True)
@@ -192,9 +208,26 @@ def test_a_p_that_dies_ends_the_runtime_with_an_error_that_names_it() -> None:
 
 
 def test_a_program_in_machine_code_ends_when_its_coordinator_is_killed() -> None:
-    script = Script("from workers.binary_trees import build_and_count; build_and_count(12, 1 << 40)")
+    script = Script("build_and_count(12, 1 << 40)")
     os.kill(script.coordinator, signal.SIGKILL)
     assert script.finish(30.0).startswith("RuntimeLost")
+
+
+DIE_DURING_A_STOP = (
+    "os.kill(rt._process.pid, signal.SIGSTOP); view(runtime_dtype, RUNTIME)[0].xstop = 1; "
+    "os.kill(rt._process.pid, signal.SIGKILL)"
+)
+
+
+@pytest.mark.parametrize("call", ["gomp.array(int, 1)", "build_and_count(1, 1)"])
+def test_a_script_does_not_wait_for_a_stop_whose_coordinator_was_killed(call: str) -> None:
+    script = Script(f"{call}; {DIE_DURING_A_STOP}; {call}")
+    assert script.finish().startswith("RuntimeLost")
+
+
+def test_a_p_that_writes_to_its_socket_ends_the_runtime_with_an_error_that_names_it() -> None:
+    script = Script("rt.run(lambda: gomp.runtime.current.peer().channel.sock.send(bytes([255] * 8)))")
+    assert re.fullmatch(r"WorkerDied P\d \(pid \d+\) cannot be understood: .*; the runtime ends", script.finish())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

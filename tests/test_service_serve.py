@@ -67,7 +67,7 @@ def is_running(pid):
 
 
 def test_a_service_runs_its_programs_is_scraped_listed_verified_and_ends(serve, environment):
-    service = serve()
+    service = serve("--metrics-host", "0.0.0.0")
     assert service.announcement.startswith("gomp is ready: http://127.0.0.1:")
     assert service.client.get("/readyz").status_code == 200
 
@@ -83,6 +83,7 @@ def test_a_service_runs_its_programs_is_scraped_listed_verified_and_ends(serve, 
 
     (listed,) = json.loads(gomp(environment, "ls", "--json").stdout)["runtimes"]
     assert (listed["name"], listed["ps"], listed["heap_bytes"]) == ("served", 2, 256 << 20)
+    assert listed["url"] == str(service.client.base_url)
     assert listed["pid"] == samples[("gomp_coordinator_pid",)] == service.process.pid
     verified = gomp(environment, "verify", "served")
     assert (verified.returncode, verified.stderr) == (0, "")

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gomp.errors import RuntimeLost
+from gomp.errors import GompError, MessageTooLarge, RuntimeLost, WorkerDied
 
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
 MAX_PAYLOAD = 1 << 30
 _READ = 1 << 18
+_MAX_READS = 64
 _MAX_DESCRIPTORS = 8
 
 
@@ -37,12 +38,25 @@ class Message:
         return self.fields[name]
 
 
-class Channel:
-    """One end. ``receive`` and ``send`` never block; ``next`` does."""
+def check_answer(message: Message) -> Message:
+    """What the coordinator said, unless it is that the runtime ends (WorkerDied) or that it cannot do what it was asked (GompError)."""
+    if message.op == "lost":
+        raise WorkerDied(message["why"])
+    if message.op == "error":
+        raise GompError(message["text"])
+    return message
 
-    def __init__(self, sock: socket.socket) -> None:
+
+class Channel:
+    """One end. ``receive`` and ``send`` never block; ``next`` does.
+
+    Only an end that ``takes_descriptors`` has the kernel install what its peer attaches: nobody else can be made to run out of them.
+    """
+
+    def __init__(self, sock: socket.socket, takes_descriptors: bool = False) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self._takes_descriptors = takes_descriptors
         self._in = bytearray()
         self._out: deque[tuple[memoryview, list[int]]] = deque()
         self.descriptors: list[int] = []  # received, in order; whoever takes one owns it
@@ -59,11 +73,14 @@ class Channel:
         return not self._out
 
     def send(self, op: str, payload: bytes = b"", descriptors: Sequence[int] = (), **fields: Any) -> None:
-        """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up.
+        """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up, MessageTooLarge.
 
         ``descriptors`` arrive in the peer's list with the first byte of the message; they stay open here until then.
         """
         header = json.dumps({"op": op, **fields}).encode()
+        for part, size, limit in (("header", len(header), MAX_HEADER), ("payload", len(payload), MAX_PAYLOAD)):
+            if size > limit:
+                raise MessageTooLarge(f"the {part} of a message {op!r} has {size:,} bytes: more than {limit:,}")
         frame = _FRAME.pack(len(header), len(payload)) + header + payload
         self._out.append((memoryview(frame), list(descriptors)))
         self.flush()
@@ -82,11 +99,13 @@ class Channel:
             raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
 
     def receive(self) -> list[Message]:
-        """Every whole message that has arrived. Raises RuntimeLost when the peer hung up or does not speak our language."""
-        while True:
+        """The whole messages that have arrived; some of them, from a peer that writes faster than we read.
+
+        Raises RuntimeLost when the peer hung up or does not speak our language.
+        """
+        for _ in range(_MAX_READS):
             try:
-                data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
-                self.descriptors += descriptors
+                data = self._read()
             except BlockingIOError:
                 break
             except OSError as error:
@@ -100,6 +119,13 @@ class Channel:
         messages = list(self._ready)
         self._ready.clear()
         return messages
+
+    def _read(self) -> bytes:
+        if not self._takes_descriptors:
+            return self.sock.recv(_READ)
+        data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
+        self.descriptors += descriptors
+        return data
 
     def next(self, timeout_s: float | None = None) -> Message | None:
         """The next message, or None after ``timeout_s``. Sends what is queued meanwhile."""
@@ -126,11 +152,19 @@ class Channel:
             end = _FRAME.size + header_size + payload_size
             if len(self._in) < end:
                 break
-            try:
-                header = json.loads(self._in[_FRAME.size : _FRAME.size + header_size])
-                self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
-            except (ValueError, KeyError, AttributeError):
-                raise RuntimeLost("the peer does not speak gomp's protocol") from None
+            header = _load_header(self._in[_FRAME.size : _FRAME.size + header_size])
+            self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
             del self._in[:end]
             found = True
         return found
+
+
+def _load_header(data: bytearray) -> dict[str, Any]:
+    """The header of a message: a JSON object whose ``op`` is a text. Raises RuntimeLost."""
+    try:
+        header = json.loads(data)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or not isinstance(header.get("op"), str):
+        raise RuntimeLost("the peer does not speak gomp's protocol")
+    return header

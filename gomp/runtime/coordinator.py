@@ -53,6 +53,7 @@ from gomp.runtime.collector import STOP_DEADLINE_S, Collector, Stuck
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.programs import Call, dump_failure
+from gomp.runtime.requests import fault
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs
 
@@ -62,7 +63,10 @@ FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _SWEEP_SLICE = 16
 _IDLE_S = 0.5
+_DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
+_NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
+_MAX_CONNECTIONS = 64
 _CGROUP_RESERVE = 16 << 20
 _BUDGET_PERIOD_S = 0.1
 
@@ -78,9 +82,16 @@ class Attached:
 class Coordinator:
     """One runtime."""
 
-    def __init__(self, settings: RuntimeSettings, owner: socket.socket | None, metrics: socket.socket | None) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        owner: socket.socket | None,
+        metrics: socket.socket | None = None,
+        url: str = "",
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.url = url
         self.owner = Attached(Channel(owner)) if owner else None
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
@@ -108,8 +119,7 @@ class Coordinator:
         self._init_records()
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
-        url = f"http://{_host_port(self.metrics)}" if self.metrics else ""
-        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, url))
+        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url))
         self.tasks = Tasks(s.procs, self.shared.meta_fd)
         self._watch_signals()
         gc.collect()
@@ -223,10 +233,13 @@ class Coordinator:
             view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
 
     def _flush_channels(self) -> None:
+        """Send what peers take now, and be woken when they take more."""
         for channel in (*map(self._channel, range(len(self.family.ps))), *(a.channel for a in self.attached)):
-            if not channel.is_flushed:
+            if not channel.is_flushed and channel.fileno() in self.handlers:
                 with contextlib.suppress(RuntimeLost):
                     channel.flush()
+                more = 0 if channel.is_flushed else select.EPOLLOUT
+                self.epoll.modify(channel.fileno(), select.EPOLLIN | more)
 
     def _on_wake(self, fd: int) -> None:
         os.eventfd_read(fd)
@@ -238,7 +251,11 @@ class Coordinator:
 
     def _describe_stuck(self, idx: int) -> str:
         record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
-        running = ", ".join(t.name for t in self.tasks.of(idx)) if idx < self.settings.procs else "an attached script"
+        running = (
+            ", ".join(t.name for t in self.tasks.of(idx)[:_NAMES_SHOWN])
+            if idx < self.settings.procs
+            else "an attached script"
+        )
         return (
             f"P{idx} (pid {int(record.xpid)}) did not stop within {STOP_DEADLINE_S:.0f} s; it runs {running or 'nothing'}"
             f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
@@ -248,7 +265,7 @@ class Coordinator:
         from gomp.runtime.verify import verify
 
         with self._stopped_world() as stuck:
-            return {"level": level, "problems": [stuck]} if stuck else asdict(verify(level))
+            return {"stuck": stuck, "problems": [stuck]} if stuck else asdict(verify(level))
 
     def _stats(self) -> MemStats:
         """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
@@ -280,11 +297,16 @@ class Coordinator:
         channel = self._channel(idx)
         try:
             messages = channel.receive()
-        except RuntimeLost:
-            self._unwatch(channel.fileno())  # its pidfd tells
+        except RuntimeLost as error:
+            self._unwatch(channel.fileno())
+            child = self.family.ps[idx]
+            if not child.has_died(_DYING_S):  # if it has, its pidfd tells
+                self._lose(f"P{idx} (pid {child.pid}) cannot be understood: {error}; the runtime ends")
             return
         for message in messages:
-            if message.op == "go":
+            if problem := fault(message, from_p=True):
+                _refuse(channel, problem)
+            elif message.op == "go":
                 self._go_for(("p", idx), message, idx)
             elif message.op == "started":
                 self.tasks.started(idx, message["g"])
@@ -294,9 +316,13 @@ class Coordinator:
                 self._answer(channel, message)
 
     def _on_connect(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # it hung up already, or there is no descriptor for it
             sock, _ = self.registration.listener.accept()
             peer = Attached(Channel(sock))
+            if len(self.attached) >= _MAX_CONNECTIONS:
+                _refuse(peer.channel, f"the runtime has {_MAX_CONNECTIONS} connections already")
+                peer.channel.close()
+                return
             self.attached.append(peer)
             self._watch(sock.fileno(), lambda _: self._on_attached_message(peer))
 
@@ -325,7 +351,9 @@ class Coordinator:
             self._detach(peer)
             return
         for message in messages:
-            if message.op == "go":
+            if problem := fault(message, from_p=False):
+                _refuse(peer.channel, problem)
+            elif message.op == "go":
                 self._go_for(peer, message, None)
             else:
                 self._answer(peer.channel, message)
@@ -338,14 +366,16 @@ class Coordinator:
             self.ending = True
 
     def _answer(self, channel: Channel, message: Message) -> None:
-        """Requests to the coordinator itself. An unknown one is answered too, so that nobody waits for ever."""
+        """Requests to the coordinator itself."""
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
-                channel.send("verify", **self._verify(int(message["level"])))
-            elif message.op == "stats":
-                channel.send("stats", **self._stats().to_json())
+                report = self._verify(message["level"])
+                if "stuck" in report:
+                    _refuse(channel, report["stuck"])
+                else:
+                    channel.send("verify", **report)
             else:
-                channel.send("error", text=f"unknown request {message.op!r}")
+                channel.send("stats", **self._stats().to_json())
 
     # --- goroutines ---------------------------------------------------------------------------------------------------
 
@@ -398,9 +428,10 @@ class Coordinator:
         self.registration.remove()
 
 
-def _host_port(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _refuse(channel: Channel, problem: str) -> None:
+    """Answer a request that cannot be served, so that nobody waits for ever."""
+    with contextlib.suppress(RuntimeLost):
+        channel.send("error", text=problem)
 
 
 def main(settings: ServiceSettings) -> int:
@@ -410,9 +441,8 @@ def main(settings: ServiceSettings) -> int:
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()
-    coordinator = Coordinator(settings, None, metrics)
-    url = f"http://{_host_port(metrics)}"
-    return _run(coordinator, lambda: print(f"gomp is ready: {url}", flush=True))
+    coordinator = Coordinator(settings, None, metrics, process.url(metrics))
+    return _run(coordinator, lambda: print(f"gomp is ready: {coordinator.url}", flush=True))
 
 
 def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
@@ -438,7 +468,7 @@ def _main() -> int:
     try:
         settings = RuntimeSettings.model_validate(first["settings"])
         load_all_kernels(lambda done, total: channel.send("progress", done=done, total=total))
-        return _run(Coordinator(settings, sock, None), lambda: None)
+        return _run(Coordinator(settings, sock), lambda: None)
     except GompError as error:
         with contextlib.suppress(RuntimeLost):
             channel.send("failed", kind=type(error).__name__, text=str(error))

@@ -2,6 +2,8 @@
 
 The lock file holds a description in JSON; its coordinator, and nobody else, holds a POSIX lock on it for as long as it lives, so that a kill leaves
 a file that says it is dead. Process numbers would not do: containers with other pid namespaces may share the directory.
+
+Who finds a dead entry removes it, and may hold its lock for that moment. So a lock counts only while its file still has its name.
 """
 
 from __future__ import annotations
@@ -12,14 +14,20 @@ import json
 import os
 import socket
 import stat
+import struct
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gomp.errors import ConfigError, RuntimeLost
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.memstats import MemStats
+
+_LOCK_TRIES = 10
+_LOCK_NAP_S = 0.01
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,12 @@ def directory() -> Path:
     """This user's directory of runtimes, mode 0700."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(base) / "gomp" if base and os.access(base, os.W_OK) else Path(f"/tmp/gomp-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.stat()
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {path}: {error.strerror}; set XDG_RUNTIME_DIR") from None
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         raise ConfigError(f"{path} is not a directory that only you can read: remove it, or set XDG_RUNTIME_DIR")
     return path
@@ -52,21 +63,22 @@ class Registration:
         self.name = name
         self._lock_file = directory() / f"{name}.lock"
         self._socket_file = directory() / f"{name}.sock"
-        self._fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._fd)
-            raise ConfigError(f"a runtime named {name} is running: choose another --name, or end that one") from None
-        self._socket_file.unlink(missing_ok=True)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        previous = os.umask(0o177)
-        try:
-            self.listener.bind(str(self._socket_file))
-        finally:
-            os.umask(previous)
-        self.listener.listen(16)
-        self.listener.setblocking(False)
+            self._fd = self._open_locked()
+            self.listener = _listen(self._socket_file)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use {self._socket_file}: {error.strerror or error}; set XDG_RUNTIME_DIR to another directory"
+            ) from None
+
+    def _open_locked(self) -> int:
+        for _ in range(_LOCK_TRIES):
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _try_lock(fd) and _is_named(fd, self._lock_file):
+                return fd
+            os.close(fd)
+            time.sleep(_LOCK_NAP_S)  # it may be one that removes a dead runtime's entry
+        raise ConfigError(f"a runtime named {self.name} is running: choose another --name, or end that one")
 
     def describe(self, info: RuntimeInfo) -> None:
         data = json.dumps(asdict(info)).encode()
@@ -81,6 +93,39 @@ class Registration:
         os.close(self._fd)
 
 
+def _listen(path: Path) -> socket.socket:
+    """A socket that listens at ``path``, for this user alone. Its lock is held: what is there is a dead runtime's."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(previous)
+    listener.listen(16)
+    listener.setblocking(False)
+    return listener
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    """Whether ``path`` names the file that is open as ``fd``, and not a later one."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def list_runtimes() -> list[RuntimeInfo]:
     """The runtimes of this user that run now, by name. What dead ones left is removed."""
     return sorted(_living(), key=lambda info: info.name)
@@ -93,15 +138,19 @@ def _living() -> Iterator[RuntimeInfo]:
         except FileNotFoundError:
             continue
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            with contextlib.suppress(ValueError, TypeError):  # one that is just starting has not described itself yet
-                yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
-        else:
-            lock_file.with_suffix(".sock").unlink(missing_ok=True)
-            lock_file.unlink(missing_ok=True)
+            if not _try_lock(fd):
+                # One that is just starting has not described itself yet.
+                with contextlib.suppress(ValueError, TypeError):
+                    yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
+            elif _is_named(fd, lock_file):  # if not, somebody else removed it, and one that starts may have the name
+                lock_file.with_suffix(".sock").unlink(missing_ok=True)
+                lock_file.unlink(missing_ok=True)
         finally:
             os.close(fd)
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1e6)
 
 
 class Client:
@@ -109,10 +158,13 @@ class Client:
 
     def __init__(self, info: RuntimeInfo) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(_CONNECT_S)))
         try:
             sock.connect(str(directory() / f"{info.name}.sock"))
         except OSError as error:
-            raise RuntimeLost(f"the runtime {info.name} does not answer: {error.strerror}") from None
+            sock.close()
+            raise RuntimeLost(f"the runtime {info.name} does not answer: {error.strerror or error}") from None
         self.info = info
         self._channel = Channel(sock)
 
@@ -134,7 +186,7 @@ class Client:
         answer = self._channel.next(60.0)
         if answer is None:
             raise RuntimeLost(f"the runtime {self.info.name} did not answer within a minute")
-        return answer
+        return check_answer(answer)
 
 
 def connect(name: str | None = None) -> Client:

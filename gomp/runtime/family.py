@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -16,6 +18,8 @@ from gomp.runtime import p
 from gomp.runtime.channel import Channel
 from gomp.service import logs
 
+log = logging.getLogger("gomp.family")
+
 _GRACE_S = 1.0
 
 
@@ -26,6 +30,12 @@ class Child:
     pid: int
     pidfd: int
     channel: Channel | None = None
+
+    def has_died(self, timeout_s: float) -> bool:
+        """Whether it has, or does within ``timeout_s``."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def reap(self) -> str:
         """How it ended, in words. Waits for it."""
@@ -105,18 +115,27 @@ class Family:
 
     @staticmethod
     def _reap(pids: list[int]) -> None:
-        deadline = time.monotonic() + _GRACE_S
-        while pids:
-            for pid in list(pids):
-                try:
-                    if os.waitpid(pid, os.WNOHANG)[0]:
-                        pids.remove(pid)
-                except ChildProcessError:
-                    pids.remove(pid)
-            if pids and time.monotonic() > deadline:
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
+        """Wait for them, kill what has not ended by itself, and leave what not even that ends: a process stuck in the kernel."""
+        left = _wait_for(pids, _GRACE_S)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        if left := _wait_for(left, _GRACE_S):
+            log.error("killed, but still there after %.0f s: %s", _GRACE_S, ", ".join(map(str, left)))
+
+
+def _wait_for(pids: list[int], seconds: float) -> list[int]:
+    """Reap these children as they end; which have not within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while (pids := [pid for pid in pids if not _is_reaped(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return pids
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 def how_it_ended(status: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from gomp.core.jit import load_kernels
 from gomp.core.mutator import boundary
 from gomp.core.mutator.types import TABLE_FULL
-from gomp.core.sched.status import RETRY, wait_to_enter
+from gomp.core.sched.status import RETRY, shut_down_if_orphaned, wait_to_enter
 from gomp.core.shm import layout
 from gomp.core.shm.records import runtime_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
@@ -173,6 +173,7 @@ def on_open(announce: Callable[[], None]) -> None:
 
 def wait_until_enterable() -> None:
     """Wait for a stop or a claim to end, without the interpreter's lock. Returns after some ms at the latest, for signals."""
+    shut_down_if_orphaned()
     if view(runtime_dtype, layout.RUNTIME_BASE)[0].xshutdown:
         raise RuntimeLost("the runtime has ended")
     wait_to_enter(_WAIT_NS)

@@ -12,11 +12,11 @@ from gomp import forked
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import p_dtype, view
-from gomp.errors import RuntimeLost
+from gomp.errors import MessageTooLarge, RuntimeLost
 from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.peer import Peer
-from gomp.runtime.programs import Call, dump_outcome
+from gomp.runtime.programs import Call, dump_failure, dump_outcome
 from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
@@ -47,14 +47,17 @@ class P(Peer):
         self.channel.send("started", g=message["g"])
         succeeded, payload = dump_outcome(lambda: self._run(message))
         self._record.programs += 1
-        self.channel.send("done", payload, g=message["g"], ok=succeeded)
+        try:
+            self.channel.send("done", payload, g=message["g"], ok=succeeded)
+        except MessageTooLarge as error:
+            self.channel.send("done", dump_failure(error), g=message["g"], ok=False)
 
     @staticmethod
     def _run(message: Message) -> object:
         try:
             call: Call = pickle.loads(message.payload)
             return call.run()
-        except Exception:
+        except BaseException:
             if not message["awaited"]:
                 log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])
             raise

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from gomp.errors import RuntimeLost, WorkerDied
-from gomp.runtime.channel import Channel, Message
+from gomp.errors import RuntimeLost
+from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.programs import Call, load_outcome
 
 _NAP_S = 0.5
@@ -74,5 +74,5 @@ class Peer:
     def handle(self, message: Message) -> None:
         if message.op == "done":
             self._done[message["request"]] = (message["ok"], message.payload)
-        elif message.op == "lost":
-            raise WorkerDied(message["why"])
+        else:
+            check_answer(message)

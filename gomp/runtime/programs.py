@@ -6,8 +6,10 @@ a module of the ``workers`` package.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from typing import Any
 import cloudpickle
 
 from gomp.errors import ConfigError, ProgramError
+
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,10 @@ class Call:
         return data
 
     def __str__(self) -> str:
-        return self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
+        """Its name, for messages and people: never a repr, which may hold any amount of data."""
+        if isinstance(self.target, str):
+            return self.target[:MAX_NAME]
+        return str(getattr(self.target, "__name__", type(self.target).__name__))[:MAX_NAME]
 
     def run(self) -> Any:
         function = find_program(self.target) if isinstance(self.target, str) else self.target
@@ -69,20 +76,26 @@ def check_parameters(name: str, function: Callable[..., Any], args: tuple[Any, .
 
 
 def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
-    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so."""
+    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so.
+
+    A program that calls ``sys.exit`` or is cancelled has ended, and nothing else with it.
+    """
     try:
         return True, cloudpickle.dumps(call())
-    except Exception as error:
+    except BaseException as error:
         return False, dump_failure(error)
 
 
-def dump_failure(error: Exception) -> bytes:
-    """An exception and its traceback, pickled."""
+def dump_failure(error: BaseException) -> bytes:
+    """An exception and its traceback, pickled; as a ProgramError if it would end the waiter, or does not survive the journey."""
     text = "".join(traceback.format_exception(error))
-    try:
-        return cloudpickle.dumps((error, text))  # type: ignore[no-any-return]
-    except Exception:
-        return cloudpickle.dumps((ProgramError(f"{type(error).__name__}: {error}", text), text))  # type: ignore[no-any-return]
+    if isinstance(error, Exception):
+        with contextlib.suppress(Exception):
+            data: bytes = cloudpickle.dumps((error, text))
+            pickle.loads(data)  # fails for a class whose __init__ wants other arguments than Exception kept
+            return data
+    summary = "".join(traceback.format_exception_only(error)).strip()
+    return cloudpickle.dumps((ProgramError(summary, text), text))  # type: ignore[no-any-return]
 
 
 class RemoteTraceback(Exception):

@@ -90,7 +90,7 @@ class Runtime:
             command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True, stdin=subprocess.DEVNULL
         )
         theirs.close()
-        channel = Channel(ours)
+        channel = Channel(ours, takes_descriptors=True)
         try:
             channel.send("start", settings=self.settings.model_dump(mode="json"), path=sys.path, cwd=os.getcwd())
             ready = self._wait_until_ready(channel)

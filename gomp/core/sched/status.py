@@ -118,10 +118,14 @@ def wait_to_enter(timeout_ns: int) -> int:
 @kernel("int64()")
 def enter_waiting() -> int:
     """SAFE → KERNEL, waiting for stops and claims to end: for a compiled program, which has no frames yet. OK, or RETRY at shutdown."""
+    naps = 0
     while enter() != OK:
         if load_acquire(RT_XSHUTDOWN) != 0:
             return RETRY
         wait_to_enter(_NAP_NS)
+        naps += 1
+        if naps % NAPS_PER_LOOK == 0:
+            shut_down_if_orphaned()
     return OK
 
 

@@ -1,7 +1,7 @@
 """``throw``: a kernel found what cannot be. It records what and where; the coordinator prints both and ends the runtime.
 
 The first throw wins: it takes the word with the negated code, writes the rest, and then the code, which is when the coordinator sees it. The
-thrower goes on, and the coordinator stops the world before the damage spreads.
+thrower goes on, in a heap that is lost: nothing is saved from it, and the coordinator kills the Ps as soon as it has said why.
 """
 
 from __future__ import annotations

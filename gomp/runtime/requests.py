@@ -1,0 +1,29 @@
+"""What the coordinator may be told: checked here, once, so that behind it a message has the fields its ``op`` stands for.
+
+Anybody who may open the runtime's socket may write anything into it, and a program may write into its P's.
+"""
+
+from __future__ import annotations
+
+from gomp.runtime.channel import Message
+from gomp.runtime.programs import MAX_NAME
+
+_CLIENT_FIELDS: dict[str, dict[str, type]] = {
+    "go": {"name": str, "request": int},
+    "verify": {"level": int},
+    "stats": {},
+}
+_P_FIELDS = _CLIENT_FIELDS | {"started": {"g": int}, "done": {"g": int, "ok": bool}}
+
+
+def fault(message: Message, from_p: bool) -> str:
+    """What is wrong with a message, in words; "" if nothing is."""
+    fields = (_P_FIELDS if from_p else _CLIENT_FIELDS).get(message.op)
+    if fields is None:
+        return f"unknown request {message.op[:MAX_NAME]!r}"
+    for name, kind in fields.items():
+        if not isinstance(message.fields.get(name), kind):
+            return f"{message.op!r} needs {name}, of type {kind.__name__}"
+    if len(message.fields.get("name", "")) > MAX_NAME:
+        return f"a name has at most {MAX_NAME} characters"
+    return ""

@@ -1,0 +1,63 @@
+"""Messages: what is too large, and what a P answers then."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+import gomp
+from gomp.runtime import channel
+from gomp.runtime.channel import Channel, Message
+from gomp.runtime.p import P
+from gomp.runtime.programs import Call, load_outcome
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Channel, Channel]]:
+    """Two ends, of a protocol whose messages are small."""
+    monkeypatch.setattr(channel, "MAX_HEADER", 1 << 10)
+    monkeypatch.setattr(channel, "MAX_PAYLOAD", 1 << 14)
+    ours, theirs = map(Channel, socket.socketpair())
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_a_message_of_the_largest_size_arrives(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    ours.send("done", b"x" * (1 << 14), request=1)
+    assert theirs.next(1.0) == Message("done", {"request": 1}, b"x" * (1 << 14))
+
+
+def test_what_is_too_large_is_refused_and_the_connection_goes_on(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    with pytest.raises(gomp.MessageTooLarge, match=r"the payload of a message 'go' has 16,385 bytes: more than 16,384"):
+        ours.send("go", b"x" * ((1 << 14) + 1))
+    with pytest.raises(gomp.MessageTooLarge, match=r"the header of a message 'go' has 1,\d+ bytes: more than 1,024"):
+        ours.send("go", name="x" * (1 << 10))
+    ours.send("stats")
+    assert theirs.next(1.0) == Message("stats")
+
+
+def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair
+    ours.send("stats")
+    endless = itertools.repeat(theirs.sock.recv(1 << 10), 10_000)
+    monkeypatch.setattr(theirs, "_read", endless.__next__)
+    assert set(map(str, theirs.receive())) == {str(Message("stats"))}
+
+
+def test_a_result_that_is_too_large_fails_its_goroutine(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    P(theirs).handle(Message("run", {"g": 7, "name": "bytes", "awaited": True}, Call(bytes, (1 << 15,)).dumps()))
+    assert ours.next(1.0) == Message("started", {"g": 7})
+    done = ours.next(1.0)
+    assert done
+    assert done["g"] == 7
+    with pytest.raises(gomp.MessageTooLarge, match="more than 16,384"):
+        load_outcome(done["ok"], done.payload)

@@ -1,0 +1,117 @@
+"""Runtimes found through their lock files and sockets."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import gomp
+from gomp.runtime import discovery
+from gomp.runtime.channel import Channel
+from gomp.runtime.discovery import Client, Registration, RuntimeInfo, list_runtimes
+
+WEB = RuntimeInfo("web", 2, 64 << 20, 77)
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of runtimes of the test's own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return discovery.directory()
+
+
+@pytest.fixture
+def listener(directory: Path) -> Iterator[socket.socket]:
+    """The socket of a runtime named web, which accepts nobody by itself."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(str(directory / "web.sock"))
+        sock.listen(0)
+        yield sock
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "error"),
+    [
+        ("lost", {"why": "P0 (pid 77) was killed by SIGKILL"}, gomp.WorkerDied),
+        ("error", {"text": "P0 (pid 77) did not stop within 10 s"}, gomp.GompError),
+    ],
+)
+def test_bad_news_is_raised_as_what_it_says(
+    listener: socket.socket, op: str, fields: dict[str, str], error: type[Exception]
+) -> None:
+    with Client(WEB) as client:
+        coordinator = Channel(listener.accept()[0])
+        coordinator.send(op, **fields)
+        with pytest.raises(error, match=r"P0 \(pid 77\) "):
+            client.verify()
+        coordinator.close()
+
+
+def before_first_lock(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:
+    """Have ``happen()`` called between the opening of a lock file and its locking."""
+    lockf, events = fcntl.lockf, [happen]
+
+    def lock(fd: int, command: int) -> None:
+        if events:
+            events.pop()()
+        lockf(fd, command)
+
+    monkeypatch.setattr(fcntl, "lockf", lock)
+
+
+def test_a_starter_whose_file_is_removed_before_it_locks_makes_another(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_first_lock(monkeypatch, (directory / "web.lock").unlink)
+    entry = Registration("web")
+    assert sorted(os.listdir(directory)) == ["web.lock", "web.sock"]
+    entry.remove()
+
+
+def test_a_lister_leaves_the_entry_of_a_starter_that_came_before_it_locked(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_file, socket_file = directory / "web.lock", directory / "web.sock"
+    lock_file.touch()
+
+    def start_another() -> None:
+        lock_file.unlink()
+        lock_file.touch()
+        socket_file.touch()
+
+    before_first_lock(monkeypatch, start_another)
+    assert list_runtimes() == []
+    assert lock_file.exists()
+    assert socket_file.exists()
+    assert list_runtimes() == []
+    assert os.listdir(directory) == [], "it is dead"
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    with pytest.raises(gomp.ConfigError, match=r"^cannot make the directory \S+/file/gomp: Not a directory; set XDG"):
+        list_runtimes()
+
+
+def test_a_directory_whose_name_is_too_long_for_a_socket_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(gomp.ConfigError, match=r"^cannot use \S+/web.sock: AF_UNIX path too long; set XDG"):
+        Registration("web")
+    with pytest.raises(gomp.RuntimeLost, match="does not answer: AF_UNIX path too long"):
+        Client(WEB)
+
+
+def test_a_runtime_that_accepts_nobody_is_given_up(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_CONNECT_S", 0.1)
+    with Client(WEB), pytest.raises(gomp.RuntimeLost, match="the runtime web does not answer"):
+        Client(WEB)  # the backlog has room for one

@@ -1,0 +1,63 @@
+"""Calls and their outcomes, as they cross from one process to another."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from gomp.errors import ProgramError
+from gomp.runtime.programs import MAX_NAME, Call, dump_outcome, load_outcome
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("binary_trees", "binary_trees"),
+        ("x" * 1000, "x" * MAX_NAME),
+        (double, "double"),
+        (functools.partial(len, b"x" * (1 << 20)), "partial"),
+    ],
+    ids=["program", "long", "function", "partial"],
+)
+def test_a_call_has_a_short_name(target: object, name: str) -> None:
+    assert str(Call(target)) == name  # type: ignore[arg-type]
+
+
+class TwoArguments(Exception):
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+
+
+def fail() -> None:
+    raise TwoArguments("here", "because")
+
+
+def test_an_exception_that_cannot_be_unpickled_arrives_as_text_with_its_traceback() -> None:
+    with pytest.raises(ProgramError, match="TwoArguments: here: because") as caught:
+        load_outcome(*dump_outcome(fail))
+    assert "in fail" in caught.value.remote_traceback
+    assert "in fail" in str(caught.value.__cause__)
+
+
+def cancel() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(sys.exit, "SystemExit"), (lambda: sys.exit("enough"), "SystemExit: enough"), (cancel, "asyncio.exceptions.CancelledError")],
+    ids=["exit", "exit with a text", "cancelled"],
+)  # fmt: skip
+def test_what_would_end_a_process_fails_the_goroutine(call: Callable[[], None], message: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        load_outcome(*dump_outcome(call))
+    assert str(caught.value) == message
+    assert caught.value.remote_traceback.startswith("Traceback")

@@ -1,0 +1,117 @@
+"""What strangers may do to a running runtime through its socket: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+import gomp
+from gomp.errors import RuntimeLost
+from gomp.runtime import discovery
+from gomp.runtime.channel import MAX_HEADER, Channel, Message
+from gomp.runtime.coordinator import Coordinator
+from gomp.runtime.peer import Peer
+from gomp.runtime.requests import fault
+
+
+@pytest.fixture(scope="module")
+def rt() -> Iterator[gomp.Runtime]:
+    with gomp.Runtime(procs=1, max_heap="64MiB") as runtime:
+        yield runtime
+
+
+@contextlib.contextmanager
+def stranger(rt: gomp.Runtime) -> Iterator[Channel]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(str(discovery.directory() / f"{rt.name}.sock"))
+    channel = Channel(sock)
+    yield channel
+    channel.close()
+
+
+def frame(header: bytes) -> bytes:
+    return struct.pack("<II", len(header), 0) + header
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n", frame(b"[]"), frame(b"\xff"), frame(b'{"op": []}'), frame(b"[" * MAX_HEADER)],
+    ids=["http", "list", "bytes", "no_op", "nested"],
+)
+def test_who_does_not_speak_the_protocol_is_disconnected(rt: gomp.Runtime, data: bytes) -> None:
+    with stranger(rt) as channel:
+        channel.sock.setblocking(True)
+        channel.sock.sendall(data)
+        assert channel.sock.recv(1) == b""
+    assert rt.run(len, "abc") == 3
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"op": "x" * 100_000},
+        {"op": "go"},
+        {"op": "go", "name": "f"},
+        {"op": "go", "name": ["f"], "request": 1},
+        {"op": "go", "name": "f" * 1000, "request": 1},
+        {"op": "verify"},
+        {"op": "verify", "level": "x"},
+        {"op": "done", "g": 1, "ok": True},
+    ],
+    ids=lambda header: json.dumps(header)[:50],
+)
+def test_a_request_that_cannot_be_served_is_answered(rt: gomp.Runtime, header: dict[str, object]) -> None:
+    with stranger(rt) as channel:
+        channel.send(**header)  # type: ignore[arg-type]
+        answer = channel.next(5.0)
+    assert answer is not None
+    assert answer.op == "error"
+    assert len(answer["text"]) < 300
+    assert rt.run(len, "abc") == 3
+
+
+def test_a_heap_that_cannot_be_verified_is_not_called_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def never_stops(coordinator: Coordinator) -> Iterator[str]:
+        yield "P1 (pid 77) did not stop within 10 s; it runs f"
+
+    monkeypatch.setattr(Coordinator, "_stopped_world", never_stops)
+    ours, theirs = map(Channel, socket.socketpair())
+    Coordinator.__new__(Coordinator)._answer(theirs, Message("verify", {"level": 1}))
+    with pytest.raises(gomp.GompError, match=r"^P1 \(pid 77\) did not stop within 10 s; it runs f$"):
+        Peer(ours).ask("verify", level=1)
+    ours.close()
+    theirs.close()
+
+
+def test_a_p_may_say_more_than_a_stranger() -> None:
+    done = Message("done", {"g": 1, "ok": True})
+    assert fault(done, from_p=True) == ""
+    assert fault(done, from_p=False) == "unknown request 'done'"
+
+
+def test_descriptors_that_a_stranger_sends_are_not_kept(rt: gomp.Runtime) -> None:
+    with stranger(rt) as channel:
+        channel.send("stats")
+        assert channel.next(5.0)
+        held = os.listdir(f"/proc/{rt._process.pid}/fd")
+        channel.send("stats", descriptors=[0] * 8)
+        assert channel.next(5.0)
+        assert os.listdir(f"/proc/{rt._process.pid}/fd") == held
+
+
+def test_more_strangers_than_a_runtime_has_room_for_are_told_so(rt: gomp.Runtime) -> None:
+    with contextlib.ExitStack() as stack:
+        channels = [stack.enter_context(stranger(rt)) for _ in range(64)]
+        answer = channels[-1].next(5.0)
+        assert answer is not None
+        assert answer["text"] == "the runtime has 64 connections already"
+        with pytest.raises(RuntimeLost):
+            channels[-1].next(5.0)
+        assert rt.run(len, "abc") == 3
