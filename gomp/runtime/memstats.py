@@ -162,8 +162,16 @@ class MemStats:
 
     def pause_quantile(self, q: float) -> float:
         """The pause, in seconds, that a share ``q`` of the last 512 did not exceed; 0 without pauses."""
-        pauses = sorted(self.stop_ns[: self.stops])
-        return pauses[max(math.ceil(q * len(pauses)) - 1, 0)] / 1e9 if pauses else 0.0
+        return _quantile(self.stop_ns[: self.stops], q)
+
+    def cycle_pause_quantile(self, q: float) -> float:
+        """The same of the last 256 cycles' pauses, each cycle's taken together."""
+        return _quantile(self.pause_ns[: self.num_gc], q)
+
+
+def _quantile(times_ns: tuple[int, ...], q: float) -> float:
+    ordered = sorted(times_ns)
+    return ordered[max(math.ceil(q * len(ordered)) - 1, 0)] / 1e9 if ordered else 0.0
 
 
 def read() -> MemStats:

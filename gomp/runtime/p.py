@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import socket
+from typing import Any
 
 from gomp import forked
 from gomp.core.mutator.lifecycle import init_p
@@ -25,9 +26,9 @@ log = logging.getLogger("gomp.p")
 class P(Peer):
     """Goroutines come as messages; the socket's buffer is this P's queue."""
 
-    def __init__(self, idx: int, channel: Channel) -> None:
+    def __init__(self, channel: Channel, record: Any) -> None:
         super().__init__(channel)
-        self._record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
+        self._record = record
 
     def serve(self) -> None:
         while True:
@@ -84,7 +85,7 @@ def run(
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
     gc.enable()
-    peer = P(idx, Channel(channel))
+    peer = P(Channel(channel), view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0])
     compiled.compile_in_child = True
     current.open_process(idx, peer)
     try:

@@ -182,7 +182,7 @@ def _pauses(stats: MemStats) -> Metric:
     name = "go_gc_duration_seconds"
     summary = Metric(name, "Pauses of the last 256 cycles by quantile; all of them in count and sum.", "summary")
     for q in PAUSE_QUANTILES:
-        summary.add_sample(name, {"quantile": q}, stats.pause_quantile(float(q)))
+        summary.add_sample(name, {"quantile": q}, stats.cycle_pause_quantile(float(q)))
     summary.add_sample(f"{name}_sum", {}, stats.pause_total_ns / 1e9)
     summary.add_sample(f"{name}_count", {}, stats.num_gc)
     return summary
