@@ -6,19 +6,20 @@ a collection gets one at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kernel_heap import collect_now, kernel_heap
 
-from gomp.core.gc import pacer
+from gomp.core.gc import cycle, pacer, ragged, worker
 from gomp.core.mutator import boundary
 from gomp.core.mutator.types import publish_type, reserve_mask, set_mask_word
 from gomp.core.sched.status import OK
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.atomics import load64, store64
-from gomp.core.shm.records import GC_TRIGGER_FORCED
-from gomp.runtime.verify import Report, verify
+from gomp.core.shm.records import GC_MARK, GC_TRIGGER_FORCED, GC_TRIGGER_HEAP
+from gomp.runtime.verify import Report, check_marks, verify
 
 _HANDLES = 256  # asked for at a time
 
@@ -46,14 +47,61 @@ class World:
             segments.map_self(self.segments, p)
             self._self = p
 
-    def collect(self, kind: int = GC_TRIGGER_FORCED) -> None:
-        """A whole cycle by the coordinator."""
+    @contextmanager
+    def as_coordinator(self) -> Iterator[None]:
         before = self._self
         self.be(layout.COORDINATOR_P)
-        self.runtime.xgc_request = 0
-        collect_now(kind)
+        yield
         self.be(before)
         assert self.runtime.xthrow == 0, self.runtime
+
+    def collect(self, kind: int = GC_TRIGGER_FORCED) -> None:
+        """A whole cycle by the coordinator, after the one that is on."""
+        self.finish_marking()
+        with self.as_coordinator():
+            self.runtime.xgc_request = 0
+            collect_now(kind)
+
+    # --- a cycle in steps -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_marking(self) -> bool:
+        return bool(self.runtime.xgcphase == GC_MARK)
+
+    def begin_marking(self) -> None:
+        if not self.is_marking:
+            with self.as_coordinator():
+                assert cycle.begin_cycle(GC_TRIGGER_HEAP, _deadline()) == OK
+
+    def scan_p(self, p: int) -> None:
+        """Handles and native stack of P ``p``, which are black from then on."""
+        if self.is_marking:
+            with self.as_coordinator():
+                ragged.publish_grey(layout.p_addr(p))
+
+    def mark(self, budget: int) -> None:
+        """Scan so many bytes, if there are any."""
+        if self.is_marking:
+            with self.as_coordinator():
+                worker.drain(budget)
+
+    def finish_marking(self) -> tuple[str, ...]:
+        """To the end of a cycle that is on. What the check of the marks has found: nothing, unless a test has broken something."""
+        if not self.is_marking:
+            return ()
+        with self.as_coordinator():
+            code = cycle.NOT_DONE
+            while code == cycle.NOT_DONE:
+                while worker.mark_step(1) != worker.DRY:
+                    pass
+                code = cycle.may_be_done(_deadline())
+                if code == OK:
+                    code = cycle.stop_marking(_deadline())
+            assert code == OK
+            problems = check_marks()
+            cycle.finish_cycle(time.time_ns())
+            cycle.announce_end()
+        return problems
 
     # --- types ----------------------------------------------------------------------------------------------------------
 
@@ -103,6 +151,8 @@ class World:
             if status == boundary.OUT_OF_MEMORY:
                 self._free[p].append(slot)
                 return None
+            if status == boundary.WAIT_CREDIT:
+                return p, slot
             assert abs(status) >= boundary.WAIT_BASE, status
             self.collect(int(self.runtime.xgc_request))
             if status > 0:
@@ -129,6 +179,10 @@ class World:
         report = verify(level)
         assert report.problems == (), "\n".join(report.problems)
         return report
+
+
+def _deadline() -> int:
+    return time.monotonic_ns() + 10**10
 
 
 @contextmanager

@@ -242,4 +242,17 @@ class Model:
         release_all_stw(layout.p_addr(self._p(p)))
 
     def rebuild(self) -> None:
-        rebuild_derived_stw()
+        if not self.world.is_marking:
+            rebuild_derived_stw()
+
+    def begin(self) -> None:
+        self.world.begin_marking()
+
+    def scan(self, p: int) -> None:
+        self.world.scan_p(self._p(p))
+
+    def mark(self, budget: int) -> None:
+        self.world.mark(budget)
+
+    def finish(self) -> None:
+        assert self.world.finish_marking() == ()

@@ -1,4 +1,7 @@
-"""Random programs against the naive model, over the whole space of configurations, with heaps so small that every boundary is near."""
+"""Random programs against the naive model, over the whole space of configurations, with heaps so small that every boundary is near.
+
+Marking may be going on at any step, in steps as small as one object.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,12 @@ ACTIONS = st.one_of(
     st.tuples(st.just("fan"), _P, st.integers(1, MANY)),
     st.tuples(st.just("flush"), _P),
     st.tuples(st.just("rebuild")),
+    st.tuples(st.just("begin")),
+    st.tuples(st.just("begin")),
+    st.tuples(st.just("scan"), _P),
+    st.tuples(st.just("mark"), st.sampled_from([1, 8, 100, 10_000])),
+    st.tuples(st.just("mark"), st.just(1)),
+    st.tuples(st.just("finish")),
 )
 CONFIGS = st.builds(
     Config,
