@@ -144,8 +144,9 @@ class World:
     def _new(self, p, kernel, n, key):
         self.be(p)
         slot = self._free_slot(p)
+        again = 0
         while True:
-            status = kernel(slot, n, key)
+            status = kernel(slot, n, key, again)
             if status == OK:
                 return p, slot
             if status == boundary.OUT_OF_MEMORY:
@@ -157,6 +158,7 @@ class World:
             self.collect(int(self.runtime.xgc_request))
             if status > 0:
                 return p, slot
+            again = 1
 
     def address(self, root: tuple[int, int]) -> int:
         return int(load64(layout.handles_addr(root[0]) + 8 * root[1]))

@@ -149,8 +149,10 @@ class HandleTable:
     def allocate(self, kernel: Callable[..., int], slot: int, *args: int) -> None:
         """Call an allocation kernel for an empty slot, waiting for collections as it says."""
         try:
-            while (status := self.call(kernel, slot, *args)) <= -boundary.WAIT_BASE:
+            status = self.call(kernel, slot, *args, 0)
+            while status <= -boundary.WAIT_BASE:
                 self._collector.wait_for_end(-status - boundary.WAIT_BASE)
+                status = self.call(kernel, slot, *args, 1)
         except BaseException:
             self.drop(slot)
             raise

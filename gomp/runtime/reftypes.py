@@ -52,7 +52,7 @@ from gomp.core.mutator.boundary import (
     global_type_of,
     set_global,
 )
-from gomp.core.mutator.malloc import new_bytes, new_noscan, new_small, new_tiny, new_typed
+from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
 from gomp.core.shm.atomics import load64, store64
 from gomp.errors import NilDereference, OutOfMemory
@@ -390,31 +390,31 @@ def _allocator(layout: StructInfo) -> Callable[[], int]:
     mask, scan_bytes, key = how.mask, how.scan_bytes, layout.key
 
     def new_with_references() -> int:
-        addr = new_small(span_class, elem_size, nwords, mask, scan_bytes, 1)
+        addr = new_small(span_class, elem_size, nwords, mask, scan_bytes, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         return addr
 
     def new_by_type() -> int:
-        addr = new_typed(size, find_type(key), 1)
+        addr = new_typed(size, find_type(key), PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         return addr
 
     def new_plain() -> int:
-        addr = new_noscan(size, span_class, elem_size, 1)
+        addr = new_noscan(size, span_class, elem_size, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         return addr
 
     def new_small_plain() -> int:
-        addr = new_tiny(size, 1)
+        addr = new_tiny(size, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         return addr
 
     def new_large_plain() -> int:
-        addr = new_bytes(size, 1)
+        addr = new_bytes(size, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         return addr
@@ -456,7 +456,7 @@ def _array_allocator(cls: type[Array]) -> Callable[[int], int]:
 
     def new_references(n: int) -> int:
         _check_length(n)
-        addr = new_typed(ARRAY_HEADER + 8 * n, find_type(key), 1)
+        addr = new_typed(ARRAY_HEADER + 8 * n, find_type(key), PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         store64(addr, n)
@@ -464,7 +464,7 @@ def _array_allocator(cls: type[Array]) -> Callable[[int], int]:
 
     def new_numbers(n: int) -> int:
         _check_length(n)
-        addr = new_bytes(ARRAY_HEADER + 8 * n, 1)
+        addr = new_bytes(ARRAY_HEADER + 8 * n, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
         store64(addr, n)

@@ -69,12 +69,16 @@ class Child(World):
 
     def _new(self, p, kernel, n, key):
         slot = self._free_slot(p)
+        again = 0
         while True:
-            status = self.call(kernel, slot, n, key)
+            status = self.call(kernel, slot, n, key, again)
             if status == boundary.OUT_OF_MEMORY:
                 self._free[p].append(slot)
                 return None
+            if status == boundary.WAIT_CREDIT:
+                return p, slot
             if status != OK:
+                again = 1
                 done = abs(status) - boundary.WAIT_BASE
                 while sleep_until(RT_XCYCLES if status > 0 else RT_XCYCLE_DONE, done, 10_000_000) <= done:
                     pass

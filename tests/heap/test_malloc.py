@@ -382,7 +382,7 @@ def test_a_window_of_slots_is_taken_without_a_call_of_the_slow_path(world):
 def test_the_trigger_is_tested_when_a_span_is_refilled(world):
     world.pacer.xtrigger = 3 * layout.PAGE_SIZE
     slot = boundary.grow_handles(1)
-    statuses = [boundary.new_object(slot, 4096, 0) for _ in range(5)]
+    statuses = [boundary.new_object(slot, 4096, 0, 0) for _ in range(5)]
     assert statuses == [0, 0, 0, 0, boundary.WAIT_BASE]  # the third refill; its object is in the handle already
     assert world.runtime.xgc_request == 1
 
@@ -390,8 +390,8 @@ def test_the_trigger_is_tested_when_a_span_is_refilled(world):
 def test_a_large_allocation_always_tests_the_trigger(world):
     world.pacer.xtrigger = 50_000
     slot = boundary.grow_handles(1)
-    assert boundary.new_object(slot, 40_000, 0) == 0
-    assert boundary.new_object(slot, 40_000, 0) == boundary.WAIT_BASE
+    assert boundary.new_object(slot, 40_000, 0, 0) == 0
+    assert boundary.new_object(slot, 40_000, 0, 0) == boundary.WAIT_BASE
 
 
 @kernel("int64()")

@@ -8,7 +8,7 @@ do not enter and cannot be refused.
 
 An allocation has five outcomes: OK; ``n + WAIT_BASE``: the handle is filled, but wait until more than ``n`` cycles have begun before
 going on; WAIT_CREDIT: the same, but wait for credit; ``-n - WAIT_BASE``: nothing was allocated, wait until more than ``n`` cycles have ended
-and call again; OUT_OF_MEMORY.
+and call with ``again`` = 1; OUT_OF_MEMORY.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.barrier import read_pointer, write_pointer
-from gomp.core.mutator.malloc import new_bytes, new_small, new_typed
+from gomp.core.mutator.malloc import PYTHON, PYTHON_AGAIN, new_bytes, new_small, new_typed
 from gomp.core.mutator.types import TABLE_FULL, find_type
 from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
@@ -127,6 +127,11 @@ def is_same_object(a: int, b: int) -> int:
 
 
 @inline
+def _caller(again: int) -> int:
+    return PYTHON_AGAIN if again else PYTHON
+
+
+@inline
 def _finish_new(addr: int, slot: int, begun: int) -> int:
     """Root a new object, leave, and say what the caller does next."""
     if addr == 0:
@@ -142,20 +147,20 @@ def _finish_new(addr: int, slot: int, begun: int) -> int:
     leave()
     if waits_for == GC_TRIGGER_HEAP:
         return begun + WAIT_BASE
-    return WAIT_CREDIT if waits_for == GC_WAIT_CREDIT else OK  # a last resort has been waited for
+    return WAIT_CREDIT if waits_for == GC_WAIT_CREDIT else OK
 
 
-@kernel("int64(int64, int64, int64, int64, int64)")
-def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes: int) -> int:
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes: int, again: int) -> int:
     """A struct with references, of at most 512 bytes, into an empty slot."""
     if enter() != OK:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
-    return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, 0), slot, begun)
+    return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, _caller(again)), slot, begun)
 
 
-@kernel("int64(int64, int64, int64)")
-def new_object(slot: int, size: int, key: int) -> int:
+@kernel("int64(int64, int64, int64, int64)")
+def new_object(slot: int, size: int, key: int, again: int) -> int:
     """Any other object into an empty slot: with references if ``key`` is not 0, the key of its type."""
     type_addr = 0
     if key != 0:
@@ -165,12 +170,12 @@ def new_object(slot: int, size: int, key: int) -> int:
     if enter() != OK:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
-    addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
+    addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
     return _finish_new(addr, slot, begun)
 
 
-@kernel("int64(int64, int64, int64)")
-def new_array(slot: int, n: int, key: int) -> int:
+@kernel("int64(int64, int64, int64, int64)")
+def new_array(slot: int, n: int, key: int, again: int) -> int:
     """An array of ``n`` elements of 8 bytes into an empty slot: of references if ``key`` is not 0."""
     type_addr = 0
     if key != 0:
@@ -181,7 +186,7 @@ def new_array(slot: int, n: int, key: int) -> int:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
     size = ARRAY_HEADER + 8 * n
-    addr = new_bytes(size, 0) if key == 0 else new_typed(size, type_addr, 0)
+    addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
     if addr > 0:
         store64(addr, n)
     return _finish_new(addr, slot, begun)

@@ -5,9 +5,9 @@ arguments are constants where a program is compiled, so it becomes a handful of 
 
 Order of an allocation: the slot, zero, pointer bits, ``fence_release``, return. Whoever sees the address sees a zeroed object.
 
-Two kinds of callers (``may_park``). A compiled program (1) waits inside, for a collection that it triggered to begin and for credit when it has
-to assist. A call from Python (0) never waits in a kernel: it gets RETRY before it has taken a slot, or is told by ``gc_wait`` to wait once
-its handle is filled.
+Three kinds of callers. A compiled program (PROGRAM) waits inside, for a collection that it triggered to begin and for credit when it has to
+assist. A call from Python (PYTHON) never waits in a kernel: it gets RETRY before it has taken a slot, when only a collection can help, and
+calls again after it (PYTHON_AGAIN); or it is told by ``gc_wait`` to wait once its handle is filled.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from gomp.core.shm.records import (
 )
 
 OUT_OF_MEMORY = 0
+PYTHON, PROGRAM, PYTHON_AGAIN = 0, 1, 2
 _SELF_MCACHE = layout.SELF_BASE + P_MCACHE
 _SELF_PENDING = layout.SELF_BASE + P_XPENDING
 _ZERO_STEP = 256 << 10
@@ -81,17 +82,17 @@ def _next_free(span_class: int, elem_size: int) -> int:
 
 
 @inline
-def _take_slot(span_class: int, elem_size: int, may_park: int) -> int:
+def _take_slot(span_class: int, elem_size: int, caller: int) -> int:
     addr = _next_free(span_class, elem_size)
     if addr == 0:
-        addr = malloc_slow(span_class, may_park)
+        addr = malloc_slow(span_class, caller)
     return addr
 
 
 @inline
-def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_bytes: int, may_park: int) -> int:
+def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_bytes: int, caller: int) -> int:
     """An object with references, of at most 512 bytes: bit i of ``mask`` says that word i is one; ``scan_bytes`` is where the last ends."""
-    addr = _take_slot(span_class, elem_size, may_park)
+    addr = _take_slot(span_class, elem_size, caller)
     if addr > 0:
         zero_range(addr, elem_size)
         if span_class != mspan.SCAN8:
@@ -102,9 +103,9 @@ def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_byte
 
 
 @inline
-def new_noscan(size: int, span_class: int, elem_size: int, may_park: int) -> int:
+def new_noscan(size: int, span_class: int, elem_size: int, caller: int) -> int:
     """An object without references, of 16 to 32760 bytes."""
-    addr = _take_slot(span_class, elem_size, may_park)
+    addr = _take_slot(span_class, elem_size, caller)
     if addr > 0:
         zero_range(addr, size)
         fence_release()
@@ -112,7 +113,7 @@ def new_noscan(size: int, span_class: int, elem_size: int, may_park: int) -> int
 
 
 @inline
-def new_tiny(size: int, may_park: int) -> int:
+def new_tiny(size: int, caller: int) -> int:
     """An object without references, of less than 16 bytes: it shares a 16-byte block with others (GO-FACTS 1.8, malloc.go)."""
     me = self_p()
     offset = me.tiny_offset
@@ -126,12 +127,12 @@ def new_tiny(size: int, may_park: int) -> int:
         me.tiny_offset = offset + size
         me.tiny_allocs += 1
         return me.tiny + offset
-    return new_tiny_block(size, may_park)
+    return new_tiny_block(size, caller)
 
 
 @kernel("int64(int64, int64)")
-def new_tiny_block(size: int, may_park: int) -> int:
-    addr = _take_slot(TINY_SPAN_CLASS, TINY_SIZE, may_park)
+def new_tiny_block(size: int, caller: int) -> int:
+    addr = _take_slot(TINY_SPAN_CLASS, TINY_SIZE, caller)
     if addr <= 0:
         return addr
     zero_range(addr, TINY_SIZE)
@@ -149,29 +150,29 @@ _SIZES = np.array(SIZES, dtype=np.int64)
 
 
 @kernel("int64(int64, int64)")
-def new_bytes(size: int, may_park: int) -> int:
+def new_bytes(size: int, caller: int) -> int:
     """An object of ``size`` > 0 bytes without references."""
     if size < TINY_SIZE:
-        return new_tiny(size, may_park)
+        return new_tiny(size, caller)
     if size > MAX_SMALL_REQUEST:
-        return _new_large(size, 0, may_park)
+        return _new_large(size, 0, caller)
     c = size_class(size)
-    return new_noscan(size, 2 * c + 1, _SIZES[c], may_park)
+    return new_noscan(size, 2 * c + 1, _SIZES[c], caller)
 
 
 @kernel("int64(int64, int64, int64)")
-def new_typed(size: int, type_addr: int, may_park: int) -> int:
+def new_typed(size: int, type_addr: int, caller: int) -> int:
     """An object of ``size`` > 0 bytes whose references the type record at ``type_addr`` describes."""
     if size > MAX_SMALL_REQUEST:
-        return _new_large(size, type_addr, may_park)
+        return _new_large(size, type_addr, caller)
     t = type_at(type_addr)
     if size <= MAX_INLINE:
         c = size_class(size)
         mask = load64(t.mask) if t.elem_size == 0 else _array_mask(size, t.ptr_bytes)
         scan_bytes = t.ptr_bytes if t.elem_size == 0 else size
-        return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, scan_bytes, may_park)
+        return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, scan_bytes, caller)
     c = size_class(size + _HEADER)
-    addr = _take_slot(2 * c, _SIZES[c], may_park)
+    addr = _take_slot(2 * c, _SIZES[c], caller)
     if addr <= 0:
         return addr
     zero_range(addr, _SIZES[c])
@@ -191,7 +192,7 @@ def _array_mask(size: int, ptr_bytes: int) -> int:
 
 
 @kernel("int64(int64, int64)")
-def malloc_slow(span_class: int, may_park: int) -> int:
+def malloc_slow(span_class: int, caller: int) -> int:
     """A free slot of the class, not zeroed; OUT_OF_MEMORY; or RETRY."""
     me = self_p()
     me.slow_allocs += 1
@@ -200,22 +201,18 @@ def malloc_slow(span_class: int, may_park: int) -> int:
     tested, last_resort = False, False
     while load64(entry) == 0:  # a stop while this P waited may have emptied its mcache
         if next_window(entry):
-            _pay(popcount(load64(entry)) * elem_size, may_park)
+            _pay(popcount(load64(entry)) * elem_size, caller)
         elif refill(span_class) != OK:
-            if last_resort or me.gc_wait == GC_TRIGGER_LAST_RESORT:
-                me.gc_wait = 0
+            if last_resort or caller == PYTHON_AGAIN:
                 return OUT_OF_MEMORY
             last_resort = True
-            if not may_park:
-                me.gc_wait = GC_TRIGGER_LAST_RESORT
+            if caller == PYTHON:
                 request_collection(GC_TRIGGER_LAST_RESORT)
                 return RETRY
             wait_for_cycle(GC_TRIGGER_LAST_RESORT)
         elif not tested and needs_collection():
             tested = True
-            _collect(may_park)
-    if me.gc_wait == GC_TRIGGER_LAST_RESORT:
-        me.gc_wait = 0
+            _collect(caller)
     return _next_free(span_class, elem_size)
 
 
@@ -231,18 +228,18 @@ def needs_collection() -> bool:
 
 
 @inline
-def _pay(nbytes: int, may_park: int) -> None:
+def _pay(nbytes: int, caller: int) -> None:
     """For what is about to be allocated, if the heap is being marked."""
     if assist.debit(nbytes):
-        if may_park:
+        if caller == PROGRAM:
             assist_waiting()
         elif assist.try_assist() != assist.PAID:
             self_p().gc_wait = GC_WAIT_CREDIT
 
 
 @inline
-def _collect(may_park: int) -> None:
-    if may_park:
+def _collect(caller: int) -> None:
+    if caller == PROGRAM:
         wait_for_cycle(GC_TRIGGER_HEAP)
     else:
         request_collection(GC_TRIGGER_HEAP)
@@ -250,34 +247,31 @@ def _collect(may_park: int) -> None:
 
 
 @kernel("int64(int64, int64, int64)")
-def _new_large(size: int, type_addr: int, may_park: int) -> int:
+def _new_large(size: int, type_addr: int, caller: int) -> int:
     """An object of its own span. It is zeroed in pieces, between which a program may be stopped, and opaque to marking until then."""
     me = self_p()
     npages = layout.pages_for(size)
     page = _take_large(npages, 1 if type_addr == 0 else 0, size)
     if page < 0:
-        if me.gc_wait == GC_TRIGGER_LAST_RESORT:
-            me.gc_wait = 0
+        if caller == PYTHON_AGAIN:
             return OUT_OF_MEMORY
-        if not may_park:
-            me.gc_wait = GC_TRIGGER_LAST_RESORT
+        if caller == PYTHON:
             request_collection(GC_TRIGGER_LAST_RESORT)
             return RETRY
         wait_for_cycle(GC_TRIGGER_LAST_RESORT)
         page = _take_large(npages, 1 if type_addr == 0 else 0, size)
         if page < 0:
             return OUT_OF_MEMORY
-    me.gc_wait = 0
     addr = layout.page_to_addr(page)
     # A root by itself: between here and the return the compiler may keep the page's number in place of the address.
     store_relaxed(_SELF_PENDING, addr)
     if needs_collection():
-        _collect(may_park)
-    _pay(npages * layout.PAGE_SIZE, may_park)
+        _collect(caller)
+    _pay(npages * layout.PAGE_SIZE, caller)
     if spans()[page].needzero:
         for at in range(addr, addr + npages * layout.PAGE_SIZE, _ZERO_STEP):
             zero_range(at, min(_ZERO_STEP, addr + npages * layout.PAGE_SIZE - at))
-            if may_park:
+            if caller == PROGRAM:
                 poll_slow()
     if type_addr != 0:
         fence_release()
