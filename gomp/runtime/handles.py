@@ -23,6 +23,7 @@ from gomp.core.sched.status import RETRY, wait_to_enter
 from gomp.core.shm import layout
 from gomp.core.shm.records import runtime_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
+from gomp.runtime import mapping
 
 _CLOSED = 1 << 62
 _GROW_BY = 512
@@ -163,7 +164,8 @@ def wait_until_enterable() -> None:
     """Wait for a stop or a claim to end, without the interpreter's lock. Returns after some ms at the latest, for signals."""
     if view(runtime_dtype, layout.RUNTIME_BASE)[0].xshutdown:
         raise RuntimeLost("the runtime has ended")
-    wait_to_enter(_WAIT_NS)
+    with mapping.asleep():
+        wait_to_enter(_WAIT_NS)
 
 
 def check_table(status: int, what: str) -> int:

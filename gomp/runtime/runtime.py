@@ -22,10 +22,19 @@ from gomp import errors
 from gomp.config import RuntimeSettings, check_system, load
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
-from gomp.core.shm.records import INLINE_MARKS, MHEAP, layout_version, mheap_dtype, span_dtype, view
+from gomp.core.shm.records import (
+    INLINE_MARKS,
+    MHEAP,
+    RUNTIME,
+    layout_version,
+    mheap_dtype,
+    runtime_dtype,
+    span_dtype,
+    view,
+)
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.kernels import Progress, load_all_kernels
-from gomp.runtime import current, waiting
+from gomp.runtime import current, mapping, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
@@ -80,6 +89,7 @@ class Runtime:
         """Start the processes and join them. One runtime is open in a process at a time."""
         if current.is_open():
             raise RuntimeLost("this process has a runtime open already: close it first")
+        mapping.reclaim()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "gomp.runtime.coordinator", str(theirs.fileno())]
         environment = os.environ | {
@@ -127,13 +137,19 @@ class Runtime:
         current.open_process(ready["p"], self._peer)
 
     def close(self) -> None:
-        """End the runtime. References that are left become unusable; nothing of it stays behind."""
+        """End the runtime. References that are left become unusable; nothing of it stays behind, but what a view of it looks at."""
         if self._peer is None:
             return
         peer, self._peer = self._peer, None
         current.close_process()
         peer.channel.close()
         self._reap()
+        view(runtime_dtype, RUNTIME)[
+            0
+        ].xshutdown = 1  # a coordinator that was killed did not say so to threads that wait here
+        mapping.release(self._unmap)
+
+    def _unmap(self) -> None:
         segments.unmap()
         self._segments.close()
         os.close(self._wake_fd)
@@ -182,7 +198,7 @@ class Runtime:
     def spans(self) -> npt.NDArray[np.void]:
         """The span table, read-only and live: element i is the record of the span that starts at page i of the heap."""
         self._open()
-        return _read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages()))
+        return mapping.watch(_read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages())))
 
     @property
     def marks(self) -> npt.NDArray[np.uint8]:
