@@ -26,6 +26,7 @@ from gomp.core.shm.records import (
     INLINE_MARKS,
     MHEAP,
     RUNTIME,
+    SPAN_IN_USE,
     layout_version,
     mheap_dtype,
     runtime_dtype,
@@ -202,11 +203,18 @@ class Runtime:
 
     @property
     def marks(self) -> npt.NDArray[np.uint8]:
-        """The last 128 bytes of each page, read-only and live: mark and scan bits of one-page spans with slots of 16 to 512 bytes."""
-        self._open()
-        pages = view(np.dtype((np.void, layout.PAGE_SIZE)), layout.HEAP_BASE, self._grown_pages())
-        raw = np.asarray(pages).view(np.uint8).reshape(-1, layout.PAGE_SIZE)
-        return _read_only(raw[:, layout.PAGE_SIZE - INLINE_MARKS :])
+        """A read-only copy: row i has the mark and scan bits of the span at page i if its slots are of 16 to 512 bytes, else zeros.
+
+        Such a span is one page, whose last 128 bytes these are. They are read through the descriptor: a page that has been given back to the
+        system meanwhile reads as zeros, where touching its address would commit it outside the budget.
+        """
+        spans = self.spans
+        marks = np.zeros((len(spans), INLINE_MARKS), np.uint8)
+        sizes = spans["elem_size"]
+        for page in np.flatnonzero((spans["state"] == SPAN_IN_USE) & (sizes >= 16) & (sizes <= 512)):
+            end = (int(page) + 1) << layout.PAGE_SHIFT
+            os.preadv(self._segments.heap_fd, [marks[page]], end - INLINE_MARKS)
+        return _read_only(marks)
 
     @staticmethod
     def _grown_pages() -> int:
