@@ -7,6 +7,7 @@ dies, its socket hangs up and the runtime ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -139,10 +140,14 @@ class Runtime:
 
     def close(self) -> None:
         """End the runtime. References that are left become unusable; nothing of it stays behind, but what a view of it looks at."""
-        if self._peer is None:
+        if self._peer is None or not current.is_peer(self._peer):
             return
         peer, self._peer = self._peer, None
         current.close_process()
+        with contextlib.suppress(OSError):  # the coordinator is gone already
+            peer.channel.sock.shutdown(
+                socket.SHUT_RDWR
+            )  # a copy of the descriptor in another process must not keep it open
         peer.channel.close()
         self._reap()
         view(runtime_dtype, RUNTIME)[
@@ -163,7 +168,7 @@ class Runtime:
             self._process.wait()
 
     def _open(self) -> Peer:
-        if self._peer is None:
+        if self._peer is None or not current.is_peer(self._peer):
             raise RuntimeLost("this runtime is not open: use it in a `with` block")
         return self._peer
 
