@@ -47,9 +47,9 @@ from gomp.core.jit import COMPILED, cache_directory, cache_key, inline, write_at
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
-from gomp.core.shm.records import offset_of, p_dtype, self_p
-from gomp.errors import CompileError, RuntimeLost
-from gomp.runtime import handles
+from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
+from gomp.errors import CompileError, Interrupted, RuntimeLost
+from gomp.runtime import handles, interrupt
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.polling import PollingCompiler
@@ -257,12 +257,19 @@ class Program:
             self._get_ready()
         _announce_thread()
         words = args if not self.conversions else self._words(args)
-        if self.result is None:
-            return self.entry(NO_SLOT, words)
-        if self.result is type(None):
-            self.entry(NO_SLOT, words)
-            return None
-        return self._run_for_reference(words)
+        if interrupt.handler.word[0] & POLL_INTERRUPT:
+            interrupt.handler.drop_stale()
+        try:
+            if self.result is None:
+                return self.entry(NO_SLOT, words)
+            if self.result is type(None):
+                self.entry(NO_SLOT, words)
+                return None
+            return self._run_for_reference(words)
+        except Interrupted as error:
+            interrupted = error
+        interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
+        raise interrupted
 
     def _words(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         words = list(args)

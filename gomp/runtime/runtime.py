@@ -36,7 +36,7 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.kernels import Progress, load_all_kernels
-from gomp.runtime import current, mapping, waiting
+from gomp.runtime import current, interrupt, mapping, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
@@ -137,12 +137,14 @@ class Runtime:
         self.name = ready["name"]
         self._peer = Peer(channel)
         current.open_process(ready["p"], self._peer)
+        interrupt.handler.install()
 
     def close(self) -> None:
         """End the runtime. References that are left become unusable; nothing of it stays behind, but what a view of it looks at."""
         if self._peer is None or not current.is_peer(self._peer):
             return
         peer, self._peer = self._peer, None
+        interrupt.handler.uninstall()
         current.close_process()
         with contextlib.suppress(OSError):  # the coordinator is gone already
             peer.channel.sock.shutdown(
