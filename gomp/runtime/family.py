@@ -30,7 +30,7 @@ class Child:
     def reap(self) -> str:
         """How it ended, in words. Waits for it."""
         _, status = os.waitpid(self.pid, 0)
-        return how_it_ended(status)
+        return forked.how_it_ended(status)
 
 
 class Family:
@@ -117,10 +117,3 @@ class Family:
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)
-
-
-def how_it_ended(status: int) -> str:
-    """A wait status in words."""
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"

@@ -10,6 +10,8 @@ import hashlib
 import itertools
 import os
 import pickle
+import select
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +20,11 @@ from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
+from gomp import forked
 from gomp.core.jit import cache_directory, cache_key, write_atomically
 from gomp.errors import CompileError
+
+_DEADLINE_S = 120.0
 
 
 @functools.cache
@@ -57,25 +62,40 @@ def begin_names(program: str) -> None:
 
 
 def do_in_child(work: Callable[[], object]) -> None:
-    """Do ``work`` in a forked child, which has no segments and ends at once; raise here what it raised there."""
+    """Do ``work`` in a forked child, which has nothing of this process but its memory and ends at once.
+
+    Raises CompileError with what ``work`` raised there, or says that the child died or did not come to an end.
+    """
+    parent = os.getpid()
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        message = b""
-        try:
-            work()
-        except BaseException as error:
-            message = (
-                f"{type(error).__name__}: {error}".encode()
-                if not isinstance(error, CompileError)
-                else str(error).encode()
-            )
-        finally:
-            os.write(writer, message[:4000])
-            os._exit(0)
+    pid = forked.fork(lambda: _work_and_tell(work, parent, writer))
     os.close(writer)
-    with open(reader, "rb") as pipe:
-        message = pipe.read()
-    os.waitpid(pid, 0)
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    in_time = poller.poll(_DEADLINE_S * 1000)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    message = os.read(reader, select.PIPE_BUF) if in_time else b""
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    if not in_time:
+        raise CompileError(f"the compiler (pid {pid}) was not done within {_DEADLINE_S:.0f} s")
+    if status:
+        raise CompileError(f"the compiler (pid {pid}) {forked.how_it_ended(status)}: is there memory for it?")
     if message:
-        raise CompileError(message.decode())
+        raise CompileError(message.decode(errors="replace"))
+
+
+def _work_and_tell(work: Callable[[], object], parent: int, writer: int) -> None:
+    forked.die_with_parent(parent, b"gomp-compiler")
+    forked.close_other_descriptors({0, 1, 2, writer})
+    try:
+        work()
+    except CompileError as error:
+        _tell(writer, str(error))
+    except Exception as error:
+        _tell(writer, f"{type(error).__name__}: {error}")
+
+
+def _tell(writer: int, message: str) -> None:
+    os.write(writer, message.encode()[: select.PIPE_BUF])  # in one piece: the parent reads once
