@@ -11,6 +11,7 @@ import pytest
 
 import gomp
 from gomp import forked
+from gomp.runtime import interrupt
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,3 +64,17 @@ def test_a_forked_child_that_is_interrupted_does_not_touch_the_heap_that_it_has_
 
     _, status = os.waitpid(forked.fork(interrupted), 0)
     assert status == 0
+
+
+def test_whoever_sets_another_handler_keeps_it_and_python_gets_its_own_back() -> None:
+    ours = interrupt._current_action().handler
+    interrupt.handler.uninstall()
+    pythons = interrupt._current_action().handler
+    interrupt.handler.install()
+    assert interrupt._current_action().handler == ours != pythons
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt.handler.uninstall()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert interrupt._current_action().handler != pythons
+    signal.signal(signal.SIGINT, previous)
+    interrupt.handler.install()
