@@ -1,4 +1,4 @@
-"""What a forked process does first: it ends with its parent, and drops what it inherited and must not use."""
+"""What a forked process does first: it ends with its parent, and drops what it inherited and must not use. And how it ended, in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def die_with_parent(parent: int, name: bytes) -> None:
-    """End with the coordinator, even if it was gone before this could be asked for."""
+    """End with ``parent``, even if it was gone before this could be asked for."""
     libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
@@ -53,3 +53,10 @@ def fork(child: ChildMain) -> int:
         print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
     finally:
         os._exit(status)
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with code {os.waitstatus_to_exitcode(status)}"

@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gomp
+from gomp.core.shm import layout
+from gomp.core.shm.records import SPAN_IN_USE
 from gomp.runtime import discovery
 from gomp.runtime.current import num_procs
 
@@ -106,12 +109,32 @@ def test_a_full_heap_fails_the_allocation_and_nothing_else(rt: gomp.Runtime) -> 
 
 
 def test_spans_and_marks_can_be_looked_at_but_not_written(rt: gomp.Runtime) -> None:
+    kept = gomp.array(int, 30)
     spans, marks = rt.spans, rt.marks
-    assert len(spans) == len(marks) > 0
+    assert len(spans) == len(marks) > 0, f"{kept} is in one of them"
     assert marks.shape[1] == 128
     for array in (spans, marks):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = array[0]
+
+
+def committed_blocks(fd: int) -> int:
+    return os.fstat(fd).st_blocks
+
+
+def test_marks_are_those_of_small_objects_and_looking_commits_no_memory(rt: gomp.Runtime) -> None:
+    kept = gomp.array(int, 30)
+    spans = rt.spans
+    page = int(np.flatnonzero((spans["state"] == SPAN_IN_USE) & (spans["elem_size"] == 256))[0])
+    heap, end = rt._segments.heap_fd, (page + 1) * layout.PAGE_SIZE
+    before = committed_blocks(heap)
+    assert not rt.marks.any(), f"there is {kept}, and no collection"
+    assert committed_blocks(heap) == before
+    os.pwrite(heap, b"\xaa", end - 128)
+    marks = rt.marks
+    os.pwrite(heap, b"\0", end - 128)
+    assert marks[page, 0] == 0xAA
+    assert np.count_nonzero(marks) == 1
 
 
 def test_one_process_has_one_runtime_open_at_a_time(rt: gomp.Runtime) -> None:

@@ -2,6 +2,9 @@
 
 cgroup v1, v2 and hybrid hierarchies. A limit counts wherever it stands on the way up to the root, and the one that leaves least decides. Inside a
 container the path in ``/proc/self/cgroup`` may not exist below the mount: then the mount itself is the cgroup.
+
+What is used is the *working set*, as for Kubernetes' kubelet: usage less the pages of files on the inactive list, which the kernel drops as soon as
+somebody needs the memory. Counted as used, they would fill any container that reads files.
 """
 
 from __future__ import annotations
@@ -9,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# Per version: the limit, the usage, and in memory.stat the pages of files on the inactive list.
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = ("memory.max", "memory.current", "inactive_file")
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
 
 
@@ -18,6 +24,8 @@ class _Files:
 
     limit: Path
     usage: Path
+    statistics: Path
+    inactive_file: str  # the statistic of that name covers the level and all below, as the usage does
 
 
 class MemoryCgroup:
@@ -37,9 +45,9 @@ class MemoryCgroup:
             number, _, rest = line.partition(":")
             controllers, _, path = rest.partition(":")
             if "memory" in controllers.split(","):
-                return cls(_levels(root / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes"))
+                return cls(_levels(root / "memory", path, _V1))
             if number == "0" and (root / "cgroup.controllers").exists():
-                return cls(_levels(root, path, "memory.max", "memory.current"))
+                return cls(_levels(root, path, _V2))
         return cls([])
 
     def headroom(self) -> int | None:
@@ -53,17 +61,33 @@ class MemoryCgroup:
         return min(limits, default=None)
 
 
-def _levels(mount: Path, path: str, limit: str, usage: str) -> list[_Files]:
+def _levels(mount: Path, path: str, names: tuple[str, str, str]) -> list[_Files]:
+    limit, usage, inactive_file = names
     leaf = mount / path.lstrip("/")
     if not leaf.is_dir():
         leaf = mount
     ups = [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(mount))]
-    return [_Files(level / limit, level / usage) for level in ups if (level / limit).exists()]
+    return [
+        _Files(level / limit, level / usage, level / "memory.stat", inactive_file)
+        for level in ups
+        if (level / limit).exists()
+    ]
 
 
 def _room(files: _Files) -> int | None:
     limit, usage = _read(files.limit), _read(files.usage)
-    return None if limit is None or usage is None else max(limit - usage, 0)
+    if limit is None or usage is None:
+        return None
+    working_set = max(usage - _inactive_file(files), 0)
+    return max(limit - working_set, 0)
+
+
+def _inactive_file(files: _Files) -> int:
+    try:
+        lines = files.statistics.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{files.inactive_file} ")), 0)
 
 
 def _read(file: Path) -> int | None:

@@ -12,7 +12,7 @@ A call from Python
 3. The body polls (``polling``), so it may be stopped, interrupted or ended at any loop and any call. While it waits, its frames are
    scanned from the poll up to the wrapper's frame, which is included: LLVM may inline the body there.
 
-Programs are kept in the kernels' cache directory under a fingerprint of everything they depend on. A script compiles its own, while its P
+Programs are kept on disk (``program_cache``) under a fingerprint of everything they depend on. A script compiles its own, while its P
 is SAFE. A P has a short-lived child compile (``compile_in_child``): the compiler's memory dies with the child.
 """
 
@@ -20,12 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import inspect
-import itertools
-import os
-import pickle
-import re
 import sys
 import threading
 import types as python_types
@@ -38,22 +33,21 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import errors, types
-from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 from numba.extending import intrinsic, typeof_impl
 
-from gomp.core.jit import COMPILED, cache_directory, cache_key, inline, write_atomically
+from gomp.core.jit import COMPILED, inline
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
-from gomp.core.shm.records import offset_of, p_dtype, self_p
-from gomp.errors import CompileError, RuntimeLost
-from gomp.runtime import handles
+from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
+from gomp.errors import CompileError, Interrupted, RuntimeLost
+from gomp.runtime import handles, interrupt, program_cache
+from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.polling import PollingCompiler
-from gomp.runtime.reftypes import MARK, NULL_TYPE, NullType, RefType, call_inline, numba_type
+from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, call_inline, numba_type
 from gomp.runtime.structs import ReferenceMeta, reference, register, slot_of
 
 __all__ = ["Compiled", "compile_in_child", "compiled"]
@@ -189,19 +183,19 @@ class Compiled(Generic[A, R]):
         if not survey.certain:
             result, code = self.compile_for(args)
             return Program(kinds, result, code, classes)
-        file = _program_directory() / f"{self.__name__}-{survey.hexdigest(*map(str, args))}.pickle"
+        file = program_cache.directory() / f"{self.__name__}-{survey.hexdigest(*map(str, args))}.pickle"
         if not file.exists() and compile_in_child:
-            _in_child(lambda: self._compile_into(file, args))
+            program_cache.do_in_child(lambda: self._compile_into(file, args))
         if file.exists():
-            result, parts = pickle.loads(file.read_bytes())
-            return Program(kinds, result, _rebuild(parts), classes)
+            result, code = program_cache.load(file)
+            return Program(kinds, result, code, classes)
         result, code = self._compile_into(file, args)
         return Program(kinds, result, code, classes)
 
     def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
-        _begin_names(file.stem)
+        program_cache.begin_names(file.stem)
         result, code = self.compile_for(args)
-        write_atomically(file, dumps((result, code._reduce())))
+        program_cache.store(file, result, code)
         return result, code
 
     def compile_for(self, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
@@ -257,12 +251,19 @@ class Program:
             self._get_ready()
         _announce_thread()
         words = args if not self.conversions else self._words(args)
-        if self.result is None:
-            return self.entry(NO_SLOT, words)
-        if self.result is type(None):
-            self.entry(NO_SLOT, words)
-            return None
-        return self._run_for_reference(words)
+        if interrupt.handler.word[0] & POLL_INTERRUPT:
+            interrupt.handler.drop_stale()
+        try:
+            if self.result is None:
+                return self.entry(NO_SLOT, words)
+            if self.result is type(None):
+                self.entry(NO_SLOT, words)
+                return None
+            return self._run_for_reference(words)
+        except Interrupted as error:
+            interrupted = error
+        interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
+        raise interrupted
 
     def _words(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         words = list(args)
@@ -396,100 +397,3 @@ def _stack_low(thread: int) -> int:
         libc.pthread_attr_destroy(attributes)
         _stacks.low = low.value or 0
     return _stacks.low  # type: ignore[no-any-return]
-
-
-# --- compiling and the cache ------------------------------------------------------------------------------------------
-
-
-def _begin_names(program: str) -> None:
-    """Give the functions that are compiled from here on numbers of this program's own.
-
-    The numbers are in the symbols. Numba counts from 1 in each process, but programs in the cache come from several, and the linker
-    binds equal names to whatever was loaded first: one of two closures of the same function would run the other's code.
-    """
-    first = int.from_bytes(hashlib.sha256(program.encode()).digest()[:7], "little")
-    FunctionIdentity._unique_ids = itertools.count(first)
-
-
-@functools.cache
-def _program_directory() -> Path:
-    """Programs contain inlined pieces of the core: those that were compiled against another core are never found."""
-    directory = cache_directory() / "programs" / cache_key()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return directory
-
-
-def _rebuild(parts: tuple[Any, ...]) -> CompileResult:
-    """The code from the cache, made known to Numba as if it had been compiled here."""
-    dispatcher = njit(_rebuild)  # any: it knows the targets
-    dispatcher.targetdescr.typing_context.refresh()
-    dispatcher.targetctx.refresh()
-    code = CompileResult._rebuild(dispatcher.targetctx, *parts)
-    dispatcher.targetctx.insert_user_function(code.entry_point, code.fndesc, [code.library])
-    return code
-
-
-def _in_child(work: Callable[[], object]) -> None:
-    """Do ``work`` in a forked child, which has no segments and ends at once; raise here what it raised there."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        message = b""
-        try:
-            work()
-        except BaseException as error:
-            message = (
-                f"{type(error).__name__}: {error}".encode()
-                if not isinstance(error, CompileError)
-                else str(error).encode()
-            )
-        finally:
-            os.write(writer, message[:4000])
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        message = pipe.read()
-    os.waitpid(pid, 0)
-    if message:
-        raise CompileError(message.decode())
-
-
-def one_line(error: errors.NumbaError, function: Any) -> str:
-    """A Numba error in one line: where, and what is wrong."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    places = re.findall(r'File "([^"]+)", line (\d+)', text)
-    own = Path(function.__code__.co_filename).name
-    inside = [(file, line) for file, line in places if Path(file).name == own] or places
-    loc = getattr(error, "loc", None)
-    if inside:
-        file, line = inside[-1]
-    else:
-        file, line = (
-            (loc.filename, str(loc.line))
-            if loc
-            else (function.__code__.co_filename, str(function.__code__.co_firstlineno))
-        )
-    return f"{file}:{line}: in {function.__name__}: {_reason(text)}"
-
-
-def _reason(text: str) -> str:
-    marked = re.findall(re.escape(MARK) + r"(.*)", text)
-    if marked:
-        return str(marked[-1]).strip()
-    skipped = (
-        "Failed in",
-        "During:",
-        "- During",
-        "File ",
-        "There are",
-        "- Of which",
-        "Overload",
-        "Rejected",
-        "No match",
-        "raised from",
-        ">>>",
-    )
-    lines = [line.strip() for line in text.splitlines()]
-    useful = [line for line in lines if line and not line.startswith(skipped)]
-    shown = re.sub(r"#[0-9a-f]{6,}", "", useful[0] if useful else lines[0])
-    return shown.rstrip(":")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
-from gomp.core.shm.records import runtime_dtype, view
+from gomp.core.shm.records import p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles, waiting
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
 
 _peer: Peer | None = None
+_descriptors: tuple[int, ...] = ()
 
 
 def open_process(p_idx: int, peer: Peer) -> None:
     """This process is P ``p_idx`` now: its segments are mapped, its record is in place."""
-    global _peer
+    global _peer, _descriptors
     handles.table.open(p_idx, waiting.Collector())
     _peer = peer
+    me = view(p_dtype, layout.p_addr(p_idx))[0]
+    _descriptors = (int(me.heap_fd), int(me.meta_fd), int(me.wake_fd))
 
 
 def close_process() -> None:
@@ -29,8 +34,25 @@ def close_process() -> None:
     _peer = None
 
 
+def _leave_in_child() -> None:
+    """A forked child has no runtime; a copy of its parent's connection would keep the runtime alive after the parent."""
+    if _peer is not None:
+        _peer.channel.close()
+        for fd in _descriptors:
+            os.close(fd)
+    close_process()
+
+
+os.register_at_fork(after_in_child=_leave_in_child)
+
+
 def is_open() -> bool:
     return _peer is not None
+
+
+def is_peer(candidate: Peer | None) -> bool:
+    """Whether ``candidate`` is this process's connection now: not if another process, its parent, opened it."""
+    return candidate is not None and candidate is _peer
 
 
 def peer() -> Peer:

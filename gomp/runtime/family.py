@@ -40,7 +40,7 @@ class Child:
     def reap(self) -> str:
         """How it ended, in words. Waits for it."""
         _, status = os.waitpid(self.pid, 0)
-        return how_it_ended(status)
+        return forked.how_it_ended(status)
 
 
 class Family:
@@ -136,10 +136,3 @@ def _is_reaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
         return True
-
-
-def how_it_ended(status: int) -> str:
-    """A wait status in words."""
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"

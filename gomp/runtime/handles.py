@@ -23,6 +23,7 @@ from gomp.core.sched.status import RETRY, shut_down_if_orphaned, wait_to_enter
 from gomp.core.shm import layout
 from gomp.core.shm.records import runtime_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
+from gomp.runtime import mapping
 
 _CLOSED = 1 << 62
 _GROW_BY = 512
@@ -178,7 +179,8 @@ def wait_until_enterable() -> None:
     shut_down_if_orphaned()
     if view(runtime_dtype, layout.RUNTIME_BASE)[0].xshutdown:
         raise RuntimeLost("the runtime has ended")
-    wait_to_enter(_WAIT_NS)
+    with mapping.asleep():
+        wait_to_enter(_WAIT_NS)
 
 
 def check_table(status: int, what: str) -> int:

@@ -7,6 +7,7 @@ dies, its socket hangs up and the runtime ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -22,10 +23,20 @@ from gomp import errors
 from gomp.config import RuntimeSettings, check_system, load
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
-from gomp.core.shm.records import INLINE_MARKS, MHEAP, layout_version, mheap_dtype, span_dtype, view
+from gomp.core.shm.records import (
+    INLINE_MARKS,
+    MHEAP,
+    RUNTIME,
+    SPAN_IN_USE,
+    layout_version,
+    mheap_dtype,
+    runtime_dtype,
+    span_dtype,
+    view,
+)
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.kernels import Progress, load_all_kernels
-from gomp.runtime import current, waiting
+from gomp.runtime import current, interrupt, mapping, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
@@ -80,6 +91,7 @@ class Runtime:
         """Start the processes and join them. One runtime is open in a process at a time."""
         if current.is_open():
             raise RuntimeLost("this process has a runtime open already: close it first")
+        mapping.reclaim()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "gomp.runtime.coordinator", str(theirs.fileno())]
         environment = os.environ | {
@@ -125,15 +137,27 @@ class Runtime:
         self.name = ready["name"]
         self._peer = Peer(channel)
         current.open_process(ready["p"], self._peer)
+        interrupt.handler.install()
 
     def close(self) -> None:
-        """End the runtime. References that are left become unusable; nothing of it stays behind."""
-        if self._peer is None:
+        """End the runtime. References that are left become unusable; nothing of it stays behind, but what a view of it looks at."""
+        if self._peer is None or not current.is_peer(self._peer):
             return
         peer, self._peer = self._peer, None
+        interrupt.handler.uninstall()
         current.close_process()
+        with contextlib.suppress(OSError):  # the coordinator is gone already
+            peer.channel.sock.shutdown(
+                socket.SHUT_RDWR
+            )  # a copy of the descriptor in another process must not keep it open
         peer.channel.close()
         self._reap()
+        view(runtime_dtype, RUNTIME)[
+            0
+        ].xshutdown = 1  # a coordinator that was killed did not say so to threads that wait here
+        mapping.release(self._unmap)
+
+    def _unmap(self) -> None:
         segments.unmap()
         self._segments.close()
         os.close(self._wake_fd)
@@ -146,7 +170,7 @@ class Runtime:
             self._process.wait()
 
     def _open(self) -> Peer:
-        if self._peer is None:
+        if self._peer is None or not current.is_peer(self._peer):
             raise RuntimeLost("this runtime is not open: use it in a `with` block")
         return self._peer
 
@@ -182,15 +206,22 @@ class Runtime:
     def spans(self) -> npt.NDArray[np.void]:
         """The span table, read-only and live: element i is the record of the span that starts at page i of the heap."""
         self._open()
-        return _read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages()))
+        return mapping.watch(_read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages())))
 
     @property
     def marks(self) -> npt.NDArray[np.uint8]:
-        """The last 128 bytes of each page, read-only and live: mark and scan bits of one-page spans with slots of 16 to 512 bytes."""
-        self._open()
-        pages = view(np.dtype((np.void, layout.PAGE_SIZE)), layout.HEAP_BASE, self._grown_pages())
-        raw = np.asarray(pages).view(np.uint8).reshape(-1, layout.PAGE_SIZE)
-        return _read_only(raw[:, layout.PAGE_SIZE - INLINE_MARKS :])
+        """A read-only copy: row i has the mark and scan bits of the span at page i if its slots are of 16 to 512 bytes, else zeros.
+
+        Such a span is one page, whose last 128 bytes these are. They are read through the descriptor: a page that has been given back to the
+        system meanwhile reads as zeros, where touching its address would commit it outside the budget.
+        """
+        spans = self.spans
+        marks = np.zeros((len(spans), INLINE_MARKS), np.uint8)
+        sizes = spans["elem_size"]
+        for page in np.flatnonzero((spans["state"] == SPAN_IN_USE) & (sizes >= 16) & (sizes <= 512)):
+            end = (int(page) + 1) << layout.PAGE_SHIFT
+            os.preadv(self._segments.heap_fd, [marks[page]], end - INLINE_MARKS)
+        return _read_only(marks)
 
     @staticmethod
     def _grown_pages() -> int:

@@ -15,6 +15,7 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.errors import RuntimeLost
+from gomp.runtime import mapping
 
 _NAP_NS = 100_000_000
 _CREDIT_NAP_NS = 1_000_000
@@ -34,13 +35,14 @@ class Collector:
 
     def wait_for_credit(self) -> None:
         """Leave the collector a millisecond to earn what this process owes. The debt stays, and its next allocation waits again."""
-        sleep_for_credit(_CREDIT_NAP_NS)
+        with mapping.asleep():
+            sleep_for_credit(_CREDIT_NAP_NS)
 
     @staticmethod
     def _wait(word: int, more_than: int, what: str) -> None:
         rt = view(runtime_dtype, RUNTIME)[0]
         deadline = time.monotonic() + DEADLINE_S
-        while sleep_until(word, more_than, _NAP_NS) <= more_than:
+        while _nap(word, more_than) <= more_than:
             shut_down_if_orphaned()
             if rt.xshutdown:
                 raise RuntimeLost("the runtime has ended")
@@ -48,6 +50,11 @@ class Collector:
                 raise RuntimeLost(
                     f"no collection has {what} for {DEADLINE_S:.0f} s: see the log of the coordinator (pid {rt.coordinator_pid})"
                 )
+
+
+def _nap(word: int, more_than: int) -> int:
+    with mapping.asleep():
+        return int(sleep_until(word, more_than, _NAP_NS))
 
 
 def collect() -> None:

@@ -28,10 +28,10 @@ _NEVER = 1 << 62
 @pytest.fixture(autouse=True)
 def _private_program_cache(monkeypatch, tmp_path_factory):
     """Programs compiled by one run of the suite are not found by another."""
-    from gomp.runtime import compiled
+    from gomp.runtime import program_cache
 
     directory = tmp_path_factory.mktemp("programs")
-    monkeypatch.setattr(compiled, "_program_directory", lambda: directory)
+    monkeypatch.setattr(program_cache, "directory", lambda: directory)
 
 
 class CollectsAtOnce:

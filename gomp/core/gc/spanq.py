@@ -18,7 +18,7 @@ from gomp.core.gc import work
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_seq_cst, or_acq_rel, store64
-from gomp.core.shm.libc import fallocate
+from gomp.core.shm.commit import fallocate_all
 from gomp.core.shm.records import (
     MHEAP_XWBUF,
     OWNED_MANY,
@@ -77,7 +77,9 @@ def _grow(p: int) -> int:
     old = pp.spanq_capacity
     new = max(2 * old, _FIRST_CAPACITY)
     ring = layout.spanq_addr(pp.idx)
-    if new > layout.MAX_SPANQ or fallocate(self_p().meta_fd, ring - layout.META_BASE + 8 * old, 8 * (new - old)) != 0:
+    if new > layout.MAX_SPANQ:
+        return 0
+    if fallocate_all(self_p().meta_fd, ring - layout.META_BASE + 8 * old, 8 * (new - old)) != 0:
         return 0
     add_relaxed(MHEAP_XWBUF, 8 * (new - old))
     for i in range(pp.spanq_head, pp.spanq_tail):

@@ -17,7 +17,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, and_acq_rel, load_relaxed, store64, store_release
-from gomp.core.shm.libc import fallocate
+from gomp.core.shm.commit import fallocate_all
 from gomp.core.shm.records import (
     INLINE_MARKS,
     MHEAP_XWBUF,
@@ -125,9 +125,9 @@ def _carve_locked() -> bool:
     size = _BATCH * layout.WBUF_SIZE
     # Not from the budget of commits: it is when that is used up that a collection must be able to mark.
     fd, stacks = self_p().meta_fd, layout.WBUF_STACKS_BASE - layout.META_BASE
-    code = fallocate(fd, _buffer_addr(rt.wbuf_made) - layout.META_BASE, size)
-    code |= fallocate(fd, stacks + 8 * _full_slot(rt.wbuf_made), 8 * _BATCH)
-    code |= fallocate(fd, stacks + 8 * _empty_slot(rt.wbuf_made), 8 * _BATCH)
+    code = fallocate_all(fd, _buffer_addr(rt.wbuf_made) - layout.META_BASE, size)
+    code |= fallocate_all(fd, stacks + 8 * _full_slot(rt.wbuf_made), 8 * _BATCH)
+    code |= fallocate_all(fd, stacks + 8 * _empty_slot(rt.wbuf_made), 8 * _BATCH)
     if code != 0:
         return False
     for i in range(_BATCH):

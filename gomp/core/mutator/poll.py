@@ -75,8 +75,7 @@ def poll_slow() -> int:
     if bits & POLL_WORK:
         and_acq_rel(SELF_POLL, ~POLL_WORK)
         run_worker()
-    if bits & POLL_INTERRUPT:
-        and_acq_rel(SELF_POLL, ~POLL_INTERRUPT)
+    if bits & POLL_INTERRUPT:  # which stays set until the program has ended
         return POLL_INTERRUPTED
     return OK
 

@@ -6,9 +6,9 @@ the coordinator sets from the cgroup's headroom, now and then and whenever a com
 
 from __future__ import annotations
 
-from gomp.core.jit import kernel
-from gomp.core.shm.atomics import add_relaxed
-from gomp.core.shm.libc import ENOMEM, fallocate
+from gomp.core.jit import inline, kernel
+from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed
+from gomp.core.shm.libc import EINTR, ENOMEM, fallocate
 from gomp.core.shm.records import MHEAP_XBUDGET
 
 ENDLESS = 1 << 62
@@ -17,10 +17,27 @@ ENDLESS = 1 << 62
 @kernel("int64(int64, int64, int64)")
 def commit(fd: int, offset: int, size: int) -> int:
     """Make ``size`` bytes of a segment safe to touch: 0 or a negated errno. Bytes that are committed already cost budget too."""
-    if add_relaxed(MHEAP_XBUDGET, -size) < size:
-        add_relaxed(MHEAP_XBUDGET, size)
+    if not _try_take_budget(size):
         return -ENOMEM
-    code = fallocate(fd, offset, size)
+    code = fallocate_all(fd, offset, size)
     if code != 0:
         add_relaxed(MHEAP_XBUDGET, size)
     return code
+
+
+@inline
+def fallocate_all(fd: int, offset: int, size: int) -> int:
+    """``fallocate`` that no signal cuts short: older kernels undo it and return EINTR as soon as one is pending."""
+    code = fallocate(fd, offset, size)
+    while code == -EINTR:
+        code = fallocate(fd, offset, size)
+    return code
+
+
+@inline
+def _try_take_budget(size: int) -> bool:
+    """Take ``size`` bytes if they are there; a subtraction that is taken back would fail the commits of others in between."""
+    budget = load_relaxed(MHEAP_XBUDGET)
+    while budget >= size and not cas_acq_rel(MHEAP_XBUDGET, budget, budget - size):
+        budget = load_relaxed(MHEAP_XBUDGET)
+    return budget >= size

@@ -9,8 +9,10 @@ write the heap as the P that its parent is.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -88,10 +90,20 @@ def _open(backing: str, purpose: str, size: int) -> int:
     if backing == "memfd":
         fd = os.memfd_create(f"gomp-{purpose}", os.MFD_CLOEXEC)
     else:
-        name = f"/gomp-{purpose}-{os.getpid()}"
-        fd = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd
-        posix_ipc.unlink_shared_memory(name)
+        fd = _open_unlinked(purpose)
     os.ftruncate(fd, size)
+    return fd
+
+
+def _open_unlinked(purpose: str) -> int:
+    # Random: a process number comes again, in a container that shares /dev/shm or after a kill between these two calls.
+    name = f"/gomp-{purpose}-{secrets.token_hex(8)}"
+    try:
+        fd: int = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd
+        posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.Error as error:
+        number = errno.EACCES if isinstance(error, posix_ipc.PermissionsError) else errno.EIO
+        raise OSError(number, f"/dev/shm: {error}") from None
     return fd
 
 
@@ -107,8 +119,8 @@ def _map(addr: int, size: int, fd: int, offset: int, inherit: bool, fixed: int =
     flags = mmap.MAP_SHARED | _MAP_NORESERVE | fixed
     got = libc.mmap(addr, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, offset)
     if got != addr:
-        error = ctypes.get_errno() if got in (None, _FAILED) else 17
-        raise OSError(error, f"cannot map {size} bytes at {addr:#x}: {os.strerror(error)}")
+        number = ctypes.get_errno() if got in (None, _FAILED) else errno.EEXIST
+        raise OSError(number, f"cannot map {size} bytes at {addr:#x}: {os.strerror(number)}")
     if not inherit:
         libc.madvise(addr, size, MADV_DONTFORK)
     allow_range(addr, size)

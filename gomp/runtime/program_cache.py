@@ -1,0 +1,101 @@
+"""Compiled programs on disk, and the child in which a P has them compiled.
+
+They lie in the kernels' cache directory, each in a file of its own that is written whole: processes share them without a lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+import pickle
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from numba.core.bytecode import FunctionIdentity
+from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
+from numba.core.serialize import dumps
+
+from gomp import forked
+from gomp.core.jit import cache_directory, cache_key, write_atomically
+from gomp.errors import CompileError
+
+_DEADLINE_S = 120.0
+
+
+@functools.cache
+def directory() -> Path:
+    """Programs contain inlined pieces of the core: those that were compiled against another core are never found."""
+    found = cache_directory() / "programs" / cache_key()
+    found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return found
+
+
+def load(file: Path) -> tuple[type | None, CompileResult]:
+    """What :func:`store` put there, made known to Numba as if it had been compiled here."""
+    result, parts = pickle.loads(file.read_bytes())
+    context = cpu_target.target_context
+    cpu_target.typing_context.refresh()
+    context.refresh()
+    code = CompileResult._rebuild(context, *parts)
+    context.insert_user_function(code.entry_point, code.fndesc, [code.library])
+    return result, code
+
+
+def store(file: Path, result: type | None, code: CompileResult) -> None:
+    """Keep a program: the class of the reference that it returns, if it does, and its machine code."""
+    write_atomically(file, dumps((result, code._reduce())))
+
+
+def begin_names(program: str) -> None:
+    """Give the functions that are compiled from here on numbers of this program's own.
+
+    The numbers are in the symbols. Numba counts from 1 in each process, but programs in the cache come from several, and the linker
+    binds equal names to whatever was loaded first: one of two closures of the same function would run the other's code.
+    """
+    first = int.from_bytes(hashlib.sha256(program.encode()).digest()[:7], "little")
+    FunctionIdentity._unique_ids = itertools.count(first)
+
+
+def do_in_child(work: Callable[[], object]) -> None:
+    """Do ``work`` in a forked child, which has nothing of this process but its memory and ends at once.
+
+    Raises CompileError with what ``work`` raised there, or says that the child died or did not come to an end.
+    """
+    parent = os.getpid()
+    reader, writer = os.pipe()
+    pid = forked.fork(lambda: _work_and_tell(work, parent, writer))
+    os.close(writer)
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    in_time = poller.poll(_DEADLINE_S * 1000)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    message = os.read(reader, select.PIPE_BUF) if in_time else b""
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    if not in_time:
+        raise CompileError(f"the compiler (pid {pid}) was not done within {_DEADLINE_S:.0f} s")
+    if status:
+        raise CompileError(f"the compiler (pid {pid}) {forked.how_it_ended(status)}: is there memory for it?")
+    if message:
+        raise CompileError(message.decode(errors="replace"))
+
+
+def _work_and_tell(work: Callable[[], object], parent: int, writer: int) -> None:
+    forked.die_with_parent(parent, b"gomp-compiler")
+    forked.close_other_descriptors({0, 1, 2, writer})
+    try:
+        work()
+    except CompileError as error:
+        _tell(writer, str(error))
+    except Exception as error:
+        _tell(writer, f"{type(error).__name__}: {error}")
+
+
+def _tell(writer: int, message: str) -> None:
+    os.write(writer, message.encode()[: select.PIPE_BUF])  # in one piece: the parent reads once

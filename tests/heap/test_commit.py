@@ -1,0 +1,53 @@
+"""Commits: their budget, and what signals do to them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+from gomp import forked
+from gomp.core.shm import commit as committing
+from gomp.core.shm import segments
+from gomp.core.shm.libc import EINTR, ENOMEM
+from gomp.core.shm.records import MHEAP, mheap_dtype, view
+
+MIB = 1 << 20
+
+
+def set_budget(size):
+    view(mheap_dtype, MHEAP)[0].xcommit_budget = size
+
+
+def test_a_commit_takes_its_bytes_from_the_budget_or_nothing(mapped):
+    set_budget(3 * MIB)
+    assert committing.commit(mapped.heap_fd, 0, 2 * MIB) == 0
+    assert committing.commit(mapped.heap_fd, 0, 2 * MIB) == -ENOMEM
+    assert committing.commit(mapped.heap_fd, 0, MIB) == 0
+    assert view(mheap_dtype, MHEAP)[0].xcommit_budget == 0
+
+
+def test_a_large_commit_that_fails_does_not_fail_small_ones_meanwhile(mapped):
+    set_budget(MIB)
+    committing.commit(mapped.heap_fd, 0, 1)
+
+    def fail_large_ones():
+        segments.map_segments(mapped)
+        while committing.commit(mapped.heap_fd, 0, MIB) == -ENOMEM:
+            pass
+
+    child = forked.fork(fail_large_ones)
+    try:
+        codes = {committing.commit(mapped.heap_fd, 0, 1) for _ in range(100_000)}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert codes == {0}
+
+
+def test_a_signal_does_not_fail_a_commit(monkeypatch):
+    answers = itertools.chain([-EINTR, -EINTR, 0])
+    monkeypatch.setattr(committing, "fallocate", lambda fd, offset, size: next(answers))
+    plain = getattr(committing.fallocate_all, "py_func", committing.fallocate_all)
+    assert plain(0, 0, MIB) == 0
+    assert list(answers) == []

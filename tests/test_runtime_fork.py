@@ -1,0 +1,58 @@
+"""A process forked inside a ``with gomp.Runtime()`` block, by multiprocessing or by hand, has nothing of the runtime."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gomp
+from gomp import forked
+from gomp.runtime import discovery
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def forked_child(rt: gomp.Runtime) -> Iterator[str]:
+    """A child that leaves its copy of the block and lives on; gives what it says of the runtime."""
+    inherited = [rt._segments.heap_fd, rt._segments.meta_fd, rt._wake_fd, rt._open().channel.fileno()]
+    reader, writer = os.pipe()
+
+    def live_on() -> None:
+        rt.close()
+        try:
+            rt.gc()
+        except gomp.RuntimeLost as error:
+            os.write(writer, f"{error}; kept {[fd for fd in inherited if is_open(fd)]}".encode())
+        signal.pause()
+
+    child = forked.fork(live_on)
+    os.close(writer)
+    try:
+        with open(reader, "rb", buffering=0) as pipe:
+            yield pipe.read(1000).decode()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_forked_child_has_no_runtime_and_does_not_keep_its_parents_alive() -> None:
+    rt = gomp.Runtime(procs=1, max_heap="64MiB")
+    rt.start()
+    with forked_child(rt) as said:
+        assert said == "this runtime is not open: use it in a `with` block; kept []"
+        assert rt.run(abs, -1) == 1, "the end of the child's block was not the parent's"
+        began = time.monotonic()
+        rt.close()
+        assert time.monotonic() - began < 2
+        assert rt._process.returncode == 0, "it was not killed"
+        assert rt.name not in {info.name for info in discovery.list_runtimes()}

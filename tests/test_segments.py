@@ -1,0 +1,31 @@
+"""Making the segments where others have been, or where it is not allowed."""
+
+import errno
+
+import posix_ipc
+import pytest
+
+from gomp.core.shm import layout, segments
+
+
+def test_what_a_process_of_the_same_number_left_behind_is_not_in_the_way(monkeypatch):
+    left = []
+    monkeypatch.setattr(posix_ipc, "unlink_shared_memory", left.append)
+    with_names = segments.create(layout.ARENA_SIZE)
+    try:
+        segments.create(layout.ARENA_SIZE).close()
+    finally:
+        with_names.close()
+        monkeypatch.undo()
+        for name in left:
+            posix_ipc.unlink_shared_memory(name)
+
+
+def test_a_refusal_of_posix_ipc_is_an_os_error(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise posix_ipc.PermissionsError("No permission to access this segment")
+
+    monkeypatch.setattr(posix_ipc, "SharedMemory", refuse)
+    with pytest.raises(OSError, match="/dev/shm: No permission") as caught:
+        segments.create(layout.ARENA_SIZE)
+    assert caught.value.errno == errno.EACCES
