@@ -25,7 +25,7 @@ from gomp.runtime import mapping, waiting
 with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
     def wait():
         try:
-            waiting.wait_for_cycle(1 << 40)
+            waiting.Collector().wait_for_end(1 << 40)
         except gomp.RuntimeLost as error:
             print(error)
     waiter = threading.Thread(target=wait)

@@ -30,6 +30,7 @@ from numba.core.untyped_passes import IRProcessing
 
 from gomp.core.jit import inline
 from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_OVERFLOW, poll, poll_entry
+from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, RuntimeLost, StackOverflow
 from gomp.runtime import structs
 from gomp.runtime.reftypes import NULL, ArrayRef, RefType, can_store, field_type, in_compiled_code, rejection, shown
@@ -45,6 +46,7 @@ STRIP = 1024
 @njit
 def _end_program(why: int) -> None:
     if why == POLL_INTERRUPTED:
+        clear_interrupt()
         raise Interrupted("a compiled program was interrupted")
     if why == POLL_OVERFLOW:
         raise StackOverflow("a compiled function recursed deeper than its native stack")

@@ -75,7 +75,7 @@ def poll_slow() -> int:
     if bits & POLL_WORK:
         and_acq_rel(SELF_POLL, ~POLL_WORK)
         run_worker()
-    if bits & POLL_INTERRUPT:  # which stays set until the program has ended
+    if bits & POLL_INTERRUPT:  # which stays set until the program ends
         return POLL_INTERRUPTED
     return OK
 

@@ -1,4 +1,4 @@
-"""The interrupt bit of this process's poll word: set by a handler of SIGINT (``gomp.runtime.interrupt``), taken by a poll or here."""
+"""The interrupt bit of this process's poll word: set by a handler of SIGINT (``gomp.runtime.interrupt``), taken when a program ends by it."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from gomp.core.shm.records import POLL_INTERRUPT
 
 @kernel("void()")
 def clear_interrupt() -> None:
-    """Forget an interrupt that no program has seen."""
+    """Forget an interrupt: a program ends by it, or none has seen it."""
     and_acq_rel(SELF_POLL, ~POLL_INTERRUPT)
