@@ -21,6 +21,7 @@ from gomp.core.shm.records import (
     GCSTATS,
     PACER,
     RUNTIME,
+    SWEEP_SETS,
     gcstats_dtype,
     pacer_dtype,
     runtime_dtype,
@@ -31,7 +32,7 @@ from gomp.runtime import gctrace
 STOP_DEADLINE_S = 10.0
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
-_SWEEP_SLICE = 64  # spans
+_SWEEP_SLICE = 32  # spans
 
 
 class Stuck(Exception):
@@ -69,6 +70,8 @@ class Collector:
             return self._mark()
         if self._sweeps_for_waiters:
             self._sweep()
+            return 0.0
+        if self._runtime.xsweep_class < SWEEP_SETS and sweep.sweep_step(_SWEEP_SLICE):
             return 0.0
         if self._runtime.xgc_request:
             self.begin(take_request())

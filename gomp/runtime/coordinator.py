@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
-from gomp.core.gc import pacer, sweep
+from gomp.core.gc import pacer
 from gomp.core.gc.cycle import flush_caches_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import start_world, stop_world
@@ -38,7 +38,6 @@ from gomp.core.shm.records import (
     GC_TRIGGER_TIME,
     MHEAP,
     RUNTIME,
-    SWEEP_SETS,
     layout_version,
     mheap_dtype,
     p_dtype,
@@ -61,7 +60,6 @@ log = logging.getLogger("gomp.coordinator")
 
 FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
-_SWEEP_SLICE = 16
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
 _NAMES_SHOWN = 8
@@ -94,6 +92,7 @@ class Coordinator:
         self.url = url
         self.owner = Attached(Channel(owner)) if owner else None
         self.epoll = select.epoll()
+        self.urgent = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.ending = False
         self.exit_code = 0
@@ -121,6 +120,8 @@ class Coordinator:
         self.registration = discovery.Registration(name)
         self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url))
         self.tasks = Tasks(s.procs, self.shared.meta_fd)
+        self._watch(self.urgent.fileno(), self._on_urgent)
+        view(p_dtype, layout.p_addr(layout.COORDINATOR_P))[0].urgent_fd = self.urgent.fileno()
         self._watch_signals()
         gc.collect()
         gc.freeze()
@@ -160,12 +161,12 @@ class Coordinator:
         self.family = Family(self.shared, self.wake_fd)
         if self.metrics:
             service = self.family.fork_service(cast(ServiceSettings, self.settings), self.metrics)
-            self._watch(service.pidfd, lambda fd: self._on_death(fd, service, "the service"))
+            self._watch(service.pidfd, lambda fd: self._on_death(fd, service, "the service"), self.urgent)
         for idx in range(self.settings.procs):
             self._watch_p(idx, self.family.fork_p(idx))
 
     def _watch_p(self, idx: int, child: Child) -> None:
-        self._watch(child.pidfd, lambda fd: self._on_death(fd, child, f"P{idx}"))
+        self._watch(child.pidfd, lambda fd: self._on_death(fd, child, f"P{idx}"), self.urgent)
         self._watch(self._channel(idx).fileno(), lambda _: self._on_p_message(idx))
 
     def _channel(self, idx: int) -> Channel:
@@ -180,11 +181,11 @@ class Coordinator:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         self._signals = (reader, writer)
-        self._watch(reader.fileno(), self._on_signal)
+        self._watch(reader.fileno(), self._on_signal, self.urgent)
 
-    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
+    def _watch(self, fd: int, handler: Callable[[int], None], epoll: select.epoll | None = None) -> None:
         self.handlers[fd] = handler
-        self.epoll.register(fd, select.EPOLLIN)
+        (epoll or self.epoll).register(fd, select.EPOLLIN)
 
     def _unwatch(self, fd: int) -> None:
         del self.handlers[fd]
@@ -211,19 +212,13 @@ class Coordinator:
                 self.collector.begin(GC_TRIGGER_TIME)
             rest = self.collector.step()
         except Stuck as stuck:
-            self._lose(self._describe_stuck(stuck.p))
+            self._on_urgent(self.urgent.fileno())  # a signal, or a death that explains it
+            if not self.ending:
+                self._lose(self._describe_stuck(stuck.p))
             return 0.0
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
-        if rest is not None:
-            return rest
-        return 0.0 if self._sweep_slice() else _IDLE_S
-
-    def _sweep_slice(self) -> bool:
-        """Sweep a little; whether more is left."""
-        if view(runtime_dtype, RUNTIME)[0].xsweep_class >= SWEEP_SETS:
-            return False
-        return bool(sweep.sweep_step(_SWEEP_SLICE))
+        return _IDLE_S if rest is None else rest
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -289,8 +284,14 @@ class Coordinator:
         self._signals[0].recv(64)
         self.ending = True
 
+    def _on_urgent(self, fd: int) -> None:
+        """Signals and deaths, which a stop does not delay."""
+        for ready, _ in self.urgent.poll(0):
+            self.handlers[ready](ready)
+
     def _on_death(self, fd: int, child: Child, who: str) -> None:
-        self._unwatch(fd)
+        del self.handlers[fd]
+        self.urgent.unregister(fd)
         self._lose(f"{who} (pid {child.pid}) {child.reap()}; the runtime ends")
 
     def _on_p_message(self, idx: int) -> None:

@@ -85,6 +85,7 @@ class MemStats:
     pause_end: tuple[int, ...] = field(repr=False)  # the same ring: Unix time in ns when each ended
     num_gc: int
     num_forced_gc: int
+    num_automatic_gc: int
     gc_cpu_fraction: float
     by_size: tuple[SizeStats, ...] = field(repr=False)
 
@@ -187,7 +188,6 @@ def read() -> MemStats:
     uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
-    num_gc, num_forced_gc = _cycles(gc)
     memory = _read_memory(heap, procs, nrecords)
     return MemStats(
         **objects,
@@ -197,8 +197,9 @@ def read() -> MemStats:
         pause_total_ns=int(gc.pause_total_ns),
         pause_ns=tuple(gc.pause_ns.tolist()),
         pause_end=tuple(gc.pause_end_ns.tolist()),
-        num_gc=num_gc,
-        num_forced_gc=num_forced_gc,
+        num_gc=int(gc.num_gc),
+        num_forced_gc=int(gc.num_forced),
+        num_automatic_gc=int(gc.num_automatic),
         gc_cpu_fraction=busy_s / (uptime_s * procs) if uptime_s and procs else 0.0,
         heap_live=int(pacer.xheap_live),
         heap_marked=int(pacer.heap_marked),
@@ -217,14 +218,6 @@ def read() -> MemStats:
         uptime_s=uptime_s,
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
-
-
-def _cycles(gc: Any) -> tuple[int, int]:
-    """All cycles and the forced ones, of the same moment: their difference is a counter too. Both change within one pause."""
-    now = int(gc.num_gc), int(gc.num_forced)
-    while (again := (int(gc.num_gc), int(gc.num_forced))) != now:
-        now = again
-    return now
 
 
 def _p_record(idx: int) -> Any:

@@ -118,7 +118,7 @@ TABLE = (
         "go_gc_cycles_automatic_gc_cycles_total",
         "counter",
         "Cycles that the runtime began by itself.",
-        lambda s: s.stats.num_gc - s.stats.num_forced_gc,
+        lambda s: s.stats.num_automatic_gc,
     ),
     Entry(
         "go_cpu_classes_gc_mark_assist_cpu_seconds_total",

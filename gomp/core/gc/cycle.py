@@ -19,7 +19,9 @@ from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
 from gomp.core.heap.mcache import release_all_stw
+from gomp.core.heap.pagecache import flush_cache_locked
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import acquire, release
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, load_acquire, load_relaxed, or_acq_rel, store_release
@@ -30,6 +32,7 @@ from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
     GC_TRIGGER_HEAP,
     GC_TRIGGER_LAST_RESORT,
+    MHEAP_XLOCK,
     P_XMARKING,
     P_XPOLL,
     PACER_XASSIST_NS,
@@ -64,6 +67,15 @@ def flush_caches_stw() -> None:
     """Give every P's cached spans back, so that the counters say exactly what is allocated. World: stopped."""
     for i in range(p_records()):
         release_all_stw(nth_p(i))
+
+
+@inline
+def _flush_page_caches_stw() -> None:
+    """A P that has become idle must not keep pages that another one needs."""
+    acquire(MHEAP_XLOCK)
+    for i in range(p_records()):
+        flush_cache_locked(nth_p(i))
+    release(MHEAP_XLOCK)
 
 
 # --- the beginning ----------------------------------------------------------------------------------------------------
@@ -202,6 +214,7 @@ def _settle_stw(unix_ns: int) -> None:
     pacer.end_cycle(term, rt.nprocs)
     stats.heap1 = load_relaxed(PACER_XLIVE)
     flush_caches_stw()
+    _flush_page_caches_stw()
     marked = 0
     for i in range(p_records()):
         marked += p_at(nth_p(i)).bytes_marked
@@ -221,6 +234,7 @@ def _settle_stw(unix_ns: int) -> None:
     stats.last_end_ns = ended
     stats.num_gc += 1
     stats.num_forced += stats.last_forced
+    stats.num_automatic += 1 - stats.last_forced
 
 
 @inline

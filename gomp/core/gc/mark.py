@@ -267,9 +267,9 @@ def scan_typed(p: int, page: int, addr: int) -> None:
     elif t.ptr_bytes != 0:
         end = base + sp.elem_size
         if sp.elem_size > OBLET:
-            if addr == base:
-                for oblet in range(base + OBLET, end, OBLET):
-                    work.put(p, oblet)
+            # Each oblet makes the next one work: a table of any length takes one entry, which somebody else may take.
+            if addr + OBLET < end:
+                work.put(p, addr + OBLET)
             end = min(end, addr + OBLET)
         lo = max(addr, obj + 8)
         hi = min(end, obj + 8 + load64(obj) * t.elem_size)

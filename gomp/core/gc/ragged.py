@@ -33,7 +33,7 @@ from gomp.core.shm.atomics import (
     store_release,
     store_seq_cst,
 )
-from gomp.core.shm.libc import futex_wait, nanotime, sched_yield
+from gomp.core.shm.libc import futex_wait, is_readable, nanotime, sched_yield
 from gomp.core.shm.records import (
     GC_OFF,
     P_XNATIVE_N,
@@ -133,7 +133,8 @@ def act_for_safe_ps() -> int:
 def for_each_p(deadline_ns: int) -> int:
     """Have the barrier's action run once for each P. World: running, called by the coordinator.
 
-    OK, or -1 - p if P p has neither passed nor been SAFE by ``deadline_ns``; it passes that barrier together with the next one.
+    OK, or -1 - p if P p has neither passed nor been SAFE by ``deadline_ns``, or until something urgent came up; it passes that barrier
+    together with the next one.
     """
     number = begin_ragged()
     for i in range(runtime().nrecords):
@@ -152,7 +153,7 @@ def _wait_until_passed(p: int, number: int, deadline_ns: int) -> int:
         elif tries < 2 * SPINS:
             sched_yield()
         else:
-            if nanotime() > deadline_ns:
+            if nanotime() > deadline_ns or is_readable(self_p().urgent_fd):
                 return RETRY
             # Neither leaving nor passing wakes anybody for this: both are frequent, and a barrier is rare.
             futex_wait(p + P_XSTATUS, STATUS_KERNEL, _SHORT_NAP_NS)

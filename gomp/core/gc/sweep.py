@@ -31,6 +31,7 @@ from gomp.core.shm.atomics import (
     store_release,
     zero_range,
 )
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     INLINE_MARKS,
     P_LARGE_FREE,
@@ -201,10 +202,13 @@ def _take_unswept() -> int:
 @kernel("int64(int64)")
 def sweep_step(nspans: int) -> int:
     """Sweep at most ``nspans`` spans; 1 if there may be more."""
+    began, more = nanotime(), 1
     for _ in range(nspans):
         if sweep_one() == NOTHING_LEFT:
-            return 0
-    return 1
+            more = 0
+            break
+    self_p().sweep_ns += nanotime() - began
+    return more
 
 
 @kernel("void(int64, int64)")
@@ -215,10 +219,12 @@ def deduct_sweep_credit(span_bytes: int, caller_pages: int) -> None:
         return
     new = span_bytes + max(0, load_relaxed(PACER_XLIVE) - rt.sweep_basis_live)
     target = int(rt.sweep_ratio * float(new)) - caller_pages
+    began = nanotime()
     while target > load_relaxed(RT_XPAGES_SWEPT) - rt.sweep_basis_pages:
         if sweep_one() == NOTHING_LEFT:
             rt.sweep_ratio = 0.0
-            return
+            break
+    self_p().sweep_ns += nanotime() - began
 
 
 @kernel("void(int64)")

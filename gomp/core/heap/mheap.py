@@ -15,7 +15,13 @@ import numpy as np
 
 from gomp.core.heap import mspan
 from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
-from gomp.core.heap.palloc import find_pages_locked, free_pages_locked, grow_locked, take_pages_locked
+from gomp.core.heap.palloc import (
+    find_pages_locked,
+    free_at_end_locked,
+    free_pages_locked,
+    grow_locked,
+    take_pages_locked,
+)
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
@@ -48,6 +54,7 @@ from gomp.core.shm.records import (
 
 NO_MEMORY = -ENOMEM
 _COMMIT_STEP = 256 << 10
+_FAILED = -(1 << 60)
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
 _SPAN_ELEM_SIZE = np.array(SPAN_ELEM_SIZE, dtype=np.int64)
@@ -74,23 +81,30 @@ def commit_growth(base: int, old_size: int, new_size: int) -> int:
     lo, hi = layout.align_up(old_size, _OS_PAGE), layout.align_up(new_size, _OS_PAGE)
     if hi <= lo:
         return 0
-    code = commit(self_p().meta_fd, base - layout.META_BASE + lo, hi - lo)
-    if code == 0:
-        add_relaxed(MHEAP_XMETADATA, hi - lo)
-    return code
+    return commit(self_p().meta_fd, base - layout.META_BASE + lo, hi - lo)
+
+
+@inline
+def _growth(base: int, old_size: int, new_size: int) -> int:
+    """As :func:`commit_growth`; how many bytes it committed, or a huge negative number, so that a sum tells whether all went well."""
+    if commit_growth(base, old_size, new_size) != 0:
+        return _FAILED
+    return layout.align_up(new_size, _OS_PAGE) - layout.align_up(old_size, _OS_PAGE)
 
 
 @kernel("int64(int64)")
 def _grow_for_locked(npages: int) -> int:
     """Holds: mheap.lock. Grow by whole chunks that together hold ``npages``; 0 or a negated errno."""
     h = mheap()
+    first = h.end_page
     grown = layout.align_up(npages, layout.CHUNK_PAGES)
-    first, end = h.end_page, h.end_page + grown
-    if end > runtime().max_pages:
+    if first + grown > runtime().max_pages:  # then what is free at the end already must be part of it
+        grown = layout.align_up(npages - free_at_end_locked(), layout.CHUNK_PAGES)
+    if first + grown > runtime().max_pages:
         return NO_MEMORY
     if _commit_page_metadata(first, grown) != 0:
         return NO_MEMORY
-    h.metadata_pages = end
+    h.metadata_pages = first + grown
     grow_locked(grown >> layout.CHUNK_SHIFT)
     add_relaxed(MHEAP_XRELEASED, grown << layout.PAGE_SHIFT)
     return 0
@@ -100,17 +114,20 @@ def _grow_for_locked(npages: int) -> int:
 def _commit_page_metadata(first: int, npages: int) -> int:
     """Everything that is indexed by page or chunk: span records, heads, bitmaps, summaries."""
     end = first + npages
-    code = commit_growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
-    code |= commit_growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
+    grown = _growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
+    grown += _growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
     arena = (1 << layout.ARENA_PAGE_SHIFT) - 1
     arenas_before, arenas_after = (first + arena) >> layout.ARENA_PAGE_SHIFT, (end + arena) >> layout.ARENA_PAGE_SHIFT
-    code |= commit_growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
-    code |= commit_growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
+    grown += _growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
+    grown += _growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
         shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)
         old, new = (first + (1 << shift) - 1) >> shift, (end + (1 << shift) - 1) >> shift
-        code |= commit_growth(layout.SUMMARY_BASES[0] + 8 * layout.SUMMARY_START[level], 8 * old, 8 * new)
-    return code
+        grown += _growth(layout.SUMMARY_BASES[0] + 8 * layout.SUMMARY_START[level], 8 * old, 8 * new)
+    if grown < 0:
+        return NO_MEMORY
+    add_relaxed(MHEAP_XMETADATA, grown)
+    return 0
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------

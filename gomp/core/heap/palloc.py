@@ -436,6 +436,18 @@ def grow_locked(nchunks: int) -> int:
     return page
 
 
+@kernel("int64()")
+def free_at_end_locked() -> int:
+    """Holds: mheap.lock. How many pages at the end of the heap are free."""
+    free = 0
+    for word_idx in range((mheap().end_page >> 6) - 1, -1, -1):
+        word = chunks()[word_idx // CHUNK_WORDS].alloc[word_idx % CHUNK_WORDS]
+        if word != 0:
+            return free + clz(word)
+        free += 64
+    return free
+
+
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 PALLOC_OK, PALLOC_SEARCH_PAGE, PALLOC_SCAVENGED = -1, -2, -3

@@ -47,6 +47,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.meta_fd = meta_fd
     p.wake_fd = wake_fd
     p.coordinator_fd = coordinator_fd
+    p.urgent_fd = -1
     p.taking_page = mspan.NO_SPAN
     p.no_park = 0
     p.stack_guard = 0

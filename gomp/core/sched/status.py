@@ -47,6 +47,7 @@ from gomp.core.shm.libc import (
     futex_wait,
     futex_wake,
     has_hung_up,
+    is_readable,
     nanotime,
     save_registers,
     sched_yield,
@@ -266,7 +267,10 @@ def release_claims_of(p: int) -> int:
 
 @kernel("int64(int64)")
 def stop_world(deadline_ns: int) -> int:
-    """Stop every P. World: running, called by the coordinator. OK, or -1 - p if P p has not stopped by ``deadline_ns``."""
+    """Stop every P. World: running, called by the coordinator.
+
+    OK, or -1 - p if P p has not stopped by ``deadline_ns``, or when something came up that the coordinator must look at first.
+    """
     rt = runtime()
     store_seq_cst(RT_XSTOP, nanotime() | 1)  # any number whose low half is not 0; store→load, against enter()
     for i in range(rt.nrecords):
@@ -287,7 +291,7 @@ def _wait_until_not_running(p: int, deadline_ns: int) -> int:
         elif tries < 2 * SPINS:
             sched_yield()  # there are more processes than cores: the one we wait for may need ours
         else:
-            if nanotime() > deadline_ns:
+            if nanotime() > deadline_ns or is_readable(self_p().urgent_fd):
                 return RETRY
             futex_wait(p + P_XSTATUS, STATUS_KERNEL, _NAP_NS)
     return OK

@@ -148,24 +148,40 @@ def eventfd_signal(fd: int) -> int:
     return 8
 
 
-def _has_hung_up(b: Any, a: Any) -> Any:
-    # struct pollfd: the descriptor, no events asked for (a hang-up is always told), and the answer in the upper 16 bits.
-    pollfd = cgutils.alloca_once(b, _I64)
-    b.store(b.and_(a[0], ir.Constant(_I64, 0xFFFFFFFF)), pollfd)
-    at_once = cgutils.alloca_once_value(b, ir.Constant(ir.ArrayType(_I64, 2), [0, 0]))
-    _lower_syscall(b, "ppoll", b.ptrtoint(pollfd, _I64), ir.Constant(_I64, 1), b.ptrtoint(at_once, _I64))
-    answer = b.lshr(b.load(pollfd), ir.Constant(_I64, 48))
-    return b.icmp_signed("!=", b.and_(answer, ir.Constant(_I64, select.POLLHUP)), ir.Constant(_I64, 0))
+def _poll_now(events: int, wanted: int) -> Any:
+    """Lowers to: does poll(2) say one of ``wanted`` of the descriptor, asked for ``events``, without waiting?"""
+
+    def lower(b: Any, a: Any) -> Any:
+        # struct pollfd: the descriptor, the events, and the answer in the upper 16 bits.
+        fd = b.and_(a[0], ir.Constant(_I64, 0xFFFFFFFF))
+        pollfd = cgutils.alloca_once(b, _I64)
+        b.store(b.or_(fd, ir.Constant(_I64, events << 32)), pollfd)
+        at_once = cgutils.alloca_once_value(b, ir.Constant(ir.ArrayType(_I64, 2), [0, 0]))
+        _lower_syscall(b, "ppoll", b.ptrtoint(pollfd, _I64), ir.Constant(_I64, 1), b.ptrtoint(at_once, _I64))
+        answer = b.lshr(b.load(pollfd), ir.Constant(_I64, 48))
+        return b.icmp_signed("!=", b.and_(answer, ir.Constant(_I64, wanted)), ir.Constant(_I64, 0))
+
+    return lower
 
 
-@primitive("boolean(int64)", _has_hung_up)
-def has_hung_up(fd: int) -> bool:
-    """Whether the process at the other end of a socket is gone. A negative descriptor never hangs up."""
+def _polls(fd: int, events: int) -> bool:
     if fd < 0:
         return False
     poller = select.poll()
-    poller.register(fd, 0)
+    poller.register(fd, events)
     return bool(poller.poll(0))
+
+
+@primitive("boolean(int64)", _poll_now(0, select.POLLHUP))
+def has_hung_up(fd: int) -> bool:
+    """Whether the process at the other end of a socket is gone. A negative descriptor never hangs up."""
+    return _polls(fd, 0)
+
+
+@primitive("boolean(int64)", _poll_now(select.POLLIN, select.POLLIN))
+def is_readable(fd: int) -> bool:
+    """Whether there is something to read. From a negative descriptor there never is."""
+    return _polls(fd, select.POLLIN)
 
 
 def _save_registers(b: Any, a: Any) -> None:

@@ -193,6 +193,7 @@ gcstats_dtype = record(
     [
         ("num_gc", "i8"),
         ("num_forced", "i8"),
+        ("num_automatic", "i8"),
         ("last_gc_unix_ns", "i8"),
         ("pause_total_ns", "i8"),
         ("pause_max_ns", "i8"),
@@ -313,6 +314,7 @@ p_dtype = record(
         ("meta_fd", "i8"),
         ("wake_fd", "i8"),  # eventfd of the coordinator
         ("coordinator_fd", "i8"),  # its socket, which hangs up when it dies; -1 for the coordinator itself
+        ("urgent_fd", "i8"),  # the coordinator's: readable when there is something that no stop may delay; else -1
         ("native_base", "i8"),  # the native stack above this holds no heap addresses
         ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this takes the slow path
         ("stack_low", "i8"),  # ... and below this overflows
