@@ -404,3 +404,24 @@ def test_each_p_has_its_own_cache(world):
     theirs = world.address(world.new(1, 8))
     assert mspan.find_span(mine) != mspan.find_span(theirs)
     assert tiny_class_of_self() == 1000 + TINY_SPAN_CLASS
+
+
+# --- when there is hardly any memory ------------------------------------------------------------------------------------
+
+
+def test_what_is_free_at_the_end_counts_when_the_heap_may_hardly_grow():
+    with heap_world(max_pages=2 * layout.CHUNK_PAGES) as world:
+        kept = world.new(0, 300 * layout.PAGE_SIZE)
+        assert world.new(0, 600 * layout.PAGE_SIZE) is not None
+        assert kept
+        world.verify()
+
+
+def test_pages_in_the_cache_of_an_idle_p_are_found_by_another():
+    with heap_world(nprocs=3, max_pages=layout.CHUNK_PAGES) as world:
+        for p in (1, 2):
+            for _ in range(2):
+                world.drop(world.new(p, 8192))
+            assert world.ps[p].cache_free != 0
+        world.collect()
+        assert world.new(0, layout.CHUNK_PAGES * layout.PAGE_SIZE - 1) is not None
