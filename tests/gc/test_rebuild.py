@@ -144,7 +144,7 @@ def test_pages_that_a_page_cache_knows_to_be_committed_stay_free(world):
 
 def test_pages_that_are_being_taken_stay_taken(world):
     world.be(0)
-    page = take_pages(20)
+    page = take_pages(20, 0)
     rebuild_derived_stw()
     assert world.mheap.pages_in_use == 20
     other = world.new(1, 20 * layout.PAGE_SIZE)

@@ -247,6 +247,7 @@ def _rebuild_work_buffers() -> None:
     for i in range(p_records()):
         p_at(nth_p(i)).wbuf1 = 0
         p_at(nth_p(i)).wbuf2 = 0
+        p_at(nth_p(i)).spanq_head = p_at(nth_p(i)).spanq_tail
     for number in range(rt.wbuf_made):
         wbuf_stacks()[layout.MAX_WBUFS + number] = number
     rt.wbuf_empty = rt.wbuf_made

@@ -25,6 +25,7 @@ from gomp.core.heap.palloc import (
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
+from gomp.core.sched.status import park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
 from gomp.core.shm.commit import commit
@@ -133,9 +134,12 @@ def _commit_page_metadata(first: int, npages: int) -> int:
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(int64)")
-def take_pages(npages: int) -> int:
-    """Pages for a span, committed and counted as in use, standing in ``taking_page``; the first of them, or NO_MEMORY."""
+@kernel("int64(int64, int64)")
+def take_pages(npages: int, may_park: int) -> int:
+    """Pages for a span, committed and counted as in use, standing in ``taking_page``; the first of them, or NO_MEMORY.
+
+    ``may_park``: the caller is a compiled program with nothing in hand, so a stop need not wait for the commit of many pages.
+    """
     me = self_p()
     mine = layout.p_addr(me.idx)
     page, nscav = -1, 0
@@ -155,7 +159,7 @@ def take_pages(npages: int) -> int:
     add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
     add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     me.taking_scav = nscav
-    if nscav != 0 and _commit_pages(page, npages) != 0:
+    if nscav != 0 and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY
     return page
@@ -177,7 +181,7 @@ def _take_locked(mine: int, npages: int) -> tuple[int, int]:
 
 
 @inline
-def _commit_pages(page: int, npages: int) -> int:
+def _commit_pages(page: int, npages: int, may_park: int) -> int:
     """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long."""
     fd = self_p().heap_fd
     lo = page << layout.PAGE_SHIFT
@@ -185,6 +189,8 @@ def _commit_pages(page: int, npages: int) -> int:
     for at in range(lo, hi, _COMMIT_STEP):
         if commit(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
             return NO_MEMORY
+        if may_park and stop_requested():
+            park_while_stopped()
     return 0
 
 
@@ -209,14 +215,19 @@ def _give_back(page: int, npages: int) -> None:
 @kernel("int64(int64, int64)")
 def alloc_span(npages: int, span_class: int) -> int:
     """A fresh span in use, in no list, empty: its first page, or NO_MEMORY."""
-    page = take_pages(npages)
-    if page < 0:
-        return page
+    page = take_pages(npages, 0)
+    if page >= 0:
+        make_span(page, npages, span_class)
+    return page
+
+
+@kernel("void(int64, int64, int64)")
+def make_span(page: int, npages: int, span_class: int) -> None:
+    """Make a span, in no list and empty, of the pages that were taken last."""
     me = self_p()
     needzero = 1 if _pages_need_zero(page, npages) and me.taking_scav != npages else 0
     _init_span(page, npages, span_class, needzero)
     me.taking_page = mspan.NO_SPAN
-    return page
 
 
 @inline

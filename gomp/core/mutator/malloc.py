@@ -251,7 +251,7 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
     """An object of its own span. It is zeroed in pieces, between which a program may be stopped, and opaque to marking until then."""
     me = self_p()
     npages = layout.pages_for(size)
-    page = _take_large(npages, 1 if type_addr == 0 else 0, size)
+    page = _take_large(npages, 1 if type_addr == 0 else 0, size, caller)
     if page < 0:
         if caller == PYTHON_AGAIN:
             return OUT_OF_MEMORY
@@ -259,7 +259,7 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
             request_collection(GC_TRIGGER_LAST_RESORT)
             return RETRY
         wait_for_cycle(GC_TRIGGER_LAST_RESORT)
-        page = _take_large(npages, 1 if type_addr == 0 else 0, size)
+        page = _take_large(npages, 1 if type_addr == 0 else 0, size, caller)
         if page < 0:
             return OUT_OF_MEMORY
     addr = layout.page_to_addr(page)
@@ -282,15 +282,23 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
     return addr
 
 
-@kernel("int64(int64, int64, int64)")
-def _take_large(npages: int, noscan: int, size: int) -> int:
+@kernel("int64(int64, int64, int64, int64)")
+def _take_large(npages: int, noscan: int, size: int, caller: int) -> int:
     """A span for one large object, in its list and counted; or a negated errno."""
     me = self_p()
     begin_critical()
     sweep.deduct_sweep_credit(npages * layout.PAGE_SIZE, npages)
     sweep.reclaim(npages)
-    page = mheap.alloc_span(npages, noscan)
+    if (
+        caller == PROGRAM
+    ):  # only the pages that it takes are in hand while they are committed, and every stop knows those
+        end_critical()
+        page = mheap.take_pages(npages, 1)
+        begin_critical()
+    else:
+        page = mheap.take_pages(npages, 0)
     if page >= 0:
+        mheap.make_span(page, npages, noscan)
         sp = spans()[page]
         sp.limit = layout.page_to_addr(page) + size
         sp.freeindex = 1
