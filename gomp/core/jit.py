@@ -24,6 +24,7 @@ With ``NUMBA_DISABLE_JIT=1`` nothing is compiled: kernels and inlines are the pl
 from __future__ import annotations
 
 import ast
+import dis
 import fcntl
 import functools
 import hashlib
@@ -201,7 +202,8 @@ def _kernels_named_by(function: Any) -> Iterator[Kernel]:
 
     Those of other modules were registered when the module was imported, which was earlier.
     """
-    for name in function.__code__.co_names:
+    names = {i.argval: None for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
+    for name in names:
         value = function.__globals__.get(name)
         if isinstance(value, Kernel) and value.py_func is not function:
             yield value

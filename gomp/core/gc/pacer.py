@@ -169,6 +169,15 @@ def fractional_share(procs: int) -> float:
     return (wanted - n) / float(procs)
 
 
+@inline
+def max_idle_workers(procs: int, kind: int) -> int:
+    """How many idle Ps may mark: all but the dedicated workers; in a cycle that only the clock asked for, at most one worker in all."""
+    n = dedicated_workers(procs)
+    if kind == GC_TRIGGER_TIME:
+        return 0 if n > 0 else 1
+    return procs - n
+
+
 @kernel("void(int64, int64, int64)")
 def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     """``now_ns``: when the stop that begins the cycle was asked for. World: stopped."""
@@ -182,6 +191,7 @@ def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     pc.triggered = load_relaxed(PACER_XLIVE)
     store_relaxed(PACER_XDEDICATED_NEEDED, dedicated_workers(procs))
     pc.fractional_goal = fractional_share(procs)
+    pc.max_idle = max_idle_workers(procs, kind)
     if pc.memory_limit == NO_LIMIT or load_relaxed(PACER_XGOAL) >= pc.gc_percent_goal:
         store_relaxed(PACER_XGOAL, max(load_relaxed(PACER_XGOAL), pc.triggered + _MIN_RUNWAY))
     revise()
@@ -202,7 +212,7 @@ def revise() -> None:
     percent = pc.gc_percent if pc.gc_percent >= 0 else 100_000
     live, work, goal = load_relaxed(PACER_XLIVE), scan_work_done(), load_relaxed(PACER_XGOAL)
     expected = max(_scannable(), 1)
-    most = load_relaxed(PACER_XSCAN) + pc.last_stack_scan + pc.globals_scan
+    most = load_relaxed(PACER_XSCAN) + pc.max_stack_scan + pc.globals_scan
     if work > expected:
         extended = int(float(goal - pc.triggered) / float(expected) * float(most)) + pc.triggered
         goal = min(extended, int((1.0 + float(percent) / 100.0) * float(goal)))
@@ -247,16 +257,8 @@ def reset_live(marked: int) -> None:
     pc.last_heap_scan = load_relaxed(PACER_XHEAP_WORK)
     store_relaxed(PACER_XSCAN, pc.last_heap_scan)
     pc.last_stack_scan = load_relaxed(PACER_XSTACK_WORK)
+    pc.max_stack_scan = pc.last_stack_scan
     pc.triggered = NO_GOAL
-
-
-@inline
-def max_idle_workers(procs: int, kind: int) -> int:
-    """How many idle Ps may mark: all that have no dedicated worker; in a cycle that only the clock asked for no more than one in all."""
-    n = dedicated_workers(procs)
-    if kind == GC_TRIGGER_TIME:
-        return 0 if n > 0 else 1
-    return procs - n
 
 
 @kernel("void()")

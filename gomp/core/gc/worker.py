@@ -199,7 +199,7 @@ def _pick_stand_in(now: int) -> int:
         p = layout.p_addr(i)
         if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
             continue
-        if _is_idle(p):
+        if _is_idle(p) and pacer().max_idle > 0:  # the coordinator is one worker at most
             return i
         if due == NOBODY and (load_relaxed(PACER_XDEDICATED_NEEDED) > 0 or _is_fraction_due(p, now)):
             due = i

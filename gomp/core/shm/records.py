@@ -156,6 +156,7 @@ pacer_dtype = record(
         ("heap_marked", "i8"),
         ("last_heap_scan", "i8"),
         ("last_stack_scan", "i8"),
+        ("max_stack_scan", "i8"),  # as much may be scanned at most: what the handles and stacks held last
         ("globals_scan", "i8"),
         ("gc_percent_goal", "i8"),
         ("xgoal", "i8"),
@@ -170,7 +171,8 @@ pacer_dtype = record(
         ("fractional_goal", "f8"),  # share of its time that each P marks
         ("assist_work_per_byte", "f8"),  # revised while marking, by whoever moves xheap_live
         ("assist_bytes_per_work", "f8"),
-        ("_pad2", "i8", (4,)),
+        ("max_idle", "i8"),  # how many idle Ps may mark
+        ("_pad2", "i8", (3,)),
         # the cycle, added to by those who mark
         ("xheap_scan_work", "i8"),
         ("xstack_scan_work", "i8"),
