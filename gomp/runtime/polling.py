@@ -29,9 +29,9 @@ from numba.core.ir_utils import build_definitions, get_definition, guard
 from numba.core.untyped_passes import IRProcessing
 
 from gomp.core.jit import inline
-from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_OVERFLOW, poll, poll_entry
+from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_NO_MEMORY, POLL_OVERFLOW, poll, poll_entry
 from gomp.core.sched.interrupt import clear_interrupt
-from gomp.errors import Interrupted, RuntimeLost, StackOverflow
+from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import structs
 from gomp.runtime.reftypes import NULL, ArrayRef, RefType, can_store, field_type, in_compiled_code, rejection, shown
 from gomp.runtime.root_table import Global
@@ -50,6 +50,8 @@ def _end_program(why: int) -> None:
         raise Interrupted("a compiled program was interrupted")
     if why == POLL_OVERFLOW:
         raise StackOverflow("a compiled function recursed deeper than its native stack")
+    if why == POLL_NO_MEMORY:
+        raise OutOfMemory("there is no memory for the roots of so deep a native stack")
     raise RuntimeLost("the runtime has ended")
 
 

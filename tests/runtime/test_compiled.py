@@ -15,7 +15,7 @@ import pytest
 from kernel_heap import collect_now
 
 from gomp.core.shm import layout
-from gomp.core.shm.records import POLL_INTERRUPT, STATUS_SAFE, p_dtype, view
+from gomp.core.shm.records import MHEAP, POLL_INTERRUPT, STATUS_SAFE, mheap_dtype, p_dtype, view
 from gomp.errors import CompileError, Interrupted, NilDereference, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import compiled as compiled_module
 from gomp.runtime.compiled import compiled
@@ -368,6 +368,20 @@ def test_endless_recursion_is_stack_overflow(heap):
             deeper(0)
         assert p_record().xstatus == STATUS_SAFE
     assert deeper(-1) == 0
+
+
+def test_recursion_for_whose_roots_there_is_no_memory_is_out_of_memory(heap):
+    @compiled
+    def deeper(n):
+        return 1 + deeper(n - 1) if n > 0 else 0
+
+    assert deeper(0) == 0
+    mheap = view(mheap_dtype, MHEAP)[0]
+    mheap.xcommit_budget = 0
+    with pytest.raises(OutOfMemory, match="roots of so deep a native stack"):
+        deeper(50_000)
+    mheap.xcommit_budget = 1 << 40
+    assert deeper(50_000) == 50_000
 
 
 def test_endless_recursion_in_a_thread(heap):

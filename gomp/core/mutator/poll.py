@@ -14,6 +14,7 @@ from gomp.core.sched.status import (
     NAPS_PER_LOOK,
     OK,
     SELF_POLL,
+    TOO_DEEP,
     become_running,
     become_safe,
     grow_native_stack,
@@ -42,7 +43,7 @@ from gomp.core.shm.records import (
     self_p,
 )
 
-POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN = 1, 2, 3
+POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
 
 
@@ -56,10 +57,12 @@ def poll() -> int:
 
 @inline
 def poll_entry() -> int:
-    """At a function's entry: as :func:`poll`, and a native stack that is too deep is POLL_OVERFLOW."""
+    """At a function's entry: as :func:`poll`, and a native stack that is too deep is POLL_OVERFLOW, one with no memory to scan it POLL_NO_MEMORY."""
     sp = stack_pointer()
-    if sp < self_p().stack_guard and grow_native_stack(sp) != OK:
-        return POLL_OVERFLOW
+    if sp < self_p().stack_guard:
+        grown = grow_native_stack(sp)
+        if grown != OK:
+            return POLL_OVERFLOW if grown == TOO_DEEP else POLL_NO_MEMORY
     return poll()
 
 

@@ -71,6 +71,7 @@ from gomp.core.shm.records import (
 )
 
 OK, RETRY = 0, -1
+TOO_DEEP, NO_MEMORY = 1, 2
 SELF_STATUS = layout.SELF_BASE + P_XSTATUS
 SELF_POLL = layout.SELF_BASE + P_XPOLL
 SPINS = 200
@@ -212,17 +213,17 @@ def stop_requested() -> bool:
 
 @kernel("int64(int64)")
 def grow_native_stack(sp: int) -> int:
-    """Make room in the native-roots buffer for a stack that reaches down to ``sp``: OK, or RETRY if that is too deep."""
+    """Make room in the native-roots buffer for a stack that reaches down to ``sp``: OK, TOO_DEEP, or NO_MEMORY for that much room."""
     me = self_p()
     if sp < me.stack_low + _STACK_MARGIN:
-        return RETRY
+        return TOO_DEEP
     need = layout.align_up(me.native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN, _ROOTS_STEP)
     if need > layout.NATIVE_ROOTS_BYTES:
-        return RETRY
+        return TOO_DEEP
     if need > me.native_committed:
         at = layout.native_roots_addr(me.idx) - layout.META_BASE
         if commit(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
-            return RETRY
+            return NO_MEMORY
         me.native_committed = need
     me.stack_guard = max(me.native_base - me.native_committed + _STACK_MARGIN, me.stack_low + _STACK_MARGIN)
     return OK
