@@ -22,9 +22,10 @@ from typing import Annotated, Any
 import typer
 
 import gomp
-from benchmarks import alloc
+from benchmarks import alloc, marking
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
 from gomp.errors import ConfigError
+from gomp.runtime.memstats import MemStats
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -66,8 +67,8 @@ def build_go(program: str) -> Path:
     return binary
 
 
-def run_go(binary: Path, *arguments: int) -> dict[str, Any]:
-    environment = os.environ | {"GOMAXPROCS": str(PROCS), "GOGC": str(GOGC)}
+def run_go(binary: Path, *arguments: int, gogc: int = GOGC) -> dict[str, Any]:
+    environment = os.environ | {"GOMAXPROCS": str(PROCS), "GOGC": str(gogc)}
     done = subprocess.run([binary, *map(str, arguments)], check=True, env=environment, stdout=subprocess.PIPE)
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -83,9 +84,15 @@ def run_ours(rt: gomp.Runtime, program: str, parameters: dict[str, int]) -> dict
         "wall_s": wall_s,
         "num_gc": after.num_gc - before.num_gc,
         "gc_cpu_s": after.gc_cpu_s - before.gc_cpu_s,
-        "pause_p50_s": after.pause_p50_s,
-        "pause_max_s": after.pause_max_s,
+        "pauses_ns": _pauses_of(after, after.num_gc - before.num_gc),
     }
+
+
+def _pauses_of(stats: MemStats, cycles: int) -> list[int]:
+    """The pauses of the last cycles, each cycle's together as Go counts them."""
+    return [
+        stats.pause_ns[(stats.num_gc - i) % len(stats.pause_ns)] for i in range(1, min(cycles, len(stats.pause_ns)) + 1)
+    ]
 
 
 def compare(what: str, unit: str, go: list[float], ours: list[float]) -> Row:
@@ -94,7 +101,7 @@ def compare(what: str, unit: str, go: list[float], ours: list[float]) -> Row:
 
 def allocation_rows(rt: gomp.Runtime, pairs: int) -> list[Row]:
     binary = build_go("alloc")
-    runs = [(run_go(binary)["ns_per_object"], rt.run(alloc.main)) for _ in range(pairs)]
+    runs = [(run_go(binary)["figures"], rt.run(alloc.main)) for _ in range(pairs)]
     names = {"pair": "two references", "linked": "one reference", "plain": "no reference"}
     rows = []
     for kind, (size, _) in alloc.KINDS.items():
@@ -120,7 +127,53 @@ def program_rows(rt: gomp.Runtime, pairs: int) -> list[Row]:
             rows.append(
                 compare(f"{label}: {text}", unit, [go[field] for go, _ in runs], [ours[field] for _, ours in runs])
             )
+        for text, of in (("pauses of a cycle, median", statistics.median), ("longest", max)):
+            both = [[of(side["pauses_ns"]) / 1e3 for side in pair] for pair in runs]
+            rows.append(compare(f"{label}: {text}", "µs", [go for go, _ in both], [ours for _, ours in both]))
     return rows
+
+
+def cycle_rows(pairs: int) -> list[Row]:
+    """How often churn collects with other GOGCs, each in a process or runtime of its own."""
+    rows = []
+    program, parameters = PROGRAMS["churn, 1 goroutine"]
+    binary = build_go(program)
+    for gogc in (50, 100, 400):
+        go, ours = [], []
+        for _ in range(pairs):
+            go.append(run_go(binary, *parameters.values(), gogc=gogc)["num_gc"])
+            with gomp.Runtime(procs=PROCS, gogc=gogc) as rt:
+                ours.append(run_ours(rt, program, parameters)["num_gc"])
+        rows.append(compare(f"churn, GOGC={gogc}: cycles", "", go, ours))
+    return rows
+
+
+def marking_rows(pairs: int) -> list[Row]:
+    names = {
+        "mark_ns_per_object": ("marking, per object of 64 bytes and core", "ns"),
+        "mark_ms_per_mib": ("marking, per MiB and core", "ms"),
+        "store_ns": ("pointer store", "ns"),
+        "store_collecting_ns": ("pointer store while one collection follows the other", "ns"),
+    }
+    binary = build_go("marking")
+    runs = []
+    for _ in range(pairs):
+        go = run_go(binary)["figures"]
+        with gomp.Runtime(procs=PROCS, gogc=400) as rt:
+            runs.append((go, marking.figures(rt)))
+    return [
+        compare(text, unit, [go[key] for go, _ in runs], [ours[key] for _, ours in runs])
+        for key, (text, unit) in names.items()
+    ]
+
+
+def running_figures(rt: gomp.Runtime) -> dict[str, float]:
+    kept = marking.kept_while_marking(rt)
+    stats = rt.stats()
+    return {
+        "speed of churn while a cycle is on, percent of that between cycles": 100 * kept,
+        "longest time from the end of a pause to running again, µs": 1e6 * max(p.resume_max_s for p in stats.ps),
+    }
 
 
 def memory_figures(rt: gomp.Runtime) -> dict[str, float]:
@@ -146,7 +199,7 @@ def table(rows: list[Row], figures: dict[str, float]) -> str:
         "# Benchmarks",
         "",
         "`make bench` writes this page: gomp and Go 1.27 in turn on one machine, the same work, GOMAXPROCS=2, GOGC=100; medians, and (lowest",
-        "to highest). A ratio below 1 says that gomp needs less. gomp's collector stops the world to mark, so its pauses are whole mark phases.",
+        "to highest). A ratio below 1 says that gomp needs less.",
         "",
         f"Machine: {platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}.",
         "",
@@ -158,6 +211,8 @@ def table(rows: list[Row], figures: dict[str, float]) -> str:
         lines.append(f"| {row.what} | {go} | {ours} | {row.ratio:.2f} |")
     lines += ["", "What the runtime itself takes:", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value:.1f} |" for name, value in figures.items()]
+    record = {"rows": [asdict(row) | {"ratio": round(row.ratio, 3)} for row in rows], "figures": figures}
+    lines += ["", "The same as JSON:", "", "```json", json.dumps(record), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +222,7 @@ def _cell(median: float, spread: tuple[float, float], unit: str) -> str:
 
 def main(
     pairs: Annotated[int, typer.Option(min=1, help="how often each is run")] = 5,
-    only: Annotated[str, typer.Option(help="alloc, programs or all")] = "all",
+    only: Annotated[str, typer.Option(help="alloc, programs, marking or all")] = "all",
     write: Annotated[bool, typer.Option(help="write docs/benchmarks.md")] = True,
 ) -> None:
     """Run the benchmarks and print their table."""
@@ -179,6 +234,10 @@ def main(
         if only in ("all", "programs"):
             rows += program_rows(rt, pairs)
         figures |= {f"{name}, after the runs": value for name, value in memory_figures(rt).items()}
+        if only in ("all", "marking"):
+            figures |= running_figures(rt)
+    if only in ("all", "marking"):
+        rows += marking_rows(pairs) + cycle_rows(pairs)
     text = table(rows, figures)
     print(text)
     BUILD.mkdir(exist_ok=True)

@@ -157,7 +157,7 @@ func nsPerObject(loop func(int), size int) float64 {
 
 func main() {
 	measure(func(run *Run) {
-		run.NsPerSize = map[string]float64{
+		run.Figures = map[string]float64{
 			"pair16": nsPerObject(loopPair, 16),
 			"linked16": nsPerObject(loopLinked16, 16),
 			"plain16": nsPerObject(loopPlain16, 16),

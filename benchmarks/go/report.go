@@ -17,7 +17,7 @@ type Run struct {
 	PausesNs  []int64            `json:"pauses_ns"`
 	GCCPUS    float64            `json:"gc_cpu_s"`
 	HeapSys   uint64             `json:"heap_sys"`
-	NsPerSize map[string]float64 `json:"ns_per_object,omitempty"`
+	Figures  map[string]float64 `json:"figures,omitempty"`
 }
 
 func gcCPU() float64 {
