@@ -146,5 +146,5 @@ def test_what_a_program_stores_through_a_handle_goes_through_the_barrier(world):
     world.begin_marking()
     world.be(0)
     assert boundary.write_reference(holder[1], NEXT, target[1]) == 0
-    assert world.ps[0].wb_n == 2
+    assert world.ps[0].wb_n == 1  # nothing was overwritten
     assert world.finish_marking() == ()

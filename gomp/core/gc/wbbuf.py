@@ -9,7 +9,7 @@ A buffer is flushed by its P when it is full, and in the ragged barrier and the 
 
 from __future__ import annotations
 
-from gomp.core.gc.mark import grey
+from gomp.core.gc.mark import grey_later, grey_pending
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_relaxed, store64
@@ -24,9 +24,8 @@ def flush(p: int) -> int:
     pp = p_at(p)
     n = pp.wb_n
     for i in range(n):
-        addr = load64(p + P_WBBUF + 8 * i)
-        if addr != 0:
-            grey(p, addr, 0)
+        grey_later(p, load64(p + P_WBBUF + 8 * i), 0)
+    grey_pending(p)
     pp.wb_n = 0
     return n
 
@@ -38,11 +37,19 @@ def flush_own() -> None:
 
 @kernel("void(int64, int64)")
 def record_write(slot: int, value: int) -> None:
-    """Before ``value`` is stored to ``slot`` by this P, in KERNEL."""
+    """Before ``value`` is stored to ``slot`` by this P, in KERNEL.
+
+    Most of what it costs is the load of what is overwritten, where a store alone would not have waited for memory.
+    """
     me = self_p()
     if me.wb_n > WB_ENTRIES - 2:
         flush_own()
     n = me.wb_n
-    store64(_BUFFER + 8 * n, load_relaxed(slot))
-    store64(_BUFFER + 8 * (n + 1), value)
-    me.wb_n = n + 2
+    old = load_relaxed(slot)
+    if old != 0:
+        store64(_BUFFER + 8 * n, old)
+        n += 1
+    if value != 0:
+        store64(_BUFFER + 8 * n, value)
+        n += 1
+    me.wb_n = n

@@ -391,7 +391,7 @@ p_dtype = record(
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
-P_PENDING = 11 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
+P_PENDING = 9 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
 PENDING_ENTRIES = 16
 P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
