@@ -32,7 +32,7 @@ from gomp.runtime import gctrace
 STOP_DEADLINE_S = 10.0
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
-_SWEEP_SLICE = 32  # spans
+_SWEEP_SLICE = 256  # spans, of a microsecond each or less
 
 
 class Stuck(Exception):

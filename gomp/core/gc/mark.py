@@ -24,8 +24,8 @@ from gomp.core.shm.atomics import (
     clz,
     ctz,
     load64,
-    load_acquire,
     load_relaxed,
+    load_seq_cst,
     lsl,
     or_acq_rel,
     or_seq_cst,
@@ -223,7 +223,7 @@ def _scan_span(p: int, entry: int) -> None:
             scan_small(p, base + idx * elem_size, elem_size)
         return
     for at in range(0, ((_NELEMS[span_class] + 63) >> 6) << 3, 8):
-        found = load_acquire(marks + at) & ~load_relaxed(marks + INLINE_SCANS + at)
+        found = load_seq_cst(marks + at) & ~load_relaxed(marks + INLINE_SCANS + at)
         if at == OWNED_WORD:
             found &= ~(OWNED_ONE | OWNED_MANY)  # it may be in another queue already
         if found == 0:

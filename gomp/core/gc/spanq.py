@@ -5,8 +5,8 @@ out, so that by the time the span's turn comes more of its objects are marked; a
 addresses, while their lines and their pointer bits are at hand.
 
 ``owned`` says that a span is in a queue: for the one object of its entry, or for many. The queue's owner clears it before it looks at the
-marks, and who marks an object looks at it after it has set the mark; both are read-modify-writes of the span's last lines, so
-one of the two sees the other's. The scan bits, set by an atomic OR, decide who scans an object if two come to the same span.
+marks, and who marks an object looks at it after it has set the mark. Both are store→load pairs and sequentially consistent, so one of the two
+sees the other's. The scan bits, set by an atomic OR, decide who scans an object if two come to the same span.
 
 A queue is a ring that doubles when it is full, up to MAX_SPANQ entries or as far as there is memory. Then it spills into work buffers, from
 which everybody takes; so it does when its P stops marking.

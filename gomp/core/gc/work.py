@@ -16,7 +16,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, and_acq_rel, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import add_relaxed, and_seq_cst, load_relaxed, store64, store_release
 from gomp.core.shm.commit import fallocate_all
 from gomp.core.shm.records import (
     INLINE_MARKS,
@@ -76,7 +76,7 @@ def release_span(entry: int) -> int:
     Whoever marks an object from here on queues the span anew; whatever was marked before is visible now.
     """
     owned = OWNED_ONE | OWNED_MANY
-    return and_acq_rel(owned_word(entry_base(entry)), ~owned) & owned
+    return and_seq_cst(owned_word(entry_base(entry)), ~owned) & owned  # store→load, against who marks
 
 
 # --- the shared stacks ------------------------------------------------------------------------------------------------

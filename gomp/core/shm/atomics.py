@@ -194,6 +194,12 @@ def and_acq_rel(addr: int, bits: int) -> int:
     return old
 
 
+@primitive("int64(int64, int64)", _rmw("and", "seq_cst"))
+def and_seq_cst(addr: int, bits: int) -> int:
+    """Keep only ``bits``, ordered before every later load; returns the old value."""
+    return and_acq_rel(addr, bits)
+
+
 @primitive("int64(int64, int64)", _rmw("xchg", "acq_rel"))
 def xchg_acq_rel(addr: int, value: int) -> int:
     """Store; returns the old value."""
