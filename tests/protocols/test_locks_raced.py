@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gomp.core import inline, kernel
+from gomp.core.gc import work
 from gomp.core.sched.locks import (
     CONTENDED,
     OWNER_MASK,
@@ -192,6 +193,26 @@ def test_a_waiter_parks_for_a_stop_unless_it_has_something_in_hand(world, in_han
     assert stop_world(now_ns(10_000_000_000 if stopped == OK else 100_000_000)) == stopped
     start_world()
     give(LOCK)
+    world.join()
+    assert world.ps[2].no_park == 0
+
+
+@kernel("void()")
+def take_a_work_buffer() -> None:
+    if enter_waiting() != OK:
+        return
+    self_p().native_base = stack_pointer() + FRAME
+    work.take_empty()
+    leave()
+
+
+def test_who_moves_grey_objects_does_not_park_with_some_in_hand(world):
+    take(RT_XWBUF_LOCK)
+    world.fork(2, take_a_work_buffer)
+    wait_until(lambda: world.word(RT_XWBUF_LOCK) & CONTENDED != 0, "P2 waits")
+    assert stop_world(now_ns(100_000_000)) == -1 - 2
+    start_world()
+    give(RT_XWBUF_LOCK)
     world.join()
     assert world.ps[2].no_park == 0
 

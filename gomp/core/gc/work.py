@@ -14,7 +14,7 @@ stopped (:func:`~gomp.core.gc.worker.mark_stw`).
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.locks import acquire, release
+from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, and_seq_cst, load_relaxed, store64, store_release
 from gomp.core.shm.commit import fallocate_all
@@ -102,17 +102,30 @@ def _buffer_number(addr: int) -> int:
     return (addr - layout.WBUFS_BASE) // layout.WBUF_SIZE
 
 
+@inline
+def _lock() -> None:
+    """Whoever moves grey objects has some in hand, or is in the middle of a store: it does not park while it waits."""
+    begin_critical()
+    acquire(RT_XWBUF_LOCK)
+
+
+@inline
+def _unlock() -> None:
+    release(RT_XWBUF_LOCK)
+    end_critical()
+
+
 @kernel("int64()")
 def take_empty() -> int:
     """An empty buffer's address, or 0 if there is no memory for one."""
     rt = runtime()
-    acquire(RT_XWBUF_LOCK)
+    _lock()
     if rt.wbuf_empty == 0 and not _carve_locked():
-        release(RT_XWBUF_LOCK)
+        _unlock()
         return 0
     rt.wbuf_empty -= 1
     number = wbuf_stacks()[_empty_slot(rt.wbuf_empty)]
-    release(RT_XWBUF_LOCK)
+    _unlock()
     wbuf_at(_buffer_addr(number)).nobj = 0
     return _buffer_addr(number)
 
@@ -141,20 +154,20 @@ def _carve_locked() -> bool:
 @kernel("void(int64)")
 def give_empty(buffer: int) -> None:
     rt = runtime()
-    acquire(RT_XWBUF_LOCK)
+    _lock()
     wbuf_stacks()[_empty_slot(rt.wbuf_empty)] = _buffer_number(buffer)
     rt.wbuf_empty += 1
-    release(RT_XWBUF_LOCK)
+    _unlock()
 
 
 @kernel("void(int64)")
 def give_full(buffer: int) -> None:
     """Let anybody take this buffer's objects."""
-    acquire(RT_XWBUF_LOCK)
+    _lock()
     n = load_relaxed(RT_XWBUF_FULL)
     wbuf_stacks()[_full_slot(n)] = _buffer_number(buffer)
     store64(RT_XWBUF_FULL, n + 1)
-    release(RT_XWBUF_LOCK)
+    _unlock()
 
 
 @kernel("int64()")
@@ -162,13 +175,13 @@ def try_take_full() -> int:
     """A full buffer's address, or 0."""
     if load_relaxed(RT_XWBUF_FULL) == 0:
         return 0
-    acquire(RT_XWBUF_LOCK)
+    _lock()
     n = load_relaxed(RT_XWBUF_FULL)
     buffer = 0
     if n > 0:
         store64(RT_XWBUF_FULL, n - 1)
         buffer = _buffer_addr(wbuf_stacks()[_full_slot(n - 1)])
-    release(RT_XWBUF_LOCK)
+    _unlock()
     return buffer
 
 
