@@ -163,6 +163,11 @@ class World:
     def address(self, root: tuple[int, int]) -> int:
         return int(load64(layout.handles_addr(root[0]) + 8 * root[1]))
 
+    def handles(self, p: int) -> list[int]:
+        """What is in the handle table of P ``p``."""
+        first = layout.handles_addr(p)
+        return [int(load64(slot)) for slot in range(first, first + 8 * int(self.ps[p].handles), 8)]
+
     def hold(self, p: int, addr: int) -> tuple[int, int]:
         """Root an object that is reachable already."""
         self.be(p)

@@ -1,6 +1,6 @@
 """The kernels run as plain Python, too, where every access is checked: part of the suite again with ``NUMBA_DISABLE_JIT=1``.
 
-All of it: ``NUMBA_DISABLE_JIT=1 pytest tests/heap tests/gc tests/model``.
+All of it: ``NUMBA_DISABLE_JIT=1 pytest tests/heap tests/gc tests/model tests/faults``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
 PART = (
+    "tests/faults/test_every_line.py",
     "tests/heap/test_malloc.py",
     "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
     "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",

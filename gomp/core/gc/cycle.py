@@ -15,13 +15,14 @@ A pause is stamped before anybody is woken.
 from __future__ import annotations
 
 from gomp.core.gc import pacer, spanq, sweep, work
+from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.pagecache import flush_cache_locked
+from gomp.core.heap.palloc import lock_heap, unlock_heap
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.locks import acquire, release
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, load_acquire, load_relaxed, or_acq_rel, store_release
@@ -32,7 +33,6 @@ from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
     GC_TRIGGER_HEAP,
     GC_TRIGGER_LAST_RESORT,
-    MHEAP_XLOCK,
     P_XMARKING,
     P_XPOLL,
     PACER_XASSIST_NS,
@@ -49,11 +49,14 @@ from gomp.core.shm.records import (
     RT_XGCPHASE,
     RT_XOVERFLOW,
     RT_XRAGGED,
+    SPAN_IN_USE,
     gcstats,
+    mheap,
     nth_p,
     p_at,
     p_records,
     runtime,
+    spans,
 )
 from gomp.core.shm.records import pacer as pacer_record
 
@@ -72,10 +75,10 @@ def flush_caches_stw() -> None:
 @inline
 def _flush_page_caches_stw() -> None:
     """A P that has become idle must not keep pages that another one needs."""
-    acquire(MHEAP_XLOCK)
+    lock_heap()
     for i in range(p_records()):
         flush_cache_locked(nth_p(i))
-    release(MHEAP_XLOCK)
+    unlock_heap()
 
 
 # --- the beginning ----------------------------------------------------------------------------------------------------
@@ -117,28 +120,55 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     _sweep_all()  # a P may have been in the middle of a span
     flush_caches_stw()
     for i in range(p_records()):
-        pp = p_at(nth_p(i))
-        pp.bytes_marked = 0
-        pp.heap_scan_work = 0
-        pp.assist_bytes = 0
-        pp.fractional_ns = 0
+        p_at(nth_p(i)).assist_bytes = 0
+        p_at(nth_p(i)).fractional_ns = 0
         store_release(nth_p(i) + P_XMARKING, 0)
-        pp.wb_n = 0
     stats.heap0 = load_relaxed(PACER_XLIVE)
     stats.last_start_ns = began
     stats.last_forced = 1 if kind == GC_TRIGGER_FORCED else 0
     stats.last_pause_ns = 0
-    prepare_root_jobs_stw()
-    store_release(RT_XOVERFLOW, 0)
-    store_release(RT_XFLUSHED, 0)
-    pacer.start_cycle(began, rt.nprocs, kind)
     store_release(RT_XCYCLES, load_relaxed(RT_XCYCLES) + 1)
     store_release(RT_XGCPHASE, GC_MARK)
     cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
-    begin_ragged()
-    for i in range(rt.nprocs):
-        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_WORK)
+    pacer.start_cycle(began, rt.nprocs, kind)
+    _start_from_roots_stw()
     stats.last_mark_ns = nanotime()
+
+
+@inline
+def _start_from_roots_stw() -> None:
+    """Everything is white, and nobody has anything grey."""
+    for i in range(p_records()):
+        pp = p_at(nth_p(i))
+        pp.bytes_marked = 0
+        pp.heap_scan_work = 0
+        pp.scanned_cycle = 0
+        pp.wb_n = 0
+        forget_pending(nth_p(i))
+    prepare_root_jobs_stw()
+    store_release(RT_XOVERFLOW, 0)
+    store_release(RT_XFLUSHED, 0)
+    begin_ragged()
+    for i in range(runtime().nprocs):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_WORK)
+
+
+@kernel("void()")
+def restart_marking_stw() -> None:
+    """Begin the marking that is on once more, as a part of its cycle. World: stopped, no window open, no work in buffers and queues.
+
+    A process that was killed may have had grey objects, and overwritten references in its barrier's buffer. The snapshot of what was
+    reachable is taken anew, so what else the cycle has found does not matter.
+    """
+    page, end = 0, mheap().end_page
+    while page < end:
+        if spans()[page].state != SPAN_IN_USE:
+            page += 1
+            continue
+        sweep.clear_marks(page)
+        page += spans()[page].npages
+    pacer.restart_work()
+    _start_from_roots_stw()
 
 
 @inline

@@ -89,6 +89,12 @@ def grey_later(p: int, addr: int, holder: int) -> None:
         grey(p, due, due_holder)
 
 
+@inline
+def forget_pending(p: int) -> None:
+    for cell in range(p + P_PENDING, p + P_PENDING + 16 * PENDING_ENTRIES, 16):
+        store64(cell, 0)
+
+
 @kernel("int64(int64)")
 def grey_pending(p: int) -> int:
     """Do what :func:`grey_later` has put off; 1 if there was anything."""

@@ -182,10 +182,7 @@ def max_idle_workers(procs: int, kind: int) -> int:
 def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     """``now_ns``: when the stop that begins the cycle was asked for. World: stopped."""
     pc = pacer()
-    for word in (
-        PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT,
-        PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONAL_NS, PACER_XIDLE_NS,
-    ):  # fmt: skip
+    for word in (PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONAL_NS, PACER_XIDLE_NS):
         store_relaxed(word, 0)
     pc.mark_start_ns = now_ns
     pc.triggered = load_relaxed(PACER_XLIVE)
@@ -194,6 +191,14 @@ def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     pc.max_idle = max_idle_workers(procs, kind)
     if pc.memory_limit == NO_LIMIT or load_relaxed(PACER_XGOAL) >= pc.gc_percent_goal:
         store_relaxed(PACER_XGOAL, max(load_relaxed(PACER_XGOAL), pc.triggered + _MIN_RUNWAY))
+    restart_work()
+
+
+@kernel("void()")
+def restart_work() -> None:
+    """Nothing is scanned yet. World: stopped."""
+    for word in (PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT):
+        store_relaxed(word, 0)
     revise()
 
 

@@ -1,18 +1,20 @@
 """After a process was killed: everything derived is thrown away and made again from what is not.
 
-Not derived, and trusted: each span's record but its counts and links, the P records, roots, types. Derived, and made here: page bitmaps,
-summaries and heads, the lists of the mcentrals, counts of spans and pages, the stacks of work buffers.
+Not derived, and trusted: each span's record but its counts and links, the P records, roots, types, which free pages are scavenged. Derived, and
+made here: which pages are free, summaries and heads, the lists of the mcentrals, counts of spans and pages, the stacks of work buffers.
 
 1. Empty every mcache and page cache into the records. What a P had in its window and had not handed out becomes free.
 2. Span by span: redo the sweep step that its state names, or undo it; count what is allocated; drop spans that hold nothing.
-3. Pages: those of spans are taken; of the free ones those that were in a page cache are as their P knew them. Nobody knows of the others
-   whether they are committed or what they hold: they are punched out and count as released.
+3. Pages: those of spans are taken, and those that a living P is taking; what was in a page cache is as its P knew it, and what was free as its
+   scav bit says. The rest was on its way from one owner to another: nobody knows whether it is committed or what it holds, so it is
+   punched out and counts as released.
 4. Lists, heads, summaries, counters, work buffers.
 
 A span is known to hold something counted by its record: small ones by their bits; a large one once ``alloc_before_cache`` is 1, stored
 together with the totals. So the totals of allocations and frees stay right.
 
-May be repeated: a second run finds what the first left. If marking was on, the caller starts it over: grey objects are dropped here.
+May be repeated: a second run finds what the first left. If marking was on, the caller starts it over, as grey objects are dropped here
+(:func:`~gomp.core.gc.cycle.restart_marking_stw`).
 """
 
 from __future__ import annotations
@@ -37,23 +39,27 @@ from gomp.core.shm.atomics import (
 )
 from gomp.core.shm.libc import punch_hole
 from gomp.core.shm.records import (
+    MHEAP_HELD,
     MHEAP_PAGES_IN_USE,
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
     MHEAP_XRELEASED,
+    MHEAP_XWBUF,
     PACER_XLIVE,
     RT_XSWEEP_CLASS,
     RT_XSWEEPERS,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
     SET_FULL,
+    SET_NONE,
     SET_PARTIAL,
     SPAN_DEAD,
     SPAN_IN_USE,
     STEP_CLEARING,
     SWEEP_SETS,
     chunks,
+    gcstats,
     mcache_at,
     mheap,
     nth_p,
@@ -73,6 +79,7 @@ def rebuild_derived_stw() -> None:
     """Make everything derived again. World: stopped; dead Ps' redo records are applied, and no dead P has ``taking_page``."""
     reset_mcentrals_stw()  # flushing pushes spans: into lists that are sound, and made again below
     store_release(MHEAP_XLOCK, 0)
+    store_release(MHEAP_HELD, 0)
     store_release(RT_XWBUF_LOCK, 0)
     for i in range(p_records()):
         _flush_mcache(nth_p(i))
@@ -112,10 +119,13 @@ def _flush_mcache(p: int) -> None:
     """Set what flushing trusts, the span's count, as the window says; then flush."""
     for span_class in range(layout.NUM_SPAN_CLASSES):
         e = mcache_at(entry_addr(p, span_class))
-        if e.page != mspan.NO_SPAN and e.window >= 0:
+        if e.page != mspan.NO_SPAN:
             sp = spans()[e.page]
-            sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
-            sp.alloc_count = _count_allocated(e.page) + popcount(e.free)
+            offered = 0
+            if e.window >= 0:
+                sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
+                offered = popcount(e.free)
+            sp.alloc_count = _count_allocated(e.page) + offered
     release_all_stw(p)
 
 
@@ -147,6 +157,7 @@ def _settle_span(page: int) -> int:
     sp = spans()[page]
     h = runtime().sweepgen
     state = mspan.state_of(page)
+    gcstats().repaired_spans += sp.set == SET_NONE
     if mspan.step_of(state) == STEP_CLEARING:
         clear_marks(page)
         sp.freeindex = 0
@@ -179,11 +190,11 @@ def _kind_of(page: int) -> int:
 
 @inline
 def _forget_pages() -> None:
-    """Every page free and released."""
+    """Every page free, and those that were taken released."""
     for chunk_idx in range(mheap().end_page >> layout.CHUNK_SHIFT):
         for i in range(CHUNK_WORDS):
+            chunks()[chunk_idx].scav[i] |= chunks()[chunk_idx].alloc[i]
             chunks()[chunk_idx].alloc[i] = 0
-            chunks()[chunk_idx].scav[i] = -1
 
 
 @inline
@@ -207,7 +218,10 @@ def _keep_taken_pages(p: int) -> None:
 
 @inline
 def _punch_unknown_pages() -> None:
-    """Make the released pages what released pages are: zero, and not committed. The allocator does not zero them again."""
+    """Make the released pages what released pages are: zero, and not committed. The allocator does not zero them again.
+
+    Most of them are already, and cost nothing.
+    """
     fd = self_p().heap_fd
     end = mheap().end_page
     first = 0
@@ -239,6 +253,10 @@ def _rebuild_counters() -> None:
     store_relaxed(MHEAP_XRELEASED, released << layout.PAGE_SHIFT)
     store_relaxed(MHEAP_XFREE, (mheap().end_page - taken - released) << layout.PAGE_SHIFT)
     store_relaxed(PACER_XLIVE, max(load_relaxed(PACER_XLIVE), pacer().heap_marked))
+    rings = 0
+    for i in range(p_records()):
+        rings += p_at(nth_p(i)).spanq_capacity
+    store_relaxed(MHEAP_XWBUF, runtime().wbuf_made * layout.WBUF_SIZE + 8 * rings)
 
 
 @inline

@@ -16,7 +16,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, and_seq_cst, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import add_relaxed, and_seq_cst, fence_release, load_relaxed, store64, store_release
 from gomp.core.shm.commit import fallocate_all
 from gomp.core.shm.records import (
     INLINE_MARKS,
@@ -145,8 +145,9 @@ def _carve_locked() -> bool:
         return False
     for i in range(_BATCH):
         wbuf_stacks()[_empty_slot(rt.wbuf_empty + i)] = rt.wbuf_made + i
-    rt.wbuf_empty += _BATCH
     rt.wbuf_made += _BATCH
+    fence_release()  # killed here, its buffers are lost until repair, and not in the stack twice
+    rt.wbuf_empty += _BATCH
     add_relaxed(MHEAP_XWBUF, size)
     return True
 

@@ -61,6 +61,7 @@ from gomp.core.shm.records import (
 )
 
 RESTING, WORKING, DRY = 0, 1, 2
+DEDICATED = 2
 NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
@@ -149,7 +150,7 @@ def run_worker() -> None:
     is_dedicated = _take_dedicated()
     if not is_dedicated and (pc.fractional_goal == 0.0 or not _is_fraction_due(p, began)):
         return
-    store_release(p + P_XMARKING, 1)
+    store_release(p + P_XMARKING, DEDICATED if is_dedicated else 1)
     while True:
         done = drain(_CHECK_EVERY)
         give_credit(done)

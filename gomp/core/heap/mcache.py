@@ -1,7 +1,11 @@
 """A P's mcache: for each span class one span and a window of 64 of its slots, so that the fast path is a bit operation.
 
 The span's ``alloc_count`` counts a whole window when it is opened and is corrected when the window is given back: the fast path counts
-nothing. ``freeindex`` is right only while the span is not cached.
+nothing. ``freeindex`` is right only while no window is open.
+
+A P may be killed here, so the stores have an order. A window is open from the store of its number to that of -1; before the first of them
+its free bits are in place, before the second ``freeindex`` says that it is used up. A slot is taken once the object in it is zeroed and typed
+(:mod:`~gomp.core.mutator.malloc`). So what repair finds is a whole object or a free slot.
 
 Allocate-black works in the same way. While the heap is marked, opening a window marks all its free slots, and giving it back unmarks those
 that were not handed out; so an object is black before anybody can know its address, and the fast path does nothing for it. No window
@@ -16,13 +20,17 @@ from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
 from gomp.core.jit import inline, kernel
 from gomp.core.sched import redo
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, ctz, load64, load_relaxed, lsl, lsr, popcount, store64
+from gomp.core.shm.atomics import add_relaxed, ctz, load64, load_relaxed, lsl, lsr, popcount, store_release
 from gomp.core.shm.records import (
     GC_OFF,
     MCACHE_ENTRY,
+    MCACHE_FREE,
+    MCACHE_PAGE,
+    MCACHE_WINDOW,
     P_MCACHE,
     P_SMALL_ALLOC,
     P_TINY_ALLOC_COUNT,
+    P_TINY_ALLOCS,
     PACER_XLIVE,
     PACER_XSCAN,
     RT_XGCPHASE,
@@ -50,27 +58,33 @@ def next_window(entry: int) -> bool:
         return False
     page = e.page
     sp = spans()[page]
-    bits = mspan.alloc_bits_addr(page)
-    for window in range(e.window + 1, mspan.bit_words(page)):
-        free = ~load64(bits + 8 * window)
-        first = sp.freeindex - 64 * window
-        if first >= 64:
-            continue
-        if first > 0:
-            free &= lsl(-1, first)
-        beyond = 64 * (window + 1) - sp.nelems
-        if beyond > 0:
-            free &= lsr(-1, beyond)
-        e.window = window
+    if e.window >= 0:  # used up
+        sp.freeindex = min(sp.nelems, 64 * (e.window + 1))
+        store_release(entry + MCACHE_WINDOW, -1)
+    for window in range(sp.freeindex >> 6, mspan.bit_words(page)):
+        free = _free_slots(page, window)
         if free != 0:
             e.base_addr = mspan.obj_addr(page, 64 * window)
             sp.alloc_count += popcount(free)
             if load_relaxed(RT_XGCPHASE) != GC_OFF:
                 mspan.blacken_free(page, window, free)
                 self_p().bytes_marked += popcount(free) * sp.elem_size
-            e.free = free
+            store_release(entry + MCACHE_FREE, free)
+            store_release(entry + MCACHE_WINDOW, window)
             return True
     return False
+
+
+@inline
+def _free_slots(page: int, window: int) -> int:
+    """The slots of a window, at freeindex or above, that are free."""
+    sp = spans()[page]
+    free = ~load64(mspan.alloc_bits_addr(page) + 8 * window)
+    first = sp.freeindex - 64 * window
+    if first > 0:
+        free &= lsl(-1, first)
+    beyond = 64 * (window + 1) - sp.nelems
+    return free & lsr(-1, beyond) if beyond > 0 else free
 
 
 @kernel("void(int64, int64)")
@@ -93,17 +107,18 @@ def uncache_span(p: int, span_class: int) -> None:
     redo.commit(2)
     if span_class == TINY_SPAN_CLASS:
         flush_tiny_count(p)
+    store_release(entry_addr(p, span_class) + MCACHE_PAGE, mspan.NO_SPAN)
+    e.window = -1
     e.free = 0
-    e.page = mspan.NO_SPAN
     mspan.set_sweepgen(page, runtime().sweepgen)
     push_span(span_class, swept_set(SET_PARTIAL if sp.alloc_count < sp.nelems else SET_FULL), page)
 
 
 @inline
 def flush_tiny_count(p: int) -> None:
-    pp = p_at(p)
-    store64(p + P_TINY_ALLOC_COUNT, load64(p + P_TINY_ALLOC_COUNT) + pp.tiny_allocs)
-    pp.tiny_allocs = 0
+    redo.plan(0, p + P_TINY_ALLOC_COUNT, load64(p + P_TINY_ALLOC_COUNT) + load64(p + P_TINY_ALLOCS))
+    redo.plan(1, p + P_TINY_ALLOCS, 0)
+    redo.commit(2)
 
 
 @kernel("void(int64)")

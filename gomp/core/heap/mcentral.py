@@ -3,6 +3,9 @@
 A span that nobody has cached is in exactly one list. The lists are links through the span records under the mcentral's lock, held for a few
 instructions; they are derived (from ``set`` and ``state`` in the span table) and can be thrown away and rebuilt.
 
+If the lock's holder is killed, the list works on for those who have a span in hand and cannot wait for repair: a span is put at the end by ``tail``
+first, so what was half done loses spans, until repair finds them, and gives none out twice.
+
 The swept lists of one cycle are the unswept lists of the next: index ``sweepgen / 2 % 2`` is swept, the other unswept.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
+from gomp.core.shm.atomics import fence_release
 from gomp.core.shm.records import SET_FULL, SET_NONE, SET_PARTIAL, mcentrals, runtime, spans
 
 _MCENTRAL_SIZE = 128
@@ -47,11 +51,13 @@ def push_span_locked(span_class: int, which: int, page: int) -> None:
     sp = spans()[page]
     sp.next = EMPTY
     sp.set = which
+    last = c.tail[which]
+    c.tail[which] = page
+    fence_release()
     if c.head[which] == EMPTY:
         c.head[which] = page
     else:
-        spans()[c.tail[which]].next = page
-    c.tail[which] = page
+        spans()[last].next = page
     c.count[which] += 1
 
 

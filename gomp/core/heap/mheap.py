@@ -20,11 +20,12 @@ from gomp.core.heap.palloc import (
     free_at_end_locked,
     free_pages_locked,
     grow_locked,
+    lock_heap,
     take_pages_locked,
+    unlock_heap,
 )
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.locks import acquire, release
 from gomp.core.sched.status import park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
@@ -36,7 +37,6 @@ from gomp.core.shm.records import (
     MHEAP_PAGES_IN_USE,
     MHEAP_XFREE,
     MHEAP_XINUSE,
-    MHEAP_XLOCK,
     MHEAP_XMETADATA,
     MHEAP_XRELEASED,
     SET_NONE,
@@ -146,9 +146,9 @@ def take_pages(npages: int, may_park: int) -> int:
     if npages < PAGE_CACHE_LIMIT:
         page, nscav = alloc_cached(mine, npages)
     if page < 0:
-        acquire(MHEAP_XLOCK)
+        lock_heap()
         page, nscav = _take_locked(mine, npages)
-        release(MHEAP_XLOCK)
+        unlock_heap()
         if page < 0:
             return NO_MEMORY
     me.taking_page = page
@@ -200,9 +200,9 @@ def _give_back(page: int, npages: int) -> None:
     me = self_p()
     nbytes = npages << layout.PAGE_SHIFT
     punch_hole(me.heap_fd, page << layout.PAGE_SHIFT, nbytes)
-    acquire(MHEAP_XLOCK)
+    lock_heap()
     free_pages_locked(page, npages, 1)
-    release(MHEAP_XLOCK)
+    unlock_heap()
     me.taking_page = mspan.NO_SPAN
     add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
@@ -284,9 +284,9 @@ def free_span(page: int) -> None:
     if mspan.has_inline_marks(sp.elem_size):
         page_heads()[page] = 0
     nbytes = npages << layout.PAGE_SHIFT
-    acquire(MHEAP_XLOCK)
+    lock_heap()
     free_pages_locked(page, npages, 0)
-    release(MHEAP_XLOCK)
+    unlock_heap()
     add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
     add_relaxed(MHEAP_XFREE, nbytes)

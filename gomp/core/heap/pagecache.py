@@ -8,6 +8,9 @@ nobody else sees them, the scavenger included. The masks are 0: the cache is emp
 2. Requests below PAGE_CACHE_LIMIT pages are served from it, lowest run first; what does not fit goes to the heap.
 3. Flushing gives what is left back, each page scavenged or not as it was.
 
+Between the heap and the cache a page is nobody's for a moment; so a P that is killed leaves none that two have (see
+:mod:`~gomp.core.heap.palloc`). ``cache_scav`` counts only where ``cache_free`` is set.
+
 The functions take the address of the P's record: the owner's, or that of a P somebody has claimed. A record is reached through its
 address or through the process's own alias, never both in one kernel (see :mod:`~gomp.core.shm.layout`).
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 from gomp.core.heap.palloc import CHUNK_WORDS, find_pages_locked, starts_of_runs, update_summaries_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import ctz, lsl, lsr, popcount
+from gomp.core.shm.atomics import ctz, fence_release, lsl, lsr, popcount
 from gomp.core.shm.records import chunks, mheap, p_at
 
 PAGE_CACHE_PAGES = 64
@@ -34,11 +37,14 @@ def fill_cache_locked(p_addr: int) -> int:
     word_idx = page // PAGE_CACHE_PAGES
     chunk = chunks()[word_idx // CHUNK_WORDS]
     i = word_idx % CHUNK_WORDS
-    p.cache_page = word_idx * PAGE_CACHE_PAGES
-    p.cache_free = ~chunk.alloc[i]
-    p.cache_scav = chunk.scav[i] & p.cache_free
+    free, scav = ~chunk.alloc[i], chunk.scav[i]
     chunk.alloc[i] = -1
+    fence_release()
     chunk.scav[i] = 0
+    p.cache_page = word_idx * PAGE_CACHE_PAGES
+    p.cache_scav = scav & free
+    fence_release()
+    p.cache_free = free
     h.search_page = (word_idx + 1) * PAGE_CACHE_PAGES
     update_summaries_locked(page >> layout.CHUNK_SHIFT, page >> layout.CHUNK_SHIFT)
     return popcount(p.cache_free)
@@ -55,6 +61,7 @@ def alloc_cached(p_addr: int, npages: int) -> tuple[int, int]:
     bits = lsl(lsr(-1, 64 - npages), low)
     nscav = popcount(p.cache_scav & bits)
     p.cache_free &= ~bits
+    fence_release()
     p.cache_scav &= ~bits
     return p.cache_page + low, nscav
 
@@ -63,16 +70,18 @@ def alloc_cached(p_addr: int, npages: int) -> tuple[int, int]:
 def flush_cache_locked(p_addr: int) -> int:
     """Holds: mheap.lock. Give the pages in the P's cache back to the heap; returns their number."""
     h, p = mheap(), p_at(p_addr)
-    free = p.cache_free
+    free, scav = p.cache_free, p.cache_scav
     if free == 0:
         return 0
+    p.cache_free = 0
+    p.cache_scav = 0
+    fence_release()
     word_idx = p.cache_page // PAGE_CACHE_PAGES
     chunk = chunks()[word_idx // CHUNK_WORDS]
     i = word_idx % CHUNK_WORDS
+    chunk.scav[i] |= scav
+    fence_release()
     chunk.alloc[i] &= ~free
-    chunk.scav[i] |= p.cache_scav
     h.search_page = min(h.search_page, p.cache_page + ctz(free))
     update_summaries_locked(p.cache_page >> layout.CHUNK_SHIFT, p.cache_page >> layout.CHUNK_SHIFT)
-    p.cache_free = 0
-    p.cache_scav = 0
     return popcount(free)

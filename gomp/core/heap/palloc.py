@@ -25,16 +25,21 @@ Searching, as Go does: first fit, by lowest address
 
 Taking and giving back change the bits, then the summaries of the chunks concerned, then upwards as long as something changes.
 
-Not here: committing and releasing pages, the heap's byte counts, the choice of pages to scavenge. Bits and summaries are derived:
-repair clears them, sets the bits of the spans it finds and calls :func:`rebuild_summaries_locked`.
+Not here: committing and releasing pages, the heap's byte counts, the choice of pages to scavenge. Summaries and alloc bits are derived: repair
+clears the bits, sets those of the spans it finds and calls :func:`rebuild_summaries_locked`. The scav bit of a free page is not.
+
+Who holds the lock may be killed, so bits change in an order. A page leaves one owner before the next has it: it is taken, and then not scavenged;
+scavenged, if it is to be, and then free. So what repair finds taken and without an owner is nobody's, and a free page is what its scav bit
+says. Who gets the lock next finds ``held`` set, and makes (S1) and (S2) hold again.
 """
 
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import clz, ctz, lsl, lsr, popcount
-from gomp.core.shm.records import chunks, mheap, runtime, summaries
+from gomp.core.shm.atomics import clz, ctz, fence_release, load_relaxed, lsl, lsr, popcount, store_release
+from gomp.core.shm.records import MHEAP_HELD, MHEAP_XLOCK, chunks, mheap, runtime, summaries
 
 LEVELS = layout.SUMMARY_LEVELS
 LEVEL_BITS = 3  # eight children
@@ -49,6 +54,25 @@ _ROOT_PAGES = 1 << ROOT_SHIFT
 ROOT_FREE = -(1 << 63)  # bit 63
 
 _LEAF_START = layout.SUMMARY_START[LEAF]
+
+
+# --- the heap lock ----------------------------------------------------------------------------------------------------
+
+
+@inline
+def lock_heap() -> None:
+    """Take the heap lock, as :func:`~gomp.core.sched.locks.acquire` does."""
+    acquire(MHEAP_XLOCK)
+    if load_relaxed(MHEAP_HELD) != 0:
+        rebuild_summaries_locked()
+    store_release(MHEAP_HELD, 1)
+    fence_release()  # before what is changed under the lock
+
+
+@inline
+def unlock_heap() -> None:
+    store_release(MHEAP_HELD, 0)
+    release(MHEAP_XLOCK)
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -254,6 +278,7 @@ def set_alloc_range_locked(page: int, npages: int) -> int:
         i = word_idx % CHUNK_WORDS
         nscav += popcount(chunk.scav[i] & bits)
         chunk.alloc[i] |= bits
+        fence_release()
         chunk.scav[i] &= ~bits
     return nscav
 
@@ -409,9 +434,10 @@ def alloc_pages_locked(npages: int) -> tuple[int, int]:
 def free_pages_locked(page: int, npages: int, scavenged: int) -> int:
     """Holds: mheap.lock. Give taken pages back, as scavenged or not (1, 0); returns how many of them were taken: ``npages``."""
     h = mheap()
-    ntaken = clear_alloc_range_locked(page, npages)
     if scavenged:
         set_scav_range_locked(page, npages)
+    fence_release()
+    ntaken = clear_alloc_range_locked(page, npages)
     h.search_page = min(h.search_page, page)
     update_summaries_locked(page >> layout.CHUNK_SHIFT, (page + npages - 1) >> layout.CHUNK_SHIFT)
     return ntaken
@@ -430,6 +456,7 @@ def grow_locked(nchunks: int) -> int:
         return -1
     clear_alloc_range_locked(page, npages)
     set_scav_range_locked(page, npages)
+    fence_release()
     h.end_page = page + npages
     h.search_page = min(h.search_page, page)
     update_summaries_locked(page >> layout.CHUNK_SHIFT, (page + npages - 1) >> layout.CHUNK_SHIFT)

@@ -3,7 +3,8 @@
 The fast path takes the lowest free slot of the P's window: no lock, no atomic read-modify-write, no counter but the pointer bytes. Its
 arguments are constants where a program is compiled, so it becomes a handful of instructions. Everything else is in :func:`malloc_slow`.
 
-Order of an allocation: the slot, zero, pointer bits, ``fence_release``, return. Whoever sees the address sees a zeroed object.
+Order of an allocation: zero, pointer bits, ``fence_release``, take the slot, return. Whoever sees the address sees a zeroed object; and repair,
+after a kill in between, finds a free slot or a zeroed object.
 
 Three kinds of callers. A compiled program (PROGRAM) waits inside, for a collection that it triggered to begin and for credit when it has to
 assist. A call from Python (PYTHON) never waits in a kernel: it gets RETRY before it has taken a slot, when only a collection can help, and
@@ -71,44 +72,51 @@ _HEADER = 8
 
 
 @inline
-def _next_free(span_class: int, elem_size: int) -> int:
+def _lowest_free(span_class: int, elem_size: int) -> int:
     """The lowest free slot of the window, or 0."""
     entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
     free = load64(entry)
     if free == 0:
         return 0
-    store64(entry, clear_lowest(free))
     return load64(entry + 8) + ctz(free) * elem_size
 
 
 @inline
-def _take_slot(span_class: int, elem_size: int, caller: int) -> int:
-    addr = _next_free(span_class, elem_size)
+def _find_slot(span_class: int, elem_size: int, caller: int) -> int:
+    """A free slot, taken by :func:`_take_slot` once its object is complete."""
+    addr = _lowest_free(span_class, elem_size)
     if addr == 0:
         addr = malloc_slow(span_class, caller)
     return addr
 
 
 @inline
+def _take_slot(span_class: int) -> None:
+    entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
+    fence_release()
+    store64(entry, clear_lowest(load64(entry)))
+
+
+@inline
 def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_bytes: int, caller: int) -> int:
     """An object with references, of at most 512 bytes: bit i of ``mask`` says that word i is one; ``scan_bytes`` is where the last ends."""
-    addr = _take_slot(span_class, elem_size, caller)
+    addr = _find_slot(span_class, elem_size, caller)
     if addr > 0:
         zero_range(addr, elem_size)
         if span_class != mspan.SCAN8:
             mspan.write_pointer_mask(addr, nwords, mask)
         self_p().scan_alloc += scan_bytes
-        fence_release()
+        _take_slot(span_class)
     return addr
 
 
 @inline
 def new_noscan(size: int, span_class: int, elem_size: int, caller: int) -> int:
     """An object without references, of 16 to 32760 bytes."""
-    addr = _take_slot(span_class, elem_size, caller)
+    addr = _find_slot(span_class, elem_size, caller)
     if addr > 0:
         zero_range(addr, size)
-        fence_release()
+        _take_slot(span_class)
     return addr
 
 
@@ -132,11 +140,9 @@ def new_tiny(size: int, caller: int) -> int:
 
 @kernel("int64(int64, int64)")
 def new_tiny_block(size: int, caller: int) -> int:
-    addr = _take_slot(TINY_SPAN_CLASS, TINY_SIZE, caller)
+    addr = new_noscan(TINY_SIZE, TINY_SPAN_CLASS, TINY_SIZE, caller)
     if addr <= 0:
         return addr
-    zero_range(addr, TINY_SIZE)
-    fence_release()
     me = self_p()
     if me.tiny == 0 or size < me.tiny_offset:  # the block with more room left becomes the current one
         me.tiny = addr
@@ -172,13 +178,13 @@ def new_typed(size: int, type_addr: int, caller: int) -> int:
         scan_bytes = t.ptr_bytes if t.elem_size == 0 else size
         return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, scan_bytes, caller)
     c = size_class(size + _HEADER)
-    addr = _take_slot(2 * c, _SIZES[c], caller)
+    addr = _find_slot(2 * c, _SIZES[c], caller)
     if addr <= 0:
         return addr
     zero_range(addr, _SIZES[c])
     store64(addr, type_addr)
     self_p().scan_alloc += _SIZES[c]
-    fence_release()
+    _take_slot(2 * c)
     return addr + _HEADER
 
 
@@ -193,7 +199,7 @@ def _array_mask(size: int, ptr_bytes: int) -> int:
 
 @kernel("int64(int64, int64)")
 def malloc_slow(span_class: int, caller: int) -> int:
-    """A free slot of the class, not zeroed; OUT_OF_MEMORY; or RETRY."""
+    """A free slot of the class, not zeroed and not taken; OUT_OF_MEMORY; or RETRY."""
     me = self_p()
     me.slow_allocs += 1
     elem_size = mheap.span_elem_size(span_class)
@@ -213,7 +219,7 @@ def malloc_slow(span_class: int, caller: int) -> int:
         elif not tested and needs_collection():
             tested = True
             _collect(caller)
-    return _next_free(span_class, elem_size)
+    return _lowest_free(span_class, elem_size)
 
 
 @inline

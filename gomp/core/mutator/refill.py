@@ -12,16 +12,16 @@ from gomp.core.heap.mcentral import EMPTY, pop_span, push_span, swept_set, unswe
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed
+from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed, store_release
 from gomp.core.shm.records import (
     GC_OFF,
+    MCACHE_PAGE,
     PACER_XLIVE,
     PACER_XSCAN,
     RT_XGCPHASE,
     RT_XSWEEPERS,
     SET_FULL,
     SET_PARTIAL,
-    mcache_at,
     runtime,
     self_p,
     spans,
@@ -43,10 +43,7 @@ def refill(span_class: int) -> int:
         mspan.set_sweepgen(page, runtime().sweepgen + 3)
         sp.alloc_before_cache = sp.alloc_count
         publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
-        e = mcache_at(entry_addr(mine, span_class))
-        e.free = 0
-        e.window = -1
-        e.page = page
+        store_release(entry_addr(mine, span_class) + MCACHE_PAGE, page)  # uncaching has left no window open
         me.refills += 1
         page = 0
     end_critical()

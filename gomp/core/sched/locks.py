@@ -4,8 +4,12 @@ A lock word is 0, or its owner's P index + 1, with CONTENDED if somebody sleeps 
 locks of a dead P. A waiter that has nothing else in hand parks when a stop is requested; holders never park or poll, and hold a lock for a
 few instructions. Hence with the world stopped no living P holds a lock, but for a helper's while it marks.
 
-A waiter that has waited too long says so by a throw, which ends the runtime, and waits on. The coordinator, which has to end it, then takes
-the lock from its owner; so does everybody once the runtime ends.
+The lock of a dead owner is released by the coordinator: by repair, and wherever the coordinator waits for it, before it can repair anything.
+Those who have something in hand, and so cannot be stopped, get it before what it protects is made whole. So what is done under a lock keeps
+that usable at every instruction: lists may lose something, and give nothing out twice.
+
+A waiter that has waited too long for a living owner says so by a throw, which ends the runtime, and waits on. The coordinator, which has to end
+it, then takes the lock from its owner; so does everybody once the runtime ends.
 
 Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`try_lock` and backs out if it is taken.
 """
@@ -17,7 +21,7 @@ from gomp.core.sched.status import park_while_stopped, shut_down_if_orphaned, st
 from gomp.core.sched.throw import THROW_LOST_LOCK, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, xchg_acq_rel
-from gomp.core.shm.libc import futex_wait, futex_wake, nanotime, sched_yield
+from gomp.core.shm.libc import futex_wait, futex_wake, is_readable, nanotime, sched_yield
 from gomp.core.shm.records import (
     MHEAP_XLOCK,
     RT_XSHUTDOWN,
@@ -100,6 +104,8 @@ def acquire_within(lock: int, patience_ns: int) -> None:
             futex_wait(lock, word | CONTENDED, _NAP_NS)
             # Who was frozen together with the owner has not waited for it: a sleep counts as two naps at most.
             waited += min(nanotime() - began, 2 * _NAP_NS)
+            if me.idx == layout.COORDINATOR_P:
+                _release_if_dead(lock)
             if waited > patience_ns or load_acquire(RT_XSHUTDOWN) != 0:
                 if _give_up(lock, word | CONTENDED):
                     break
@@ -120,9 +126,20 @@ def _give_up(lock: int, word: int) -> int:
     return 1 if cas_acq_rel(lock, word, (me.idx + 1) | CONTENDED) else 0
 
 
+@kernel("void(int64)")
+def _release_if_dead(lock: int) -> None:
+    """Release the lock if its owner's process has died. Called by the coordinator, which can tell."""
+    owner = load_acquire(lock) & OWNER_MASK
+    if owner == 0:
+        return
+    pidfd = p_at(layout.p_addr(owner - 1)).pidfd
+    if pidfd != 0 and is_readable(pidfd):
+        _release_if_of(lock, owner)
+
+
 @kernel("int64(int64)")
 def release_locks_of(p: int) -> int:
-    """Release every lock of the dead P at address ``p``; returns how many. For repair: what a lock protects may be half changed."""
+    """Release every lock of the dead P at address ``p``; returns how many."""
     owner = p_at(p).idx + 1
     released = _release_if_of(MHEAP_XLOCK, owner) + _release_if_of(RT_XWBUF_LOCK, owner)
     released += _release_if_of(RT_XTABLE_LOCK, owner)

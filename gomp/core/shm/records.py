@@ -130,7 +130,8 @@ mheap_dtype = record(
         ("end_page", "i8"),  # pages 0..end_page-1 have been grown
         ("search_page", "i8"),  # no free page below this one
         ("metadata_pages", "i8"),  # pages whose span records and bitmaps are committed
-        ("_pad1", "i8", (5,)),
+        ("held", "i8"),  # 1 while somebody is inside: whoever finds it set follows one that died there
+        ("_pad1", "i8", (4,)),
         # changed by atomic addition
         ("pages_in_use", "i8"),  # in spans; read with the world stopped, or as a hint
         ("xheap_inuse", "i8"),
@@ -221,6 +222,16 @@ gcstats_dtype = record(
         ("fractional_ns", "i8"),
         ("idle_ns", "i8"),
         ("stops", "i8"),  # pauses, at least two a cycle
+        # after deaths: how often, how long, and what was put right
+        ("repairs", "i8"),
+        ("repair_ns", "i8"),
+        ("repair_last_ns", "i8"),
+        ("repair_max_ns", "i8"),
+        ("repaired_locks", "i8"),  # released
+        ("repaired_redos", "i8"),  # changes that were finished
+        ("repaired_spans", "i8"),  # that were in somebody's hand
+        ("repaired_handles", "i8"),  # dropped
+        ("repaired_marking", "i8"),  # mark phases started over
         ("pause_ns", "i8", (256,)),  # of whole cycles, as Go counts them
         ("pause_end_ns", "i8", (256,)),
         ("stop_ns", "i8", (512,)),  # the last pauses, each by itself
@@ -264,6 +275,7 @@ MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_
     )
 )
 MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
+MHEAP_HELD = MHEAP + offset_of(mheap_dtype, "held")
 PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
     PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
 )
@@ -297,10 +309,14 @@ mcache_dtype = record(
         ("free", "i8"),  # bit i: the slot at base + i * elem_size is free
         ("base_addr", "i8"),  # address of the window's first slot
         ("page", "i8"),  # the span's first page, or -1: no span
-        ("window", "i8"),  # number of the window of 64 slots in the span
+        (
+            "window",
+            "i8",
+        ),  # number of the window of 64 slots in the span, or -1: none is open, free and base_addr say nothing
     ],
     MCACHE_ENTRY,
 )
+MCACHE_FREE, MCACHE_WINDOW, MCACHE_PAGE = (offset_of(mcache_dtype, name) for name in ("free", "window", "page"))
 
 p_dtype = record(
     [
@@ -317,6 +333,7 @@ p_dtype = record(
         ("wake_fd", "i8"),  # eventfd of the coordinator
         ("coordinator_fd", "i8"),  # its socket, which hangs up when it dies; -1 for the coordinator itself
         ("urgent_fd", "i8"),  # the coordinator's: readable when there is something that no stop may delay; else -1
+        ("pidfd", "i8"),  # the coordinator's: readable once this P's process has died; 0: none
         ("native_base", "i8"),  # the native stack above this holds no heap addresses
         ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this takes the slow path
         ("stack_low", "i8"),  # ... and below this overflows
@@ -361,7 +378,10 @@ p_dtype = record(
         ("wb_n", "i8"),  # words in the write barrier's buffer
         ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
         ("scans", "i8"),  # how often they were
-        ("xmarking", "i8"),  # 1 while this P is a worker or assists: a hint that marking is not over
+        (
+            "xmarking",
+            "i8",
+        ),  # 1 while this P is a worker or assists, 2 if a dedicated one: a hint that marking is not over
         ("assist_bytes", "i8"),  # bytes that may be allocated before the next assist
         ("fractional_ns", "i8"),  # time as a fractional worker in this cycle
         ("bytes_marked", "i8"),
@@ -370,6 +390,8 @@ p_dtype = record(
         ("mark_ns", "i8"),  # CPU time spent marking, ever
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
+        ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
+        ("deaths", "i8"),  # of its processes, ever; by the coordinator
         ("xidle", "i8"),  # 1 while it waits for something to run
         ("sweep_ns", "i8"),
         ("stopped_ns", "i8"),
@@ -402,14 +424,15 @@ P_XRAGGED = offset_of(p_dtype, "xragged")
 P_XPENDING = offset_of(p_dtype, "xpending")
 P_XMARKING = offset_of(p_dtype, "xmarking")
 P_XIDLE = offset_of(p_dtype, "xidle")
+P_XDEAD = offset_of(p_dtype, "xdead")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
-P_LARGE_ALLOC, P_LARGE_ALLOC_COUNT, P_LARGE_FREE, P_LARGE_FREE_COUNT, P_TINY_ALLOC_COUNT = (
+P_LARGE_ALLOC, P_LARGE_ALLOC_COUNT, P_LARGE_FREE, P_LARGE_FREE_COUNT, P_TINY_ALLOC_COUNT, P_TINY_ALLOCS = (
     offset_of(p_dtype, f)
-    for f in ("large_alloc", "large_alloc_count", "large_free", "large_free_count", "tiny_alloc_count")
+    for f in ("large_alloc", "large_alloc_count", "large_free", "large_free_count", "tiny_alloc_count", "tiny_allocs")
 )
 
 # --- pages and spans --------------------------------------------------------------------------------------------------

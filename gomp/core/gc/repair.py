@@ -1,0 +1,122 @@
+"""What is left to do after the process of a P was killed, between any two of its instructions.
+
+1. :func:`bury`, at once: nobody waits for it any more. Its status is SAFE, its locks are free. Others may be unable to stop before that, as who
+   has something in hand waits for a lock and does not park; what the locks protect is usable meanwhile (see :mod:`~gomp.core.sched.locks`).
+2. :func:`repair`, with the world stopped: finish what its redo record says, drop what only it held, make everything derived again, and start
+   the marking over if it was on.
+3. Fork a process that is this P from now on. Its totals go on in the same record.
+
+All of it may be repeated from the start, so it does not matter who dies meanwhile. (If the coordinator does, so do all.)
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc.cycle import restart_marking_stw
+from gomp.core.gc.rebuild import rebuild_derived_stw
+from gomp.core.gc.worker import DEDICATED
+from gomp.core.heap import mspan
+from gomp.core.heap.mcache import reset_mcache
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import release_locks_of
+from gomp.core.sched.redo import apply_redo_stw
+from gomp.core.sched.status import OK, start_world, stop_world
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    load64,
+    load_acquire,
+    load_relaxed,
+    store64,
+    store_relaxed,
+    store_release,
+    store_seq_cst,
+)
+from gomp.core.shm.libc import futex_wake, nanotime
+from gomp.core.shm.records import (
+    GC_MARK,
+    P_XDEAD,
+    P_XIDLE,
+    P_XMARKING,
+    P_XNATIVE_N,
+    P_XPENDING,
+    P_XPOLL,
+    P_XSTATUS,
+    PACER_XDEDICATED_NEEDED,
+    RT_XGCPHASE,
+    STATUS_SAFE,
+    gcstats,
+    nth_p,
+    p_at,
+    p_records,
+)
+
+
+@kernel("void(int64)")
+def bury(p: int) -> None:
+    """Have nobody wait for the P at ``p``, whose process has died. Called by the coordinator, whatever the world does."""
+    store_release(p + P_XDEAD, 1)
+    gcstats().repaired_locks += release_locks_of(p)
+    store_seq_cst(p + P_XSTATUS, STATUS_SAFE)
+    futex_wake(p + P_XSTATUS)
+
+
+@kernel("int64(int64)")
+def repair(deadline_ns: int) -> int:
+    """Put right what the buried have left: OK, or -1 - p if P p did not stop by ``deadline_ns``. World: running, and again afterwards."""
+    began = nanotime()
+    code = stop_world(deadline_ns)
+    if code == OK:
+        repair_stw()
+        stats = gcstats()
+        stats.repairs += 1
+        stats.repair_last_ns = nanotime() - began
+        stats.repair_ns += stats.repair_last_ns
+        stats.repair_max_ns = max(stats.repair_max_ns, stats.repair_last_ns)
+    start_world()
+    return code
+
+
+@kernel("void()")
+def repair_stw() -> None:
+    """As :func:`repair`. World: stopped."""
+    for i in range(p_records()):
+        if load_acquire(nth_p(i) + P_XDEAD):
+            _settle(nth_p(i))
+    rebuild_derived_stw()
+    if load_relaxed(RT_XGCPHASE) == GC_MARK:
+        restart_marking_stw()
+        gcstats().repaired_marking += 1
+    for i in range(p_records()):
+        if load_acquire(nth_p(i) + P_XDEAD):
+            reset_mcache(nth_p(i))
+            store_release(nth_p(i) + P_XDEAD, 0)
+
+
+@kernel("void(int64)")
+def _settle(p: int) -> None:
+    """Finish what the dead P at ``p`` had begun, and drop what it alone held. The rest is found by rebuilding."""
+    pp = p_at(p)
+    gcstats().repaired_redos += apply_redo_stw(p) > 0
+    pp.taking_page = mspan.NO_SPAN
+    _drop_handles(p)
+    store_relaxed(p + P_XPENDING, 0)
+    store_relaxed(p + P_XNATIVE_N, 0)
+    if load_acquire(p + P_XMARKING) == DEDICATED and load_relaxed(RT_XGCPHASE) == GC_MARK:
+        add_relaxed(PACER_XDEDICATED_NEEDED, 1)
+    store_release(p + P_XMARKING, 0)
+    store_release(p + P_XIDLE, 0)
+    store_release(p + P_XPOLL, 0)
+    pp.gc_wait = 0
+    pp.no_park = 0
+    pp.waiting_for = 0
+    pp.tiny = 0
+    pp.tiny_offset = 0
+
+
+@inline
+def _drop_handles(p: int) -> None:
+    pp = p_at(p)
+    first = layout.handles_addr(pp.idx)
+    for slot in range(first, first + 8 * pp.handles, 8):
+        gcstats().repaired_handles += load64(slot) != 0
+        store64(slot, 0)
