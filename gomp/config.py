@@ -159,6 +159,9 @@ class RuntimeSettings(BaseSettings):
     )
     max_heap: HeapSize = Field("4GiB", description="the heap never grows beyond this; rounded up to 64MiB")  # type: ignore[assignment]
     name: Name | None = Field(None, description="what `gomp ls` and `gomp verify` call this runtime")
+    stop_deadline: float = Field(
+        10.0, ge=0.1, le=60.0, description="seconds for which a process may hold up a stop before it is killed"
+    )
     godebug: str = Field("", description="debug switches: gctrace=1,clobberfree=1,... (GODEBUG)")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least important log line that is written"
@@ -205,12 +208,25 @@ class MixedSettings(BaseModel):
 
 
 class ProgramSettings(BaseModel):
-    """A program that the service keeps running: a short name from ``workers/`` or a dotted path, and its parameters."""
+    """A program that the service keeps running: a short name from ``workers/`` or a dotted path, and its parameters.
+
+    It is started again if its P dies; ``everywhere``: one of it runs on each P.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     program: str = Field(min_length=1)
+    everywhere: bool = False
     parameters: dict[str, Any] = Field(default_factory=dict)
+
+    def instances(self, procs: int) -> list[tuple[int | None, dict[str, Any]]]:
+        """On which P each of them runs, None for any, and its parameters.
+
+        One; or, ``everywhere``, one on each of ``procs`` Ps, which is told so by the parameters ``share`` (from 1) and ``shares``.
+        """
+        if not self.everywhere:
+            return [(None, dict(self.parameters))]
+        return [(p, self.parameters | {"share": p + 1, "shares": procs}) for p in range(procs)]
 
     @model_validator(mode="before")
     @classmethod
@@ -226,7 +242,8 @@ class ServiceSettings(RuntimeSettings):
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that /metrics is served on")
     metrics_port: int = Field(6070, ge=0, le=65535, description="its port; 0 takes any free one")
     programs: tuple[ProgramSettings, ...] = Field(
-        (ProgramSettings.model_validate({"program": "mixed"}),), description="what runs on the Ps from the start"
+        (ProgramSettings.model_validate({"program": "mixed", "everywhere": True}),),
+        description="what runs on the Ps from the start",
     )
 
 

@@ -10,8 +10,8 @@
     ├── ProgramError                        a program raised
     ├── MessageTooLarge  (ValueError)       arguments or a result have more bytes than a message may
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
+    ├── WorkerDied       (RuntimeError)     the process that ran it was killed; the runtime goes on
     ├── RuntimeLost                         the runtime is not there (any more)
-    │   └── WorkerDied                      because one of its processes was killed
     └── HeapCorrupt                         the heap breaks its own rules: our bug
 
 Each class also is the built-in that a user would already catch. Everything a user can cause is reported in one line.
@@ -83,12 +83,12 @@ class Interrupted(GompError):
     """A wait inside the runtime ended because of a signal, before what it waited for."""
 
 
+class WorkerDied(GompError, RuntimeError):
+    """The P that ran a goroutine was killed, and the goroutine with it. The runtime, its heap and the other goroutines go on."""
+
+
 class RuntimeLost(GompError):
     """The runtime ended or could not be found; its references are no longer usable."""
-
-
-class WorkerDied(RuntimeLost):
-    """One of the runtime's processes died, and the runtime ended with it."""
 
 
 class HeapCorrupt(GompError):

@@ -37,7 +37,7 @@ def listener(directory: Path) -> Iterator[socket.socket]:
 @pytest.mark.parametrize(
     ("op", "fields", "error"),
     [
-        ("lost", {"why": "P0 (pid 77) was killed by SIGKILL"}, gomp.WorkerDied),
+        ("lost", {"why": "P0 (pid 77) was killed by SIGKILL"}, gomp.RuntimeLost),
         ("error", {"text": "P0 (pid 77) did not stop within 10 s"}, gomp.GompError),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -221,15 +220,6 @@ def test_a_killed_coordinator_takes_its_ps_with_it_and_is_reported() -> None:
     assert leftovers() == set()
 
 
-def test_a_p_that_dies_ends_the_runtime_with_an_error_that_names_it() -> None:
-    script = Script("rt.run(time.sleep, 60)")
-    os.kill(script.ps[0], signal.SIGKILL)
-    said = script.finish()
-    assert said.startswith("WorkerDied P")
-    assert f"(pid {script.ps[0]}) was killed by SIGKILL" in said
-    script.wait_until_gone(2.0)
-
-
 def test_a_program_in_machine_code_ends_when_its_coordinator_is_killed() -> None:
     script = Script("build_and_count(12, 1 << 40)")
     os.kill(script.coordinator, signal.SIGKILL)
@@ -246,11 +236,6 @@ DIE_DURING_A_STOP = (
 def test_a_script_does_not_wait_for_a_stop_whose_coordinator_was_killed(call: str) -> None:
     script = Script(f"{call}; {DIE_DURING_A_STOP}; {call}")
     assert script.finish().startswith("RuntimeLost")
-
-
-def test_a_p_that_writes_to_its_socket_ends_the_runtime_with_an_error_that_names_it() -> None:
-    script = Script("rt.run(lambda: gomp.runtime.current.peer().channel.sock.send(bytes([255] * 8)))")
-    assert re.fullmatch(r"WorkerDied P\d \(pid \d+\) cannot be understood: .*; the runtime ends", script.finish())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

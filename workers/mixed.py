@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import gomp
 from workers import stdlib_trees
-from workers.shares import shares
+from workers.shares import shares as split
 from workers.xorshift import advance, draw, seed
 
 log = logging.getLogger(__name__)
@@ -89,16 +89,22 @@ def serve(number: int, rate: float, live_bytes: int, sizes: dict[int, float], fi
 
 
 def main(
-    rate: float = 100.0, live: int = 64 << 20, sizes: dict[int, float] | None = None, stdlib_trees: bool = True
+    rate: float = 100.0,
+    live: int = 64 << 20,
+    sizes: dict[int, float] | None = None,
+    stdlib_trees: bool = True,
+    share: int = 0,
+    shares: int = 0,
 ) -> None:
-    """Serve until the runtime ends."""
-    procs = gomp.num_procs()
+    """Serve the share with this number until the runtime ends; all of them, on all Ps, if there is none."""
     mix = {int(size): float(weight) for size, weight in (sizes or {32: 50, 128: 30, 1024: 18, 16384: 2}).items()}
-    parts = _file_shares(procs) if stdlib_trees else [None] * procs
-    started = [gomp.go(serve, i, rate / procs, live // procs, mix, part) for i, part in enumerate(parts, 1)]
-    for goroutine in started:
+    if shares:
+        serve(share, rate / shares, live // shares, mix, _files(share, shares) if stdlib_trees else None)
+        return
+    procs = gomp.num_procs()
+    for goroutine in [gomp.go(main, rate, live, mix, stdlib_trees, i, procs) for i in range(1, procs + 1)]:
         goroutine.wait()
 
 
-def _file_shares(procs: int) -> list[tuple[int, int] | None]:
-    return list(shares(len(stdlib_trees.library_files()), procs))
+def _files(share: int, shares: int) -> tuple[int, int]:
+    return list(split(len(stdlib_trees.library_files()), shares))[share - 1]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gomp.errors import GompError, MessageTooLarge, RuntimeLost, WorkerDied
+from gomp.errors import GompError, MessageTooLarge, RuntimeLost
 
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
@@ -39,9 +39,9 @@ class Message:
 
 
 def check_answer(message: Message) -> Message:
-    """What the coordinator said, unless it is that the runtime ends (WorkerDied) or that it cannot do what it was asked (GompError)."""
+    """What the coordinator said, unless it is that the runtime ends (RuntimeLost) or that it cannot do what it was asked (GompError)."""
     if message.op == "lost":
-        raise WorkerDied(message["why"])
+        raise RuntimeLost(message["why"])
     if message.op == "error":
         raise GompError(message["text"])
     return message

@@ -29,7 +29,6 @@ from gomp.core.shm.records import (
 )
 from gomp.runtime import gctrace
 
-STOP_DEADLINE_S = 10.0
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
@@ -45,12 +44,14 @@ class Stuck(Exception):
 class Collector:
     """One cycle at a time. ``problems`` is what GODEBUG's checks have found: nothing may go on after that."""
 
-    def __init__(self, procs: int, debug: Debug) -> None:
+    def __init__(self, procs: int, debug: Debug, stop_deadline_s: float) -> None:
         self.procs = procs
         self.debug = debug
+        self._stop_deadline_s = stop_deadline_s
         self.problems: tuple[str, ...] = ()
         self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._kind = 0
+        self._wanted = 0  # the kind of a cycle that could not begin yet
         self._rests = 0
         self._sweeps_for_waiters = False
         self._last_end = time.monotonic()
@@ -64,6 +65,10 @@ class Collector:
     def _is_marking(self) -> bool:
         return int(self._runtime.xgcphase) == GC_MARK
 
+    def deadline(self) -> int:
+        """When a stop that begins now has to stand."""
+        return time.monotonic_ns() + int(self._stop_deadline_s * 1e9)
+
     def step(self) -> float | None:
         """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""
         if self._is_marking:
@@ -73,8 +78,8 @@ class Collector:
             return 0.0
         if self._runtime.xsweep_class < SWEEP_SETS and sweep.sweep_step(_SWEEP_SLICE):
             return 0.0
-        if self._runtime.xgc_request:
-            self.begin(take_request())
+        if self._wanted or self._runtime.xgc_request:
+            self.begin(max(self._wanted, take_request()))
             return 0.0
         return None
 
@@ -84,12 +89,13 @@ class Collector:
             return
         if kind == GC_TRIGGER_TIME and self.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
-        self._kind, self._rests = kind, 0
+        self._kind, self._rests, self._wanted = kind, 0, kind
         if self.debug.gcstoptheworld:
-            _check(cycle.collect_stopped(kind, time.time_ns(), _deadline()))
+            _check(cycle.collect_stopped(kind, time.time_ns(), self.deadline()))
             self._end()
         else:
-            _check(cycle.begin_cycle(kind, _deadline()))
+            _check(cycle.begin_cycle(kind, self.deadline()))
+        self._wanted = 0
 
     def _mark(self) -> float:
         state = worker.mark_step(self._rests > _PATIENCE)
@@ -101,14 +107,14 @@ class Collector:
         return 0.0 if state == worker.WORKING else _TICK_S
 
     def _try_to_end(self) -> None:
-        if _check(cycle.may_be_done(_deadline())) != OK:
+        if _check(cycle.may_be_done(self.deadline())) != OK:
             return
         if self.debug.gccheckmark:
-            if _check(cycle.stop_marking(_deadline())) != OK:
+            if _check(cycle.stop_marking(self.deadline())) != OK:
                 return
             self._check_marks()
             cycle.finish_cycle(time.time_ns())
-        elif _check(cycle.end_marking(time.time_ns(), _deadline())) != OK:
+        elif _check(cycle.end_marking(time.time_ns(), self.deadline())) != OK:
             return
         self._sweeps_for_waiters = self._kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT)
         if not self._sweeps_for_waiters:
@@ -136,15 +142,11 @@ class Collector:
         from gomp.core.sched.status import stop_world
         from gomp.runtime.verify import verify
 
-        code = stop_world(_deadline())
+        code = stop_world(self.deadline())
         if code == OK:
             self.problems += verify(self.debug.verify).problems
         start_world()
         _check(code)
-
-
-def _deadline() -> int:
-    return time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9)
 
 
 def _check(code: int) -> int:

@@ -7,6 +7,9 @@ Life::
 
     load kernels → make segments → write records → register the name → fork service and Ps → announce → loop → end everything
 
+A P may die at any moment (:mod:`gomp.core.gc.repair`). Its death is noticed at once, also during a stop; what it left is put right before the loop
+goes on with anything else, and another process takes its place.
+
 It is started by ``gomp serve``, or by a script's Runtime with a socket: that runtime ends when the socket hangs up.
 """
 
@@ -27,7 +30,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
-from gomp.core.gc import pacer
+from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import start_world, stop_world
@@ -36,23 +39,27 @@ from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
+    GCSTATS,
     MHEAP,
     RUNTIME,
+    gcstats_dtype,
     layout_version,
     mheap_dtype,
     p_dtype,
     runtime_dtype,
     view,
 )
-from gomp.errors import GompError, OutOfMemory, RuntimeLost, SegmentError
+from gomp.errors import GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
 from gomp.runtime import cgroup, discovery, memstats
 from gomp.runtime.channel import Channel, Message
-from gomp.runtime.collector import STOP_DEADLINE_S, Collector, Stuck
+from gomp.runtime.collector import Collector, Stuck
+from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats
-from gomp.runtime.programs import Call, dump_failure
+from gomp.runtime.programs import Call
 from gomp.runtime.requests import fault
+from gomp.runtime.restarts import Restarts
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs
 
@@ -62,6 +69,7 @@ FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
+_KILLED_S = 5.0  # from SIGKILL to the end of a process
 _NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
 _MAX_CONNECTIONS = 64
@@ -93,7 +101,7 @@ class Coordinator:
         self.owner = Attached(Channel(owner)) if owner else None
         self.epoll = select.epoll()
         self.urgent = select.epoll()
-        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.handlers: dict[int, Callable[[int], object]] = {}
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
@@ -119,7 +127,10 @@ class Coordinator:
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
         self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url))
-        self.tasks = Tasks(s.procs, self.shared.meta_fd)
+        self.dispatcher = Dispatcher(Tasks(s.procs, self.shared.meta_fd), self._channel)
+        self.restarts = [Restarts() for _ in range(s.procs)]
+        self.dead: dict[int, str] = {}  # not repaired yet: how they ended
+        self.absent: dict[int, float] = {}  # without a process until that time
         self._watch(self.urgent.fileno(), self._on_urgent)
         view(p_dtype, layout.p_addr(layout.COORDINATOR_P))[0].urgent_fd = self.urgent.fileno()
         self._watch_signals()
@@ -128,7 +139,6 @@ class Coordinator:
         self._fork_all()
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
-        view(runtime_dtype, RUNTIME)[0].xready = 1
         if self.shared.backing == "memfd":
             log.info(
                 "/dev/shm is smaller than max_heap=%d: the heap is in a memfd, which only the cgroup limits", s.max_heap
@@ -136,7 +146,8 @@ class Coordinator:
         if self.owner:
             self._admit(self.owner)
         for program in getattr(s, "programs", ()):
-            self._go(Call(program.program, (), dict(program.parameters)), None, 0)
+            for p, parameters in program.instances(s.procs):
+                self.dispatcher.supervise(Supervised(Call(program.program, (), parameters), p))
 
     def _init_records(self) -> None:
         s = self.settings
@@ -151,7 +162,7 @@ class Coordinator:
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             self._init_p(idx)
-        self.collector = Collector(s.procs, s.debug)
+        self.collector = Collector(s.procs, s.debug, s.stop_deadline)
 
     def _init_p(self, idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_fd: int = -1) -> None:
         if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
@@ -161,17 +172,22 @@ class Coordinator:
         self.family = Family(self.shared, self.wake_fd)
         if self.metrics:
             service = self.family.fork_service(cast(ServiceSettings, self.settings), self.metrics)
-            self._watch(service.pidfd, lambda fd: self._on_death(fd, service, "the service"), self.urgent)
+            self._watch(service.pidfd, lambda _: self._on_service_death(service), self.urgent)
         for idx in range(self.settings.procs):
-            self._watch_p(idx, self.family.fork_p(idx))
+            self._fork_p(idx)
+        view(runtime_dtype, RUNTIME)[0].xready = 1
 
-    def _watch_p(self, idx: int, child: Child) -> None:
-        self._watch(child.pidfd, lambda fd: self._on_death(fd, child, f"P{idx}"), self.urgent)
-        self._watch(self._channel(idx).fileno(), lambda _: self._on_p_message(idx))
+    def _fork_p(self, idx: int) -> None:
+        child = self.family.fork_p(idx)
+        _p_record(idx).pidfd = child.pidfd
+        self._watch(child.pidfd, lambda _: self._on_p_death(idx), self.urgent)
+        self._watch(cast(Channel, child.channel).fileno(), lambda _: self._on_p_message(idx))
+        self.restarts[idx].started(time.monotonic())
 
-    def _channel(self, idx: int) -> Channel:
-        """The connection to P ``idx``."""
-        return cast(Channel, self.family.ps[idx].channel)
+    def _channel(self, idx: int) -> Channel | None:
+        """The connection to P ``idx``, while it has a process."""
+        child = self.family.ps.get(idx)
+        return child.channel if child else None
 
     def _watch_signals(self) -> None:
         reader, writer = socket.socketpair()
@@ -183,7 +199,7 @@ class Coordinator:
         self._signals = (reader, writer)
         self._watch(reader.fileno(), self._on_signal, self.urgent)
 
-    def _watch(self, fd: int, handler: Callable[[int], None], epoll: select.epoll | None = None) -> None:
+    def _watch(self, fd: int, handler: Callable[[int], object], epoll: select.epoll | None = None) -> None:
         self.handlers[fd] = handler
         (epoll or self.epoll).register(fd, select.EPOLLIN)
 
@@ -197,7 +213,7 @@ class Coordinator:
         """Serve until the runtime ends; the exit code."""
         self._set_commit_budget()
         while not self.ending:
-            for fd, _ in self.epoll.poll(self._collect()):
+            for fd, _ in self.epoll.poll(self._step()):
                 if fd in self.handlers:
                     self.handlers[fd](fd)
             self._flush_channels()
@@ -205,20 +221,20 @@ class Coordinator:
                 self._set_commit_budget()
         return self.exit_code
 
-    def _collect(self) -> float:
-        """Do a little of the collector's work; for how long it may be left alone."""
+    def _step(self) -> float:
+        """Do what is due, but not for long; for how many seconds there is nothing then."""
         try:
+            self._repair()
+            self._start_absent()
             if self.settings.gogc >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
                 self.collector.begin(GC_TRIGGER_TIME)
             rest = self.collector.step()
         except Stuck as stuck:
-            self._on_urgent(self.urgent.fileno())  # a signal, or a death that explains it
-            if not self.ending:
-                self._lose(self._describe_stuck(stuck.p))
+            self._on_stuck(stuck.p)
             return 0.0
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
-        return _IDLE_S if rest is None else rest
+        return min(_IDLE_S if rest is None else rest, *(at - time.monotonic() for at in self.absent.values()), _IDLE_S)
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -229,8 +245,8 @@ class Coordinator:
 
     def _flush_channels(self) -> None:
         """Send what peers take now, and be woken when they take more."""
-        for channel in (*map(self._channel, range(len(self.family.ps))), *(a.channel for a in self.attached)):
-            if not channel.is_flushed and channel.fileno() in self.handlers:
+        for channel in (*map(self._channel, self.family.ps), *(a.channel for a in self.attached)):
+            if channel and not channel.is_flushed and channel.fileno() in self.handlers:
                 with contextlib.suppress(RuntimeLost):
                     channel.flush()
                 more = 0 if channel.is_flushed else select.EPOLLOUT
@@ -245,38 +261,115 @@ class Coordinator:
             self._set_commit_budget()
 
     def _describe_stuck(self, idx: int) -> str:
-        record = view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
+        record = _p_record(idx)
         running = (
-            ", ".join(t.name for t in self.tasks.of(idx)[:_NAMES_SHOWN])
+            ", ".join(t.name for t in self.dispatcher.tasks.of(idx)[:_NAMES_SHOWN])
             if idx < self.settings.procs
             else "an attached script"
         )
         return (
-            f"P{idx} (pid {int(record.xpid)}) did not stop within {STOP_DEADLINE_S:.0f} s; it runs {running or 'nothing'}"
+            f"P{idx} (pid {int(record.xpid)}) did not stop within {self.settings.stop_deadline:g} s; it runs {running or 'nothing'}"
             f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
         )
 
     def _verify(self, level: int) -> dict[str, Any]:
         from gomp.runtime.verify import verify
 
-        with self._stopped_world() as stuck:
-            return {"stuck": stuck, "problems": [stuck]} if stuck else asdict(verify(level))
+        with self._stopped_world():
+            return asdict(verify(level))
 
     def _stats(self) -> MemStats:
         """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
-        with self._stopped_world() as stuck:
-            if not stuck:
-                flush_caches_stw()
+        with self._stopped_world():
+            flush_caches_stw()
             return memstats.read()
 
     @contextlib.contextmanager
-    def _stopped_world(self) -> Iterator[str]:
-        """Stop the world for the block; gives "" or which P did not stop."""
-        code = stop_world(time.monotonic_ns() + int(STOP_DEADLINE_S * 1e9))
+    def _stopped_world(self) -> Iterator[None]:
+        """Stop the world for the block, whoever dies meanwhile. Raises RuntimeLost if the runtime ends before it stands."""
         try:
-            yield self._describe_stuck(-1 - code) if code else ""
+            while code := stop_world(self.collector.deadline()):
+                start_world()
+                self._on_stuck(-1 - code)
+                self._repair()
+                if self.ending:
+                    raise RuntimeLost("the runtime ends")
+            yield
         finally:
             start_world()
+
+    # --- deaths -------------------------------------------------------------------------------------------------------
+
+    def _on_stuck(self, idx: int) -> None:
+        """P ``idx`` did not stop: because something urgent came up, or it died, or in time. It has to."""
+        known = len(self.dead)
+        self._on_urgent(self.urgent.fileno())
+        if self.ending or len(self.dead) > known:
+            return
+        log.error("%s; it is killed", self._describe_stuck(idx))
+        self._kill(idx)
+        self._on_urgent(self.urgent.fileno())
+
+    def _kill(self, idx: int) -> None:
+        child = self.family.ps.get(idx)
+        if child is None:  # an attached process, which has to be our owner
+            self._lose("a script that does not stop is killed, and its runtime ends")
+            os.kill(int(_p_record(idx).xpid), signal.SIGKILL)
+            return
+        os.kill(child.pid, signal.SIGKILL)
+        if not child.has_died(_KILLED_S):
+            self._lose(f"P{idx} (pid {child.pid}) was killed, but is still there after {_KILLED_S:.0f} s")
+
+    def _on_p_death(self, idx: int) -> None:
+        """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`_repair`."""
+        child = self.family.ps[idx]
+        while self._on_p_message(idx):  # results, that somebody waits for
+            pass
+        self.urgent.unregister(child.pidfd)
+        del self.handlers[child.pidfd]
+        if cast(Channel, child.channel).fileno() in self.handlers:
+            self._unwatch(cast(Channel, child.channel).fileno())
+        record = _p_record(idx)
+        record.pidfd = 0
+        record.xpid = 0
+        record.deaths += 1
+        self.dead[idx] = f"P{idx} (pid {child.pid}) {self.family.bury_p(idx)}"
+        self.dispatcher.tasks.set_absent(idx, True)
+        view(runtime_dtype, RUNTIME)[0].xready = 0
+        repair.bury(layout.p_addr(idx))
+
+    def _repair(self) -> None:
+        """Put right what the dead have left, and start others in their place. Raises Stuck."""
+        if not self.dead:
+            return
+        if code := repair.repair(self.collector.deadline()):
+            raise Stuck(-1 - code)
+        dead, self.dead = self.dead, {}
+        took_ms = view(gcstats_dtype, GCSTATS)[0].repair_last_ns / 1e6
+        for idx, why in dead.items():
+            delay = self.restarts[idx].died(time.monotonic())
+            self.absent[idx] = time.monotonic() + delay
+            running = self.dispatcher.has_died(idx, why)
+            log.error(
+                "%s while it ran %s; repaired in %.1f ms; it is started again%s",
+                why,
+                ", ".join(task.name for task in running[:_NAMES_SHOWN]) or "nothing",
+                took_ms,
+                f" in {delay:.1f} s: it keeps dying" if delay else "",
+            )
+        self._start_absent()
+        for idx in dead:
+            if idx in self.absent:
+                self.dispatcher.move(self.dispatcher.tasks.of(idx))
+
+    def _start_absent(self) -> None:
+        """Fork the processes whose time has come."""
+        for idx in [idx for idx, at in self.absent.items() if at <= time.monotonic()]:
+            del self.absent[idx]
+            self._fork_p(idx)
+            self.dispatcher.tasks.set_absent(idx, False)
+            self.dispatcher.has_started(idx)
+            view(runtime_dtype, RUNTIME)[0].xready = int(not self.absent and not self.dead)
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -289,32 +382,36 @@ class Coordinator:
         for ready, _ in self.urgent.poll(0):
             self.handlers[ready](ready)
 
-    def _on_death(self, fd: int, child: Child, who: str) -> None:
-        del self.handlers[fd]
-        self.urgent.unregister(fd)
-        self._lose(f"{who} (pid {child.pid}) {child.reap()}; the runtime ends")
+    def _on_service_death(self, child: Child) -> None:
+        del self.handlers[child.pidfd]
+        self.urgent.unregister(child.pidfd)
+        self._lose(f"the service (pid {child.pid}) {child.reap()}; the runtime ends")
 
-    def _on_p_message(self, idx: int) -> None:
-        channel = self._channel(idx)
+    def _on_p_message(self, idx: int) -> bool:
+        """Read and do what P ``idx`` says; whether it said anything."""
+        child = self.family.ps[idx]
+        channel = cast(Channel, child.channel)
         try:
             messages = channel.receive()
         except RuntimeLost as error:
-            self._unwatch(channel.fileno())
-            child = self.family.ps[idx]
+            if channel.fileno() in self.handlers:
+                self._unwatch(channel.fileno())
             if not child.has_died(_DYING_S):  # if it has, its pidfd tells
-                self._lose(f"P{idx} (pid {child.pid}) cannot be understood: {error}; the runtime ends")
-            return
+                log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, child.pid, error)
+                self._kill(idx)
+            return False
         for message in messages:
             if problem := fault(message, from_p=True):
                 _refuse(channel, problem)
             elif message.op == "go":
-                self._go_for(("p", idx), message, idx)
+                self.dispatcher.go(OnP(idx), message, idx)
             elif message.op == "started":
-                self.tasks.started(idx, message["g"])
+                self.dispatcher.tasks.started(idx, message["g"])
             elif message.op == "done":
-                self._done(idx, message)
+                self.dispatcher.done(idx, message)
             else:
                 self._answer(channel, message)
+        return bool(messages)
 
     def _on_connect(self, fd: int) -> None:
         with contextlib.suppress(OSError):  # it hung up already, or there is no descriptor for it
@@ -355,7 +452,7 @@ class Coordinator:
             if problem := fault(message, from_p=False):
                 _refuse(peer.channel, problem)
             elif message.op == "go":
-                self._go_for(peer, message, None)
+                self.dispatcher.go(peer.channel, message)
             else:
                 self._answer(peer.channel, message)
 
@@ -370,40 +467,9 @@ class Coordinator:
         """Requests to the coordinator itself."""
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
-                report = self._verify(message["level"])
-                if "stuck" in report:
-                    _refuse(channel, report["stuck"])
-                else:
-                    channel.send("verify", **report)
+                channel.send("verify", **self._verify(message["level"]))
             else:
                 channel.send("stats", **self._stats().to_json())
-
-    # --- goroutines ---------------------------------------------------------------------------------------------------
-
-    def _go(self, call: Call, origin: Any, request: int) -> None:
-        self._go_for(origin, Message("go", {"name": str(call), "request": request}, call.dumps()), None)
-
-    def _go_for(self, origin: Any, message: Message, near: int | None) -> None:
-        try:
-            task = self.tasks.create(message["name"], origin, message["request"], message.payload, near)
-        except OutOfMemory as error:
-            self._tell(origin, message["request"], False, dump_failure(error))
-            return
-        with contextlib.suppress(RuntimeLost):
-            self._channel(task.p).send("run", task.payload, g=task.g, name=task.name, awaited=origin is not None)
-
-    def _done(self, idx: int, message: Message) -> None:
-        task = self.tasks.ended(idx, message["g"])
-        if task is not None:
-            self._tell(task.origin, task.request, message["ok"], message.payload)
-
-    def _tell(self, origin: Any, request: int, ok: bool, payload: bytes) -> None:
-        """Tell whoever started a goroutine how it ended, if anybody did."""
-        if origin is None:
-            return
-        channel = self._channel(origin[1]) if isinstance(origin, tuple) else origin.channel
-        with contextlib.suppress(RuntimeLost, OSError):
-            channel.send("done", payload, request=request, ok=ok)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -427,6 +493,10 @@ class Coordinator:
         if hasattr(self, "family"):
             self.family.end()
         self.registration.remove()
+
+
+def _p_record(idx: int) -> Any:
+    return view(p_dtype, layout.p_addr(idx))[0]
 
 
 def _refuse(channel: Channel, problem: str) -> None:

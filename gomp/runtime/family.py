@@ -52,7 +52,7 @@ class Family:
         self._parent = os.getpid()
         self._service_socket: socket.socket | None = None
         self.service: Child | None = None
-        self.ps: list[Child] = []
+        self.ps: dict[int, Child] = {}
 
     def fork_service(self, settings: ServiceSettings, metrics: socket.socket) -> Child:
         """Start the service on the listening socket ``metrics``, which is its own from here."""
@@ -82,9 +82,17 @@ class Family:
         theirs.close()
         if log_end:
             log_end.close()
-        child = Child(pid, os.pidfd_open(pid), Channel(ours))
-        self.ps.append(child)
-        return child
+        self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
+        return self.ps[idx]
+
+    def bury_p(self, idx: int) -> str:
+        """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words."""
+        child = self.ps.pop(idx)
+        how = child.reap()
+        os.close(child.pidfd)
+        if child.channel:
+            child.channel.close()
+        return how
 
     def _log_end(self) -> socket.socket | None:
         """A new log connection: the service gets one end, the P that is about to be forked the other."""
@@ -106,12 +114,12 @@ class Family:
 
     def end(self) -> None:
         """Kill the Ps, let the service write its last log lines, and wait for all of them."""
-        for child in self.ps:
+        for child in self.ps.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         if self._service_socket:
             self._service_socket.close()
-        self._reap([child.pid for child in (*self.ps, *([self.service] if self.service else []))])
+        self._reap([child.pid for child in (*self.ps.values(), *([self.service] if self.service else []))])
 
     @staticmethod
     def _reap(pids: list[int]) -> None:

@@ -1,7 +1,7 @@
 """Which P runs which goroutine. Bookkeeping only: the coordinator sends and receives.
 
 A goroutine goes at once to the P with the fewest, preferring the one that started it. Its record in shared memory says where it is; its payload is
-kept until it has started, so that one whose P dies before that can go to another.
+kept until it has started, so that one whose P dies before that can go to another. A P without a process gets none while others have one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMIT_STEP = 1024  # records
 
 @dataclass
 class Task:
-    """One goroutine. ``origin`` is who waits for it, under its own number ``request``."""
+    """One goroutine. ``origin`` is who waits for it, under its own number ``request``; ``pinned``: it runs on no other P."""
 
     g: int
     name: str
@@ -28,6 +28,8 @@ class Task:
     request: int
     p: int
     payload: bytes
+    pinned: bool = False
+    has_started: bool = False
 
 
 class Tasks:
@@ -40,23 +42,52 @@ class Tasks:
         self._records = view(g_dtype, layout.GS_BASE, layout.MAX_GS)
         self._free = list(range(layout.MAX_GS - 1, 0, -1))
         self._created = 0
+        self._absent: set[int] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._by_p))
 
-    def create(self, name: str, origin: Any, request: int, payload: bytes, near: int | None = None) -> Task:
-        """A new goroutine and the P it goes to; ``near`` is the P that started it, if one did. Raises OutOfMemory."""
+    def create(
+        self, name: str, origin: Any, request: int, payload: bytes, near: int | None = None, pinned: int | None = None
+    ) -> Task:
+        """A new goroutine and the P it goes to: ``pinned``, or the best; ``near`` is the P that started it, if one did. Raises OutOfMemory."""
         if not self._free or not self._commit(self._free[-1]):
             raise OutOfMemory(f"{len(self)} goroutines wait or run: there is no room for another")
-        loads = [(len(tasks), i != near, i) for i, tasks in enumerate(self._by_p)]
-        p = min(loads)[2]
+        p = self._best(near) if pinned is None else pinned
         self._created += 1
-        task = Task(self._free.pop(), name, origin, request, p, payload)
+        task = Task(self._free.pop(), name, origin, request, p, payload, pinned is not None)
         self._by_p[p][task.g] = task
         record = self._records[task.g]
         record.id, record.p, record.status = self._created, p, G_RUNNABLE
         record.created_ns, record.started_ns, record.ended_ns = time.monotonic_ns(), 0, 0
         return task
+
+    def _best(self, near: int | None) -> int:
+        return min((i in self._absent, len(tasks), i != near, i) for i, tasks in enumerate(self._by_p))[3]
+
+    def set_absent(self, p: int, is_absent: bool) -> None:
+        """Whether P ``p`` has no process."""
+        (self._absent.add if is_absent else self._absent.discard)(p)
+
+    def move(self, task: Task) -> None:
+        """Give a goroutine that has not started to the best P, unless it is pinned."""
+        if task.pinned:
+            return
+        del self._by_p[task.p][task.g]
+        task.p = self._best(None)
+        self._by_p[task.p][task.g] = task
+        self._records[task.g].p = task.p
+
+    def abandon(self, p: int) -> list[Task]:
+        """Forget the goroutines that P ``p`` was running when it died; which they were."""
+        return [task for task in self.of(p) if task.has_started and self.ended(p, task.g)]
+
+    def forget(self, origin: Any) -> None:
+        """Nobody is left to be told how the goroutines of ``origin`` end."""
+        for tasks in self._by_p:
+            for task in tasks.values():
+                if task.origin == origin:
+                    task.origin = None
 
     def _commit(self, g: int) -> bool:
         """Make the record of ``g`` safe to touch."""
@@ -73,6 +104,7 @@ class Tasks:
         task = self._by_p[p].get(g)
         if task:
             task.payload = b""
+            task.has_started = True
             self._records[g].status = G_RUNNING
             self._records[g].started_ns = time.monotonic_ns()
 

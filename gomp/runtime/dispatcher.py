@@ -1,0 +1,95 @@
+"""Goroutines between who starts them, the P that runs them, and who waits for them.
+
+A goroutine whose P dies while it runs has ended: whoever waits for it gets WorkerDied. One that had not started goes to another P, or waits
+for the dead one's successor. The programs of the configuration are started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gomp.errors import OutOfMemory, RuntimeLost, WorkerDied
+from gomp.runtime.channel import Channel, Message
+from gomp.runtime.programs import Call, dump_failure
+from gomp.runtime.tasks import Task, Tasks
+
+
+@dataclass(frozen=True)
+class OnP:
+    """P ``p`` waits for a goroutine."""
+
+    p: int
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Nobody waits for this program, but it is to be there: on P ``p``, or on any."""
+
+    call: Call
+    p: int | None = None
+
+
+class Dispatcher:
+    """``channel_of(p)`` is the connection to P ``p``, or None while it has no process."""
+
+    def __init__(self, tasks: Tasks, channel_of: Callable[[int], Channel | None]) -> None:
+        self.tasks = tasks
+        self._channel_of = channel_of
+
+    def supervise(self, program: Supervised) -> None:
+        """Start a program, now and whenever it has died."""
+        message = Message("go", {"name": str(program.call), "request": 0}, program.call.dumps())
+        self.go(program, message, pinned=program.p)
+
+    def go(self, origin: object, message: Message, near: int | None = None, pinned: int | None = None) -> None:
+        """Start what ``message`` asks for, and tell ``origin`` how it ended: a Channel, an OnP, or nobody."""
+        try:
+            task = self.tasks.create(message["name"], origin, message["request"], message.payload, near, pinned)
+        except OutOfMemory as error:
+            self._tell(origin, message["request"], False, dump_failure(error))
+            return
+        self._send(task)
+
+    def done(self, p: int, message: Message) -> None:
+        """A goroutine of P ``p`` has ended."""
+        task = self.tasks.ended(p, message["g"])
+        if task is not None:
+            self._tell(task.origin, task.request, message["ok"], message.payload)
+
+    def has_started(self, p: int) -> None:
+        """P ``p`` has a process again: send it what waits for it."""
+        for task in self.tasks.of(p):
+            self._send(task)
+
+    def has_died(self, p: int, why: str) -> list[Task]:
+        """The process of P ``p`` is gone, ``why`` in words: settle all it had; what it was running."""
+        running = self.tasks.abandon(p)
+        self.tasks.forget(OnP(p))
+        for task in running:
+            if isinstance(task.origin, Supervised):
+                self.supervise(task.origin)
+            else:
+                self._tell(task.origin, task.request, False, dump_failure(WorkerDied(f"{task.name}: {why}")))
+        return running
+
+    def move(self, tasks: Iterable[Task]) -> None:
+        """Give goroutines that have not started to the Ps that have the fewest."""
+        for task in tasks:
+            self.tasks.move(task)
+            self._send(task)
+
+    def _send(self, task: Task) -> None:
+        channel = self._channel_of(task.p)
+        if channel is not None:
+            awaited = task.origin is not None
+            with contextlib.suppress(RuntimeLost):  # it has died: its pidfd tells
+                channel.send("run", task.payload, g=task.g, name=task.name, awaited=awaited)
+
+    def _tell(self, origin: object, request: int, ok: bool, payload: bytes) -> None:
+        """Tell whoever started a goroutine how it ended, if anybody did."""
+        channel = self._channel_of(origin.p) if isinstance(origin, OnP) else origin
+        if isinstance(channel, Channel):
+            with contextlib.suppress(RuntimeLost, OSError):
+                channel.send("done", payload, request=request, ok=ok)

@@ -1,0 +1,257 @@
+"""Processes of Ps that are killed, stopped or stuck: who waits is told, everybody else goes on, and another process takes the place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import gomp
+from gomp.core.sched.status import enter_waiting
+from gomp.core.shm import layout
+from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
+from gomp.runtime import current
+from gomp.runtime.restarts import SHORT_LIFE_S, Restarts
+
+PROCS = 2
+
+
+@gomp.struct
+class Node:
+    next: Node
+    value: int
+
+
+CHAIN = gomp.Global("deaths.chain", Node)
+
+
+@gomp.compiled
+def chain(n: int) -> Node:
+    head = None
+    for i in range(n):
+        head = gomp.new(Node, head, i)
+    return head
+
+
+@gomp.compiled
+def total(head: Node) -> int:
+    n = 0
+    while head is not None:
+        n += head.value
+        head = head.next
+    return n
+
+
+@gomp.compiled
+def allocate_for_ever() -> int:
+    kept = chain(1000)
+    while True:
+        kept = gomp.new(Node, kept.next, 1)
+    return kept.value
+
+
+@pytest.fixture
+def rt(monkeypatch: pytest.MonkeyPatch) -> Iterator[gomp.Runtime]:
+    monkeypatch.setenv("GOMP_STOP_DEADLINE", "0.5")
+    with gomp.Runtime(procs=PROCS, max_heap="256MiB") as runtime:
+        yield runtime
+
+
+def p_record(idx: int):
+    return view(p_dtype, layout.p_addr(idx))[0]
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain until {what}"
+        time.sleep(0.001)
+
+
+def where_am_i() -> tuple[int, int]:
+    return int(view(p_dtype, layout.SELF_BASE)[0].idx), os.getpid()
+
+
+def start_and_find(rt, body, *args):
+    """A goroutine that has started, and the P that runs it."""
+    before = [int(p_record(i).xidle) for i in range(PROCS)]
+    assert all(before), "nothing runs yet"
+    goroutine = rt.go(body, *args)
+    wait_until(lambda: not all(int(p_record(i).xidle) for i in range(PROCS)), "it has started")
+    return goroutine, next(i for i in range(PROCS) if not p_record(i).xidle)
+
+
+def wait_until_idle(rt: gomp.Runtime) -> None:
+    wait_until(lambda: all(int(p_record(i).xidle) for i in range(PROCS)), "both Ps wait for something to run")
+
+
+def kill(idx: int, number: int = signal.SIGKILL) -> int:
+    pid = int(p_record(idx).xpid)
+    os.kill(pid, number)
+    return pid
+
+
+def wait_until_replaced(idx: int, pid: int) -> None:
+    wait_until(lambda: int(p_record(idx).xpid) not in (0, pid) and p_record(idx).xidle, f"P{idx} has another process")
+
+
+def test_who_waits_for_a_goroutine_whose_p_is_killed_is_told_and_the_rest_goes_on(rt):
+    CHAIN.set(chain(1000))
+    wait_until_idle(rt)
+    goroutine, idx = start_and_find(rt, time.sleep, 60)
+    pid = kill(idx)
+    with pytest.raises(gomp.WorkerDied, match=rf"sleep: P{idx} \(pid {pid}\) was killed by SIGKILL"):
+        goroutine.wait(10)
+    wait_until_replaced(idx, pid)
+    assert {rt.run(where_am_i)[0] for _ in range(20)} <= set(range(PROCS))
+    assert total(CHAIN.get()) == sum(range(1000))
+    assert "verified" in rt.verify()
+    assert view(runtime_dtype, RUNTIME)[0].xready == 1
+    assert p_record(idx).deaths == 1
+
+
+@pytest.mark.parametrize("phase", ["at any time", "while the heap is marked"])
+def test_a_p_that_is_killed_in_machine_code_leaves_a_sound_heap(rt, phase):
+    kept = chain(200_000)
+    for _ in range(5):
+        wait_until_idle(rt)
+        goroutine, idx = start_and_find(rt, allocate_for_ever)
+        time.sleep(0.02)
+        if phase != "at any time":
+            wait_until(lambda: view(runtime_dtype, RUNTIME)[0].xgcphase, "a cycle is on")
+        pid = kill(idx)
+        with pytest.raises(gomp.WorkerDied):
+            goroutine.wait(10)
+        assert "verified" in rt.verify()
+        rt.gc()
+        assert total(kept) == sum(range(200_000))
+        wait_until_replaced(idx, pid)
+    rt.gc()
+    rt.gc()
+    assert rt.stats().heap_objects < 210_000
+
+
+def test_goroutines_that_had_not_started_run_elsewhere(rt):
+    wait_until_idle(rt)
+    blockers = [rt.go(time.sleep, 60) for _ in range(PROCS)]
+    queued = [rt.go(where_am_i) for _ in range(10)]
+    wait_until(lambda: not any(int(p_record(i).xidle) for i in range(PROCS)), "both Ps are busy")
+    time.sleep(0.05)
+    kill(0)
+    with pytest.raises(gomp.WorkerDied):
+        blockers[0].wait(10)
+    assert [goroutine.wait(10)[0] for goroutine in queued[::2]] == [0] * 5
+    kill(1)
+    assert len([goroutine.wait(10) for goroutine in queued[1::2]]) == 5
+
+
+def sleep_after(n: int) -> int:
+    return n
+
+
+def test_a_p_that_dies_after_each_goroutine_loses_no_result(rt):
+    for _ in range(4):
+        idx, pid = rt.run(where_am_i)
+        os.kill(pid, signal.SIGKILL)
+        wait_until_replaced(idx, pid)
+
+
+def stop_itself_in_a_kernel() -> None:
+    assert enter_in_kernel() == 0
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hold_a_kernel() -> None:
+    assert enter_in_kernel() == 0
+    time.sleep(60)
+
+
+def enter_in_kernel() -> int:
+    return int(enter_waiting())
+
+
+@pytest.mark.parametrize("body", [stop_itself_in_a_kernel, hold_a_kernel])
+def test_a_p_that_does_not_stop_is_named_and_killed_at_the_deadline(capfd, rt, body):
+    kept = chain(1000)
+    wait_until_idle(rt)
+    goroutine, idx = start_and_find(rt, body)
+    wait_until(lambda: p_record(idx).xstatus == 1, "it is in a kernel")
+    pid, began = int(p_record(idx).xpid), time.monotonic()
+    rt.gc()
+    assert 0.4 < time.monotonic() - began < 5
+    with pytest.raises(gomp.WorkerDied):
+        goroutine.wait(10)
+    assert total(kept) == sum(range(1000))
+    wait_until_replaced(idx, pid)
+    assert (
+        f"P{idx} (pid {pid}) did not stop within 0.5 s; it runs {body.__name__}; it is killed" in capfd.readouterr().err
+    )
+
+
+def test_a_p_that_says_nonsense_is_killed_and_replaced(rt):
+    wait_until_idle(rt)
+    with pytest.raises(gomp.WorkerDied):
+        rt.run(lambda: (current.peer().channel.sock.send(bytes([255] * 8)), time.sleep(60)))
+    assert rt.run(os.getpid) > 0
+
+
+def test_all_ps_at_once(rt):
+    wait_until_idle(rt)
+    goroutines = [rt.go(time.sleep, 60) for _ in range(PROCS)]
+    wait_until(lambda: not any(int(p_record(i).xidle) for i in range(PROCS)), "both are busy")
+    time.sleep(0.05)
+    for idx in range(PROCS):
+        kill(idx)
+    for goroutine in goroutines:
+        with pytest.raises(gomp.WorkerDied):
+            goroutine.wait(10)
+    assert rt.run(where_am_i)
+    assert view(gcstats_dtype, GCSTATS)[0].repairs >= 1
+
+
+def wait_for_another() -> str:
+    try:
+        gomp.go(time.sleep, 60).wait()
+    except gomp.WorkerDied as error:
+        return str(error)
+    return "nothing happened"
+
+
+def test_a_goroutine_that_waits_for_one_on_a_dead_p_is_told(rt):
+    wait_until_idle(rt)
+    waiter, idx = start_and_find(rt, wait_for_another)
+    wait_until(lambda: not p_record(1 - idx).xidle, "the other one runs")
+    time.sleep(0.05)
+    kill(1 - idx)
+    assert f"P{1 - idx} " in waiter.wait(10)
+
+
+def test_a_p_that_keeps_dying_is_started_again_later_and_later():
+    restarts, now, delays = Restarts(), 0.0, []
+    for _ in range(13):
+        restarts.started(now)
+        now += SHORT_LIFE_S / 2
+        delays.append(restarts.died(now))
+        now += delays[-1]
+    assert delays == [0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10]
+    restarts.started(now)
+    assert restarts.died(now + 2 * SHORT_LIFE_S) == 0
+
+
+def test_the_processes_of_a_runtime_that_lost_some_end_with_it(capfd):
+    script = (
+        "import os, signal, time, gomp\n"
+        ""
+        "with gomp.Runtime(procs=2, max_heap='64MiB') as rt:\n"
+        "    os.kill(rt.run(os.getpid), signal.SIGKILL)\n"
+        "    print(rt.run(os.getpid), rt.run(os.getpid))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for pid in map(int, done.stdout.split()):
+        assert not os.path.exists(f"/proc/{pid}")
