@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import gomp
-from gomp.core.sched.status import enter_waiting
 from gomp.core.shm import layout
 from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.runtime import current
@@ -161,36 +161,42 @@ def test_a_p_that_dies_after_each_goroutine_loses_no_result(rt):
         wait_until_replaced(idx, pid)
 
 
-def stop_itself_in_a_kernel() -> None:
-    assert enter_in_kernel() == 0
+STUCK = """
+import os, signal, time, gomp
+
+def stop_itself_in_a_kernel():
+    from gomp.core.sched.status import enter_waiting
+    enter_waiting()
     os.kill(os.getpid(), signal.SIGSTOP)
 
-
-def hold_a_kernel() -> None:
-    assert enter_in_kernel() == 0
+def hold_a_kernel():
+    from gomp.core.sched.status import enter_waiting
+    enter_waiting()
     time.sleep(60)
 
-
-def enter_in_kernel() -> int:
-    return int(enter_waiting())
-
-
-@pytest.mark.parametrize("body", [stop_itself_in_a_kernel, hold_a_kernel])
-def test_a_p_that_does_not_stop_is_named_and_killed_at_the_deadline(capfd, rt, body):
-    kept = chain(1000)
-    wait_until_idle(rt)
-    goroutine, idx = start_and_find(rt, body)
-    wait_until(lambda: p_record(idx).xstatus == 1, "it is in a kernel")
-    pid, began = int(p_record(idx).xpid), time.monotonic()
+with gomp.Runtime(procs=2, max_heap="64MiB") as rt:
+    goroutine = rt.go({body})
+    time.sleep(0.2)
+    began = time.monotonic()
     rt.gc()
-    assert 0.4 < time.monotonic() - began < 5
-    with pytest.raises(gomp.WorkerDied):
+    print(time.monotonic() - began, flush=True)
+    try:
         goroutine.wait(10)
-    assert total(kept) == sum(range(1000))
-    wait_until_replaced(idx, pid)
-    assert (
-        f"P{idx} (pid {pid}) did not stop within 0.5 s; it runs {body.__name__}; it is killed" in capfd.readouterr().err
-    )
+    except gomp.WorkerDied:
+        print(rt.verify())
+"""
+
+
+@pytest.mark.parametrize("body", ["stop_itself_in_a_kernel", "hold_a_kernel"])
+def test_a_p_that_does_not_stop_is_named_and_killed_at_the_deadline(body):
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK.replace("{body}", body)],
+        env={**os.environ, "GOMP_STOP_DEADLINE": "0.5"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    waited, verified = done.stdout.splitlines()
+    assert 0.4 < float(waited) < 5
+    assert verified.startswith("verified at level 3")
+    assert re.search(rf"P\d \(pid \d+\) did not stop within 0.5 s; it runs {body}; it is killed", done.stderr)
 
 
 def test_a_p_that_says_nonsense_is_killed_and_replaced(rt):
@@ -243,7 +249,7 @@ def test_a_p_that_keeps_dying_is_started_again_later_and_later():
     assert restarts.died(now + 2 * SHORT_LIFE_S) == 0
 
 
-def test_the_processes_of_a_runtime_that_lost_some_end_with_it(capfd):
+def test_the_processes_of_a_runtime_that_lost_some_end_with_it():
     script = (
         "import os, signal, time, gomp\n"
         ""
