@@ -182,7 +182,6 @@ class Coordinator:
         _p_record(idx).pidfd = child.pidfd
         self._watch(child.pidfd, lambda _: self._on_p_death(idx), self.urgent)
         self._watch(cast(Channel, child.channel).fileno(), lambda _: self._on_p_message(idx))
-        self.restarts[idx].started(time.monotonic())
 
     def _channel(self, idx: int) -> Channel | None:
         """The connection to P ``idx``, while it has a process."""

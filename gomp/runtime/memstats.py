@@ -52,6 +52,22 @@ class PStats:
     resume_max_s: float
     refills: int
     programs: int
+    deaths: int
+
+
+@dataclass(frozen=True)
+class RepairStats:
+    """What was put right after processes of Ps had died."""
+
+    count: int
+    total_s: float  # from the request of the stop to its end
+    last_s: float
+    max_s: float
+    locks: int  # released
+    redos: int  # changes that were finished
+    spans: int  # that were in somebody's hand
+    handles: int  # references that were dropped
+    marking: int  # mark phases started over
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,7 @@ class MemStats:
     mark_idle_s: float
     pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
+    repairs: RepairStats
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
@@ -157,6 +174,7 @@ class MemStats:
             "pause_end": tuple(data["pause_end"]),
             "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
+            "repairs": RepairStats(**data["repairs"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
@@ -216,6 +234,7 @@ def read() -> MemStats:
         mark_idle_s=int(gc.idle_ns) / 1e9,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
+        repairs=_repair_stats(gc),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -236,6 +255,21 @@ def _p_stats(idx: int, p: Any) -> PStats:
         resume_max_s=int(p.resume_max_ns) / 1e9,
         refills=int(p.refills),
         programs=int(p.programs),
+        deaths=int(p.deaths),
+    )
+
+
+def _repair_stats(gc: Any) -> RepairStats:
+    return RepairStats(
+        count=int(gc.repairs),
+        total_s=int(gc.repair_ns) / 1e9,
+        last_s=int(gc.repair_last_ns) / 1e9,
+        max_s=int(gc.repair_max_ns) / 1e9,
+        locks=int(gc.repaired_locks),
+        redos=int(gc.repaired_redos),
+        spans=int(gc.repaired_spans),
+        handles=int(gc.repaired_handles),
+        marking=int(gc.repaired_marking),
     )
 
 

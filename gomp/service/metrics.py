@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from gomp.core.shm import layout, records
 from gomp.runtime import memstats
-from gomp.runtime.memstats import MemStats, PStats
+from gomp.runtime.memstats import MemStats, PStats, RepairStats
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
@@ -48,7 +48,7 @@ def snapshot() -> Snapshot:
 
 
 def is_ready() -> bool:
-    """Whether the runtime takes programs: it has begun, and not begun to end."""
+    """Whether the runtime takes programs: it has begun, not begun to end, and each P has a process."""
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     return bool(runtime.xready) and not runtime.xshutdown
 
@@ -76,6 +76,10 @@ class Entry:
 
 def _each_p(read: Callable[[PStats], float]) -> Callable[[Snapshot], Values]:
     return lambda s: ((p_label(p), read(p)) for p in s.stats.ps)
+
+
+def _repaired(repairs: RepairStats) -> Values:
+    return ((what, getattr(repairs, what)) for what in ("locks", "redos", "spans", "handles", "marking"))
 
 
 TABLE = (
@@ -148,6 +152,12 @@ TABLE = (
         "Time from the request of each stop until all Ps stood.",
         lambda s: s.stats.stopping_total_ns / 1e9,
     ),
+    # ours: after deaths
+    Entry("gomp_repairs_total", "counter", "Repairs of the heap after processes had died.", lambda s: s.stats.repairs.count),
+    Entry("gomp_repair_seconds_total", "counter", "Time the world stood still for repairs.", lambda s: s.stats.repairs.total_s),
+    Entry("gomp_repair_last_seconds", "gauge", "Time the world stood still for the last repair.", lambda s: s.stats.repairs.last_s),
+    Entry("gomp_repair_max_seconds", "gauge", "Longest time the world stood still for a repair.", lambda s: s.stats.repairs.max_s),
+    Entry("gomp_repaired_total", "counter", "What repairs have put right.", lambda s: _repaired(s.stats.repairs), "what"),
     # ours: each P
     Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),
@@ -157,6 +167,7 @@ TABLE = (
     Entry("gomp_p_stops_total", "counter", "Stops the P stood still in.", _each_p(lambda p: p.stops), "p"),
     Entry("gomp_p_resume_max_seconds", "gauge", "Longest time from the end of a stop to running.", _each_p(lambda p: p.resume_max_s), "p"),
     Entry("gomp_p_refills_total", "counter", "Spans the P's cache was filled with.", _each_p(lambda p: p.refills), "p"),
+    Entry("gomp_p_restarts_total", "counter", "Processes of the P that died, and were replaced.", _each_p(lambda p: p.deaths), "p"),
     Entry("gomp_p_programs_total", "counter", "Goroutines the P ran to their end.", _each_p(lambda p: p.programs), "p"),
 )  # fmt: skip
 

@@ -79,7 +79,7 @@ runtime_dtype = record(
         ),  # number of finished cycles, forced ones with their sweep: a futex for those who wait for one
         ("xshutdown", "i8"),  # 1: the runtime ends; nobody waits any more
         ("stop_ended_ns", "i8"),  # when the last stop did
-        ("xready", "i8"),  # 1: programs may be given to the runtime
+        ("xready", "i8"),  # 1: programs may be given to the runtime, and each P has a process
         ("xthrow", "i8"),  # a THROW_* code: a kernel found the heap corrupt
         ("throw_a", "i8"),
         ("throw_b", "i8"),

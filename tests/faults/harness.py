@@ -1,0 +1,192 @@
+"""Real processes, killed at random: ``python tests/faults/harness.py --seconds 120`` or ``make faults``.
+
+Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
+looks at it next; every P also makes large objects, tiny ones, globals and garbage. A killer kills one P after another, at a random time or in a phase
+of the collector that it waits for. After some kills the heap is verified, and its accounts are compared with what the file system says.
+
+The plan of the kills follows from the seed, which is printed first; the moment at which each strikes is the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import load
+
+import gomp
+from gomp.core.shm import layout
+from gomp.core.shm.records import GC_MARK, MHEAP, RUNTIME, SWEEP_SETS, mheap_dtype, p_dtype, runtime_dtype, view
+from workers import stress_trade
+
+PHASES = ("any", "any", "marking", "sweeping", "in a kernel")
+PHASE_PATIENCE_S = 0.3
+MEAN_GAP_S = 0.4
+VERIFY_EVERY = 10
+UP_S = 30.0  # within which each P has a process again
+
+
+def p_record(idx: int) -> Any:
+    return view(p_dtype, layout.p_addr(idx))[0]
+
+
+@dataclass
+class Report:
+    """What a run has seen."""
+
+    seed: int
+    kills: int = 0
+    verified: int = 0
+    trades: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
+    repair_ms: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "kills": self.kills,
+            "verified": self.verified,
+            "trades": self.trades,
+            "phases": self.phases,
+            "repair_ms_median": statistics.median(self.repair_ms) if self.repair_ms else None,
+            "repair_ms_max": max(self.repair_ms, default=None),
+        }
+
+
+class Harness:
+    """A runtime under load, and its killer."""
+
+    def __init__(self, rt: gomp.Runtime, procs: int, seed: int, until: float) -> None:
+        self.rt = rt
+        self.procs = procs
+        self.rng = random.Random(seed)
+        self.until = until
+        self.report = Report(seed)
+        self.traders: dict[int, gomp.runtime.peer.Goroutine] = {}
+        self.next_idx = 1
+
+    def run(self, kills: int) -> Report:
+        stress_trade.MARKET.set(gomp.array(stress_trade.Letter, stress_trade.MAILBOXES))
+        self.start_traders()
+        while self.report.kills < kills and time.monotonic() < self.until:
+            time.sleep(min(self.rng.expovariate(1 / MEAN_GAP_S), 4 * MEAN_GAP_S))  # a P dies less than once a second
+            self.kill_one(self.rng.randrange(self.procs), self.rng.choice(PHASES), self.rng.random())
+            self.start_traders()
+            if self.report.kills % VERIFY_EVERY == 0:
+                self.check()
+        self.check()
+        return self.report
+
+    def start_traders(self) -> None:
+        """One for each P, in the place of those that have died. Anything else that ends one is a failure."""
+        for idx, goroutine in list(self.traders.items()):
+            try:
+                self.report.trades += goroutine.wait(0.0)
+                del self.traders[idx]
+            except TimeoutError:
+                pass
+            except gomp.WorkerDied:
+                del self.traders[idx]
+        while len(self.traders) < self.procs:
+            self.traders[self.next_idx] = self.rt.go(
+                load.trade_and_litter, max(self.until - time.monotonic(), 0), self.next_idx, self.rng.getrandbits(40)
+            )
+            self.next_idx += 1
+
+    def kill_one(self, idx: int, phase: str, fraction: float) -> None:
+        if not self.wait_for(lambda: p_record(idx).xpid, UP_S):
+            raise AssertionError(f"P{idx} has had no process for {UP_S:.0f} s")
+        runtime = view(runtime_dtype, RUNTIME)[0]
+        reached = {
+            "any": lambda: True,
+            "marking": lambda: runtime.xgcphase == GC_MARK,
+            "sweeping": lambda: runtime.xgcphase != GC_MARK and runtime.xsweep_class < SWEEP_SETS,
+            "in a kernel": lambda: p_record(idx).xstatus != 0,
+        }[phase]
+        hit = self.wait_for(reached, PHASE_PATIENCE_S)
+        if phase != "in a kernel":
+            until = time.perf_counter() + 0.002 * fraction
+            while time.perf_counter() < until:
+                pass
+        pid = int(p_record(idx).xpid)
+        if pid == 0:
+            return
+        os.kill(pid, signal.SIGKILL)
+        self.report.kills += 1
+        self.report.phases[phase] = self.report.phases.get(phase, 0) + bool(hit)
+        if not self.wait_for(lambda: int(p_record(idx).xpid) != pid, UP_S):
+            raise AssertionError(f"the death of P{idx} has not been noticed for {UP_S:.0f} s")
+
+    @staticmethod
+    def wait_for(condition: Any, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.0001)
+        return True
+
+    def check(self) -> None:
+        """The heap is sound, and its accounts agree with those of the file system."""
+        self.rt.verify(3)
+        stats = self.rt.stats()
+        self.report.verified += 1
+        self.report.repair_ms.append(1000 * stats.repairs.last_s)
+        if stats.mallocs - stats.frees != stats.heap_objects or stats.heap_objects < 0:
+            raise AssertionError(f"{stats.mallocs} objects made, {stats.frees} freed: {stats.heap_objects} left")
+
+    def drain(self) -> None:
+        """End the traders, drop everything, and see that nothing is left."""
+        for goroutine in self.traders.values():
+            with contextlib.suppress(gomp.WorkerDied):
+                self.report.trades += goroutine.wait(60)
+        stress_trade.MARKET.set(None)
+        for link in load.LINKS:
+            link.set(None)
+        self.rt.gc()
+        self.rt.gc()
+        self.rt.verify(3)
+        stats = self.rt.stats()
+        if stats.heap_objects > 64:
+            raise AssertionError(f"{stats.heap_objects} objects are left that nobody can reach")
+        heap = view(mheap_dtype, MHEAP)[0]
+        committed = 512 * os.fstat(self.rt._segments.heap_fd).st_blocks
+        if committed != heap.xheap_inuse + heap.xheap_free:
+            raise AssertionError(
+                f"the file system has given {committed} bytes, the heap knows of {heap.xheap_inuse + heap.xheap_free}"
+            )
+
+
+def run(seconds: float, kills: int, procs: int, seed: int) -> Report:
+    """``kills`` kills, or as many as ``seconds`` allow. Raises if anything is wrong afterwards."""
+    os.environ.setdefault("GODEBUG", "clobberfree=1")
+    with gomp.Runtime(procs=procs, max_heap="1GiB") as rt:
+        harness = Harness(rt, procs, seed, time.monotonic() + seconds)
+        report = harness.run(kills)
+        harness.drain()
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--kills", type=int, default=1_000_000)
+    parser.add_argument("--procs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    print(json.dumps(run(arguments.seconds, arguments.kills, arguments.procs, arguments.seed).summary()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What runs on the Ps that are killed: trade in sealed objects, and litter of every kind."""
+
+from __future__ import annotations
+
+import time
+
+import gomp
+from workers import stress_trade
+
+
+@gomp.struct
+class Link:
+    next: Link
+    number: int
+
+
+@gomp.compiled
+def make_garbage(rounds: int, number: int) -> int:
+    """Chains, tables and blocks of many sizes, all of which die."""
+    kept = 0
+    for i in range(rounds):
+        head = None
+        for _ in range(50):
+            head = gomp.new(Link, head, number)
+        table = gomp.array(Link, 10 + (i * 37) % 3000)
+        table[3] = head
+        block = gomp.array(int, 1 + (i * 101) % 20000)
+        block[0] = number
+        kept += table[3].number - block[0]
+    return kept
+
+
+LINKS = [gomp.Global(f"faults.link{i}", Link) for i in range(8)]
+
+
+def trade_and_litter(seconds: float, idx: int, seed: int) -> int:
+    """What runs on a P until it is killed or its time is over."""
+    trader = stress_trade.Trader(idx, seed)
+    until = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < until:
+        done += trader.work(0.02)
+        if make_garbage(20, idx) != 0:
+            raise AssertionError("an object does not hold what was stored in it")
+        LINKS[idx % len(LINKS)].set(gomp.new(Link, None, idx))
+    return done
