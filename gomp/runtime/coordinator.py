@@ -19,6 +19,7 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import os
 import select
 import signal
@@ -233,7 +234,8 @@ class Coordinator:
             return 0.0
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
-        return min(_IDLE_S if rest is None else rest, *(at - time.monotonic() for at in self.absent.values()), _IDLE_S)
+        due = min(self.absent.values(), default=math.inf) - time.monotonic()
+        return min(_IDLE_S if rest is None else rest, max(due, 0.0))
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""

@@ -83,7 +83,7 @@ class Dispatcher:
     def _send(self, task: Task) -> None:
         channel = self._channel_of(task.p)
         if channel is not None:
-            awaited = task.origin is not None
+            awaited = isinstance(task.origin, Channel | OnP)
             with contextlib.suppress(RuntimeLost):  # it has died: its pidfd tells
                 channel.send("run", task.payload, g=task.g, name=task.name, awaited=awaited)
 

@@ -1,4 +1,4 @@
-"""Real processes, killed at random: ``python tests/faults/harness.py --seconds 120`` or ``make faults``.
+"""Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make faults``.
 
 Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
 looks at it next; every P also makes large objects, tiny ones, globals and garbage. A killer kills one P after another, at a random time or in a phase
@@ -21,11 +21,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import load
-
 import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import GC_MARK, MHEAP, RUNTIME, SWEEP_SETS, mheap_dtype, p_dtype, runtime_dtype, view
+from tests.faults import load
 from workers import stress_trade
 
 PHASES = ("any", "any", "marking", "sweeping", "in a kernel")

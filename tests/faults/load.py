@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import gomp
@@ -44,3 +45,16 @@ def trade_and_litter(seconds: float, idx: int, seed: int) -> int:
             raise AssertionError("an object does not hold what was stored in it")
         LINKS[idx % len(LINKS)].set(gomp.new(Link, None, idx))
     return done
+
+
+def chatter(share: int, shares: int) -> None:
+    """Allocate, keep a little, and say so twenty times a second, for ever."""
+    log = logging.getLogger("chatter")
+    kept = [gomp.array(int, 100) for _ in range(100)]
+    n = 0
+    while True:
+        n += 1
+        make_garbage(20, n)
+        kept[n % len(kept)] = gomp.array(int, n % 5000 + 1)
+        log.info("share %d of %d says %d", share, shares, n)
+        time.sleep(0.05)

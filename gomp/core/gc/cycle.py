@@ -167,7 +167,7 @@ def restart_marking_stw() -> None:
             continue
         sweep.clear_marks(page)
         page += spans()[page].npages
-    pacer.restart_work()
+    pacer.restart_cycle()
     _start_from_roots_stw()
 
 

@@ -189,14 +189,33 @@ def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     store_relaxed(PACER_XDEDICATED_NEEDED, dedicated_workers(procs))
     pc.fractional_goal = fractional_share(procs)
     pc.max_idle = max_idle_workers(procs, kind)
-    if pc.memory_limit == NO_LIMIT or load_relaxed(PACER_XGOAL) >= pc.gc_percent_goal:
-        store_relaxed(PACER_XGOAL, max(load_relaxed(PACER_XGOAL), pc.triggered + _MIN_RUNWAY))
-    restart_work()
+    _raise_goal(pc.triggered + _MIN_RUNWAY)
+    _reset_work()
 
 
 @kernel("void()")
-def restart_work() -> None:
-    """Nothing is scanned yet. World: stopped."""
+def restart_cycle() -> None:
+    """The cycle that is on has lost what it had scanned. World: stopped.
+
+    It has as far to go as at its start and gets as much heap to go it: assists would else have to make up for what was lost, at once.
+    """
+    pc = pacer()
+    runway = max(load_relaxed(PACER_XGOAL) - pc.triggered, 0)
+    pc.triggered = load_relaxed(PACER_XLIVE)
+    _raise_goal(pc.triggered + runway)
+    _reset_work()
+
+
+@inline
+def _raise_goal(goal: int) -> None:
+    """To at least ``goal``, unless it is the memory limit that has set it."""
+    pc = pacer()
+    if pc.memory_limit == NO_LIMIT or load_relaxed(PACER_XGOAL) >= pc.gc_percent_goal:
+        store_relaxed(PACER_XGOAL, max(load_relaxed(PACER_XGOAL), goal))
+
+
+@inline
+def _reset_work() -> None:
     for word in (PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT):
         store_relaxed(word, 0)
     revise()
