@@ -3,13 +3,14 @@ PYTHON ?= python3
 CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FAULTS_ARGS ?= --seconds 120
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: serve test lint bench clean
+.PHONY: serve test lint bench faults clean
 
 serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
@@ -23,6 +24,11 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Ps are killed at random under load; the seed that is printed repeats the plan of the kills.
+faults: $(READY)
+	$(BIN)/gomp kernels
+	$(BIN)/python -m tests.faults.harness $(FAULTS_ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -70,6 +70,7 @@ FORCED_GC_PERIOD_S = 120.0
 EXIT_CRASH = 3
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
+_RETRY_S = 1.0  # after a fork that the system refused
 _KILLED_S = 5.0  # from SIGKILL to the end of a process
 _NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
@@ -366,8 +367,13 @@ class Coordinator:
     def _start_absent(self) -> None:
         """Fork the processes whose time has come."""
         for idx in [idx for idx, at in self.absent.items() if at <= time.monotonic()]:
+            try:
+                self._fork_p(idx)
+            except OSError as error:
+                log.error("P%d cannot be started again: %s; the next try is in %.0f s", idx, error.strerror, _RETRY_S)
+                self.absent[idx] = time.monotonic() + _RETRY_S
+                continue
             del self.absent[idx]
-            self._fork_p(idx)
             self.dispatcher.tasks.set_absent(idx, False)
             self.dispatcher.has_started(idx)
             view(runtime_dtype, RUNTIME)[0].xready = int(not self.absent and not self.dead)
@@ -381,7 +387,8 @@ class Coordinator:
     def _on_urgent(self, fd: int) -> None:
         """Signals and deaths, which a stop does not delay."""
         for ready, _ in self.urgent.poll(0):
-            self.handlers[ready](ready)
+            if ready in self.handlers:
+                self.handlers[ready](ready)
 
     def _on_service_death(self, child: Child) -> None:
         del self.handlers[child.pidfd]

@@ -75,14 +75,16 @@ class Family:
         return self.service
 
     def fork_p(self, idx: int) -> Child:
-        """Start the process of P ``idx``."""
-        ours, theirs = socket.socketpair()
-        log_end = self._log_end()
-        pid = self._fork(lambda: p.run(idx, self._shared, self._wake_fd, theirs, log_end, self._parent))
-        theirs.close()
-        if log_end:
-            log_end.close()
-        self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
+        """Start the process of P ``idx``. Raises OSError, and leaves nothing behind, if the system refuses."""
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs, self._log_end() or contextlib.nullcontext() as log_end:
+                pid = self._fork(lambda: p.run(idx, self._shared, self._wake_fd, theirs, log_end, self._parent))
+            undo.callback(os.waitpid, pid, 0)
+            undo.callback(os.kill, pid, signal.SIGKILL)
+            self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
+            undo.pop_all()
         return self.ps[idx]
 
     def bury_p(self, idx: int) -> str:

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from served import Service
 
+from gomp.core import COMPILED
 from gomp.runtime.restarts import TOLERATED
+
+if not COMPILED:
+    pytest.skip("needs compiled kernels", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

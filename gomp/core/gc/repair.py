@@ -1,7 +1,8 @@
 """What is left to do after the process of a P was killed, between any two of its instructions.
 
-1. :func:`bury`, at once: nobody waits for it any more. Its status is SAFE, its locks are free. Others may be unable to stop before that, as who
-   has something in hand waits for a lock and does not park; what the locks protect is usable meanwhile (see :mod:`~gomp.core.sched.locks`).
+1. :func:`bury`, at once: nobody waits for it any more. Its status is SAFE, its locks and claims are free. Others may be unable to stop before
+   that, as who has something in hand waits for a lock and does not park; what the locks protect is usable meanwhile
+   (see :mod:`~gomp.core.sched.locks`).
 2. :func:`repair`, with the world stopped: finish what its redo record says, drop what only it held, make everything derived again, and start
    the marking over if it was on.
 3. Fork a process that is this P from now on. Its totals go on in the same record.
@@ -19,7 +20,7 @@ from gomp.core.heap.mcache import reset_mcache
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import release_locks_of
 from gomp.core.sched.redo import apply_redo_stw
-from gomp.core.sched.status import OK, start_world, stop_world
+from gomp.core.sched.status import OK, release_claims_of, start_world, stop_world
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_relaxed,
@@ -55,6 +56,7 @@ from gomp.core.shm.records import (
 def bury(p: int) -> None:
     """Have nobody wait for the P at ``p``, whose process has died. Called by the coordinator, whatever the world does."""
     store_release(p + P_XDEAD, 1)
+    release_claims_of(p)
     gcstats().repaired_locks += release_locks_of(p)
     store_seq_cst(p + P_XSTATUS, STATUS_SAFE)
     futex_wake(p + P_XSTATUS)
