@@ -1,7 +1,7 @@
 """How long others stand still when a P is killed: ``python -m benchmarks.deaths``.
 
-A table of small objects, half a GiB live in a heap of one, is churned by two Ps. One of them looks at the clock every few hundred objects; the other is
-killed again and again, at random times. A stall is the longest time between two looks in the second after a kill.
+A table of small objects, half a GiB live in a heap of one, is churned by two Ps. One of them looks at the clock every few hundred objects; the
+other is killed again and again, at random times. A stall is the longest time between two looks in the second after a kill.
 """
 
 from __future__ import annotations

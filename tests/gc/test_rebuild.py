@@ -16,7 +16,7 @@ from gomp.core.gc.sweep import try_own
 from gomp.core.heap import mspan
 from gomp.core.heap.mheap import take_pages
 from gomp.core.mutator import boundary
-from gomp.core.shm import layout, records
+from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64
 from gomp.core.shm.records import (
     GC_TRIGGER_HEAP,
@@ -194,17 +194,6 @@ def test_a_large_object_that_was_not_counted_yet_goes_away(world):
     rebuild_derived_stw()
     assert world.verify().objects == 0
     assert world.mheap.pages_in_use == 0
-
-
-def test_a_window_that_was_being_opened_costs_its_slots_until_the_next_cycle(world):
-    """The P died after it chose the window and before it published the free bits: they count as handed out, and are swept."""
-    root = world.new(0, 64)
-    entry = layout.p_addr(0) + records.P_MCACHE + records.MCACHE_ENTRY * int(span_at(page_of(world, root)).span_class)
-    records.view(records.mcache_dtype, entry)[0].free = 0
-    rebuild_derived_stw()
-    assert world.verify().objects == 64
-    world.collect()
-    assert world.verify().objects == 1
 
 
 def test_the_heap_lock_of_a_dead_owner_is_free_afterwards(world):
