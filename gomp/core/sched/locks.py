@@ -157,9 +157,3 @@ def _release_if_of(lock: int, owner: int) -> int:
             return 1
         word = load_acquire(lock)  # somebody went to sleep on it
     return 0
-
-
-@inline
-def assert_held(lock: int) -> bool:
-    """Whether this P holds the lock: for checks."""
-    return (load_acquire(lock) & OWNER_MASK) == self_p().idx + 1

@@ -341,7 +341,6 @@ p_dtype = record(
         ("handles", "i8"),  # handle slots ever used: slots 0..handles-1 may hold references
         ("handles_committed", "i8"),
         ("native_committed", "i8"),  # bytes of the native-roots buffer
-        ("flush_gen", "i8"),  # sweepgen for which the caches were last prepared
         ("no_park", "i8"),  # above 0 it holds a lock or a span in hand, and must not park
         ("waiting_for", "i8"),  # address of the lock or word it waits for, for diagnosis
         ("slow_allocs", "i8"),
@@ -511,7 +510,7 @@ type_dtype = record(
 
 global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
-G_IDLE, G_RUNNABLE, G_RUNNING, G_DEAD = 0, 1, 2, 6
+G_RUNNABLE, G_RUNNING, G_DEAD = 1, 2, 6
 g_dtype = record(
     [
         ("status", "i8"),
@@ -634,10 +633,7 @@ mcache_at = pointer_to(mcache_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
 mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)
 chunks = table(chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)
-arenas = table(arena_dtype, layout.ARENAS_BASE, layout.HEAP_MAX // layout.ARENA_SIZE)
-type_table = table(type_dtype, layout.TYPES_BASE, layout.MAX_TYPES)
 root_globals = table(global_dtype, layout.GLOBALS_BASE, layout.MAX_GLOBALS)
-gs = table(g_dtype, layout.GS_BASE, layout.MAX_GS)
 page_heads = table(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.HEAP_PAGES)
 summaries = table(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
 wbuf_stacks = table(np.dtype("i8"), layout.WBUF_STACKS_BASE, 2 * layout.MAX_WBUFS)
