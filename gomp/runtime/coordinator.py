@@ -290,15 +290,23 @@ class Coordinator:
     def _stopped_world(self) -> Iterator[None]:
         """Stop the world for the block, whoever dies meanwhile. Raises RuntimeLost if the runtime ends before it stands."""
         try:
-            while code := stop_world(self.collector.deadline()):
-                start_world()
-                self._on_stuck(-1 - code)
-                self._repair()
+            while not self._try_to_stop():
                 if self.ending:
                     raise RuntimeLost("the runtime ends")
             yield
         finally:
             start_world()
+
+    def _try_to_stop(self) -> bool:
+        try:
+            self._repair()
+            if code := stop_world(self.collector.deadline()):
+                start_world()
+                raise Stuck(-1 - code)
+        except Stuck as stuck:
+            self._on_stuck(stuck.p)
+            return False
+        return True
 
     # --- deaths -------------------------------------------------------------------------------------------------------
 
