@@ -26,7 +26,7 @@ def main():
     runtime.nprocs = runtime.nrecords = settings.procs
     runtime.start_ns, runtime.coordinator_pid, runtime.max_pages = time.monotonic_ns(), os.getpid(), layout.ARENA_PAGES
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
-    pacer.xgoal, pacer.gc_percent, pacer.memory_limit = 4 << 20, settings.gogc, settings.memory_limit
+    pacer.gc_percent_goal, pacer.gc_percent, pacer.memory_limit = 4 << 20, settings.gogc, settings.memory_limit
 
     listener = process.bind(settings)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -57,7 +57,7 @@ def obey(command):
             gc.num_gc += 1
             gc.pause_total_ns += 1_000_000
             gc.last_gc_unix_ns = time.time_ns()
-            pacer.xgoal += 1 << 20
+            pacer.gc_percent_goal += 1 << 20
             pacer.xheap_live = 3 << 20
         case ["p", idx, pid]:
             records.view(records.p_dtype, layout.PS_BASE + int(idx) * layout.P_STRIDE)[0].xpid = int(pid)

@@ -28,7 +28,7 @@ def heap(mapped):
     h.xheap_inuse, h.xheap_free, h.xheap_released = 5 << 20, 2 << 20, 57 << 20
     h.metadata_pages, h.pages_in_use, h.xmetadata_bytes, h.xwbuf_bytes = 8192, 640, 4 << 20, 2 << 20
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
-    pacer.xgoal, pacer.xheap_live, pacer.heap_marked, pacer.gc_percent, pacer.memory_limit = (
+    pacer.gc_percent_goal, pacer.xheap_live, pacer.heap_marked, pacer.gc_percent, pacer.memory_limit = (
         4 << 20,
         3 << 20,
         2 << 20,

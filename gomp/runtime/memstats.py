@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gomp.core.gc import goal
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
 
@@ -210,7 +211,7 @@ def read() -> MemStats:
     return MemStats(
         **objects,
         **memory,
-        next_gc=int(pacer.xgoal),
+        next_gc=int(goal.heap_goal()),
         last_gc=int(gc.last_gc_unix_ns),
         pause_total_ns=int(gc.pause_total_ns),
         pause_ns=tuple(gc.pause_ns.tolist()),

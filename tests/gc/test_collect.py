@@ -6,7 +6,7 @@ import pytest
 from heap_world import heap_world
 
 from gomp.core import COMPILED
-from gomp.core.gc import pacer, rebuild
+from gomp.core.gc import goal, pacer, rebuild
 from gomp.core.gc.mark import OBLET
 from gomp.core.heap import mspan
 from gomp.core.mutator import boundary
@@ -202,11 +202,11 @@ def test_sweeping_keeps_pace_with_allocation(world):
 def test_the_ratio_of_sweeping_comes_from_the_pages_in_use(world):
     for _ in range(10):
         world.new(0, 1 << 20)
-    pacer.set_gc_percent(100, pacer.NO_LIMIT)
+    pacer.set_gc_percent(100, goal.NO_LIMIT)
     world.collect(GC_TRIGGER_HEAP)
     live = 10 << 20
-    assert 1.9 * live < world.pacer.xtrigger < world.pacer.xgoal
-    assert world.runtime.sweep_ratio == 1280 / (world.pacer.xtrigger - live - (1 << 20))
+    assert 1.9 * live < goal.trigger() < goal.heap_goal()
+    assert world.runtime.sweep_ratio == 1280 / (goal.trigger() - live - (1 << 20))
 
 
 def test_counters_of_a_cycle(world):

@@ -6,6 +6,7 @@ import pytest
 from heap_world import heap_world
 
 from gomp.core import kernel
+from gomp.core.gc import goal as goal_of
 from gomp.core.gc import pacer
 from gomp.core.shm.records import GC_TRIGGER_HEAP, GC_TRIGGER_TIME
 
@@ -29,12 +30,12 @@ def idle(procs, kind):
 
 @kernel("int64(int64, int64, int64, int64)")
 def trigger(goal, lowest, marked, runway):
-    return pacer.trigger_for(goal, lowest, marked, runway)
+    return goal_of.trigger_for(goal, lowest, marked, runway)
 
 
 @kernel("int64(int64, int64, int64, int64, int64)")
 def by_limit(limit, mapped, free, allocated, marked):
-    return pacer.limit_goal(limit, mapped, free, allocated, marked)
+    return goal_of.limit_goal(limit, mapped, free, allocated, marked)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def set_cycle(pc, **fields):
 def test_what_a_byte_costs_is_revised(live, scan, work, per_byte, per_work):
     with heap_world() as world:
         set_cycle(
-            world.pacer, gc_percent=100, xheap_live=live, xheap_scan=scan, xheap_scan_work=work, xgoal=8_000_000, triggered=6_000_000,
+            world.pacer, gc_percent=100, xheap_live=live, xheap_scan=scan, xheap_scan_work=work, gc_percent_goal=8_000_000, triggered=6_000_000,
             last_heap_scan=2_800_000, last_stack_scan=20_000, globals_scan=150_000, max_stack_scan=64_000,
         )  # fmt: skip
         pacer.revise()

@@ -380,7 +380,7 @@ def test_a_window_of_slots_is_taken_without_a_call_of_the_slow_path(world):
 
 
 def test_the_trigger_is_tested_when_a_span_is_refilled(world):
-    world.pacer.xtrigger = 3 * layout.PAGE_SIZE
+    world.pacer.heap_marked = world.pacer.gc_percent_goal = 3 * layout.PAGE_SIZE
     slot = boundary.grow_handles(1)
     statuses = [boundary.new_object(slot, 4096, 0, 0) for _ in range(5)]
     assert statuses == [0, 0, 0, 0, boundary.WAIT_BASE]  # the third refill; its object is in the handle already
@@ -388,7 +388,7 @@ def test_the_trigger_is_tested_when_a_span_is_refilled(world):
 
 
 def test_a_large_allocation_always_tests_the_trigger(world):
-    world.pacer.xtrigger = 50_000
+    world.pacer.heap_marked = world.pacer.gc_percent_goal = 50_000
     slot = boundary.grow_handles(1)
     assert boundary.new_object(slot, 40_000, 0, 0) == 0
     assert boundary.new_object(slot, 40_000, 0, 0) == boundary.WAIT_BASE

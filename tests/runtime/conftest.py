@@ -51,7 +51,7 @@ class CollectsAtOnce:
 def heap():
     """A heap of 64 MiB that is collected only by ``collect_now``."""
     with kernel_heap() as made:
-        view(pacer_dtype, PACER)[0].xtrigger = _NEVER
+        view(pacer_dtype, PACER)[0].gc_percent_goal = _NEVER
         table.open(0, CollectsAtOnce())
         yield made
         table.close()

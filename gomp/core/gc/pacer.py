@@ -1,39 +1,33 @@
-"""When a cycle starts, how much must be marked for each byte that is allocated meanwhile, and where the heap should end.
+"""How much must be marked for each byte that is allocated meanwhile, by whom, and what the cycles say about programs and marking.
 
 Decisions are arithmetic on the pacer's record, with time as an argument; others act on them. The formulas are Go's (mgcpacer.go; proposals
-44167 and 48409).
+44167 and 48409), in its order of operations: replayed, they give its numbers to the last bit. Goal and trigger are in
+:mod:`~gomp.core.gc.goal`.
 
-goal      what is marked, plus GOGC percent of it and of the stacks and globals that were scanned, at least the heap minimum; not beyond
-          what the memory limit leaves for the heap
-trigger   where the next cycle starts, so far below the goal that marking ends before it is reached: by the runway, which is what programs
-          allocated, by the measure of the last cycles, in the time that it takes to mark (cons/mark)
+workers   a quarter of the processors marks in the background
 assists   while marking, each byte allocated is worth so many bytes of marking that the marking ends at the goal
+cons/mark what programs allocate while a byte is marked: the runway that the next cycle needs
 """
 
 from __future__ import annotations
 
+from gomp.core.gc.goal import NO_GOAL, heap_goal, heap_minimum, percent_goal, trigger
 from gomp.core.jit import inline, kernel
 from gomp.core.shm.atomics import load_relaxed, store_relaxed
 from gomp.core.shm.records import (
     GC_OFF,
     GC_TRIGGER_TIME,
-    MHEAP_XFREE,
-    MHEAP_XINUSE,
-    MHEAP_XMETADATA,
-    MHEAP_XWBUF,
     PACER_XASSIST_NS,
     PACER_XCREDIT,
     PACER_XDEDICATED_NEEDED,
     PACER_XDEDICATED_NS,
     PACER_XFRACTIONAL_NS,
     PACER_XGLOBALS_WORK,
-    PACER_XGOAL,
     PACER_XHEAP_WORK,
     PACER_XIDLE_NS,
     PACER_XLIVE,
     PACER_XSCAN,
     PACER_XSTACK_WORK,
-    PACER_XTRIGGER,
     RT_XGCPHASE,
     RT_XPAGES_SWEPT,
     mheap,
@@ -41,77 +35,26 @@ from gomp.core.shm.records import (
     runtime,
 )
 
-NO_LIMIT = (1 << 63) - 1
-NO_GOAL = (1 << 62) - 1
-DEFAULT_HEAP_MINIMUM = 4 << 20
 UTILIZATION = 0.25  # of all processors, for marking in the background
 _UTILIZATION_ERROR = 0.3
 _OVERSHOOT = 1.1
-_MIN_RUNWAY = 64 << 10
 _MIN_WORK_LEFT = 1000
-_LIMIT_HEADROOM = 1 << 20
 _SWEEP_MIN_DISTANCE = 1 << 20
 _PAGE = 8192
 _GLOBAL_BYTES = 8  # of a root: its reference
+_PERCENT_OFF = 100_000  # what GOGC=off counts as where a goal is stretched
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
 @kernel("void(int64, int64)")
 def set_gc_percent(percent: int, memory_limit: int) -> None:
-    """Set GOGC (-1: off) and the memory limit (NO_LIMIT: none). World: stopped, or not started yet."""
+    """Set GOGC (-1: off) and the memory limit (NO_LIMIT: none). World: stopped, or not started yet. Followed by :func:`commit`."""
     pc = pacer()
     pc.gc_percent = max(percent, -1)
-    pc.heap_minimum = DEFAULT_HEAP_MINIMUM * percent // 100 if percent >= 0 else NO_GOAL
+    pc.heap_minimum = heap_minimum(percent)
     pc.memory_limit = memory_limit
-
-
-# --- goal and trigger -------------------------------------------------------------------------------------------------
-
-
-@inline
-def percent_goal(percent: int, marked: int, stacks: int, globals_: int, minimum: int) -> int:
-    """The goal by GOGC in bytes (commit)."""
-    if percent < 0:
-        return NO_GOAL
-    return max(marked + (marked + stacks + globals_) * percent // 100, minimum)
-
-
-@inline
-def limit_goal(limit: int, mapped: int, heap_free: int, heap_alloc: int, marked: int) -> int:
-    """The goal that keeps everything mapped below ``limit`` (memoryLimitHeapGoal), in bytes."""
-    nonheap = mapped - heap_free - heap_alloc
-    over = max(mapped - limit, 0)
-    if nonheap + over >= limit:
-        return marked
-    goal = limit - (nonheap + over)
-    headroom = max(goal // 100 * 3, _LIMIT_HEADROOM)
-    goal = headroom if goal < 2 * headroom else goal - headroom
-    return max(goal, marked)
-
-
-@inline
-def trigger_for(goal: int, min_trigger: int, marked: int, runway: int) -> int:
-    """Heap in bytes at which a cycle with this goal starts (trigger): at 70 to 95 percent of the way from what is marked to the goal."""
-    if marked >= goal:
-        return goal
-    step = (goal - marked) // 64
-    lowest = max(min_trigger, marked, step * 45 + marked)
-    highest = step * 61 + marked
-    if goal > DEFAULT_HEAP_MINIMUM:
-        highest = max(highest, goal - DEFAULT_HEAP_MINIMUM)
-    highest = max(highest, lowest)
-    trigger = lowest if runway > goal else goal - runway
-    return min(max(trigger, lowest), highest)
-
-
-@inline
-def mapped_ready() -> int:
-    """Bytes that the memory limit counts: all that is mapped and has not been returned."""
-    return (
-        load_relaxed(MHEAP_XINUSE)
-        + load_relaxed(MHEAP_XFREE)
-        + load_relaxed(MHEAP_XMETADATA)
-        + load_relaxed(MHEAP_XWBUF)
-    )
 
 
 @inline
@@ -123,27 +66,13 @@ def _scannable() -> int:
 
 @kernel("void(int64)")
 def commit(is_sweep_done: int) -> None:
-    """Decide goal and trigger of the next cycle. World: stopped, or not started yet."""
+    """Decide what goal and trigger follow from (commit). World: stopped, or not started yet."""
     pc = pacer()
-    live = load_relaxed(PACER_XLIVE)
-    pc.globals_scan = _GLOBAL_BYTES * runtime().nglobals
-    pc.sweep_dist_min_trigger = 0 if is_sweep_done else live + _SWEEP_MIN_DISTANCE
-    goal = percent_goal(pc.gc_percent, pc.heap_marked, pc.last_stack_scan, pc.globals_scan, pc.heap_minimum)
-    pc.gc_percent_goal = goal
+    pc.sweep_dist_min_trigger = 0 if is_sweep_done else load_relaxed(PACER_XLIVE) + _SWEEP_MIN_DISTANCE
+    pc.gc_percent_goal = percent_goal(
+        pc.gc_percent, pc.heap_marked, pc.last_stack_scan, pc.globals_scan, pc.heap_minimum
+    )
     pc.runway = int(pc.cons_mark * (1.0 - UTILIZATION) / UTILIZATION * float(_scannable()))
-    by_limit = NO_GOAL
-    if pc.memory_limit != NO_LIMIT:
-        by_limit = limit_goal(
-            pc.memory_limit, mapped_ready(), load_relaxed(MHEAP_XFREE), load_relaxed(MHEAP_XINUSE), pc.heap_marked
-        )
-    min_trigger = 0
-    if by_limit < goal:
-        goal = by_limit
-    else:
-        goal = max(goal, pc.sweep_dist_min_trigger)
-        min_trigger = pc.sweep_dist_min_trigger
-    store_relaxed(PACER_XGOAL, goal)
-    store_relaxed(PACER_XTRIGGER, trigger_for(goal, min_trigger, pc.heap_marked, pc.runway))
 
 
 # --- a cycle ----------------------------------------------------------------------------------------------------------
@@ -189,7 +118,7 @@ def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     store_relaxed(PACER_XDEDICATED_NEEDED, dedicated_workers(procs))
     pc.fractional_goal = fractional_share(procs)
     pc.max_idle = max_idle_workers(procs, kind)
-    _raise_goal(pc.triggered + _MIN_RUNWAY)
+    pc.globals_scan = _GLOBAL_BYTES * runtime().nglobals
     _reset_work()
 
 
@@ -200,18 +129,11 @@ def restart_cycle() -> None:
     It has as far to go as at its start and gets as much heap to go it: assists would else have to make up for what was lost, at once.
     """
     pc = pacer()
-    runway = max(load_relaxed(PACER_XGOAL) - pc.triggered, 0)
-    pc.triggered = load_relaxed(PACER_XLIVE)
-    _raise_goal(pc.triggered + runway)
+    live = load_relaxed(PACER_XLIVE)
+    if pc.gc_percent_goal != NO_GOAL:
+        pc.gc_percent_goal += live - pc.triggered
+    pc.triggered = live
     _reset_work()
-
-
-@inline
-def _raise_goal(goal: int) -> None:
-    """To at least ``goal``, unless it is the memory limit that has set it."""
-    pc = pacer()
-    if pc.memory_limit == NO_LIMIT or load_relaxed(PACER_XGOAL) >= pc.gc_percent_goal:
-        store_relaxed(PACER_XGOAL, max(load_relaxed(PACER_XGOAL), goal))
 
 
 @inline
@@ -233,8 +155,8 @@ def revise() -> None:
     Two may do it at once: what they store differs by what happened between them, and the next one is near.
     """
     pc = pacer()
-    percent = pc.gc_percent if pc.gc_percent >= 0 else 100_000
-    live, work, goal = load_relaxed(PACER_XLIVE), scan_work_done(), load_relaxed(PACER_XGOAL)
+    percent = pc.gc_percent if pc.gc_percent >= 0 else _PERCENT_OFF
+    live, work, goal = load_relaxed(PACER_XLIVE), scan_work_done(), heap_goal()
     expected = max(_scannable(), 1)
     most = load_relaxed(PACER_XSCAN) + pc.max_stack_scan + pc.globals_scan
     if work > expected:
@@ -254,7 +176,7 @@ def revise() -> None:
 def end_cycle(now_ns: int, procs: int) -> None:
     """Measure what was allocated for what was marked (endCycle). ``now_ns``: when the marking ended. World: stopped."""
     pc = pacer()
-    pc.last_heap_goal = load_relaxed(PACER_XGOAL)
+    pc.last_heap_goal = heap_goal()
     live, work = load_relaxed(PACER_XLIVE), scan_work_done()
     if live <= pc.triggered or work <= 0:
         return
@@ -263,7 +185,7 @@ def end_cycle(now_ns: int, procs: int) -> None:
     if cpu > 0.0:
         utilization += float(load_relaxed(PACER_XASSIST_NS)) / cpu
         idle = float(load_relaxed(PACER_XIDLE_NS)) / cpu
-    current = float(live - pc.triggered) * (utilization + idle) / (float(work) * max(1.0 - utilization, 0.01))
+    current = (float(live - pc.triggered) * (utilization + idle)) / (float(work) * (1.0 - utilization))
     pc.cons_mark = current
     for i in range(4):
         pc.cons_mark = max(pc.cons_mark, pc.last_cons_mark[i])
@@ -290,7 +212,7 @@ def pace_sweep() -> None:
     """So many pages swept per byte allocated that the sweep ends before the trigger (mgcsweep.go, gcPaceSweeper)."""
     rt = runtime()
     live = load_relaxed(PACER_XLIVE)
-    distance = max(load_relaxed(PACER_XTRIGGER) - live - _SWEEP_MIN_DISTANCE, _PAGE)
+    distance = max(trigger() - live - _SWEEP_MIN_DISTANCE, _PAGE)
     pages = mheap().pages_in_use - load_relaxed(RT_XPAGES_SWEPT)
     is_off = load_relaxed(RT_XGCPHASE) == GC_OFF
     rt.sweep_ratio = float(pages) / float(distance) if pages > 0 and is_off else 0.0

@@ -24,6 +24,7 @@ from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import entry_addr, release_all_stw
 from gomp.core.heap.mcentral import push_span_locked, reset_mcentrals_stw, swept_set, unswept_set
+from gomp.core.heap.mheap import span_elem_size
 from gomp.core.heap.palloc import CHUNK_WORDS, rebuild_summaries_locked, set_alloc_range_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -41,6 +42,7 @@ from gomp.core.shm.libc import punch_hole
 from gomp.core.shm.records import (
     MHEAP_HELD,
     MHEAP_PAGES_IN_USE,
+    MHEAP_XALLOC,
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
@@ -252,11 +254,25 @@ def _rebuild_counters() -> None:
     store_relaxed(MHEAP_XINUSE, taken << layout.PAGE_SHIFT)
     store_relaxed(MHEAP_XRELEASED, released << layout.PAGE_SHIFT)
     store_relaxed(MHEAP_XFREE, (mheap().end_page - taken - released) << layout.PAGE_SHIFT)
+    allocated = 0
+    for i in range(p_records()):
+        allocated += _allocated_by(nth_p(i))
+    store_relaxed(MHEAP_XALLOC, allocated)
     store_relaxed(PACER_XLIVE, max(load_relaxed(PACER_XLIVE), pacer().heap_marked))
     rings = 0
     for i in range(p_records()):
         rings += p_at(nth_p(i)).spanq_capacity
     store_relaxed(MHEAP_XWBUF, runtime().wbuf_made * layout.WBUF_SIZE + 8 * rings)
+
+
+@inline
+def _allocated_by(p: int) -> int:
+    """Bytes that the P has allocated, less those that it has freed."""
+    pp = p_at(p)
+    n = pp.large_alloc - pp.large_free
+    for size_class in range(1, layout.NUM_SPAN_CLASSES // 2):
+        n += (pp.small_alloc[size_class] - pp.small_free[size_class]) * span_elem_size(2 * size_class)
+    return n
 
 
 @inline

@@ -23,6 +23,7 @@ from gomp.core.sched.throw import THROW_SWEEP_STATE, THROW_ZOMBIE, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_acq_rel,
+    add_relaxed,
     cas_acq_rel,
     load_acquire,
     load_relaxed,
@@ -34,6 +35,7 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     INLINE_MARKS,
+    MHEAP_XALLOC,
     P_LARGE_FREE,
     P_LARGE_FREE_COUNT,
     P_SMALL_FREE,
@@ -132,6 +134,7 @@ def _flip(page: int, nfreed: int) -> None:
         n, state_addr, mspan.pack_state(runtime().sweepgen - 1, 1 - mspan.parity_of(state), STEP_CLEARING, me.idx + 1)
     )
     redo.commit(n + 1)
+    add_relaxed(MHEAP_XALLOC, -nfreed * sp.elem_size)
 
 
 @inline

@@ -27,6 +27,7 @@ from gomp.core.shm.records import (
     MCACHE_FREE,
     MCACHE_PAGE,
     MCACHE_WINDOW,
+    MHEAP_XALLOC,
     P_MCACHE,
     P_SMALL_ALLOC,
     P_TINY_ALLOC_COUNT,
@@ -101,10 +102,11 @@ def uncache_span(p: int, span_class: int) -> None:
             mspan.whiten_free(page, e.window, e.free)
             p_at(p).bytes_marked -= popcount(e.free) * sp.elem_size
         sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
-    used = p + P_SMALL_ALLOC + 8 * (span_class >> 1)
-    redo.plan(0, used, load64(used) + sp.alloc_count - sp.alloc_before_cache)
+    used, allocated = p + P_SMALL_ALLOC + 8 * (span_class >> 1), sp.alloc_count - sp.alloc_before_cache
+    redo.plan(0, used, load64(used) + allocated)
     redo.plan(1, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, sp.alloc_count)
     redo.commit(2)
+    add_relaxed(MHEAP_XALLOC, allocated * sp.elem_size)
     if span_class == TINY_SPAN_CLASS:
         flush_tiny_count(p)
     store_release(entry_addr(p, span_class) + MCACHE_PAGE, mspan.NO_SPAN)

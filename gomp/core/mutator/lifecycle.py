@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gomp.core.gc import pacer, work
+from gomp.core.gc import goal, pacer, work
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
@@ -12,6 +12,7 @@ from gomp.core.shm.atomics import store_release
 from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import MAGIC, MHEAP_XBUDGET, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
+from gomp.core.shm.records import pacer as pacer_record
 
 _FIRST_SWEEPGEN = 2
 
@@ -29,7 +30,8 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
     store_release(MHEAP_XBUDGET, ENDLESS)
-    pacer.set_gc_percent(100, pacer.NO_LIMIT)
+    pacer_record().triggered = goal.NO_GOAL
+    pacer.set_gc_percent(100, goal.NO_LIMIT)
     pacer.commit(1)
     rt.magic = MAGIC
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from gomp.core.gc import assist, sweep
+from gomp.core.gc.goal import trigger
 from gomp.core.heap import mheap, mspan
 from gomp.core.heap.mcache import next_window
 from gomp.core.heap.mcentral import push_span, swept_set
@@ -28,6 +29,7 @@ from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import OK, RETRY
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
+    add_relaxed,
     clear_lowest,
     ctz,
     fence_release,
@@ -45,12 +47,12 @@ from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_WAIT_CREDIT,
     MCACHE_ENTRY,
+    MHEAP_XALLOC,
     P_LARGE_ALLOC,
     P_LARGE_ALLOC_COUNT,
     P_MCACHE,
     P_XPENDING,
     PACER_XLIVE,
-    PACER_XTRIGGER,
     RT_XGCPHASE,
     SET_FULL,
     SPAN_ALLOC_BEFORE_CACHE,
@@ -228,7 +230,7 @@ def needs_collection() -> bool:
     rt = runtime()
     if load_relaxed(RT_XGCPHASE) != GC_OFF:
         return False
-    if load_relaxed(PACER_XLIVE) >= load_relaxed(PACER_XTRIGGER):
+    if load_relaxed(PACER_XLIVE) >= trigger():
         return True
     return rt.collect_every != 0 and self_p().slow_allocs % rt.collect_every == 0
 
@@ -314,6 +316,7 @@ def _take_large(npages: int, noscan: int, size: int, caller: int) -> int:
         redo.plan(1, mine + P_LARGE_ALLOC, load64(mine + P_LARGE_ALLOC) + npages * layout.PAGE_SIZE)
         redo.plan(2, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, 1)  # says that the totals count it
         redo.commit(3)
+        add_relaxed(MHEAP_XALLOC, npages * layout.PAGE_SIZE)
         if load_relaxed(RT_XGCPHASE) != GC_OFF:
             mspan.try_mark(page, 0)
             me.bytes_marked += npages * layout.PAGE_SIZE

@@ -137,6 +137,7 @@ mheap_dtype = record(
         ("xheap_inuse", "i8"),
         ("xheap_free", "i8"),
         ("xheap_released", "i8"),
+        ("xheap_alloc", "i8"),  # bytes allocated, less bytes freed, ever: by the totals of the Ps
         ("xmetadata_bytes", "i8"),  # committed in the metadata segment
         ("xwbuf_bytes", "i8"),
         ("xcommit_budget", "i8"),  # bytes that may be committed until the coordinator looks at the cgroup again
@@ -160,9 +161,7 @@ pacer_dtype = record(
         ("max_stack_scan", "i8"),  # as much may be scanned at most: what the handles and stacks held last
         ("globals_scan", "i8"),
         ("gc_percent_goal", "i8"),
-        ("xgoal", "i8"),
-        ("xtrigger", "i8"),
-        ("triggered", "i8"),
+        ("triggered", "i8"),  # heap_live when this cycle began; NO_GOAL while none is on
         ("last_heap_goal", "i8"),
         ("mark_start_ns", "i8"),
         ("runway", "i8"),
@@ -275,10 +274,9 @@ MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_
     )
 )
 MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
+MHEAP_XALLOC = MHEAP + offset_of(mheap_dtype, "xheap_alloc")
 MHEAP_HELD = MHEAP + offset_of(mheap_dtype, "held")
-PACER_XLIVE, PACER_XSCAN, PACER_XGOAL, PACER_XTRIGGER = (
-    PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan", "xgoal", "xtrigger")
-)
+PACER_XLIVE, PACER_XSCAN = (PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan"))
 PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT, PACER_XCREDIT_GIVEN, PACER_XWAITERS = (
     PACER + offset_of(pacer_dtype, name)
     for name in (
