@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from kernel_heap import collect_now, kernel_heap
 
-from gomp.core.gc import cycle, goal, pacer, ragged, worker
+from gomp.core.gc import cycle, pacer, ragged, worker
 from gomp.core.mutator import boundary
 from gomp.core.mutator.types import publish_type, reserve_mask, set_mask_word
 from gomp.core.sched.status import OK
@@ -198,6 +198,6 @@ def heap_world(nprocs: int = 1, max_pages: int = layout.ARENA_PAGES, gc_percent:
     with kernel_heap(layout.align_up(max_pages * layout.PAGE_SIZE, layout.ARENA_SIZE), nprocs) as made:
         world = World(made, nprocs)
         world.runtime.max_pages = max_pages
-        pacer.set_gc_percent(gc_percent, goal.NO_LIMIT)
+        pacer.set_gc_percent(gc_percent)
         pacer.commit(1)
         yield world

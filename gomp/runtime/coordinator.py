@@ -159,7 +159,8 @@ class Coordinator:
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
         rt.stop_the_world = s.debug.gcstoptheworld
-        pacer.set_gc_percent(s.gogc, s.memory_limit)
+        pacer.set_gc_percent(s.gogc)
+        pacer.set_memory_limit(s.memory_limit)
         pacer.commit(1)
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there

@@ -202,7 +202,7 @@ def test_sweeping_keeps_pace_with_allocation(world):
 def test_the_ratio_of_sweeping_comes_from_the_pages_in_use(world):
     for _ in range(10):
         world.new(0, 1 << 20)
-    pacer.set_gc_percent(100, goal.NO_LIMIT)
+    pacer.set_gc_percent(100)
     world.collect(GC_TRIGGER_HEAP)
     live = 10 << 20
     assert 1.9 * live < goal.trigger() < goal.heap_goal()

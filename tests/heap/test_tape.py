@@ -14,7 +14,7 @@ import pytest
 from kernel_heap import collect_now, kernel_heap
 
 from gomp.core import COMPILED, inline, kernel
-from gomp.core.gc import goal, pacer
+from gomp.core.gc import pacer
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.sizeclass import SIZES, span_class_for
 from gomp.core.mutator import boundary
@@ -191,7 +191,7 @@ class Counters:
 def played():
     """Counters after the allocations and after two collections, and the generator's last state."""
     with kernel_heap(1 << 30):
-        pacer.set_gc_percent(-1, goal.NO_LIMIT)
+        pacer.set_gc_percent(-1)
         pacer.commit(1)
         assert boundary.grow_handles(N // KEEP_EVERY + 1) == 0
         mask = reserve_mask(1)

@@ -63,6 +63,7 @@ from gomp.core.shm.records import pacer as pacer_record
 NOT_DONE = 1
 STOPS_KEPT = 512
 _SWEEP_SLICE = 64
+_ROOT_BYTES = 8  # of a global: its reference
 
 
 @kernel("void()")
@@ -130,6 +131,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     store_release(RT_XCYCLES, load_relaxed(RT_XCYCLES) + 1)
     store_release(RT_XGCPHASE, GC_MARK)
     cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
+    pacer_record().globals_scan = _ROOT_BYTES * rt.nglobals
     pacer.start_cycle(began, rt.nprocs, kind)
     _start_from_roots_stw()
     stats.last_mark_ns = nanotime()

@@ -102,6 +102,12 @@ def goal_and_min_trigger() -> tuple[int, int]:
 
 
 @kernel("int64()")
+def min_trigger() -> int:
+    """Below this no cycle starts, in bytes."""
+    return goal_and_min_trigger()[1]
+
+
+@kernel("int64()")
 def heap_goal() -> int:
     """Where the heap should end in this cycle, in bytes."""
     return goal_and_min_trigger()[0]

@@ -41,20 +41,30 @@ _OVERSHOOT = 1.1
 _MIN_WORK_LEFT = 1000
 _SWEEP_MIN_DISTANCE = 1 << 20
 _PAGE = 8192
-_GLOBAL_BYTES = 8  # of a root: its reference
+_TOO_BIG, _LEAST = 2.0**63, -(1 << 63)
 _PERCENT_OFF = 100_000  # what GOGC=off counts as where a goal is stretched
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-@kernel("void(int64, int64)")
-def set_gc_percent(percent: int, memory_limit: int) -> None:
-    """Set GOGC (-1: off) and the memory limit (NO_LIMIT: none). World: stopped, or not started yet. Followed by :func:`commit`."""
+@kernel("int64(int64)")
+def set_gc_percent(percent: int) -> int:
+    """Set GOGC (below 0: off), followed by :func:`commit`; what it was. World: stopped, or not started yet."""
     pc = pacer()
+    before = pc.gc_percent
     pc.gc_percent = max(percent, -1)
     pc.heap_minimum = heap_minimum(percent)
-    pc.memory_limit = memory_limit
+    return before
+
+
+@kernel("int64(int64)")
+def set_memory_limit(limit: int) -> int:
+    """Set the memory limit (NO_LIMIT: none), followed by :func:`commit`; what it was. World: stopped, or not started yet."""
+    pc = pacer()
+    before = pc.memory_limit
+    pc.memory_limit = limit
+    return before
 
 
 @inline
@@ -109,7 +119,7 @@ def max_idle_workers(procs: int, kind: int) -> int:
 
 @kernel("void(int64, int64, int64)")
 def start_cycle(now_ns: int, procs: int, kind: int) -> None:
-    """``now_ns``: when the stop that begins the cycle was asked for. World: stopped."""
+    """``now_ns``: when the stop that begins the cycle was asked for. World: stopped; how much stacks and globals hold is known."""
     pc = pacer()
     for word in (PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONAL_NS, PACER_XIDLE_NS):
         store_relaxed(word, 0)
@@ -118,7 +128,6 @@ def start_cycle(now_ns: int, procs: int, kind: int) -> None:
     store_relaxed(PACER_XDEDICATED_NEEDED, dedicated_workers(procs))
     pc.fractional_goal = fractional_share(procs)
     pc.max_idle = max_idle_workers(procs, kind)
-    pc.globals_scan = _GLOBAL_BYTES * runtime().nglobals
     _reset_work()
 
 
@@ -148,6 +157,12 @@ def scan_work_done() -> int:
     return load_relaxed(PACER_XHEAP_WORK) + load_relaxed(PACER_XSTACK_WORK) + load_relaxed(PACER_XGLOBALS_WORK)
 
 
+@inline
+def _truncate(x: float) -> int:
+    """As an integer; one that is too big becomes the least, as on Go's processors."""
+    return int(x) if abs(x) < _TOO_BIG else _LEAST
+
+
 @kernel("void()")
 def revise() -> None:
     """Set what an allocated byte costs in marking (revise). Called by everybody who moves xheap_live while the heap is marked.
@@ -160,11 +175,11 @@ def revise() -> None:
     expected = max(_scannable(), 1)
     most = load_relaxed(PACER_XSCAN) + pc.max_stack_scan + pc.globals_scan
     if work > expected:
-        extended = int(float(goal - pc.triggered) / float(expected) * float(most)) + pc.triggered
-        goal = min(extended, int((1.0 + float(percent) / 100.0) * float(goal)))
+        extended = _truncate(float(goal - pc.triggered) / float(expected) * float(most)) + pc.triggered
+        goal = min(extended, _truncate((1.0 + float(percent) / 100.0) * float(goal)))
         expected = most
     if live > goal:
-        goal = int(float(goal) * _OVERSHOOT)
+        goal = _truncate(float(goal) * _OVERSHOOT)
         expected = most
     left = float(max(expected - work, _MIN_WORK_LEFT))
     distance = float(max(goal - live, 1))

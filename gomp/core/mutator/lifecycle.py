@@ -31,7 +31,8 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     reset_mcentrals_stw()
     store_release(MHEAP_XBUDGET, ENDLESS)
     pacer_record().triggered = goal.NO_GOAL
-    pacer.set_gc_percent(100, goal.NO_LIMIT)
+    pacer.set_gc_percent(100)
+    pacer.set_memory_limit(goal.NO_LIMIT)
     pacer.commit(1)
     rt.magic = MAGIC
 

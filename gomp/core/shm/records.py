@@ -238,9 +238,52 @@ gcstats_dtype = record(
     16384,
 )
 
+# Go's gcCPULimiterState: a bucket of CPU time that collection fills and programs drain. Under its lock, but for the x-fields.
+limiter_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("nprocs", "i8"),
+        ("filled", "i8"),  # CPU time in ns
+        ("capacity", "i8"),
+        ("overflow", "i8"),  # what did not fit, ever
+        ("xassist_pool", "i8"),  # not accounted yet
+        ("xidle_pool", "i8"),
+        ("xlast_update", "i8"),
+        ("gc_enabled", "i8"),
+        ("transitioning", "i8"),
+        ("xlimiting", "i8"),
+        ("last_enabled_cycle", "i8"),
+        ("times_enabled", "i8"),
+        ("enabled_at", "i8"),  # when it was last
+        ("limited_ns", "i8"),  # how long it was, up to the last time that it ended
+    ],
+    256,
+)
+
+# The pace of giving memory back: the coordinator's.
+scavpace_dtype = record(
+    [
+        ("kp", "f8"),
+        ("ti", "f8"),
+        ("tt", "f8"),
+        ("least", "f8"),
+        ("most", "f8"),
+        ("err_integral", "f8"),
+        ("err_overflow", "i8"),
+        ("input_overflow", "i8"),
+        ("output", "f8"),
+        ("sleep_ratio", "f8"),  # time at work by time asleep
+        ("cooldown_ns", "i8"),  # the controller is left alone so long
+    ],
+    256,
+)
+
 RUNTIME = layout.RUNTIME_BASE
 MHEAP = layout.RUNTIME_BASE + 4096
 PACER = layout.RUNTIME_BASE + 8192
+LIMITER = layout.RUNTIME_BASE + 12288
+SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 GCSTATS = layout.RUNTIME_BASE + 16384
 
 RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
@@ -291,6 +334,11 @@ PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT, PACER_X
 PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONAL_NS, PACER_XIDLE_NS = (
     PACER + offset_of(pacer_dtype, name)
     for name in ("xdedicated_needed", "xassist_ns", "xdedicated_ns", "xfractional_ns", "xidle_ns")
+)
+
+LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
+    LIMITER + offset_of(limiter_dtype, name)
+    for name in ("xlock", "xassist_pool", "xidle_pool", "xlast_update", "xlimiting")
 )
 
 # --- a P --------------------------------------------------------------------------------------------------------------
@@ -526,7 +574,8 @@ WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
 
 RECORDS = (
-    runtime_dtype, mheap_dtype, pacer_dtype, gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype,
+    runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
+    gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype,
     arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype,
 )  # fmt: skip
 
@@ -582,6 +631,8 @@ def pointer_to(dtype: np.dtype[Any]) -> Callable[[int], Any]:
 _runtimes = table(runtime_dtype, RUNTIME, 1)
 _mheaps = table(mheap_dtype, MHEAP, 1)
 _pacers = table(pacer_dtype, PACER, 1)
+_scavpaces = table(scavpace_dtype, SCAVPACE, 1)
+_limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
 
@@ -599,6 +650,16 @@ def mheap() -> Any:
 @inline
 def pacer() -> Any:
     return _pacers()[0]
+
+
+@inline
+def scavpace() -> Any:
+    return _scavpaces()[0]
+
+
+@inline
+def limiter() -> Any:
+    return _limiters()[0]
 
 
 @inline
