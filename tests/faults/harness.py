@@ -31,6 +31,7 @@ PHASES = ("any", "any", "marking", "sweeping", "in a kernel")
 PHASE_PATIENCE_S = 0.3
 MEAN_GAP_S = 0.4
 VERIFY_EVERY = 10
+TRADE_S = 2.0  # how long a trader trades before another takes over
 UP_S = 30.0  # within which each P has a process again
 
 
@@ -97,7 +98,7 @@ class Harness:
                 del self.traders[idx]
         while len(self.traders) < self.procs:
             self.traders[self.next_idx] = self.rt.go(
-                load.trade_and_litter, max(self.until - time.monotonic(), 0), self.next_idx, self.rng.getrandbits(40)
+                load.trade_and_litter, TRADE_S, self.next_idx, self.rng.getrandbits(40)
             )
             self.next_idx += 1
 
