@@ -27,6 +27,7 @@ from gomp.errors import (
 )
 
 if TYPE_CHECKING:
+    from gomp import debug
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.peer import Goroutine
@@ -69,6 +70,7 @@ __all__ = [
     "WorkerDied",
     "array",
     "compiled",
+    "debug",
     "gc",
     "globals",
     "go",
@@ -79,6 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "debug":
+        return importlib.import_module("gomp.debug")
     if name not in _HOMES:
         raise AttributeError(f"module 'gomp' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -32,7 +32,7 @@ from typing import Any, cast
 
 from gomp.config import RuntimeSettings, ServiceSettings
 from gomp.core.gc import pacer, repair
-from gomp.core.gc.cycle import flush_caches_stw
+from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
@@ -42,11 +42,13 @@ from gomp.core.shm.records import (
     GC_TRIGGER_TIME,
     GCSTATS,
     MHEAP,
+    PACER,
     RUNTIME,
     gcstats_dtype,
     layout_version,
     mheap_dtype,
     p_dtype,
+    pacer_dtype,
     runtime_dtype,
     view,
 )
@@ -228,7 +230,7 @@ class Coordinator:
         try:
             self._repair()
             self._start_absent()
-            if self.settings.gogc >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
+            if view(pacer_dtype, PACER)[0].gc_percent >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
                 self.collector.begin(GC_TRIGGER_TIME)
             rest = self.collector.step()
         except Stuck as stuck:
@@ -286,6 +288,15 @@ class Coordinator:
         with self._stopped_world():
             flush_caches_stw()
             return memstats.read()
+
+    def _set(self, setting: str, value: int) -> int:
+        """Change a setting of the collector, as of now; what it was."""
+        change = pacer.set_gc_percent if setting == "gogc" else pacer.set_memory_limit
+        with self._stopped_world():
+            old = int(change(value))
+            recommit_stw()
+        log.info("%s is %d now; it was %d", setting, value, old)
+        return old
 
     @contextlib.contextmanager
     def _stopped_world(self) -> Iterator[None]:
@@ -485,6 +496,8 @@ class Coordinator:
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
                 channel.send("verify", **self._verify(message["level"]))
+            elif message.op == "set":
+                channel.send("set", old=self._set(message["setting"], message["value"]))
             else:
                 channel.send("stats", **self._stats().to_json())
 

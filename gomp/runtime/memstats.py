@@ -72,6 +72,16 @@ class RepairStats:
 
 
 @dataclass(frozen=True)
+class LimiterStats:
+    """The GC CPU limiter: whether it is on, and how often and how long it was."""
+
+    active: bool
+    times: int
+    seconds: float  # that which is going on not counted
+    last_cycle: int  # the last cycle for which it was on; 0: none
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -125,6 +135,7 @@ class MemStats:
     mark_idle_s: float
     pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
+    limiter: LimiterStats
     repairs: RepairStats
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
@@ -175,6 +186,7 @@ class MemStats:
             "pause_end": tuple(data["pause_end"]),
             "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
+            "limiter": LimiterStats(**data["limiter"]),
             "repairs": RepairStats(**data["repairs"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
@@ -235,6 +247,7 @@ def read() -> MemStats:
         mark_idle_s=int(gc.idle_ns) / 1e9,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
+        limiter=_limiter_stats(),
         repairs=_repair_stats(gc),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
@@ -257,6 +270,16 @@ def _p_stats(idx: int, p: Any) -> PStats:
         refills=int(p.refills),
         programs=int(p.programs),
         deaths=int(p.deaths),
+    )
+
+
+def _limiter_stats() -> LimiterStats:
+    limiter = records.view(records.limiter_dtype, records.LIMITER)[0]
+    return LimiterStats(
+        active=bool(limiter.xlimiting),
+        times=int(limiter.times_enabled),
+        seconds=int(limiter.limited_ns) / 1e9,
+        last_cycle=int(limiter.last_enabled_cycle),
     )
 
 

@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 from gomp import forked
+from gomp.core.gc import limiter
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import p_dtype, view
@@ -35,9 +36,9 @@ class P(Peer):
             self.step(None)
 
     def step(self, timeout: float | None) -> None:
-        self._record.xidle = 1
+        limiter.begin_idle()
         message = self.channel.next(timeout)
-        self._record.xidle = 0
+        limiter.end_idle()
         if message is not None:
             self.handle(message)
 

@@ -322,6 +322,8 @@ class Limiter:
 
     def __init__(self) -> None:
         self.limiter = view(limiter_dtype, LIMITER)[0]
+        for name in limiter_dtype.names or ():
+            self.limiter[name] = 0
 
     def apply(self, operation: Operation) -> Any:
         known = {

@@ -12,7 +12,9 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "go": {"name": str, "request": int},
     "verify": {"level": int},
     "stats": {},
+    "set": {"setting": str, "value": int},
 }
+SETTINGS = ("gogc", "memory_limit")
 _P_FIELDS = _CLIENT_FIELDS | {"started": {"g": int}, "done": {"g": int, "ok": bool}}
 
 
@@ -24,6 +26,15 @@ def fault(message: Message, from_p: bool) -> str:
     for name, kind in fields.items():
         if not isinstance(message.fields.get(name), kind):
             return f"{message.op!r} needs {name}, of type {kind.__name__}"
+    if message.op == "set":
+        return _setting_fault(message["setting"], message["value"])
     if len(message.fields.get("name", "")) > MAX_NAME:
         return f"a name has at most {MAX_NAME} characters"
     return ""
+
+
+def _setting_fault(setting: str, value: int) -> str:
+    if setting not in SETTINGS:
+        return f"there is no setting {setting[:MAX_NAME]!r} to change: there are {', '.join(SETTINGS)}"
+    least, most = (-1, (1 << 31) - 1) if setting == "gogc" else (0, (1 << 63) - 1)
+    return "" if least <= value <= most else f"{setting}={value}: give {least} to {most}"

@@ -152,6 +152,10 @@ TABLE = (
         "Time from the request of each stop until all Ps stood.",
         lambda s: s.stats.stopping_total_ns / 1e9,
     ),
+    Entry("go_gc_limiter_last_enabled_gc_cycle", "gauge", "Last cycle for which the GC CPU limiter was on.", lambda s: s.stats.limiter.last_cycle),
+    Entry("gomp_gc_limiter_active", "gauge", "1 while the GC CPU limiter is on.", lambda s: int(s.stats.limiter.active)),
+    Entry("gomp_gc_limiter_enabled_total", "counter", "How often the GC CPU limiter went on.", lambda s: s.stats.limiter.times),
+    Entry("gomp_gc_limiter_seconds_total", "counter", "How long it was on, up to the last time that it ended.", lambda s: s.stats.limiter.seconds),
     # ours: after deaths
     Entry("gomp_repairs_total", "counter", "Repairs of the heap after processes had died.", lambda s: s.stats.repairs.count),
     Entry("gomp_repair_seconds_total", "counter", "Time the world stood still for repairs.", lambda s: s.stats.repairs.total_s),

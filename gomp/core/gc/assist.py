@@ -7,6 +7,7 @@ cannot pay because there is nothing to mark it waits for: until there is credit,
 
 from __future__ import annotations
 
+from gomp.core.gc import limiter
 from gomp.core.gc.worker import drain
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -36,6 +37,8 @@ def try_assist() -> int:
     if load_relaxed(RT_XGCPHASE) != GC_MARK:
         me.assist_bytes = 0
         return PAID
+    if limiter.is_limiting():
+        return PAID  # not that it were: the debt stays
     debt = -me.assist_bytes
     if debt <= 0:
         return PAID
@@ -46,10 +49,15 @@ def try_assist() -> int:
     need -= _steal_credit(need, debt)
     if need > 0:
         began = nanotime()
+        limiter.begin_event(limiter.EVENT_ASSIST, began)
         store_release(_MARKING, 1)
         done = drain(need)
         store_release(_MARKING, 0)
-        took = nanotime() - began
+        now = nanotime()
+        limiter.end_event(now)
+        if limiter.needs_update(now):
+            limiter.update(now)
+        took = now - began
         me.assist_ns += took
         add_relaxed(PACER_XASSIST_NS, took)
         me.assist_bytes += 1 + int(pc.assist_bytes_per_work * float(done))

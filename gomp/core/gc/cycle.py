@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import pacer, spanq, sweep, work
+from gomp.core.gc import limiter, pacer, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
@@ -58,6 +58,7 @@ from gomp.core.shm.records import (
     runtime,
     spans,
 )
+from gomp.core.shm.records import limiter as limiter_record
 from gomp.core.shm.records import pacer as pacer_record
 
 NOT_DONE = 1
@@ -131,6 +132,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     store_release(RT_XCYCLES, load_relaxed(RT_XCYCLES) + 1)
     store_release(RT_XGCPHASE, GC_MARK)
     cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
+    limiter.change_gc(1, nanotime())
     pacer_record().globals_scan = _ROOT_BYTES * rt.nglobals
     pacer.start_cycle(began, rt.nprocs, kind)
     _start_from_roots_stw()
@@ -178,6 +180,8 @@ def _end_pause_stw(began: int, stopped: int) -> int:
     """Account for a pause that ends now; when that is."""
     stats = gcstats()
     now = nanotime()
+    if limiter_record().transitioning:
+        limiter.end_pause(now)
     pause = now - began
     stats.last_pause_ns += pause
     stats.pause_total_ns += pause
@@ -243,6 +247,7 @@ def end_marking(unix_ns: int, deadline_ns: int) -> int:
 def _settle_stw(unix_ns: int) -> None:
     rt, stats = runtime(), gcstats()
     term = stats.last_term_ns
+    limiter.change_gc(0, nanotime())
     pacer.end_cycle(term, rt.nprocs)
     stats.heap1 = load_relaxed(PACER_XLIVE)
     flush_caches_stw()
@@ -288,6 +293,18 @@ def announce_end() -> None:
     """The cycle is over, for those who wait for it: at once, or after the whole sweep for those who asked for a collection."""
     add_acq_rel(RT_XCYCLE_DONE, 1)
     futex_wake(RT_XCYCLE_DONE)
+
+
+# --- settings that change while it runs ---------------------------------------------------------------------------------
+
+
+@kernel("void()")
+def recommit_stw() -> None:
+    """After GOGC or the memory limit was set: what follows from them (gcControllerCommit). World: stopped."""
+    pacer.commit(1 if sweep.is_sweep_done() else 0)
+    if load_relaxed(RT_XGCPHASE) != GC_OFF:
+        pacer.revise()
+    pacer.pace_sweep()
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------

@@ -4,22 +4,42 @@ A leaky bucket holds up to a second of CPU time for each P. Time that collection
 marked, pauses whole. Time that programs have drains it; idle time does neither. While it is full, nobody assists.
 
 Times are nanoseconds, and arguments. Whoever comes while somebody updates leaves it to him: what has piled up in the pools waits.
+
+A P that assists or is idle says so in its ``xevent``. An update counts what has gone by and has the event begin anew, by a compare-and-swap, so that
+no time counts twice when the event ends meanwhile.
 """
 
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import release, try_lock
-from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_relaxed, xchg_acq_rel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    cas_acq_rel,
+    load_acquire,
+    load_relaxed,
+    store_relaxed,
+    store_release,
+    xchg_acq_rel,
+)
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     LIMITER_XASSIST,
     LIMITER_XIDLE,
     LIMITER_XLAST_UPDATE,
     LIMITER_XLIMITING,
     LIMITER_XLOCK,
+    P_XEVENT,
+    P_XIDLE,
     gcstats,
     limiter,
+    runtime,
 )
+
+EVENT_IDLE, EVENT_ASSIST = 1, 2
+_KIND = 3
+_EVENT = layout.SELF_BASE + P_XEVENT
 
 CAPACITY_PER_P_NS = 1_000_000_000
 UPDATE_PERIOD_NS = 10_000_000
@@ -44,6 +64,35 @@ def add_assist_time(ns: int) -> None:
 @kernel("void(int64)")
 def add_idle_time(ns: int) -> None:
     add_relaxed(LIMITER_XIDLE, ns)
+
+
+@inline
+def begin_event(kind: int, now_ns: int) -> None:
+    """This P's time is not its program's from now on, but EVENT_IDLE or EVENT_ASSIST."""
+    store_release(_EVENT, now_ns << 2 | kind)
+
+
+@inline
+def end_event(now_ns: int) -> None:
+    event = xchg_acq_rel(_EVENT, 0)
+    took = max(now_ns - (event >> 2), 0)
+    if event & _KIND == EVENT_IDLE:
+        add_idle_time(took)
+    elif event & _KIND == EVENT_ASSIST:
+        add_assist_time(took)
+
+
+@kernel("void()")
+def begin_idle() -> None:
+    """This P waits for something to run. Called from Python; as is :func:`end_idle`."""
+    begin_event(EVENT_IDLE, nanotime())
+    store_release(layout.SELF_BASE + P_XIDLE, 1)
+
+
+@kernel("void()")
+def end_idle() -> None:
+    store_release(layout.SELF_BASE + P_XIDLE, 0)
+    end_event(nanotime())
 
 
 @kernel("void(int64)")
@@ -97,6 +146,14 @@ def _update_locked(now_ns: int) -> None:
     store_relaxed(LIMITER_XLAST_UPDATE, now_ns)
     collecting = xchg_acq_rel(LIMITER_XASSIST, 0)
     idle = xchg_acq_rel(LIMITER_XIDLE, 0)
+    for i in range(runtime().nprocs):
+        event = load_acquire(layout.p_addr(i) + P_XEVENT)
+        if event != 0 and cas_acq_rel(layout.p_addr(i) + P_XEVENT, event, now_ns << 2 | event & _KIND):
+            took = max(now_ns - (event >> 2), 0)
+            if event & _KIND == EVENT_IDLE:
+                idle += took
+            else:
+                collecting += took
     if lim.gc_enabled:
         collecting += int(float(total) * _BACKGROUND_SHARE)
     _accumulate(total - idle - collecting, collecting, now_ns)

@@ -36,6 +36,7 @@ from gomp.core.shm.libc import futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
     P_XDEAD,
+    P_XEVENT,
     P_XIDLE,
     P_XMARKING,
     P_XNATIVE_N,
@@ -107,6 +108,7 @@ def _settle(p: int) -> None:
         add_relaxed(PACER_XDEDICATED_NEEDED, 1)
     store_release(p + P_XMARKING, 0)
     store_release(p + P_XIDLE, 0)
+    store_release(p + P_XEVENT, 0)
     store_release(p + P_XPOLL, 0)
     pp.gc_wait = 0
     pp.no_park = 0

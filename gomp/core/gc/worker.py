@@ -13,7 +13,7 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 
 from __future__ import annotations
 
-from gomp.core.gc import roots, spanq, wbbuf, work
+from gomp.core.gc import limiter, roots, spanq, wbbuf, work
 from gomp.core.gc.mark import fetch_span, grey_pending, publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
 from gomp.core.heap import mspan
@@ -246,6 +246,8 @@ def mark_step(alone: int) -> int:
     own = layout.p_addr(layout.COORDINATOR_P)
     if has_work() or not spanq.is_empty(own):
         now = nanotime()
+        if limiter.needs_update(now):
+            limiter.update(now)
         _call_workers(now)
         i = 0 if alone else _pick_stand_in(now)
         if i != NOBODY:

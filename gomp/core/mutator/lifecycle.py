@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gomp.core.gc import goal, pacer, work
+from gomp.core.gc import goal, limiter, pacer, work
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
@@ -30,6 +30,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
     store_release(MHEAP_XBUDGET, ENDLESS)
+    limiter.reset_capacity(rt.start_ns, nprocs)
     pacer_record().triggered = goal.NO_GOAL
     pacer.set_gc_percent(100)
     pacer.set_memory_limit(goal.NO_LIMIT)

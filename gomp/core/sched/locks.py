@@ -23,6 +23,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, xchg_acq_rel
 from gomp.core.shm.libc import futex_wait, futex_wake, is_readable, nanotime, sched_yield
 from gomp.core.shm.records import (
+    LIMITER_XLOCK,
     MHEAP_XLOCK,
     RT_XSHUTDOWN,
     RT_XTABLE_LOCK,
@@ -142,7 +143,7 @@ def release_locks_of(p: int) -> int:
     """Release every lock of the dead P at address ``p``; returns how many."""
     owner = p_at(p).idx + 1
     released = _release_if_of(MHEAP_XLOCK, owner) + _release_if_of(RT_XWBUF_LOCK, owner)
-    released += _release_if_of(RT_XTABLE_LOCK, owner)
+    released += _release_if_of(RT_XTABLE_LOCK, owner) + _release_if_of(LIMITER_XLOCK, owner)
     for i in range(layout.NUM_SPAN_CLASSES):
         released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
     return released

@@ -435,6 +435,7 @@ p_dtype = record(
         ("mark_ns", "i8"),  # CPU time spent marking, ever
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
+        ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
         ("xidle", "i8"),  # 1 while it waits for something to run
@@ -470,6 +471,7 @@ P_XPENDING = offset_of(p_dtype, "xpending")
 P_XMARKING = offset_of(p_dtype, "xmarking")
 P_XIDLE = offset_of(p_dtype, "xidle")
 P_XDEAD = offset_of(p_dtype, "xdead")
+P_XEVENT = offset_of(p_dtype, "xevent")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")

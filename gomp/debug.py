@@ -1,0 +1,45 @@
+"""``gomp.debug``: the collector's settings, changed while it runs, as Go's runtime/debug does."""
+
+from __future__ import annotations
+
+import time
+
+from gomp.core.shm.records import GC_MARK, RUNTIME, runtime_dtype, view
+from gomp.errors import ConfigError, RuntimeLost
+from gomp.runtime import current
+from gomp.runtime.waiting import DEADLINE_S
+
+MAX_PERCENT = (1 << 31) - 1
+MAX_LIMIT = (1 << 63) - 1  # no limit
+_NAP_S = 0.001
+
+
+def set_gc_percent(percent: int) -> int:
+    """Set GOGC, below 0 is off; returns what it was, -1 if off.
+
+    In force when it returns. If it turns collection off, it waits until the cycle that is on has ended. Raises ConfigError.
+    """
+    if not isinstance(percent, int) or percent > MAX_PERCENT:
+        raise ConfigError(f"GOGC={percent!r}: give an integer up to {MAX_PERCENT}; below 0 is off")
+    old: int = current.peer().ask("set", setting="gogc", value=max(percent, -1))["old"]
+    if percent < 0:
+        _wait_for_mark()
+    return old
+
+
+def set_memory_limit(limit: int) -> int:
+    """Set the soft limit on all memory of the runtime, in bytes, and return what it was. A negative one changes nothing. Raises ConfigError."""
+    if not isinstance(limit, int) or limit > MAX_LIMIT:
+        raise ConfigError(f"memory limit {limit!r}: give bytes, up to {MAX_LIMIT} for no limit")
+    if limit < 0:
+        return current.peer().ask("stats")["memory_limit"]  # type: ignore[no-any-return]
+    return current.peer().ask("set", setting="memory_limit", value=limit)["old"]  # type: ignore[no-any-return]
+
+
+def _wait_for_mark() -> None:
+    runtime = view(runtime_dtype, RUNTIME)[0]
+    deadline = time.monotonic() + DEADLINE_S
+    while runtime.xgcphase == GC_MARK and not runtime.xshutdown:
+        if time.monotonic() > deadline:
+            raise RuntimeLost(f"the cycle that is on has not ended for {DEADLINE_S:.0f} s")
+        time.sleep(_NAP_S)

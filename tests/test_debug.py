@@ -1,0 +1,132 @@
+"""Settings of the collector that change while it runs, and the limit on what it takes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import gomp
+from gomp.core.shm.records import PACER, pacer_dtype, view
+
+MIB = 1 << 20
+
+
+@gomp.struct
+class Block:
+    next: Block
+    a: int
+    b: int
+    c: int
+    d: int
+    e: int
+    f: int
+    g: int
+
+
+LIVE = gomp.Global("debug.live", gomp.Array[Block])
+
+
+@gomp.compiled
+def keep(n: int) -> int:
+    table = gomp.array(Block, n)
+    for i in range(n):
+        table[i] = gomp.new(Block)
+    LIVE.set(table)
+    return n
+
+
+@gomp.compiled
+def litter(objects: int) -> int:
+    kept = 0
+    for i in range(objects):
+        block = gomp.new(Block)
+        block.a = i
+        kept += block.a
+    return kept
+
+
+def set_to(percent: int) -> int:
+    return gomp.debug.set_gc_percent(percent)
+
+
+@pytest.fixture
+def rt():
+    with gomp.Runtime(procs=2, gogc=100, max_heap="1GiB") as runtime:
+        yield runtime
+
+
+def pacer():
+    return view(pacer_dtype, PACER)[0]
+
+
+def test_gogc_changes_at_once_and_returns_what_it_was(rt):
+    rt.run(keep, 200_000)
+    rt.gc()
+    assert gomp.debug.set_gc_percent(50) == 100
+    small = rt.stats().next_gc
+    assert gomp.debug.set_gc_percent(400) == 50
+    assert rt.stats().next_gc > 2.5 * small
+    assert rt.run(set_to, -5) == 400
+    assert gomp.debug.set_gc_percent(100) == -1
+
+
+def test_without_gogc_and_limit_nothing_is_collected(rt):
+    gomp.debug.set_gc_percent(-1)
+    before = rt.stats().num_gc
+    rt.run(litter, 2_000_000)
+    assert rt.stats().num_gc == before
+
+
+def test_the_limit_alone_starts_cycles_when_it_is_near(rt):
+    rt.run(keep, 100_000)
+    gomp.debug.set_gc_percent(-1)
+    assert gomp.debug.set_memory_limit(-1) == (1 << 63) - 1
+    assert gomp.debug.set_memory_limit(64 * MIB) == (1 << 63) - 1
+    before = rt.stats()
+    rt.run(litter, 100_000)
+    assert rt.stats().num_gc == before.num_gc
+    rt.run(litter, 5_000_000)
+    after = rt.stats()
+    assert after.num_gc > before.num_gc
+    assert after.heap_inuse + after.heap_free < 64 * MIB
+
+
+@pytest.mark.parametrize("percent", ["100", 1.5, 1 << 40])
+def test_a_wrong_percentage_is_refused(rt, percent):
+    with pytest.raises(gomp.ConfigError, match="give an integer up to 2147483647"):
+        gomp.debug.set_gc_percent(percent)
+
+
+def test_settings_change_a_thousand_times_under_load(rt):
+    goroutine = rt.go(litter, 60_000_000)
+    for n in range(1000):
+        gomp.debug.set_gc_percent((50, 100, 400, 200)[n % 4])
+        if n % 10 == 0:
+            gomp.debug.set_memory_limit((64 + n % 7) * MIB)
+    goroutine.wait(60)
+    assert "verified" in rt.verify()
+
+
+def test_a_heap_that_cannot_fit_leaves_programs_half_of_the_time(rt):
+    """Live data near the limit: without the limiter, cycles and assists would take everything."""
+    gomp.debug.set_gc_percent(-1)
+    rt.run(keep, 700_000)
+    live = rt.stats().heap_live
+    gomp.debug.set_memory_limit(live + 2 * MIB)
+    began = time.monotonic()
+    goroutine = rt.go(litter_for, 6.0)
+    objects = goroutine.wait(60)
+    took = time.monotonic() - began
+    stats = rt.stats()
+    assert stats.limiter.times > 0
+    assert objects > 10_000
+    print(objects, took, stats.gc_cpu_s, stats.assist_cpu_s, stats.num_gc, stats.limiter)
+
+
+def litter_for(seconds: float) -> int:
+    until, n = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        litter(1000)
+        n += 1000
+    return n
