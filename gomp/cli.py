@@ -41,6 +41,7 @@ Gogc = Annotated[str | None, _flag("gogc")]
 MemoryLimit = Annotated[str | None, _flag("memory_limit")]
 MaxHeap = Annotated[str | None, _flag("max_heap")]
 Name = Annotated[str | None, _flag("name")]
+StopDeadline = Annotated[str | None, _flag("stop_deadline")]
 Godebug = Annotated[str | None, _flag("godebug")]
 LogLevel = Annotated[str | None, _flag("log_level")]
 MetricsHost = Annotated[str | None, _flag("metrics_host")]
@@ -63,6 +64,7 @@ def serve(
     name: Name = None,
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
+    stop_deadline: StopDeadline = None,
     godebug: Godebug = None,
     log_level: LogLevel = None,
 ) -> int:
@@ -77,6 +79,7 @@ def serve(
         name=name,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        stop_deadline=stop_deadline,
         godebug=godebug,
         log_level=log_level,
     )
@@ -97,6 +100,7 @@ def run(
     memory_limit: MemoryLimit = None,
     max_heap: MaxHeap = None,
     name: Name = None,
+    stop_deadline: StopDeadline = None,
     godebug: Godebug = None,
     log_level: LogLevel = None,
 ) -> int:
@@ -109,6 +113,7 @@ def run(
         memory_limit=memory_limit,
         max_heap=max_heap,
         name=name,
+        stop_deadline=stop_deadline,
         godebug=godebug,
         log_level=log_level,
     )

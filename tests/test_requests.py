@@ -15,8 +15,6 @@ import gomp
 from gomp.errors import RuntimeLost
 from gomp.runtime import discovery
 from gomp.runtime.channel import MAX_HEADER, Channel, Message
-from gomp.runtime.coordinator import Coordinator
-from gomp.runtime.peer import Peer
 from gomp.runtime.requests import fault
 
 
@@ -74,20 +72,6 @@ def test_a_request_that_cannot_be_served_is_answered(rt: gomp.Runtime, header: d
     assert answer.op == "error"
     assert len(answer["text"]) < 300
     assert rt.run(len, "abc") == 3
-
-
-def test_a_heap_that_cannot_be_verified_is_not_called_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextlib.contextmanager
-    def never_stops(coordinator: Coordinator) -> Iterator[str]:
-        yield "P1 (pid 77) did not stop within 10 s; it runs f"
-
-    monkeypatch.setattr(Coordinator, "_stopped_world", never_stops)
-    ours, theirs = map(Channel, socket.socketpair())
-    Coordinator.__new__(Coordinator)._answer(theirs, Message("verify", {"level": 1}))
-    with pytest.raises(gomp.GompError, match=r"^P1 \(pid 77\) did not stop within 10 s; it runs f$"):
-        Peer(ours).ask("verify", level=1)
-    ours.close()
-    theirs.close()
 
 
 def test_a_p_may_say_more_than_a_stranger() -> None:
