@@ -112,16 +112,13 @@ def test_a_heap_that_cannot_fit_leaves_programs_half_of_the_time(rt):
     """Live data near the limit: without the limiter, cycles and assists would take everything."""
     gomp.debug.set_gc_percent(-1)
     rt.run(keep, 700_000)
-    live = rt.stats().heap_live
-    gomp.debug.set_memory_limit(live + 2 * MIB)
-    began = time.monotonic()
-    goroutine = rt.go(litter_for, 6.0)
-    objects = goroutine.wait(60)
+    gomp.debug.set_memory_limit(rt.stats().heap_live + 2 * MIB)
+    before, began = rt.stats(), time.monotonic()
+    assert rt.go(litter_for, 6.0).wait(60) > 100_000
     took = time.monotonic() - began
-    stats = rt.stats()
-    assert stats.limiter.times > 0
-    assert objects > 10_000
-    print(objects, took, stats.gc_cpu_s, stats.assist_cpu_s, stats.num_gc, stats.limiter)
+    after = rt.stats()
+    assert after.limiter.times > 0
+    assert 0.3 < (after.gc_cpu_s - before.gc_cpu_s) / (2 * took) < 0.65
 
 
 def litter_for(seconds: float) -> int:
