@@ -31,6 +31,7 @@ LAYERS = (
     "gomp.runtime.gctrace",
     "gomp.service",
     "gomp.runtime",
+    "gomp.debug",
     "gomp",
     "gomp.cli",
     "gomp.__main__",
