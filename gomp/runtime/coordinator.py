@@ -40,11 +40,9 @@ from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
-    GCSTATS,
     MHEAP,
     PACER,
     RUNTIME,
-    gcstats_dtype,
     layout_version,
     mheap_dtype,
     p_dtype,
@@ -59,7 +57,7 @@ from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
-from gomp.runtime.memstats import MemStats
+from gomp.runtime.memstats import MemStats, RepairStats
 from gomp.runtime.programs import Call
 from gomp.runtime.requests import fault
 from gomp.runtime.restarts import Restarts
@@ -364,19 +362,20 @@ class Coordinator:
         """Put right what the dead have left, and start others in their place. Raises Stuck."""
         if not self.dead:
             return
+        before = memstats.read_repairs()
         if code := repair.repair(self.collector.deadline()):
             raise Stuck(-1 - code)
         dead, self.dead = self.dead, {}
-        took_ms = view(gcstats_dtype, GCSTATS)[0].repair_last_ns / 1e6
+        done = _describe_repair(before, memstats.read_repairs())
         for idx, why in dead.items():
             delay = self.restarts[idx].died(time.monotonic())
             self.absent[idx] = time.monotonic() + delay
             running = self.dispatcher.has_died(idx, why)
             log.error(
-                "%s while it ran %s; repaired in %.1f ms; it is started again%s",
+                "%s while it ran %s; %s; it is started again%s",
                 why,
                 ", ".join(task.name for task in running[:_NAMES_SHOWN]) or "nothing",
-                took_ms,
+                done,
                 f" in {delay:.1f} s: it keeps dying" if delay else "",
             )
         self._start_absent()
@@ -523,6 +522,19 @@ class Coordinator:
         if hasattr(self, "family"):
             self.family.end()
         self.registration.remove()
+
+
+def _describe_repair(before: RepairStats, after: RepairStats) -> str:
+    """How long it took and what there was to do, in words."""
+    counts = {name: getattr(after, name) - getattr(before, name) for name in ("redos", "spans", "handles", "marking")}
+    words = {
+        "redos": "changes finished",
+        "spans": "spans put back",
+        "handles": "references dropped",
+        "marking": "mark phases started over",
+    }
+    found = ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n)
+    return f"repaired in {1000 * after.last_s:.1f} ms ({found or 'nothing was half done'})"
 
 
 def _p_record(idx: int) -> Any:

@@ -248,7 +248,7 @@ def read() -> MemStats:
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
         limiter=_limiter_stats(),
-        repairs=_repair_stats(gc),
+        repairs=read_repairs(),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -283,7 +283,9 @@ def _limiter_stats() -> LimiterStats:
     )
 
 
-def _repair_stats(gc: Any) -> RepairStats:
+def read_repairs() -> RepairStats:
+    """What repairs have put right so far."""
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
     return RepairStats(
         count=int(gc.repairs),
         total_s=int(gc.repair_ns) / 1e9,

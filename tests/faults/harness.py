@@ -168,7 +168,7 @@ class Harness:
 
 def run(seconds: float, kills: int, procs: int, seed: int) -> Report:
     """``kills`` kills, or as many as ``seconds`` allow. Raises if anything is wrong afterwards."""
-    os.environ.setdefault("GODEBUG", "clobberfree=1")
+    os.environ.setdefault("GODEBUG", "clobberfree=1,gccheckmark=1")
     with gomp.Runtime(procs=procs, max_heap="1GiB") as rt:
         harness = Harness(rt, procs, seed, time.monotonic() + seconds)
         report = harness.run(kills)
