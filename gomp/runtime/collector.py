@@ -27,10 +27,12 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
-from gomp.runtime import gctrace
+from gomp.runtime import gctrace, pacerlog
+from gomp.runtime.pacertape import PacerTape
+from gomp.runtime.pacertrace import PacerTrace, sweep_line
 
 _TICK_S = 0.0002  # while others mark
-_PATIENCE = 20  # steps at which nobody's turn it was, before the coordinator marks all the same
+_PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
 
 
@@ -44,7 +46,7 @@ class Stuck(Exception):
 class Collector:
     """One cycle at a time. ``problems`` is what GODEBUG's checks have found: nothing may go on after that."""
 
-    def __init__(self, procs: int, debug: Debug, stop_deadline_s: float) -> None:
+    def __init__(self, procs: int, debug: Debug, stop_deadline_s: float, tape: PacerTape | None = None) -> None:
         self.procs = procs
         self.debug = debug
         self._stop_deadline_s = stop_deadline_s
@@ -54,6 +56,9 @@ class Collector:
         self._wanted = 0  # the kind of a cycle that could not begin yet
         self._rests = 0
         self._sweeps_for_waiters = False
+        self._is_sweeping = False
+        self._tape = tape
+        self._trace = PacerTrace() if debug.gcpacertrace else None
         self._last_end = time.monotonic()
 
     @property
@@ -78,6 +83,7 @@ class Collector:
             return 0.0
         if self._runtime.xsweep_class < SWEEP_SETS and sweep.sweep_step(_SWEEP_SLICE):
             return 0.0
+        self._end_sweep()
         if self._wanted or self._runtime.xgc_request:
             self.begin(max(self._wanted, take_request()))
             return 0.0
@@ -90,12 +96,24 @@ class Collector:
         if kind == GC_TRIGGER_TIME and self.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
         self._kind, self._rests, self._wanted = kind, 0, kind
+        self._end_sweep()
         if self.debug.gcstoptheworld:
             _check(cycle.collect_stopped(kind, time.time_ns(), self.deadline()))
             self._end()
         else:
             _check(cycle.begin_cycle(kind, self.deadline()))
+            self.report()
         self._wanted = 0
+
+    def report(self) -> None:
+        """Tell what the pacer has decided, where that is wanted."""
+        if self._tape is None and self._trace is None:
+            return
+        for decision in pacerlog.take():
+            if self._tape:
+                self._tape.write(decision)
+            if self._trace and (line := self._trace.line(decision)):
+                print(line, file=sys.stderr, flush=True)
 
     def _mark(self) -> float:
         state = worker.mark_step(self._rests > _PATIENCE)
@@ -128,10 +146,21 @@ class Collector:
 
     def _end(self) -> None:
         self._last_end = time.monotonic()
+        self._is_sweeping = True
+        self.report()
         if self.debug.gctrace:
             print(gctrace.format_cycle(last_cycle(self.procs)), file=sys.stderr, flush=True)
         if self.debug.verify:
             self._verify()
+
+    def _end_sweep(self) -> None:
+        """What is left of the sweep, and the line that says that it is done."""
+        if self._is_sweeping:
+            while sweep.sweep_step(_SWEEP_SLICE):
+                pass
+            self._is_sweeping = False
+            if self._trace:
+                print(sweep_line(int(view(pacer_dtype, PACER)[0].xheap_live)), file=sys.stderr, flush=True)
 
     def _check_marks(self) -> None:
         from gomp.runtime.verify import check_marks

@@ -33,6 +33,7 @@ from typing import Any, cast
 from gomp.config import RuntimeSettings, ServiceSettings
 from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
+from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
@@ -42,6 +43,7 @@ from gomp.core.shm.records import (
     GC_TRIGGER_TIME,
     MHEAP,
     PACER,
+    PACER_EVENT_SET,
     RUNTIME,
     layout_version,
     mheap_dtype,
@@ -50,14 +52,15 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
-from gomp.errors import GompError, RuntimeLost, SegmentError
+from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import cgroup, discovery, memstats
+from gomp.runtime import cgroup, discovery, memstats, pacerlog
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats, RepairStats
+from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
 from gomp.runtime.requests import fault
 from gomp.runtime.restarts import Restarts
@@ -162,10 +165,23 @@ class Coordinator:
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(s.memory_limit)
         pacer.commit(1)
+        tape = self._open_tape()
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             self._init_p(idx)
-        self.collector = Collector(s.procs, s.debug, s.stop_deadline)
+        self.collector = Collector(s.procs, s.debug, s.stop_deadline, tape)
+        self.collector.report()
+
+    def _open_tape(self) -> PacerTape | None:
+        file = self.settings.pacer_tape
+        pacerlog.keep(bool(file or self.settings.debug.gcpacertrace))
+        note(PACER_EVENT_SET, 0, 0)
+        if file is None:
+            return None
+        try:
+            return PacerTape(file.open("w", encoding="utf-8"), self.settings.name or f"gomp-{self.pid}")
+        except OSError as error:
+            raise ConfigError(f"pacer_tape: cannot write {file}: {error.strerror}") from None
 
     def _init_p(self, idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_fd: int = -1) -> None:
         if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
@@ -293,6 +309,7 @@ class Coordinator:
         with self._stopped_world():
             old = int(change(value))
             recommit_stw()
+        self.collector.report()
         log.info("%s is %d now; it was %d", setting, value, old)
         return old
 
@@ -365,6 +382,7 @@ class Coordinator:
         before = memstats.read_repairs()
         if code := repair.repair(self.collector.deadline()):
             raise Stuck(-1 - code)
+        self.collector.report()
         dead, self.dead = self.dead, {}
         done = _describe_repair(before, memstats.read_repairs())
         for idx, why in dead.items():

@@ -1,13 +1,14 @@
 """What a P runs: a program by name, or a function.
 
-A program is a callable in an importable module: ``package.module:function``, or ``package.module`` for its ``main``. A short name stands for
-a module of the ``workers`` package.
+A program is a callable in an importable module: ``package.module:function``, or ``package.module`` for its ``main``. A short name, as ``churn`` or
+``reference.churn``, stands for a module of the ``workers`` package, which comes first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import pickle
 import traceback
@@ -49,7 +50,7 @@ class Call:
 def find_program(name: str) -> Callable[..., Any]:
     """The function that ``name`` stands for. Raises ConfigError."""
     module_name, _, attribute = name.partition(":")
-    if "." not in module_name:
+    if "." not in module_name or _is_worker(module_name):
         module_name = f"workers.{module_name}"
     try:
         module = importlib.import_module(module_name)
@@ -61,6 +62,14 @@ def find_program(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise ConfigError(f"there is no program {name}: {module_name} has no function {attribute or 'main'}")
     return function  # type: ignore[no-any-return]
+
+
+def _is_worker(module_name: str) -> bool:
+    """Whether a dotted path names a module inside ``workers``."""
+    try:
+        return importlib.util.find_spec(f"workers.{module_name}") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def check_parameters(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter, pacer, spanq, sweep, work
+from gomp.core.gc import limiter, pacer, pacerlog, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
@@ -35,6 +35,12 @@ from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     P_XMARKING,
     P_XPOLL,
+    PACER_EVENT_ENDED,
+    PACER_EVENT_ENDING,
+    PACER_EVENT_RESTARTED,
+    PACER_EVENT_SET,
+    PACER_EVENT_START,
+    PACER_EVENT_STARTED,
     PACER_XASSIST_NS,
     PACER_XCREDIT_GIVEN,
     PACER_XDEDICATED_NS,
@@ -133,8 +139,10 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     store_release(RT_XGCPHASE, GC_MARK)
     cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
     limiter.change_gc(1, nanotime())
+    pacerlog.note(PACER_EVENT_START, began, kind)
     pacer_record().globals_scan = _ROOT_BYTES * rt.nglobals
     pacer.start_cycle(began, rt.nprocs, kind)
+    pacerlog.note(PACER_EVENT_STARTED, began, kind)
     _start_from_roots_stw()
     stats.last_mark_ns = nanotime()
 
@@ -172,6 +180,7 @@ def restart_marking_stw() -> None:
         sweep.clear_marks(page)
         page += spans()[page].npages
     pacer.restart_cycle()
+    pacerlog.note(PACER_EVENT_RESTARTED, nanotime(), 0)
     _start_from_roots_stw()
 
 
@@ -248,6 +257,7 @@ def _settle_stw(unix_ns: int) -> None:
     rt, stats = runtime(), gcstats()
     term = stats.last_term_ns
     limiter.change_gc(0, nanotime())
+    pacerlog.note(PACER_EVENT_ENDING, term, 0)
     pacer.end_cycle(term, rt.nprocs)
     stats.heap1 = load_relaxed(PACER_XLIVE)
     flush_caches_stw()
@@ -261,6 +271,7 @@ def _settle_stw(unix_ns: int) -> None:
     pacer.reset_live(marked)
     sweep.begin_sweep_stw()
     pacer.commit(0)
+    pacerlog.note(PACER_EVENT_ENDED, term, 0)
     pacer.pace_sweep()
     _record_cycle_stw()
     ended = _end_pause_stw(term, stats.last_stopped_ns)
@@ -304,6 +315,7 @@ def recommit_stw() -> None:
     pacer.commit(1 if sweep.is_sweep_done() else 0)
     if load_relaxed(RT_XGCPHASE) != GC_OFF:
         pacer.revise()
+    pacerlog.note(PACER_EVENT_SET, nanotime(), 0)
     pacer.pace_sweep()
 
 

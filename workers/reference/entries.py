@@ -1,0 +1,50 @@
+"""What the reference programs allocate: entries with a block of bytes each, and blocks that are dropped at once.
+
+A block is an array of ints whose object, length word and all, has the size class of the bytes that Go's twin asks for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import gomp
+from workers.xorshift import draw
+
+_STAR = np.uint64(0x2545F4914F6CDD1D)
+_KEPT = (7, 12, 24, 62, 124, 249)  # blocks of 64, 100, 200, 500, 1000, 2000 bytes
+_DROPPED = (1, 5, 15, 37, 99, 499)  # of 16, 48, 128, 300, 800, 4000 bytes
+
+
+@gomp.struct
+class Entry:
+    """32 bytes, of which only the first word is a reference: a slice of Go and a key."""
+
+    data: gomp.Array[int]
+    length: int
+    capacity: int
+    key: int
+
+
+TABLE = gomp.Global("reference.table", gomp.Array[Entry])
+
+
+@gomp.compiled
+def new_entry(first: int, second: int) -> Entry:
+    """An entry that two successive states of the random numbers make."""
+    n = _KEPT[draw(first, 6)]
+    entry = gomp.new(Entry)
+    entry.data = gomp.array(int, n)
+    entry.length = n
+    entry.capacity = n
+    entry.key = np.int64(np.uint64(second) * _STAR)
+    return entry
+
+
+@gomp.compiled
+def drop_block(state: int) -> None:
+    """A block that nothing refers to."""
+    gomp.array(int, _DROPPED[draw(state, 6)])
+
+
+def outcome(check: int, state: int) -> dict[str, int]:
+    return {"check": check, "final_rng": state & 0xFFFFFFFFFFFFFFFF}
