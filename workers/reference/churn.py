@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gomp
 from workers.reference.entries import TABLE, Entry, drop_block, new_entry, outcome
+from workers.reference.process import DATA, bring_data
 from workers.xorshift import advance, draw
 
 _SEED = 88172645463325252
@@ -36,12 +37,13 @@ def _replace(n: int, times: int, garbage: int, state: int) -> int:
     return state
 
 
-def main(n: int = 20000, m: int = 400000, garbage: int = 2, force: int = 0) -> dict[str, int]:
-    """What it ended with."""
+def main(n: int = 20000, m: int = 400000, garbage: int = 2, force: int = 0, data: int = DATA) -> dict[str, int]:
+    """What it ended with. ``data``: bytes of globals beside its own."""
     if n < 1 or m < 0 or garbage < 0 or force < 0:
         raise gomp.ConfigError(
             f"n={n} m={m} garbage={garbage} force={force}: give n of 1 or more, and no negative number"
         )
+    bring_data(data)
     TABLE.set(gomp.array(Entry, n))
     state = _fill(n, _SEED)
     if not force:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gomp
 from workers.reference.entries import TABLE, Entry, outcome
+from workers.reference.process import DATA, bring_data
 from workers.xorshift import advance, draw
 
 _SEED = 1234567890123456789
@@ -31,10 +32,11 @@ def _replace(n: int, times: int, state: int) -> int:
     return state
 
 
-def main(n: int = 200, m: int = 20000) -> dict[str, int]:
-    """What it ended with."""
+def main(n: int = 200, m: int = 20000, data: int = DATA) -> dict[str, int]:
+    """What it ended with. ``data``: bytes of globals beside its own."""
     if n < 1 or m < 0:
         raise gomp.ConfigError(f"n={n} m={m}: give n of 1 or more, and m of 0 or more")
+    bring_data(data)
     TABLE.set(gomp.array(Entry, n))
     _make_slots(n)
     return outcome(0, _replace(n, m, _SEED))

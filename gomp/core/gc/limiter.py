@@ -32,6 +32,7 @@ from gomp.core.shm.records import (
     LIMITER_XLOCK,
     P_XEVENT,
     P_XIDLE,
+    P_XSLICE,
     gcstats,
     limiter,
     runtime,
@@ -91,8 +92,10 @@ def begin_idle() -> None:
 
 @kernel("void()")
 def end_idle() -> None:
+    now = nanotime()
+    store_relaxed(layout.SELF_BASE + P_XSLICE, now)
     store_release(layout.SELF_BASE + P_XIDLE, 0)
-    end_event(nanotime())
+    end_event(now)
 
 
 @kernel("void(int64)")

@@ -2,7 +2,8 @@
 
 A P in a compiled program is told at a poll (POLL_WORK) that a share of marking is due. It becomes a *dedicated* worker, which marks until there is
 nothing or something else is asked of it, or a *fractional* one, which leaves when it has had its share of the time (mgc.go, mgcpacer.go:
-proposal 44167; a quarter of the processors in all). A worker is in KERNEL and looks at the poll word after each object.
+proposal 44167; a quarter of the processors in all). As in Go, fractional workers are chosen where a scheduler would run: when the world has been
+stopped, except on the P that asked for the cycle, and when a program has had its slice of the processor. A worker is in KERNEL and looks at the poll word after each object.
 
 A P that runs Python, waits for a goroutine or sits in a system call marks nothing. The coordinator marks in its stead, claiming nobody, all the time
 for an idle P and as a worker would for one that is busy; what it takes is charged to that P.
@@ -28,15 +29,17 @@ from gomp.core.shm.atomics import (
     load_acquire,
     load_relaxed,
     or_acq_rel,
+    store_relaxed,
     store_release,
 )
-from gomp.core.shm.libc import cputime, futex_wake, nanotime
+from gomp.core.shm.libc import cputime, eventfd_signal, futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
     P_XIDLE,
     P_XMARKING,
     P_XNATIVE_N,
     P_XPOLL,
+    P_XSLICE,
     P_XSTATUS,
     PACER_XCREDIT,
     PACER_XCREDIT_GIVEN,
@@ -68,7 +71,8 @@ _ENDLESS = 1 << 62
 _BALANCE_EVERY = 64
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
-_SLICE_NS = 1_000_000
+_STEP_NS = 1_000_000  # of the coordinator's, between looks at its sockets
+_SLICE_NS = 20_000_000  # of a program's: Go's sysmon looks every 10 ms, first sees that one has begun, then that it is over (proc.go, retake)
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
@@ -113,6 +117,12 @@ def has_work() -> bool:
     return work.has_full() or roots.has_root_jobs()
 
 
+@inline
+def say_dry() -> None:
+    """This P finds nothing more to mark: the coordinator, which ends the marking, should look now and not at its next tick."""
+    eventfd_signal(self_p().wake_fd)
+
+
 @kernel("void(int64)")
 def give_credit(scanned: int) -> None:
     """Marking done in the background pays for allocations to come; assists that wait go on."""
@@ -131,6 +141,13 @@ def give_credit(scanned: int) -> None:
 def _take_dedicated() -> bool:
     n = load_relaxed(PACER_XDEDICATED_NEEDED)
     return n > 0 and cas_acq_rel(PACER_XDEDICATED_NEEDED, n, n - 1)
+
+
+@inline
+def _is_slice_over(p: int, now: int) -> bool:
+    """Whether a slice of the P's program has ended in this cycle; one follows the other."""
+    first = load_relaxed(p + P_XSLICE)
+    return (now - first) // _SLICE_NS > (max(pacer().mark_start_ns, first) - first) // _SLICE_NS
 
 
 @inline
@@ -168,6 +185,9 @@ def run_worker() -> None:
             break
     spanq.dispose(p)  # for others: this P goes on with its program
     store_release(p + P_XMARKING, 0)
+    store_relaxed(p + P_XSLICE, nanotime())
+    if done < _CHECK_EVERY:
+        say_dry()
     pp.mark_ns += cputime() - began_cpu
     if is_dedicated:
         add_relaxed(PACER_XDEDICATED_NS, nanotime() - began)
@@ -188,7 +208,7 @@ def _call_workers(now: int) -> None:
         p = layout.p_addr(i)
         if load_relaxed(p + P_XSTATUS) != STATUS_KERNEL:
             continue
-        if dedicated > 0 or (fraction > 0.0 and _is_fraction_due(p, now)):
+        if dedicated > 0 or (fraction > 0.0 and _is_slice_over(p, now) and _is_fraction_due(p, now)):
             or_acq_rel(p + P_XPOLL, POLL_WORK)
 
 
@@ -208,7 +228,9 @@ def _pick_stand_in(now: int) -> int:
             continue
         if _is_idle(p) and pacer().max_idle > 0:  # the coordinator is one worker at most
             return i
-        if due == NOBODY and (load_relaxed(PACER_XDEDICATED_NEEDED) > 0 or _is_fraction_due(p, now)):
+        if due == NOBODY and (
+            load_relaxed(PACER_XDEDICATED_NEEDED) > 0 or (_is_slice_over(p, now) and _is_fraction_due(p, now))
+        ):
             due = i
     return due
 
@@ -220,7 +242,7 @@ def _stand_in(i: int, now: int, alone: int) -> None:
     idle, dedicated = _is_idle(p), load_relaxed(PACER_XDEDICATED_NEEDED) > 0
     began_cpu = cputime()
     done, took = _CHECK_EVERY, 0
-    while done >= _CHECK_EVERY and took < _SLICE_NS:
+    while done >= _CHECK_EVERY and took < _STEP_NS:
         done = drain(_CHECK_EVERY)
         give_credit(done)
         took = nanotime() - now

@@ -22,11 +22,21 @@ from gomp.core.sched.status import (
     shut_down_if_orphaned,
     wait_to_enter,
 )
-from gomp.core.shm.atomics import add_relaxed, and_acq_rel, cas_acq_rel, load_acquire, load_relaxed, xchg_acq_rel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    and_acq_rel,
+    cas_acq_rel,
+    load_acquire,
+    load_relaxed,
+    store_relaxed,
+    xchg_acq_rel,
+)
 from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
     GC_MARK,
     GC_TRIGGER_HEAP,
+    P_XSLICE,
     PACER_XCREDIT,
     PACER_XCREDIT_GIVEN,
     PACER_XWAITERS,
@@ -130,7 +140,11 @@ def wait_for_cycle(kind: int) -> None:
     The caller has nothing in hand that is not on its native stack.
     """
     target = request_collection(kind)
-    park_until(RT_XCYCLES if kind == GC_TRIGGER_HEAP else RT_XCYCLE_DONE, target)
+    if kind != GC_TRIGGER_HEAP:
+        park_until(RT_XCYCLE_DONE, target)
+        return
+    park_until(RT_XCYCLES, target)
+    and_acq_rel(SELF_POLL, ~POLL_WORK)  # whoever begins a cycle goes on with its slice of the processor
 
 
 @kernel("int64(int64, int64, int64)", nogil=True)
@@ -170,6 +184,7 @@ def _park_for_credit() -> None:
     add_relaxed(PACER_XWAITERS, 1)
     if is_credit_awaited():
         park_until(PACER_XCREDIT_GIVEN, given + 1)
+        store_relaxed(layout.SELF_BASE + P_XSLICE, nanotime())
     add_relaxed(PACER_XWAITERS, -1)
 
 

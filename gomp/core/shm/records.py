@@ -473,6 +473,7 @@ p_dtype = record(
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
         ("xidle", "i8"),  # 1 while it waits for something to run
+        ("xslice", "i8"),  # since when its program has had the processor to itself, in ns
         ("sweep_ns", "i8"),
         ("stopped_ns", "i8"),
         ("stops", "i8"),
@@ -504,6 +505,7 @@ P_XRAGGED = offset_of(p_dtype, "xragged")
 P_XPENDING = offset_of(p_dtype, "xpending")
 P_XMARKING = offset_of(p_dtype, "xmarking")
 P_XIDLE = offset_of(p_dtype, "xidle")
+P_XSLICE = offset_of(p_dtype, "xslice")
 P_XDEAD = offset_of(p_dtype, "xdead")
 P_XEVENT = offset_of(p_dtype, "xevent")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
