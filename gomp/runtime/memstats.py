@@ -6,12 +6,14 @@ ReadMemStats stops the world and flushes, this is Go's ``runtime/metrics``, and 
 What always holds, whatever runs meanwhile:
 
 - ``heap_sys == heap_inuse + heap_idle``, ``heap_idle == heap_free + heap_released``
+- ``sys - heap_released`` is what the memory limit counts (:mod:`~gomp.core.heap.accounting`).
 - ``sys == heap_sys + stack_sys + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys``
 - ``heap_alloc >= 0`` and ``heap_objects == mallocs - frees >= 0``: what was freed is read before what was allocated.
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
 Where the words of Go meet another machine: a *span record* stands for each page and counts as MSpan; what else the collector keeps in the
-metadata segment (bitmaps, tables, work buffers) counts as GCSys, and the records that are there from the start as OtherSys.
+metadata segment (bitmaps, work buffers) counts as GCSys, and records, tables and copies of stacks as OtherSys. The interpreters of the processes
+are not the runtime's memory and in none of these figures.
 """
 
 from __future__ import annotations
@@ -219,7 +221,7 @@ def read() -> MemStats:
     uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
-    memory = _read_memory(heap, procs, nrecords)
+    memory = _read_memory(runtime, heap)
     return MemStats(
         **objects,
         **memory,
@@ -326,14 +328,13 @@ def _read_objects(ps: list[Any]) -> dict[str, Any]:
     }
 
 
-def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
+def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
     """Everything that counts pages and metadata."""
     inuse, free, released = int(heap.xheap_inuse), int(heap.xheap_free), int(heap.xheap_released)
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
-    mcache_sys = (nrecords + 1) * _MCACHE_BYTES
+    mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
-    # Committed from the start, and so not among the heap's metadata: the runtime's records and those of the Ps.
-    other_sys = layout.PS_BASE - layout.META_BASE + (nrecords + 1) * (layout.P_BYTES - _MCACHE_BYTES)
+    other_sys = int(heap.xtable_bytes) - mcache_sys
     heap_sys = inuse + free + released
     return {
         "heap_sys": heap_sys,
@@ -345,7 +346,7 @@ def _read_memory(heap: Any, procs: int, nrecords: int) -> dict[str, Any]:
         "stack_sys": 0,
         "mspan_inuse": int(heap.pages_in_use) * records.span_dtype.itemsize,
         "mspan_sys": mspan_sys,
-        "mcache_inuse": procs * _MCACHE_BYTES,
+        "mcache_inuse": int(runtime.nprocs) * _MCACHE_BYTES,
         "mcache_sys": mcache_sys,
         "buck_hash_sys": 0,
         "gc_sys": gc_sys,

@@ -6,16 +6,14 @@ kept until it has started, so that one whose P dies before that can go to anothe
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from gomp.core.shm import layout
-from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, g_dtype, view
+from gomp.core.shm.commit import commit_table
+from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, RUNTIME, g_dtype, runtime_dtype, view
 from gomp.errors import OutOfMemory
-
-_COMMIT_STEP = 1024  # records
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Tasks:
 
     def __init__(self, nprocs: int, meta_fd: int) -> None:
         self._meta_fd = meta_fd
-        self._committed = 0
+        self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._by_p: list[dict[int, Task]] = [{} for _ in range(nprocs)]
         self._records = view(g_dtype, layout.GS_BASE, layout.MAX_GS)
         self._free = list(range(layout.MAX_GS - 1, 0, -1))
@@ -91,13 +89,13 @@ class Tasks:
 
     def _commit(self, g: int) -> bool:
         """Make the record of ``g`` safe to touch."""
-        if g >= self._committed:
-            at = layout.GS_BASE - layout.META_BASE + self._committed * g_dtype.itemsize
-            try:
-                os.posix_fallocate(self._meta_fd, at, _COMMIT_STEP * g_dtype.itemsize)
-            except OSError:
-                return False
-            self._committed += _COMMIT_STEP
+        committed = int(self._runtime.gs_committed)
+        if g < committed:
+            return True
+        at = layout.GS_BASE - layout.META_BASE + committed * g_dtype.itemsize
+        if commit_table(self._meta_fd, at, layout.GS_STEP * g_dtype.itemsize) != 0:
+            return False
+        self._runtime.gs_committed = committed + layout.GS_STEP
         return True
 
     def started(self, p: int, g: int) -> None:

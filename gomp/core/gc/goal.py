@@ -11,14 +11,12 @@ memoryLimitHeapGoal, trigger).
 
 from __future__ import annotations
 
+from gomp.core.heap.accounting import mapped_ready
 from gomp.core.jit import inline, kernel
 from gomp.core.shm.atomics import load_relaxed
 from gomp.core.shm.records import (
     MHEAP_XALLOC,
     MHEAP_XFREE,
-    MHEAP_XINUSE,
-    MHEAP_XMETADATA,
-    MHEAP_XWBUF,
     pacer,
 )
 
@@ -30,18 +28,7 @@ _MIN_RUNWAY = 64 << 10
 _LIMIT_HEADROOM = 1 << 20
 
 
-# --- what the limit counts --------------------------------------------------------------------------------------------
-
-
-@inline
-def mapped_ready() -> int:
-    """Bytes that the memory limit counts: all that is mapped and has not been returned."""
-    return (
-        load_relaxed(MHEAP_XINUSE)
-        + load_relaxed(MHEAP_XFREE)
-        + load_relaxed(MHEAP_XMETADATA)
-        + load_relaxed(MHEAP_XWBUF)
-    )
+# --- what the limit leaves ---------------------------------------------------------------------------------------------
 
 
 @kernel("int64()")

@@ -5,8 +5,9 @@ Only the coordinator takes these decisions, and it takes the copies away before 
 
 from __future__ import annotations
 
-from gomp.core.gc.goal import heap_goal, mapped_ready, memory_limit_goal, trigger
+from gomp.core.gc.goal import heap_goal, memory_limit_goal, trigger
 from gomp.core.gc.sweep import is_sweep_done
+from gomp.core.heap.accounting import mapped_ready
 from gomp.core.jit import kernel
 from gomp.core.shm.atomics import load64, load_relaxed, store64
 from gomp.core.shm.records import (

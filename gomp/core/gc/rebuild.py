@@ -22,6 +22,7 @@ from __future__ import annotations
 from gomp.core.gc import work
 from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
+from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.mcache import entry_addr, release_all_stw
 from gomp.core.heap.mcentral import push_span_locked, reset_mcentrals_stw, swept_set, unswept_set
 from gomp.core.heap.mheap import span_elem_size
@@ -46,7 +47,9 @@ from gomp.core.shm.records import (
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
+    MHEAP_XMETADATA,
     MHEAP_XRELEASED,
+    MHEAP_XTABLES,
     MHEAP_XWBUF,
     PACER_XLIVE,
     RT_XSWEEP_CLASS,
@@ -259,10 +262,9 @@ def _rebuild_counters() -> None:
         allocated += _allocated_by(nth_p(i))
     store_relaxed(MHEAP_XALLOC, allocated)
     store_relaxed(PACER_XLIVE, max(load_relaxed(PACER_XLIVE), pacer().heap_marked))
-    rings = 0
-    for i in range(p_records()):
-        rings += p_at(nth_p(i)).spanq_capacity
-    store_relaxed(MHEAP_XWBUF, runtime().wbuf_made * layout.WBUF_SIZE + 8 * rings)
+    store_relaxed(MHEAP_XMETADATA, metadata_bytes_stw())
+    store_relaxed(MHEAP_XWBUF, wbuf_bytes_stw())
+    store_relaxed(MHEAP_XTABLES, table_bytes_stw())
 
 
 @inline

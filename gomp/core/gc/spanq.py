@@ -15,6 +15,7 @@ which everybody takes; so it does when its P stops marking.
 from __future__ import annotations
 
 from gomp.core.gc import work
+from gomp.core.heap.accounting import spanq_bytes
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_seq_cst, or_acq_rel, store64
@@ -81,7 +82,7 @@ def _grow(p: int) -> int:
         return 0
     if fallocate_all(self_p().meta_fd, ring - layout.META_BASE + 8 * old, 8 * (new - old)) != 0:
         return 0
-    add_relaxed(MHEAP_XWBUF, 8 * (new - old))
+    add_relaxed(MHEAP_XWBUF, spanq_bytes(new) - spanq_bytes(old))
     for i in range(pp.spanq_head, pp.spanq_tail):
         if i & old:
             store64(ring + 8 * (i & (new - 1)), load64(ring + 8 * (i & (old - 1))))

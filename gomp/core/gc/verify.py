@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from gomp.core.heap import mspan
+from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.mcache import entry_addr
 from gomp.core.heap.mcentral import EMPTY
 from gomp.core.heap.mheap import span_elem_size, span_pages
@@ -35,7 +36,10 @@ from gomp.core.shm.records import (
     MHEAP_XFREE,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
+    MHEAP_XMETADATA,
     MHEAP_XRELEASED,
+    MHEAP_XTABLES,
+    MHEAP_XWBUF,
     OWNED_MANY,
     OWNED_ONE,
     OWNED_WORD,
@@ -72,8 +76,8 @@ PROBLEM_WORDS = 4
     PAGE_NOT_TAKEN, PAGE_SCAVENGED, PAGE_HEAD, PAGE_LOST, CACHED_PAGE, CACHED_TWICE, FREE_BYTES, RELEASED_BYTES, SUMMARY,
     SPAN_SHAPE, SPAN_PAST_END, SPAN_STATE, NOT_CACHED, IN_NO_LIST, IN_WRONG_LIST, ALLOC_COUNT, STRAY_BITS, STRAY_MARK, MARKED_FREE,
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
-    BAD_POINTER, DANGLING, UNMARKED,
-) = range(1, 37)  # fmt: skip
+    BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
+) = range(1, 40)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -82,6 +86,9 @@ PROBLEMS = {
     WORK_LEFT: "{a} full work buffers while nothing is marked, expected 0",
     HEAP_BYTES: "in use + free + released is {a} bytes, expected {b}: all that the heap has grown to",
     IN_USE_BYTES: "heap_inuse is {a}, expected {b}: the bytes of the spans and of those being made",
+    METADATA_BYTES: "xmetadata_bytes is {a}, expected {b}: what is committed for the pages that the heap has grown to",
+    WBUF_BYTES: "xwbuf_bytes is {a}, expected {b}: the work buffers and span queues",
+    TABLE_BYTES: "xtable_bytes is {a}, expected {b}: the records and tables",
     IN_USE_PAGES: "pages_in_use is {a}, expected {b}: the pages of the spans and of those being made",
     OBJECT_TOTAL: "size class {a}: {b} objects allocated and not freed, {c} found",
     LARGE_TOTAL: "{a} bytes of large objects allocated and not freed, {b} found",
@@ -237,6 +244,9 @@ def check_counters(out: int) -> None:
     expect(out, HEAP_BYTES, in_use + free + released, h.end_page << layout.PAGE_SHIFT)
     expect(out, IN_USE_BYTES, in_use, pages << layout.PAGE_SHIFT)
     expect(out, IN_USE_PAGES, h.pages_in_use, pages)
+    expect(out, METADATA_BYTES, load_relaxed(MHEAP_XMETADATA), metadata_bytes_stw())
+    expect(out, WBUF_BYTES, load_relaxed(MHEAP_XWBUF), wbuf_bytes_stw())
+    expect(out, TABLE_BYTES, load_relaxed(MHEAP_XTABLES), table_bytes_stw())
     _check_totals(out)
     live = load_relaxed(PACER_XLIVE)
     if (

@@ -13,6 +13,7 @@ stopped (:func:`~gomp.core.gc.worker.mark_stw`).
 
 from __future__ import annotations
 
+from gomp.core.heap.accounting import wbuf_bytes
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
@@ -145,10 +146,10 @@ def _carve_locked() -> bool:
         return False
     for i in range(_BATCH):
         wbuf_stacks()[_empty_slot(rt.wbuf_empty + i)] = rt.wbuf_made + i
+    add_relaxed(MHEAP_XWBUF, wbuf_bytes(rt.wbuf_made + _BATCH) - wbuf_bytes(rt.wbuf_made))
     rt.wbuf_made += _BATCH
     fence_release()  # killed here, its buffers are lost until repair, and not in the stack twice
     rt.wbuf_empty += _BATCH
-    add_relaxed(MHEAP_XWBUF, size)
     return True
 
 

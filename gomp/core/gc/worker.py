@@ -2,8 +2,9 @@
 
 A P in a compiled program is told at a poll (POLL_WORK) that a share of marking is due. It becomes a *dedicated* worker, which marks until there is
 nothing or something else is asked of it, or a *fractional* one, which leaves when it has had its share of the time (mgc.go, mgcpacer.go:
-proposal 44167; a quarter of the processors in all). As in Go, fractional workers are chosen where a scheduler would run: when the world has been
-stopped, except on the P that asked for the cycle, and when a program has had its slice of the processor. A worker is in KERNEL and looks at the poll word after each object.
+proposal 44167; a quarter of the processors in all). As in Go, fractional workers are chosen where a scheduler would run: when the world has
+been stopped, except on the P that asked for the cycle, and when a program has had its slice of the processor. A worker is in KERNEL and looks
+at the poll word after each object.
 
 A P that runs Python, waits for a goroutine or sits in a system call marks nothing. The coordinator marks in its stead, claiming nobody, all the time
 for an idle P and as a worker would for one that is busy; what it takes is charged to that P.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from gomp.core.heap import mspan
+from gomp.core.heap.accounting import metadata_bytes
 from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
 from gomp.core.heap.palloc import (
     find_pages_locked,
@@ -24,6 +25,7 @@ from gomp.core.heap.palloc import (
     take_pages_locked,
     unlock_heap,
 )
+from gomp.core.heap.scavenge import keep_below_limit
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_while_stopped, stop_requested
@@ -55,7 +57,6 @@ from gomp.core.shm.records import (
 
 NO_MEMORY = -ENOMEM
 _COMMIT_STEP = 256 << 10
-_FAILED = -(1 << 60)
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
 _SPAN_ELEM_SIZE = np.array(SPAN_ELEM_SIZE, dtype=np.int64)
@@ -85,14 +86,6 @@ def commit_growth(base: int, old_size: int, new_size: int) -> int:
     return commit(self_p().meta_fd, base - layout.META_BASE + lo, hi - lo)
 
 
-@inline
-def _growth(base: int, old_size: int, new_size: int) -> int:
-    """As :func:`commit_growth`; how many bytes it committed, or a huge negative number, so that a sum tells whether all went well."""
-    if commit_growth(base, old_size, new_size) != 0:
-        return _FAILED
-    return layout.align_up(new_size, _OS_PAGE) - layout.align_up(old_size, _OS_PAGE)
-
-
 @kernel("int64(int64)")
 def _grow_for_locked(npages: int) -> int:
     """Holds: mheap.lock. Grow by whole chunks that together hold ``npages``; 0 or a negated errno."""
@@ -115,19 +108,19 @@ def _grow_for_locked(npages: int) -> int:
 def _commit_page_metadata(first: int, npages: int) -> int:
     """Everything that is indexed by page or chunk: span records, heads, bitmaps, summaries."""
     end = first + npages
-    grown = _growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
-    grown += _growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
+    failed = commit_growth(layout.SPANS_BASE, first * mspan.SPAN_RECORD, end * mspan.SPAN_RECORD)
+    failed |= commit_growth(layout.PAGE_HEADS_BASE, 4 * first, 4 * end)
     arena = (1 << layout.ARENA_PAGE_SHIFT) - 1
     arenas_before, arenas_after = (first + arena) >> layout.ARENA_PAGE_SHIFT, (end + arena) >> layout.ARENA_PAGE_SHIFT
-    grown += _growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
-    grown += _growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
+    failed |= commit_growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
+    failed |= commit_growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
         shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)
         old, new = (first + (1 << shift) - 1) >> shift, (end + (1 << shift) - 1) >> shift
-        grown += _growth(layout.SUMMARY_BASES[0] + 8 * layout.SUMMARY_START[level], 8 * old, 8 * new)
-    if grown < 0:
+        failed |= commit_growth(layout.SUMMARY_BASES[0] + 8 * layout.SUMMARY_START[level], 8 * old, 8 * new)
+    if failed:
         return NO_MEMORY
-    add_relaxed(MHEAP_XMETADATA, grown)
+    add_relaxed(MHEAP_XMETADATA, metadata_bytes(end) - metadata_bytes(mheap().metadata_pages))
     return 0
 
 
@@ -159,6 +152,8 @@ def take_pages(npages: int, may_park: int) -> int:
     add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
     add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     me.taking_scav = nscav
+    if nscav != 0:
+        keep_below_limit()
     if nscav != 0 and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY

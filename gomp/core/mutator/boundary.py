@@ -32,7 +32,7 @@ from gomp.core.shm.atomics import (
     store_relaxed,
     store_release,
 )
-from gomp.core.shm.commit import commit
+from gomp.core.shm.commit import commit_table
 from gomp.core.shm.records import (
     GC_TRIGGER_HEAP,
     GC_WAIT_CREDIT,
@@ -51,10 +51,8 @@ WAIT_BASE = 16
 NO_SLOT = -1
 ARRAY_HEADER = 8
 float_at = pointer_to(np.dtype([("value", "f8")]))
-_HANDLE_STEP = 64 << 10
 _GLOBAL_RECORD = 64
 _GLOBAL_NAME, _GLOBAL_TYPE = 16, 8
-_GLOBALS_STEP = 64 << 10
 
 
 # --- handles ----------------------------------------------------------------------------------------------------------
@@ -94,9 +92,9 @@ def grow_handles(n: int) -> int:
     if first + n > layout.HANDLES_PER_P:
         status = OUT_OF_MEMORY
     elif need > me.handles_committed:
-        more = layout.align_up(need, _HANDLE_STEP) - me.handles_committed
+        more = layout.align_up(need, layout.TABLE_STEP) - me.handles_committed
         at = layout.handles_addr(me.idx) - layout.META_BASE + me.handles_committed
-        if commit(me.meta_fd, at, more) != 0:
+        if commit_table(me.meta_fd, at, more) != 0:
             status = OUT_OF_MEMORY
         else:
             me.handles_committed += more
@@ -284,8 +282,8 @@ def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) ->
         return TABLE_FULL
     addr = global_addr(n)
     at = addr - layout.GLOBALS_BASE
-    if at % _GLOBALS_STEP == 0:
-        if commit(self_p().meta_fd, addr - layout.META_BASE, _GLOBALS_STEP) != 0:
+    if at % layout.TABLE_STEP == 0:
+        if commit_table(self_p().meta_fd, addr - layout.META_BASE, layout.TABLE_STEP) != 0:
             return TABLE_FULL
     name = addr + _GLOBAL_NAME
     store64(name, w0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from gomp.core.gc import goal, limiter, pacer, work
 from gomp.core.heap import mspan
+from gomp.core.heap.accounting import table_bytes_stw
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import store_release
+from gomp.core.shm.atomics import store_relaxed, store_release
 from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import MAGIC, MHEAP_XBUDGET, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
+from gomp.core.shm.records import MAGIC, MHEAP_XBUDGET, MHEAP_XTABLES, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
 from gomp.core.shm.records import pacer as pacer_record
 
 _FIRST_SWEEPGEN = 2
@@ -30,6 +31,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
     store_release(MHEAP_XBUDGET, ENDLESS)
+    store_relaxed(MHEAP_XTABLES, table_bytes_stw())
     limiter.reset_capacity(rt.start_ns, nprocs)
     pacer_record().triggered = goal.NO_GOAL
     pacer.set_gc_percent(100)

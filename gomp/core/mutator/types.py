@@ -14,12 +14,11 @@ from gomp.core.sched.locks import release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64, store_release
-from gomp.core.shm.commit import commit
+from gomp.core.shm.commit import commit_table
 from gomp.core.shm.records import RT_XTABLE_LOCK, runtime, self_p, type_at
 
 TABLE_FULL = -2
 _TYPE_RECORD = 64
-_MASK_STEP = 64 << 10  # mask words are committed in pieces of this many bytes
 _MASK_BYTES = 4 << 20
 
 
@@ -66,10 +65,10 @@ def _take_mask_words(nwords: int) -> int:
     end = begin + 8 * nwords
     if end > _MASK_BYTES:
         return TABLE_FULL
-    committed = layout.align_up(begin, _MASK_STEP)
+    committed = layout.align_up(begin, layout.TABLE_STEP)
     if end > committed:
-        more = layout.align_up(end, _MASK_STEP) - committed
-        if commit(self_p().meta_fd, layout.TYPE_MASKS_BASE - layout.META_BASE + committed, more) != 0:
+        more = layout.align_up(end, layout.TABLE_STEP) - committed
+        if commit_table(self_p().meta_fd, layout.TYPE_MASKS_BASE - layout.META_BASE + committed, more) != 0:
             return TABLE_FULL
     rt.mask_words += nwords
     return layout.TYPE_MASKS_BASE + begin

@@ -41,7 +41,7 @@ from gomp.core.shm.atomics import (
     store_release,
     store_seq_cst,
 )
-from gomp.core.shm.commit import commit
+from gomp.core.shm.commit import commit_table
 from gomp.core.shm.libc import (
     NATIVE_CONTEXT_BYTES,
     futex_wait,
@@ -78,7 +78,6 @@ SPINS = 200
 _NAP_NS = 1_000_000
 NAPS_PER_LOOK = 1000
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
-_ROOTS_STEP = 64 << 10
 
 
 # --- a P itself -------------------------------------------------------------------------------------------------------
@@ -217,12 +216,12 @@ def grow_native_stack(sp: int) -> int:
     me = self_p()
     if sp < me.stack_low + _STACK_MARGIN:
         return TOO_DEEP
-    need = layout.align_up(me.native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN, _ROOTS_STEP)
+    need = layout.align_up(me.native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN, layout.TABLE_STEP)
     if need > layout.NATIVE_ROOTS_BYTES:
         return TOO_DEEP
     if need > me.native_committed:
         at = layout.native_roots_addr(me.idx) - layout.META_BASE
-        if commit(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
+        if commit_table(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
             return NO_MEMORY
         me.native_committed = need
     me.stack_guard = max(me.native_base - me.native_committed + _STACK_MARGIN, me.stack_low + _STACK_MARGIN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed
 from gomp.core.shm.libc import EINTR, ENOMEM, fallocate
-from gomp.core.shm.records import MHEAP_XBUDGET
+from gomp.core.shm.records import MHEAP_XBUDGET, MHEAP_XTABLES
 
 ENDLESS = 1 << 62
 
@@ -22,6 +22,15 @@ def commit(fd: int, offset: int, size: int) -> int:
     code = fallocate_all(fd, offset, size)
     if code != 0:
         add_relaxed(MHEAP_XBUDGET, size)
+    return code
+
+
+@kernel("int64(int64, int64, int64)")
+def commit_table(fd: int, offset: int, size: int) -> int:
+    """As :func:`commit`, for more of a table of the metadata segment."""
+    code = commit(fd, offset, size)
+    if code == 0:
+        add_relaxed(MHEAP_XTABLES, size)
     return code
 
 

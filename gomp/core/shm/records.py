@@ -66,7 +66,8 @@ runtime_dtype = record(
             "stop_the_world",
             "i8",
         ),  # GODEBUG gcstoptheworld: 1 marks with the world stopped, 2 sweeps before it starts again
-        ("_pad0", "i8", (6,)),
+        ("committed_ps", "i8"),  # P records whose memory is there, in use or not
+        ("_pad0", "i8", (5,)),
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for
@@ -112,6 +113,7 @@ runtime_dtype = record(
         ("ntypes", "i8"),
         ("mask_words", "i8"),  # words used in type_masks
         ("nglobals", "i8"),  # globals ever named
+        ("gs_committed", "i8"),  # goroutine records whose memory is there
         ("_pad6", "i8", (4,)),
     ],
     1024,
@@ -138,8 +140,10 @@ mheap_dtype = record(
         ("xheap_free", "i8"),
         ("xheap_released", "i8"),
         ("xheap_alloc", "i8"),  # bytes allocated, less bytes freed, ever: by the totals of the Ps
-        ("xmetadata_bytes", "i8"),  # committed in the metadata segment
+        # committed in the metadata segment: what is indexed by page, work buffers and span queues, records and tables
+        ("xmetadata_bytes", "i8"),
         ("xwbuf_bytes", "i8"),
+        ("xtable_bytes", "i8"),
         ("xcommit_budget", "i8"),  # bytes that may be committed until the coordinator looks at the cgroup again
     ],
     256,
@@ -353,6 +357,7 @@ MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_
 MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
 MHEAP_XALLOC = MHEAP + offset_of(mheap_dtype, "xheap_alloc")
 MHEAP_HELD = MHEAP + offset_of(mheap_dtype, "held")
+MHEAP_XTABLES = MHEAP + offset_of(mheap_dtype, "xtable_bytes")
 PACER_XLIVE, PACER_XSCAN = (PACER + offset_of(pacer_dtype, name) for name in ("xheap_live", "xheap_scan"))
 PACER_XHEAP_WORK, PACER_XSTACK_WORK, PACER_XGLOBALS_WORK, PACER_XCREDIT, PACER_XCREDIT_GIVEN, PACER_XWAITERS = (
     PACER + offset_of(pacer_dtype, name)

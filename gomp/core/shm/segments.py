@@ -21,6 +21,7 @@ import posix_ipc
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import allow_range
 from gomp.core.shm.libc import libc
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_NORESERVE = 0x4000
@@ -52,10 +53,13 @@ def create(heap_bytes: int) -> Segments:
 
 
 def commit_fixed(segments: Segments, p_indices: Iterable[int]) -> None:
-    """Make the records that exist from the start safe to touch: the runtime's, the tables', those of the given Ps."""
+    """Make the records that exist from the start safe to touch: the runtime's, the tables', those of the given Ps. The segments are mapped."""
     os.posix_fallocate(segments.meta_fd, 0, layout.PS_BASE - layout.META_BASE)
+    n = 0
     for i in p_indices:
         os.posix_fallocate(segments.meta_fd, layout.PS_BASE - layout.META_BASE + i * layout.P_STRIDE, layout.P_BYTES)
+        n += 1
+    view(runtime_dtype, RUNTIME)[0].committed_ps = n
 
 
 def map_segments(segments: Segments, *, inherit: bool = False) -> None:

@@ -1,0 +1,85 @@
+"""Giving free memory back to the system (mgcscavenge.go).
+
+Free pages are taken as if for a span, from the highest address down, punched out of the heap's segment without the heap lock, and freed again
+as released. A process that is killed in between leaves pages that belong to nothing: repair punches and frees them.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.palloc import (
+    CHUNK_WORDS,
+    free_pages_locked,
+    lock_heap,
+    take_pages_locked,
+    unlock_heap,
+)
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, clz, load_relaxed, lsl
+from gomp.core.shm.libc import punch_hole
+from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XFREE, MHEAP_XRELEASED, chunks, mheap, pacer, self_p
+
+
+@inline
+def _run_at_top(free: int) -> tuple[int, int]:
+    """Of the highest bits in a row that are set: (the lowest, how many)."""
+    top = 63 - clz(free)
+    below = ~lsl(free, 63 - top)
+    n = min(clz(below) if below != 0 else 64, top + 1)
+    return top + 1 - n, n
+
+
+@inline
+def _find_locked(most: int) -> tuple[int, int]:
+    """Holds: mheap.lock. The highest free and committed pages in a row, inside a word of the bitmap: (the first, up to ``most``), or (-1, 0)."""
+    for word_idx in range((mheap().end_page >> 6) - 1, -1, -1):
+        chunk, i = chunks()[word_idx // CHUNK_WORDS], word_idx % CHUNK_WORDS
+        free = ~chunk.alloc[i] & ~chunk.scav[i]
+        if free != 0:
+            low, n = _run_at_top(free)
+            take = min(n, most)
+            return (word_idx << 6) + low + n - take, take
+    return -1, 0
+
+
+@kernel("int64(int64)")
+def _scavenge_one(most: int) -> int:
+    """Release up to ``most`` pages; how many. The caller is critical."""
+    lock_heap()
+    page, n = _find_locked(most)
+    if page >= 0:
+        take_pages_locked(page, n)
+    unlock_heap()
+    if page < 0:
+        return 0
+    punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
+    lock_heap()
+    free_pages_locked(page, n, 1)
+    unlock_heap()
+    add_relaxed(MHEAP_XFREE, -(n << layout.PAGE_SHIFT))
+    add_relaxed(MHEAP_XRELEASED, n << layout.PAGE_SHIFT)
+    return n
+
+
+@kernel("int64(int64)")
+def scavenge(nbytes: int) -> int:
+    """Release ``nbytes`` of free memory, if there is so much and the GC CPU limiter is not on; how much it was."""
+    begin_critical()
+    done = 0
+    while done < nbytes and load_relaxed(LIMITER_XLIMITING) == 0:
+        n = _scavenge_one((nbytes - done + layout.PAGE_SIZE - 1) >> layout.PAGE_SHIFT)
+        if n == 0:
+            break
+        done += n << layout.PAGE_SHIFT
+    end_critical()
+    return done
+
+
+@inline
+def keep_below_limit() -> None:
+    """Before memory is committed that has been counted already: release as much as takes the runtime beyond its limit (mheap.go, allocSpan)."""
+    over = mapped_ready() - pacer().memory_limit
+    if over > 0:
+        scavenge(over)
