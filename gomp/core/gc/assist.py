@@ -8,7 +8,7 @@ cannot pay because there is nothing to mark it waits for: until there is credit,
 from __future__ import annotations
 
 from gomp.core.gc import limiter
-from gomp.core.gc.worker import drain, say_dry
+from gomp.core.gc.worker import drain, stop_marking_here
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_release
@@ -52,9 +52,7 @@ def try_assist() -> int:
         limiter.begin_event(limiter.EVENT_ASSIST, began)
         store_release(_MARKING, 1)
         done = drain(need)
-        store_release(_MARKING, 0)
-        if done < need:
-            say_dry()
+        stop_marking_here(layout.p_addr(me.idx), done < need)
         now = nanotime()
         limiter.end_event(now)
         if limiter.needs_update(now):

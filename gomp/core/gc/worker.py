@@ -50,8 +50,12 @@ from gomp.core.shm.records import (
     PACER_XIDLE_NS,
     PACER_XWAITERS,
     POLL_WORK,
+    RESTS_FOR_TURN,
+    RESTS_FOR_WORK,
+    RESTS_NOT,
     RT_XGCPHASE,
     RT_XOVERFLOW,
+    RT_XRESTING,
     SPAN_IN_USE,
     STATUS_KERNEL,
     mheap,
@@ -119,9 +123,16 @@ def has_work() -> bool:
 
 
 @inline
-def say_dry() -> None:
-    """This P finds nothing more to mark: the coordinator, which ends the marking, should look now and not at its next tick."""
-    eventfd_signal(self_p().wake_fd)
+def stop_marking_here(p: int, is_dry: bool) -> None:
+    """This P leaves off marking. The coordinator, which marks with idle Ps and ends it all, should look now and not at its next tick: if it
+    waits for work, or nothing is left (``is_dry``)."""
+    if load_relaxed(RT_XRESTING) == RESTS_FOR_WORK:
+        spanq.dispose(p)
+    store_release(p + P_XMARKING, 0)
+    resting = load_acquire(RT_XRESTING)
+    if resting == RESTS_FOR_WORK or (is_dry and resting != RESTS_NOT):
+        store_release(RT_XRESTING, RESTS_NOT)
+        eventfd_signal(self_p().wake_fd)
 
 
 @kernel("void(int64)")
@@ -185,10 +196,8 @@ def run_worker() -> None:
         if not is_dedicated and _has_had_fraction(p, began, nanotime()):
             break
     spanq.dispose(p)  # for others: this P goes on with its program
-    store_release(p + P_XMARKING, 0)
+    stop_marking_here(p, done < _CHECK_EVERY)
     store_relaxed(p + P_XSLICE, nanotime())
-    if done < _CHECK_EVERY:
-        say_dry()
     pp.mark_ns += cputime() - began_cpu
     if is_dedicated:
         add_relaxed(PACER_XDEDICATED_NS, nanotime() - began)
@@ -276,6 +285,7 @@ def mark_step(alone: int) -> int:
     WORKING: it marked for a slice, and there may be more. RESTING: it is others' turn; look again in a millisecond. DRY: nobody finds
     anything to mark. ``alone``: mark whatever the shares are.
     """
+    store_release(RT_XRESTING, RESTS_NOT)
     left = act_for_safe_ps()
     own = layout.p_addr(layout.COORDINATOR_P)
     if has_work() or not spanq.is_empty(own):
@@ -288,7 +298,11 @@ def mark_step(alone: int) -> int:
             _stand_in(i, now, alone)
             return WORKING
         spanq.dispose(own)
+        store_release(RT_XRESTING, RESTS_FOR_TURN)
         return RESTING
+    store_release(
+        RT_XRESTING, RESTS_FOR_WORK
+    )  # pairs with stop_marking_here; if that is missed, there is the next tick
     return DRY if left == 0 and not _somebody_marks() else RESTING
 
 

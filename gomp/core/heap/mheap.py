@@ -152,8 +152,7 @@ def take_pages(npages: int, may_park: int) -> int:
     add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
     add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     me.taking_scav = nscav
-    if nscav != 0:
-        keep_below_limit()
+    keep_below_limit()
     if nscav != 0 and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY

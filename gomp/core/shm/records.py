@@ -48,6 +48,8 @@ def offset_of(dtype: np.dtype[Any], field: str) -> int:
 # --- the runtime ------------------------------------------------------------------------------------------------------
 
 GC_OFF, GC_MARK = 0, 1
+# The coordinator marks, or it rests while it is others' turn, or because others have all the work there is.
+RESTS_NOT, RESTS_FOR_TURN, RESTS_FOR_WORK = 0, 1, 2
 MAGIC = 0x504D4F47  # "GOMP"
 
 runtime_dtype = record(
@@ -101,7 +103,8 @@ runtime_dtype = record(
         ("root_jobs", "i8"),  # how many there are
         ("root_global_shards", "i8"),
         ("xoverflow", "i8"),  # 1: marked objects were dropped for want of a work buffer
-        ("_pad4", "i8", (3,)),
+        ("xresting", "i8"),  # why the coordinator does not mark just now: RESTS_*
+        ("_pad4", "i8", (2,)),
         # work buffers: stacks of buffer numbers, under wbuf_lock
         ("xwbuf_lock", "i8"),
         ("xwbuf_full", "i8"),  # length of the stack of full buffers; read without the lock as a hint
@@ -338,6 +341,7 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
     )
 )
 RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
+RT_XRESTING = RUNTIME + offset_of(runtime_dtype, "xresting")
 RT_XGCPHASE, RT_XCYCLES, RT_XFLUSHED, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
     RUNTIME + offset_of(runtime_dtype, name)
     for name in ("xgcphase", "xcycles", "xflushed", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
