@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,13 @@ def pytest_report_header() -> str:
 def compiled_kernels():
     """The kernels are in the cache, so that processes a test starts are ready at once and print no progress."""
     subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, capture_output=True, timeout=300)
+
+
+@pytest.fixture
+def environment(tmp_path, compiled_kernels):
+    """For a real command: without settings of Go, and with a directory of runtimes of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
+    return kept | {"XDG_RUNTIME_DIR": str(tmp_path)}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A real ``gomp serve`` in processes of its own, for tests."""
+"""The real command, and a real ``gomp serve``, in processes of their own, for tests."""
 
 import subprocess
 import sys
@@ -6,6 +6,19 @@ import time
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+START_S = 120  # a first start compiles the kernels
+
+
+def gomp(environment, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "gomp", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+        env=environment,
+    )
 
 
 class Service:

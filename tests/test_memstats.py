@@ -27,6 +27,8 @@ def heap(mapped):
     h = records.view(records.mheap_dtype, records.MHEAP)[0]
     h.xheap_inuse, h.xheap_free, h.xheap_released = 5 << 20, 2 << 20, 57 << 20
     h.metadata_pages, h.pages_in_use, h.xmetadata_bytes, h.xwbuf_bytes = 8192, 640, 4 << 20, 2 << 20
+    h.xtable_bytes = 1 << 20
+    records.view(records.runtime_dtype, records.RUNTIME)[0].committed_ps = 3
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     pacer.gc_percent_goal, pacer.xheap_live, pacer.heap_marked, pacer.gc_percent, pacer.memory_limit = (
         4 << 20,
@@ -62,7 +64,8 @@ def test_memory_adds_up(heap):
     parts = ("heap_sys", "stack_sys", "mspan_sys", "mcache_sys", "buck_hash_sys", "gc_sys", "other_sys")
     assert stats.sys == sum(getattr(stats, part) for part in parts)
     assert stats.heap_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
-    assert stats.mcache_sys + stats.other_sys == layout.PS_BASE - layout.META_BASE + 3 * layout.P_BYTES
+    assert stats.mcache_sys + stats.other_sys == 1 << 20
+    assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (1 << 20)  # what the memory limit counts
     assert stats.mspan_inuse == 640 * 256 <= stats.mspan_sys == 8192 * 256
     assert (stats.next_gc, stats.heap_live, stats.heap_marked) == (4 << 20, 3 << 20, 2 << 20)
     assert (stats.gogc, stats.memory_limit, stats.procs) == (100, 1 << 30, 2)

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from served import gomp as command
 
 import gomp
 from gomp.config import RuntimeSettings, load
 from gomp.core import COMPILED
 from gomp.runtime.pacertrace import format_float
 from gomp.runtime.replay import Difference, compare, replay
-from tests.served import gomp as command
 
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)

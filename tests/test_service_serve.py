@@ -3,14 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from served import Service
+from served import Service, gomp
 
-START_S = 120  # a first start compiles the kernels
 END_S = 2
 
 CONFIG = """
@@ -22,12 +19,6 @@ max_heap = "256MiB"
 program = "binary_trees"
 parameters = { depth = 14, goroutines = 2 }
 """
-
-
-@pytest.fixture
-def environment(tmp_path, compiled_kernels):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
-    return kept | {"XDG_RUNTIME_DIR": str(tmp_path)}
 
 
 @pytest.fixture
@@ -45,17 +36,6 @@ def serve(environment, tmp_path):
         service.client.close()
         service.process.kill()
         service.process.communicate()
-
-
-def gomp(environment, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "gomp", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-        env=environment,
-    )
 
 
 def is_running(pid):
