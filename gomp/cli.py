@@ -47,6 +47,9 @@ Godebug = Annotated[str | None, _flag("godebug")]
 LogLevel = Annotated[str | None, _flag("log_level")]
 MetricsHost = Annotated[str | None, _flag("metrics_host")]
 MetricsPort = Annotated[str | None, _flag("metrics_port")]
+ControlKind = Annotated[str | None, _flag("control")]
+ControlPort = Annotated[str | None, _flag("control_port")]
+ControlTokenFile = Annotated[str | None, _flag("control_token_file")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 
 
@@ -65,6 +68,9 @@ def serve(
     name: Name = None,
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
+    control: ControlKind = None,
+    control_port: ControlPort = None,
+    control_token_file: ControlTokenFile = None,
     stop_deadline: StopDeadline = None,
     pacer_tape: PacerTapeFile = None,
     godebug: Godebug = None,
@@ -81,6 +87,9 @@ def serve(
         name=name,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        control=control,
+        control_port=control_port,
+        control_token_file=control_token_file,
         stop_deadline=stop_deadline,
         pacer_tape=pacer_tape,
         godebug=godebug,
@@ -217,6 +226,69 @@ def replay_tape(
         except Difference as difference:
             return _fail(f"{tape.name}, line {operation.line}, {operation.op}: {difference}", EXIT_FAILED)
     return 0
+
+
+# --- changing settings ------------------------------------------------------------------------------------------------
+
+ctl = typer.Typer(no_args_is_help=True, help="Change the settings of a running service.")
+app.add_typer(ctl, name="ctl")
+OfRuntime = Annotated[str | None, typer.Option("--name", help="which runtime; the only one running, if left out")]
+Url = Annotated[str | None, typer.Option("--url", help="of its control listener, if it has no socket here")]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", help="file with the token that the URL wants")]
+
+
+def _ask(
+    name: str | None, url: str | None, token_file: Path | None, method: str, path: str, value: str | None = None
+) -> dict[str, Any]:
+    from gomp.ctl import Control
+
+    control = Control.at_url(url, token_file) if url else Control.of_runtime(name, token_file)
+    return control.ask(method, path, value)
+
+
+def _tell(as_json: bool, answer: dict[str, Any], text: str) -> int:
+    print(json.dumps(answer) if as_json else text)
+    return 0
+
+
+@ctl.command()
+def gogc(
+    percent: Annotated[str, typer.Argument(help="heap growth in percent of the live heap, or off")],
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Set GOGC."""
+    answer = _ask(name, url, token_file, "PUT", "/control/gogc", percent)
+    return _tell(as_json, answer, f"gogc is {answer['new']} now; it was {answer['old']}")
+
+
+@ctl.command(name="memory-limit")
+def memory_limit(
+    limit: Annotated[str, typer.Argument(help="bytes, as 512MiB, or off")],
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Set the memory limit."""
+    answer = _ask(name, url, token_file, "PUT", "/control/memory-limit", limit)
+    return _tell(as_json, answer, f"memory_limit is {answer['new']} now; it was {answer['old']}")
+
+
+@ctl.command(name="gc")
+def collect(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
+    """Run a whole collection, and wait for it."""
+    answer = _ask(name, url, token_file, "POST", "/control/gc")
+    return _tell(as_json, answer, f"collected; {answer['num_gc']} cycles so far")
+
+
+@ctl.command()
+def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
+    """Show the settings in force."""
+    answer = _ask(name, url, token_file, "GET", "/control")
+    return _tell(as_json, answer, ", ".join(f"{key} is {value}" for key, value in answer.items()))
 
 
 # --- what goes in and what comes out ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gomp.errors import ConfigError
@@ -245,10 +245,41 @@ class ServiceSettings(RuntimeSettings):
 
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that /metrics is served on")
     metrics_port: int = Field(6070, ge=0, le=65535, description="its port; 0 takes any free one")
+    control: Literal["unix", "tcp", "off"] = Field(
+        "unix", description="how settings are changed while it runs: over a Unix socket, 127.0.0.1, or not at all"
+    )
+    control_port: int = Field(6071, ge=0, le=65535, description='the port for control = "tcp"; 0 takes any free one')
+    control_token_file: Path | None = Field(
+        None, description='file of mode 0600 with the bearer token for control = "tcp"'
+    )
     programs: tuple[ProgramSettings, ...] = Field(
         (ProgramSettings.model_validate({"program": "mixed", "everywhere": True}),),
         description="what runs on the Ps from the start",
     )
+
+
+# --- settings that change while it runs -------------------------------------------------------------------------------
+
+Setting = Literal["gogc", "memory_limit"]
+_SETTING_TYPES: dict[str, TypeAdapter[int]] = {"gogc": TypeAdapter(Percent), "memory_limit": TypeAdapter(MemoryLimit)}
+
+
+def read_setting(name: Setting, value: object) -> int:
+    """What somebody has written for GOGC or the memory limit, as a number. Raises ConfigError."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value) and name == "gogc":
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ConfigError(f"{name}: write a number or a text (not {value!r})")
+    try:
+        return _SETTING_TYPES[name].validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {_describe(error.errors()[0])}") from None
+
+
+def show_setting(name: Setting, value: int) -> int | str:
+    """The number as somebody would write it: "off" where that is what it means."""
+    is_off = value < 0 if name == "gogc" else value == NO_LIMIT
+    return "off" if is_off else value
 
 
 # --- where values come from -------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def main():
     service_pid = os.fork()
     if service_pid == 0:
         ours.close()
-        process.run(settings, listener, theirs)
+        process.run(settings, "stand-in", listener, None, theirs)
     theirs.close()
     print(json.dumps({"url": process.url(listener), "pid": os.getpid(), "service": service_pid}), flush=True)
     for line in sys.stdin:

@@ -29,10 +29,13 @@ LAYERS = (
     "gomp.kernels",
     "gomp.runtime.memstats",
     "gomp.runtime.gctrace",
+    "gomp.runtime.channel",
+    "gomp.runtime.discovery",
     "gomp.service",
     "gomp.runtime",
     "gomp.debug",
     "gomp",
+    "gomp.ctl",
     "gomp.cli",
     "gomp.__main__",
     "workers",
@@ -173,10 +176,10 @@ def test_the_core_knows_nothing_of_the_rest():
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("gomp.service")])
-def test_the_service_only_reads(module):
-    """Of the runtime it knows the figures, not the machinery."""
+def test_the_service_only_reads_and_asks(module):
+    """Of the runtime it knows the figures, and the way to the coordinator, not the machinery."""
     of_runtime = {i for i in imports(module) if i.startswith("gomp.runtime")}
-    assert of_runtime <= {"gomp.runtime.memstats"}
+    assert of_runtime <= {"gomp.runtime.memstats", "gomp.runtime.discovery"}
 
 
 @pytest.mark.parametrize("module", [module for module in CORE if module not in HOST_SIDE])

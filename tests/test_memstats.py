@@ -65,7 +65,9 @@ def test_memory_adds_up(heap):
     assert stats.sys == sum(getattr(stats, part) for part in parts)
     assert stats.heap_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
     assert stats.mcache_sys + stats.other_sys == 1 << 20
-    assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (1 << 20)  # what the memory limit counts
+    assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (
+        1 << 20
+    )  # what the memory limit counts
     assert stats.mspan_inuse == 640 * 256 <= stats.mspan_sys == 8192 * 256
     assert (stats.next_gc, stats.heap_live, stats.heap_marked) == (4 << 20, 3 << 20, 2 << 20)
     assert (stats.gogc, stats.memory_limit, stats.procs) == (100, 1 << 30, 2)

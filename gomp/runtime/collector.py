@@ -85,14 +85,20 @@ class Collector:
             return 0.0
         self._end_sweep()
         if self._wanted or self._runtime.xgc_request:
-            self.begin(max(self._wanted, take_request()))
+            self.begin(take_request())
             return 0.0
         return None
+
+    def want(self, kind: int) -> int:
+        """Begin a cycle as soon as one can; the number of ended cycles by which it is over."""
+        self._wanted = max(self._wanted, kind)
+        return int(self._runtime.xcycles) + 1
 
     def begin(self, kind: int) -> None:
         """Start a cycle, if none is on. Raises Stuck."""
         if self._is_marking or self._sweeps_for_waiters:
             return
+        kind = max(kind, self._wanted)
         if kind == GC_TRIGGER_TIME and self.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
         self._kind, self._rests, self._wanted = kind, 0, kind

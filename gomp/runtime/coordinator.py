@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from gomp.config import RuntimeSettings, ServiceSettings
+from gomp.config import RuntimeSettings, ServiceSettings, Setting, show_setting
 from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
@@ -39,12 +39,15 @@ from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
+    GC_TRIGGER_FORCED,
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
+    GCSTATS,
     MHEAP,
     PACER,
     PACER_EVENT_SET,
     RUNTIME,
+    gcstats_dtype,
     layout_version,
     mheap_dtype,
     p_dtype,
@@ -65,7 +68,7 @@ from gomp.runtime.programs import Call
 from gomp.runtime.requests import fault
 from gomp.runtime.restarts import Restarts
 from gomp.runtime.tasks import Tasks
-from gomp.service import logs
+from gomp.service import logs, process
 
 log = logging.getLogger("gomp.coordinator")
 
@@ -110,6 +113,7 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
+        self.collecting: list[tuple[int, Channel]] = []  # who waits for how many cycles to have ended
         self.pid = os.getpid()
         self.cgroup = cgroup.MemoryCgroup.of_this_process()
 
@@ -131,7 +135,10 @@ class Coordinator:
         self._init_records()
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
-        self.registration.describe(discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url))
+        control = self._bind_control()
+        self.registration.describe(
+            discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
+        )
         self.dispatcher = Dispatcher(Tasks(s.procs, self.shared.meta_fd), self._channel)
         self.restarts = [Restarts() for _ in range(s.procs)]
         self.dead: dict[int, str] = {}  # not repaired yet: how they ended
@@ -141,7 +148,7 @@ class Coordinator:
         self._watch_signals()
         gc.collect()
         gc.freeze()
-        self._fork_all()
+        self._fork_all(control)
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
         if self.shared.backing == "memfd":
@@ -187,10 +194,17 @@ class Coordinator:
         if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
             raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
 
-    def _fork_all(self) -> None:
+    def _bind_control(self) -> socket.socket | None:
+        """The listener of the service that takes changes of settings."""
+        if not self.metrics:
+            return None
+        return process.bind_control(cast(ServiceSettings, self.settings), self.registration.control_file)
+
+    def _fork_all(self, control: socket.socket | None) -> None:
         self.family = Family(self.shared, self.wake_fd)
         if self.metrics:
-            service = self.family.fork_service(cast(ServiceSettings, self.settings), self.metrics)
+            settings = cast(ServiceSettings, self.settings)
+            service = self.family.fork_service(settings, self.registration.name, self.metrics, control)
             self._watch(service.pidfd, lambda _: self._on_service_death(service), self.urgent)
         for idx in range(self.settings.procs):
             self._fork_p(idx)
@@ -234,6 +248,7 @@ class Coordinator:
             for fd, _ in self.epoll.poll(self._step()):
                 if fd in self.handlers:
                     self.handlers[fd](fd)
+            self._answer_collections()
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
@@ -303,14 +318,14 @@ class Coordinator:
             flush_caches_stw()
             return memstats.read()
 
-    def _set(self, setting: str, value: int) -> int:
+    def _set(self, setting: Setting, value: int) -> int:
         """Change a setting of the collector, as of now; what it was."""
         change = pacer.set_gc_percent if setting == "gogc" else pacer.set_memory_limit
         with self._stopped_world():
             old = int(change(value))
             recommit_stw()
         self.collector.report()
-        log.info("%s is %d now; it was %d", setting, value, old)
+        log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
         return old
 
     @contextlib.contextmanager
@@ -504,6 +519,7 @@ class Coordinator:
     def _detach(self, peer: Attached) -> None:
         self._unwatch(peer.channel.fileno())
         self.attached.remove(peer)
+        self.collecting = [(target, channel) for target, channel in self.collecting if channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
@@ -513,10 +529,21 @@ class Coordinator:
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
                 channel.send("verify", **self._verify(message["level"]))
+            elif message.op == "collect":
+                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), channel))
             elif message.op == "set":
                 channel.send("set", old=self._set(message["setting"], message["value"]))
             else:
                 channel.send("stats", **self._stats().to_json())
+
+    def _answer_collections(self) -> None:
+        """Tell those whose collection is over."""
+        done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
+        for target, channel in self.collecting:
+            if done >= target:
+                with contextlib.suppress(RuntimeLost):
+                    channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
+        self.collecting = [(target, channel) for target, channel in self.collecting if done < target]
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -567,8 +594,6 @@ def _refuse(channel: Channel, problem: str) -> None:
 
 def main(settings: ServiceSettings) -> int:
     """Be the coordinator of a service until it is told to end; the exit code."""
-    from gomp.service import process
-
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()

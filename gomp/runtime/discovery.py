@@ -39,6 +39,7 @@ class RuntimeInfo:
     heap_bytes: int
     pid: int
     url: str = ""
+    control: str = ""  # path of the Unix socket, or URL, where its settings can be changed
 
 
 def directory() -> Path:
@@ -63,9 +64,11 @@ class Registration:
         self.name = name
         self._lock_file = directory() / f"{name}.lock"
         self._socket_file = directory() / f"{name}.sock"
+        self.control_file = directory() / f"{name}.control"
         try:
             self._fd = self._open_locked()
-            self.listener = _listen(self._socket_file)
+            self.listener = listen_privately(self._socket_file)
+            self.listener.setblocking(False)
         except OSError as error:
             raise ConfigError(
                 f"cannot use {self._socket_file}: {error.strerror or error}; set XDG_RUNTIME_DIR to another directory"
@@ -88,13 +91,14 @@ class Registration:
     def remove(self) -> None:
         """Take the entry away. Only the coordinator: a forked child's copy of the lock's descriptor locks nothing."""
         self._socket_file.unlink(missing_ok=True)
+        self.control_file.unlink(missing_ok=True)
         self._lock_file.unlink(missing_ok=True)
         self.listener.close()
         os.close(self._fd)
 
 
-def _listen(path: Path) -> socket.socket:
-    """A socket that listens at ``path``, for this user alone. Its lock is held: what is there is a dead runtime's."""
+def listen_privately(path: Path) -> socket.socket:
+    """A socket that listens at ``path``, for this user alone. The runtime's lock is held: what is there is a dead one's."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o177)
@@ -106,7 +110,6 @@ def _listen(path: Path) -> socket.socket:
     finally:
         os.umask(previous)
     listener.listen(16)
-    listener.setblocking(False)
     return listener
 
 
@@ -143,7 +146,8 @@ def _living() -> Iterator[RuntimeInfo]:
                 with contextlib.suppress(ValueError, TypeError):
                     yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
             elif _is_named(fd, lock_file):  # if not, somebody else removed it, and one that starts may have the name
-                lock_file.with_suffix(".sock").unlink(missing_ok=True)
+                for suffix in (".sock", ".control"):
+                    lock_file.with_suffix(suffix).unlink(missing_ok=True)
                 lock_file.unlink(missing_ok=True)
         finally:
             os.close(fd)
@@ -181,6 +185,14 @@ class Client:
     def stats(self) -> MemStats:
         return MemStats.from_json(self._ask("stats").fields)
 
+    def set(self, setting: str, value: int) -> int:
+        """Set "gogc" or "memory_limit"; what it was. In force when it returns."""
+        return int(self._ask("set", setting=setting, value=value)["old"])
+
+    def collect(self) -> int:
+        """Run a whole collection; how many there have been when it is done."""
+        return int(self._ask("collect")["num_gc"])
+
     def _ask(self, op: str, **fields: Any) -> Message:
         self._channel.send(op, **fields)
         answer = self._channel.next(60.0)
@@ -190,7 +202,12 @@ class Client:
 
 
 def connect(name: str | None = None) -> Client:
-    """A client of the runtime ``name``, or of the only one."""
+    """A client of the runtime ``name``, or of the only one. Raises ConfigError."""
+    return Client(choose(name))
+
+
+def choose(name: str | None = None) -> RuntimeInfo:
+    """The runtime ``name``, or the only one. Raises ConfigError."""
     running = list_runtimes()
     if name is not None:
         chosen = [info for info in running if info.name == name]
@@ -202,4 +219,4 @@ def connect(name: str | None = None) -> Client:
             raise ConfigError("no runtime is running: start one with `gomp serve`")
         if len(chosen) > 1:
             raise ConfigError(f"{len(chosen)} runtimes are running ({', '.join(i.name for i in chosen)}): name one")
-    return Client(chosen[0])
+    return chosen[0]

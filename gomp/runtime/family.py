@@ -54,8 +54,10 @@ class Family:
         self.service: Child | None = None
         self.ps: dict[int, Child] = {}
 
-    def fork_service(self, settings: ServiceSettings, metrics: socket.socket) -> Child:
-        """Start the service on the listening socket ``metrics``, which is its own from here."""
+    def fork_service(
+        self, settings: ServiceSettings, name: str, metrics: socket.socket, control: socket.socket | None
+    ) -> Child:
+        """Start the service on the listening sockets ``metrics`` and ``control``, which are its own from here."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def child() -> None:
@@ -64,12 +66,15 @@ class Family:
             forked.die_with_parent(self._parent, b"gomp-service")
             forked.reset_signals()
             segment_fds = {self._shared.heap_fd, self._shared.meta_fd}
-            forked.close_other_descriptors({0, 1, 2, metrics.fileno(), theirs.fileno()} | segment_fds)
-            process.run(settings, metrics, theirs)
+            listeners = {listener.fileno() for listener in (metrics, control) if listener}
+            forked.close_other_descriptors({0, 1, 2, theirs.fileno()} | listeners | segment_fds)
+            process.run(settings, name, metrics, control, theirs)
 
         pid = self._fork(child)
         theirs.close()
         metrics.close()
+        if control:
+            control.close()
         self._service_socket = ours
         self.service = Child(pid, os.pidfd_open(pid))
         return self.service

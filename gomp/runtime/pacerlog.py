@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ class Decision:
     goal: int
     trigger: int
     limit_goal: int
-    is_sweep_done: bool
-    is_marking: bool
+    is_sweep_done: int
+    is_marking: int
     pacer: Any
 
 
@@ -54,6 +54,5 @@ def take() -> Iterator[Decision]:
         raise AssertionError(f"{n} decisions of the pacer in one step: only {MAX_PACER_EVENTS} can be kept")
     for i in range(n):
         event = view(pacer_event_dtype, PACER_EVENTS + i * pacer_event_dtype.itemsize)[0]
-        numbers = {name: int(event[name]) for name in pacer_event_dtype.names if name not in ("pacer", "_pad0")}
-        flags = {name: bool(numbers[name]) for name in ("is_sweep_done", "is_marking")}
-        yield Decision(**(numbers | flags), pacer=event["pacer"].copy().view(_PACER)[0])
+        numbers: dict[str, Any] = {field.name: int(event[field.name]) for field in fields(Decision)[:-1]}
+        yield Decision(**numbers, pacer=event["pacer"].copy().view(_PACER)[0])

@@ -118,12 +118,12 @@ class PacerTape:
     def _set(self, d: Decision) -> None:
         before, self._settings = self._settings, (int(d.pacer.gc_percent), int(d.pacer.memory_limit))
         percent, limit = self._settings
-        given: Fields = {"sweep_done": d.is_sweep_done}
+        given: Fields = {"sweep_done": bool(d.is_sweep_done)}
         if before is None:
             self._operation("init", given | {"name": self._name, "gc_percent": percent, "memory_limit": limit})
             return
         self._catch_up(d)
-        given["gc_running"] = d.is_marking
+        given["gc_running"] = bool(d.is_marking)
         if percent != before[0]:
             self._operation("set_gc_percent", given | {"gc_percent": percent}, {"old": before[0]})
         if limit != before[1] or self._settings == before:

@@ -12,6 +12,7 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "go": {"name": str, "request": int},
     "verify": {"level": int},
     "stats": {},
+    "collect": {},
     "set": {"setting": str, "value": int},
 }
 SETTINGS = ("gogc", "memory_limit")

@@ -19,28 +19,71 @@ import logging
 import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from gomp.config import ServiceSettings
 from gomp.errors import ConfigError
+from gomp.runtime.discovery import listen_privately
 from gomp.service import logs
 
 LOG_MESSAGE = b"log"
 DRAIN_S = 1.0  # how long the last log lines may take
 _BACKLOG = 128
 _MAX_MESSAGE = 64
+_MAX_TOKEN = 4096
 
 
 def bind(settings: ServiceSettings) -> socket.socket:
-    """The listening socket of ``settings``. Raises ConfigError with a line that names the fix."""
-    host, port = settings.metrics_host, settings.metrics_port
+    """The socket of ``settings`` that answers scrapes. Raises ConfigError with a line that names the fix."""
+    return _bind_port(settings.metrics_host, settings.metrics_port, "metrics")
+
+
+def bind_control(settings: ServiceSettings, path: Path) -> socket.socket | None:
+    """The socket that takes changes of settings, at ``path`` or on the loopback interface, if any. Raises ConfigError as :func:`bind`."""
+    if settings.control == "off":
+        return None
+    if settings.control == "tcp":
+        read_token(settings)
+        return _bind_port("127.0.0.1", settings.control_port, "control")
+    try:
+        return listen_privately(path)
+    except OSError as error:
+        raise ConfigError(
+            f'cannot listen at {path}: {error.strerror}; set XDG_RUNTIME_DIR, or control = "tcp"'
+        ) from None
+
+
+def read_token(settings: ServiceSettings) -> bytes | None:
+    """The token that control asks for. Raises ConfigError if there is none, or others could know it."""
+    if settings.control != "tcp":
+        return None
+    file = settings.control_token_file
+    if file is None:
+        raise ConfigError('control = "tcp" needs control_token_file: a file of mode 0600 with a long random word')
+    try:
+        with file.open("rb") as opened:
+            found = os.fstat(opened.fileno())
+            token = opened.read(_MAX_TOKEN).strip()
+    except OSError as error:
+        raise ConfigError(f"control_token_file: cannot read {file}: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"control_token_file: {file} must be a file of your own with mode 0600")
+    if not token:
+        raise ConfigError(f"control_token_file: {file} is empty: write a long random word into it")
+    return token
+
+
+def _bind_port(host: str, port: int, what: str) -> socket.socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigError(f"metrics_host {host!r} is no address of this machine: {error.strerror}") from None
+        raise ConfigError(f"{what}_host {host!r} is no address of this machine: {error.strerror}") from None
     listener = socket.socket(family, kind, proto)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -48,16 +91,23 @@ def bind(settings: ServiceSettings) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(_why_not(error, host, port)) from None
+        raise ConfigError(_why_not(error, host, port, what)) from None
     return listener
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, what: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: end the process that has it, or choose another metrics_port"
+        return f"port {port} on {host} is in use: end the process that has it, or choose another {what}_port"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} is not allowed for this user: choose a metrics_port above 1023"
+        return f"port {port} on {host} is not allowed for this user: choose a {what}_port above 1023"
     return f"cannot listen on {host} port {port}: {error.strerror}"
+
+
+def where(listener: socket.socket | None) -> str:
+    """The path or URL of ``listener``; "" for none."""
+    if listener is None:
+        return ""
+    return str(listener.getsockname()) if listener.family == socket.AF_UNIX else url(listener)
 
 
 def url(listener: socket.socket) -> str:
@@ -67,13 +117,19 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def run(settings: ServiceSettings, listener: socket.socket, control: socket.socket) -> None:
-    """Be the service: answer on ``listener`` until ``control`` ends. Does not return."""
+def run(
+    settings: ServiceSettings,
+    name: str,
+    metrics: socket.socket,
+    control: socket.socket | None,
+    coordinator: socket.socket,
+) -> None:
+    """Be the service of the runtime ``name``: answer on the listeners until ``coordinator`` ends. Does not return."""
     _ignore_signals()
     logs.configure(settings.log_level, "service")
-    threading.Thread(target=_obey, args=(control,), name="control", daemon=True).start()
+    threading.Thread(target=_obey, args=(coordinator,), name="coordinator", daemon=True).start()
     try:
-        _serve(settings, listener)
+        asyncio.run(_serve(settings, name, metrics, control))
     except Exception:
         logging.getLogger(__name__).exception("the service failed")
     os._exit(1)
@@ -85,11 +141,11 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _obey(control: socket.socket) -> None:
+def _obey(coordinator: socket.socket) -> None:
     """Take what the coordinator sends until it ends, then end the process."""
     receivers = logs.Receivers()
     while True:
-        message, fds, _, _ = socket.recv_fds(control, _MAX_MESSAGE, 1)
+        message, fds, _, _ = socket.recv_fds(coordinator, _MAX_MESSAGE, 1)
         if not message:
             break
         if message == LOG_MESSAGE:
@@ -98,10 +154,11 @@ def _obey(control: socket.socket) -> None:
     os._exit(0)
 
 
-def _serve(settings: ServiceSettings, listener: socket.socket) -> None:
+async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, control: socket.socket | None) -> None:
     import uvicorn
 
-    from gomp.service.app import make_app
+    from gomp.service import app
+    from gomp.service import control as control_app
 
     class Server(uvicorn.Server):
         """Uvicorn without its signal handlers: see the head of this module."""
@@ -110,8 +167,13 @@ def _serve(settings: ServiceSettings, listener: socket.socket) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    app = make_app(settings.name or f"runtime {os.getppid()}")
-    config = uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False
-    )
-    asyncio.run(Server(config).serve(sockets=[listener]))
+    def serve(application: Any, listener: socket.socket) -> Any:
+        config = uvicorn.Config(
+            application, log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False
+        )
+        return Server(config).serve(sockets=[listener])
+
+    servers = [serve(app.make_app(name), metrics)]
+    if control:
+        servers.append(serve(control_app.make_app(name, read_token(settings)), control))
+    await asyncio.gather(*servers)

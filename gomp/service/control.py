@@ -1,0 +1,126 @@
+"""Changing the collector's settings over HTTP while the runtime runs, on a listener of its own.
+
+    GET  /control                what is in force
+    PUT  /control/gogc           the body is a percentage, or off
+    PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or off
+    POST /control/gc             a whole collection; answered when it is done
+
+A body is text, or JSON as ``{"value": 200}``. Who may connect may change: the listener is a Unix socket for this user alone or, where that does
+not reach, a port of the loopback interface that wants the token of a file only this user can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gomp.config import Setting, read_setting, show_setting
+from gomp.core.shm.records import PACER, pacer_dtype, view
+from gomp.errors import ConfigError, RuntimeLost
+from gomp.runtime import memstats
+from gomp.runtime.discovery import Client, connect
+
+MAX_BODY = 1024
+_SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit"}
+
+
+class TooLong(Exception):
+    """A body of more than MAX_BODY bytes."""
+
+
+def make_app(name: str, token: bytes | None) -> Starlette:
+    """The application that controls the runtime called ``name``; with a ``token`` it wants to see that."""
+    turn = asyncio.Lock()
+
+    async def ask(what: Callable[[Client], dict[str, Any]]) -> Response:
+        """What the coordinator answers; one asks at a time, and nobody holds up the event loop."""
+        async with turn:
+            return await run_in_threadpool(_ask, name, what)
+
+    async def show(request: Request) -> Response:
+        return JSONResponse(_in_force())
+
+    async def put(request: Request) -> Response:
+        setting = _SETTINGS[request.url.path.rpartition("/")[2]]
+        try:
+            value = read_setting(setting, await _read_value(request))
+        except TooLong:
+            return _sentence(413, f"a value has at most {MAX_BODY} bytes")
+        except ConfigError as error:
+            return _sentence(422, str(error))
+        return await ask(lambda client: _change(client, setting, value))
+
+    async def collect(request: Request) -> Response:
+        return await ask(lambda client: {"num_gc": client.collect()})
+
+    routes = [
+        Route("/control", show, methods=["GET"]),
+        *(Route(f"/control/{path}", put, methods=["PUT"]) for path in _SETTINGS),
+        Route("/control/gc", collect, methods=["POST"]),
+    ]
+    guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))] if token is not None else []
+    return Starlette(routes=routes, middleware=guards)
+
+
+def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    async def check(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token):
+            return await call(request)
+        answer = _sentence(401, "send the token of control_token_file as Authorization: Bearer TOKEN")
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    return check
+
+
+async def _read_value(request: Request) -> object:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise TooLong
+    text = body.decode(errors="replace").strip()
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        return text
+    try:
+        return json.loads(text)["value"]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError('the body is not what JSON it should be: write {"value": ...}') from None
+
+
+def _ask(name: str, what: Callable[[Client], dict[str, Any]]) -> Response:
+    try:
+        with connect(name) as client:
+            return JSONResponse(what(client))
+    except (ConfigError, RuntimeLost) as error:
+        return _sentence(504, str(error))
+
+
+def _change(client: Client, setting: Setting, value: int) -> dict[str, Any]:
+    old = client.set(setting, value)
+    return {"old": show_setting(setting, old), "new": show_setting(setting, value)}
+
+
+def _in_force() -> dict[str, Any]:
+    pacer = view(pacer_dtype, PACER)[0]
+    return {
+        "gogc": show_setting("gogc", int(pacer.gc_percent)),
+        "memory_limit": show_setting("memory_limit", int(pacer.memory_limit)),
+        "num_gc": memstats.read().num_gc,
+    }
+
+
+def _sentence(status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status_code=status)

@@ -1,0 +1,226 @@
+"""Settings that are changed from outside: over the service's control listener, by HTTP and by ``gomp ctl``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import threading
+
+import httpx
+import pytest
+from served import Service, gomp
+
+CONFIG = """
+name = "controlled"
+procs = 1
+metrics_port = 0
+max_heap = "128MiB"
+programs = []
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "service.toml"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.fixture
+def serve(environment, config):
+    started = []
+
+    def start(*flags):
+        started.append(Service(config, environment, *flags))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.client.close()
+        service.process.kill()
+        service.process.communicate()
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("a-long-random-word\n")
+    file.chmod(0o600)
+    return file
+
+
+def control_socket(tmp_path):
+    return tmp_path / "gomp" / "controlled.control"
+
+
+@pytest.fixture
+def over_socket(serve, tmp_path):
+    service = serve()
+    transport = httpx.HTTPTransport(uds=str(control_socket(tmp_path)))
+    with httpx.Client(base_url="http://gomp", transport=transport, timeout=30) as client:
+        client.service = service
+        yield client
+
+
+def test_a_change_is_in_force_and_seen_by_prometheus(over_socket):
+    assert over_socket.put("/control/gogc", content="250").json() == {"old": 100, "new": 250}
+    assert over_socket.put("/control/memory-limit", json={"value": "96MiB"}).json() == {"old": "off", "new": 96 << 20}
+    samples = over_socket.service.samples()
+    assert samples["go_gc_gogc_percent",] == 250
+    assert samples["go_gc_gomemlimit_bytes",] == 96 << 20
+    assert over_socket.get("/control").json() == {"gogc": 250, "memory_limit": 96 << 20, "num_gc": 0}
+
+
+def test_every_change_is_logged_with_what_it_was(over_socket):
+    over_socket.put("/control/gogc", content="off")
+    _, _, log = over_socket.service.end(signal.SIGTERM)
+    assert "gogc is off now; it was 100" in log
+
+
+def test_a_collection_is_over_when_it_is_answered(over_socket):
+    before = over_socket.get("/control").json()["num_gc"]
+    assert over_socket.post("/control/gc").json() == {"num_gc": before + 1}
+    assert over_socket.service.samples()["go_gc_cycles_forced_gc_cycles_total",] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("gogc", {"content": "many"}, "write a whole percentage"),
+        ("gogc", {"content": ""}, "write a whole percentage"),
+        ("gogc", {"content": str(1 << 40)}, "gogc: "),
+        ("gogc", {"json": {"value": True}}, "write a number or a text"),
+        ("gogc", {"json": [100]}, 'write {"value": ...}'),
+        ("gogc", {"content": "{", "headers": {"content-type": "application/json"}}, 'write {"value": ...}'),
+        ("memory-limit", {"content": "1GB"}, "as 512MiB"),
+        ("memory-limit", {"content": "-1"}, "as 512MiB"),
+        ("memory-limit", {"json": {"value": 1.5}}, "write a number or a text"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_and_changes_nothing(over_socket, path, body, sentence):
+    answer = over_socket.put(f"/control/{path}", **body)
+    assert answer.status_code == 422
+    assert sentence in answer.json()["error"]
+    assert over_socket.get("/control").json() == {"gogc": 100, "memory_limit": "off", "num_gc": 0}
+
+
+def test_a_body_that_is_too_long_is_not_read(over_socket):
+    assert over_socket.put("/control/gogc", content="1" * 5000).status_code == 413
+
+
+def test_only_the_methods_there_are(over_socket):
+    assert over_socket.delete("/control/gogc").status_code == 405
+    assert over_socket.get("/control/gc").status_code == 405
+    assert over_socket.get("/control/nothing").status_code == 404
+
+
+def test_who_may_scrape_may_not_control(over_socket):
+    metrics = over_socket.service.client
+    assert metrics.get("/control").status_code == 404
+    assert metrics.put("/control/gogc", content="50").status_code == 404
+
+
+def test_two_at_once_are_both_answered(over_socket, tmp_path):
+    answers = []
+
+    def put(value):
+        transport = httpx.HTTPTransport(uds=str(control_socket(tmp_path)))
+        with httpx.Client(base_url="http://gomp", transport=transport, timeout=30) as client:
+            answers.append(client.put("/control/gogc", content=value).json())
+
+    threads = [threading.Thread(target=put, args=(value,)) for value in ("150", "300")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first, second = sorted(answers, key=lambda answer: answer["old"] != 100)
+    assert (first["old"], second["old"]) == (100, first["new"])
+
+
+def test_the_socket_is_its_users_alone_and_goes_with_the_service(over_socket, serve, tmp_path):
+    path = control_socket(tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    over_socket.service.end(signal.SIGTERM)
+    assert not path.exists()
+
+
+def test_what_a_killed_service_left_is_replaced(serve, tmp_path):
+    serve().process.kill()
+    path = control_socket(tmp_path)
+    assert path.exists()
+    serve()
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(base_url="http://gomp", transport=transport) as client:
+        assert client.get("/control").status_code == 200
+
+
+def test_a_port_wants_the_token(serve, environment, token_file, tmp_path):
+    serve("--control", "tcp", "--control-port", "0", "--control-token-file", str(token_file))
+    url = json.loads((tmp_path / "gomp" / "controlled.lock").read_text())["control"]
+    assert url.startswith("http://127.0.0.1:")
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic a-long-random-word"}):
+        answer = httpx.put(f"{url}control/gogc", content="50", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    right = {"Authorization": "Bearer a-long-random-word"}
+    assert httpx.put(f"{url}control/gogc", content="50", headers=right).json() == {"old": 100, "new": 50}
+    done = gomp(environment, "ctl", "gogc", "75", "--url", url, "--token-file", str(token_file))
+    assert (done.returncode, done.stdout) == (0, "gogc is 75 now; it was 50\n")
+    refused = gomp(environment, "ctl", "gogc", "80", "--url", url)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "sentence"),
+    [(0o644, "word", "with mode 0600"), (0o600, " \n", "is empty"), (None, "", "cannot read")],
+)
+def test_a_token_that_others_know_is_refused(environment, config, tmp_path, mode, text, sentence):
+    file = tmp_path / "token"
+    if mode is not None:
+        file.write_text(text)
+        file.chmod(mode)
+    done = gomp(environment, "serve", "--config", str(config), "--control", "tcp", "--control-token-file", str(file))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sentence in done.stderr
+
+
+def test_a_port_without_a_token_is_refused(environment, config):
+    done = gomp(environment, "serve", "--config", str(config), "--control", "tcp")
+    assert done.returncode == 2
+    assert "needs control_token_file" in done.stderr
+
+
+def test_ctl_does_the_same_from_the_shell(serve, environment):
+    serve()
+    for arguments, text in (
+        (("gogc", "400"), "gogc is 400 now; it was 100"),
+        (("gogc", "off"), "gogc is off now; it was 400"),
+        (("memory-limit", "64MiB", "--name", "controlled"), "memory_limit is 67108864 now; it was off"),
+        (("gc",), "collected; 1 cycles so far"),
+        (("show",), "gogc is off, memory_limit is 67108864, num_gc is 1"),
+    ):
+        done = gomp(environment, "ctl", *arguments)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, text, "")
+    done = gomp(environment, "ctl", "show", "--json")
+    assert json.loads(done.stdout) == {"gogc": "off", "memory_limit": 64 << 20, "num_gc": 1}
+
+
+def test_ctl_says_in_one_line_what_is_wrong(serve, environment):
+    none = gomp(environment, "ctl", "gc")
+    assert (none.returncode, none.stderr) == (2, "gomp: no runtime is running: start one with `gomp serve`\n")
+    gone = gomp(environment, "ctl", "gc", "--url", "http://127.0.0.1:9/")
+    assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)
+    serve("--control", "off")
+    off = gomp(environment, "ctl", "gogc", "50")
+    assert (off.returncode, off.stderr.count("\n")) == (2, 1)
+    assert "takes no changes" in off.stderr
+
+
+def test_ctl_refuses_a_wrong_value(serve, environment):
+    serve()
+    done = gomp(environment, "ctl", "memory-limit", "1GB")
+    assert done.returncode == 2
+    assert done.stderr.startswith("gomp: memory_limit: write a whole number of bytes")
+    assert os.linesep not in done.stderr[:-1]
