@@ -6,6 +6,7 @@ import pytest
 
 import gomp
 from gomp.core.shm import layout, records, segments
+from gomp.core.shm.commit import ENDLESS
 from gomp.runtime.tasks import Tasks
 
 
@@ -13,6 +14,7 @@ def test_more_goroutines_than_there_are_records_are_refused_one_by_one() -> None
     made = segments.create(layout.ARENA_SIZE)
     segments.map_segments(made)
     try:
+        records.view(records.mheap_dtype, records.MHEAP)[0].xcommit_budget = ENDLESS
         tasks = Tasks(2, made.meta_fd)
         for n in range(layout.MAX_GS - 1):
             tasks.create("sleep", None, n, b"")

@@ -148,6 +148,7 @@ class Coordinator:
         self._watch_signals()
         gc.collect()
         gc.freeze()
+        self._warn_of_limit()
         self._fork_all(control)
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
@@ -325,8 +326,21 @@ class Coordinator:
             old = int(change(value))
             recommit_stw()
         self.collector.report()
+        self._warn_of_limit()
         log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
         return old
+
+    def _warn_of_limit(self) -> None:
+        """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it."""
+        stats = memstats.read()
+        needs = stats.mapped - stats.heap_inuse - stats.heap_free
+        if stats.memory_limit < needs:
+            log.warning(
+                "memory_limit is %d bytes, and beside the heap the runtime itself takes %d: the limit will be passed, and cycles follow one "
+                "another, with up to half of the CPU time",
+                stats.memory_limit,
+                needs,
+            )
 
     @contextlib.contextmanager
     def _stopped_world(self) -> Iterator[None]:

@@ -49,6 +49,8 @@ class PStats:
     pid: int  # 0: nobody
     mark_cpu_s: float
     assist_cpu_s: float
+    cycle_assist_s: float  # of that, in the cycle that is on or was the last
+    assist_debt: int  # bytes allocated while marking and not paid for yet
     sweep_cpu_s: float
     stopped_s: float
     stops: int
@@ -124,6 +126,8 @@ class MemStats:
     tiny_allocs: int  # objects inside shared 16-byte blocks
     gogc: int  # -1: off
     memory_limit: int
+    last_goal: int  # that the last cycle was to end at
+    last_heap_end: int  # and the heap when its marking ended
     procs: int
     stops: int
     stop_ns: tuple[int, ...] = field(
@@ -145,6 +149,17 @@ class MemStats:
     def gc_cpu_s(self) -> float:
         """CPU time that collection took: pauses on all Ps, and marking, that of idle Ps too (Go's /cpu/classes/gc/total)."""
         return self.pause_cpu_s + self.mark_cpu_s
+
+    @property
+    def landing_error(self) -> float:
+        """How far from its goal the last cycle ended, as a share of the goal: above 0 the heap was larger. 0 without a goal."""
+        has_goal = 0 < self.last_goal < goal.NO_GOAL
+        return (self.last_heap_end - self.last_goal) / self.last_goal if has_goal else 0.0
+
+    @property
+    def mapped(self) -> int:
+        """What the memory limit counts: all that is mapped and has not been returned."""
+        return self.sys - self.heap_released
 
     @property
     def mark_cpu_s(self) -> float:
@@ -238,6 +253,8 @@ def read() -> MemStats:
         heap_marked=int(pacer.heap_marked),
         gogc=int(pacer.gc_percent),
         memory_limit=int(pacer.memory_limit),
+        last_goal=int(gc.last_goal),
+        last_heap_end=int(gc.heap1),
         procs=procs,
         stops=int(gc.stops),
         stop_ns=tuple(gc.stop_ns.tolist()),
@@ -265,6 +282,8 @@ def _p_stats(idx: int, p: Any) -> PStats:
         pid=int(p.xpid),
         mark_cpu_s=int(p.mark_ns + p.stand_in_ns) / 1e9,
         assist_cpu_s=int(p.assist_ns) / 1e9,
+        cycle_assist_s=int(p.cycle_assist_ns) / 1e9,
+        assist_debt=max(-int(p.assist_bytes), 0),
         sweep_cpu_s=int(p.sweep_ns) / 1e9,
         stopped_s=int(p.stopped_ns) / 1e9,
         stops=int(p.stops),

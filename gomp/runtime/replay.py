@@ -174,6 +174,7 @@ class Pacer:
     def __init__(self) -> None:
         self.pacer = view(pacer_dtype, PACER)[0]
         self.heap = view(mheap_dtype, MHEAP)[0]
+        self.heap.xtable_bytes = 0  # tapes know of no memory but that which they tell of
 
     def apply(self, operation: Operation) -> Any:
         """What comes out, in the fields of the tape."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry
@@ -33,18 +34,32 @@ class Snapshot:
     coordinator_pid: int
     service_pid: int
     heap_max: int
+    private: list[tuple[str, int]]  # bytes that only this process has, by process
 
 
 def snapshot() -> Snapshot:
     """The state of the runtime whose segments are mapped here."""
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    stats = memstats.read()
+    processes = [(f"P{p.idx}", p.pid) for p in stats.ps[:-1]]
+    processes += [("coordinator", int(runtime.coordinator_pid)), ("service", os.getpid())]
     return Snapshot(
-        stats=memstats.read(),
+        stats=stats,
         ready=is_ready(),
         coordinator_pid=int(runtime.coordinator_pid),
         service_pid=os.getpid(),
         heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
+        private=[(name, nbytes) for name, pid in processes if (nbytes := _private_bytes(pid))],
     )
+
+
+def _private_bytes(pid: int) -> int:
+    """Memory that process ``pid`` shares with no other; 0 if there is none such, or it is not ours to look at."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if pid else []
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private"))
 
 
 def is_ready() -> bool:
@@ -143,6 +158,9 @@ TABLE = (
     Entry("gomp_coordinator_pid", "gauge", "Process of the coordinator.", lambda s: s.coordinator_pid),
     Entry("gomp_service_pid", "gauge", "Process that answers here.", lambda s: s.service_pid),
     Entry("gomp_heap_max_bytes", "gauge", "The heap never grows beyond this.", lambda s: s.heap_max),
+    Entry("gomp_mapped_bytes", "gauge", "What the memory limit counts: all that is mapped and not returned.", lambda s: s.stats.mapped),
+    Entry("gomp_process_private_bytes", "gauge", "Memory of a process's own, beside what the memory limit counts.", lambda s: s.private, "process"),
+    Entry("gomp_gc_landing_error_ratio", "gauge", "How far above its goal the last cycle ended, by the goal.", lambda s: s.stats.landing_error),
     Entry("gomp_heap_live_bytes", "gauge", "Marked by the last cycle or allocated since.", lambda s: s.stats.heap_live),
     Entry("gomp_gc_mark_cpu_seconds_total", "counter", "CPU time of marking, by everybody.", lambda s: s.stats.mark_cpu_s),
     Entry("gomp_gc_pause_max_seconds", "gauge", "The longest pause.", lambda s: s.stats.pause_max_s),
@@ -166,6 +184,8 @@ TABLE = (
     Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),
     Entry("gomp_p_assist_cpu_seconds_total", "counter", "CPU time the P spent in assists.", _each_p(lambda p: p.assist_cpu_s), "p"),
+    Entry("gomp_p_cycle_assist_seconds", "gauge", "That in the cycle that is on, or was the last.", _each_p(lambda p: p.cycle_assist_s), "p"),
+    Entry("gomp_p_assist_debt_bytes", "gauge", "Allocated by the P while marking and not paid for yet.", _each_p(lambda p: p.assist_debt), "p"),
     Entry("gomp_p_sweep_cpu_seconds_total", "counter", "CPU time the P spent sweeping.", _each_p(lambda p: p.sweep_cpu_s), "p"),
     Entry("gomp_p_stopped_seconds_total", "counter", "Time the P stood still in stops.", _each_p(lambda p: p.stopped_s), "p"),
     Entry("gomp_p_stops_total", "counter", "Stops the P stood still in.", _each_p(lambda p: p.stops), "p"),

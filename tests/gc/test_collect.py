@@ -235,8 +235,8 @@ def test_marking_finds_everything_when_there_is_no_memory_for_more_work_buffers(
     made, world.runtime.wbuf_made = int(world.runtime.wbuf_made), layout.MAX_WBUFS
     world.runtime.wbuf_empty = 4
     world.collect()
-    assert world.verify().reached == 2 * n + 1
     world.runtime.wbuf_made, world.runtime.wbuf_empty = made, made
+    assert world.verify().reached == 2 * n + 1
     rebuild.rebuild_derived_stw()
     assert survivors(world) == 2 * n + 1
 

@@ -70,6 +70,18 @@ def damage_work_left(h):
     h.world.runtime.xwbuf_full = 1
 
 
+def damage_metadata(heap):
+    heap.world.mheap.xmetadata_bytes += 4096
+
+
+def damage_work_buffers(heap):
+    heap.world.mheap.xwbuf_bytes -= 2048
+
+
+def damage_tables(heap):
+    heap.world.mheap.xtable_bytes += 1
+
+
 def damage_released(h):
     h.world.mheap.xheap_released += 8192
 
@@ -205,7 +217,8 @@ def damage_reference_to_free_slot(h):
 
 DAMAGES = [
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
-    (codes.HEAP_BYTES, damage_released, FRESH),
+    (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),
+    (codes.WBUF_BYTES, damage_work_buffers, FRESH), (codes.TABLE_BYTES, damage_tables, FRESH),
     (codes.IN_USE_BYTES, damage_in_use, FRESH), (codes.IN_USE_PAGES, damage_pages_in_use, FRESH),
     (codes.OBJECT_TOTAL, damage_total, FRESH), (codes.LARGE_TOTAL, damage_large_total, FRESH),
     (codes.LIVE_TOO_LOW, damage_live, SWEPT), (codes.PAGE_NOT_TAKEN, damage_alloc_bit, FRESH),

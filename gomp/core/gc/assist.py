@@ -18,6 +18,7 @@ from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, PACER_X
 PAID, IN_DEBT = 0, 1
 _MARKING = layout.SELF_BASE + P_XMARKING
 _OVER_ASSIST = 64 << 10
+_STEP = 256 << 10  # between looks at the limiter
 
 
 @inline
@@ -51,7 +52,7 @@ def try_assist() -> int:
         began = nanotime()
         limiter.begin_event(limiter.EVENT_ASSIST, began)
         store_release(_MARKING, 1)
-        done = drain(need)
+        done = _drain_unless_limited(need)
         stop_marking_here(layout.p_addr(me.idx), done < need)
         now = nanotime()
         limiter.end_event(now)
@@ -59,9 +60,23 @@ def try_assist() -> int:
             limiter.update(now)
         took = now - began
         me.assist_ns += took
+        me.cycle_assist_ns += took
         add_relaxed(PACER_XASSIST_NS, took)
         me.assist_bytes += 1 + int(pc.assist_bytes_per_work * float(done))
     return PAID if me.assist_bytes >= 0 else IN_DEBT
+
+
+@inline
+def _drain_unless_limited(need: int) -> int:
+    """Mark ``need`` bytes, or what there is until the limiter goes on (gcDrainN); how many it was."""
+    done = 0
+    while done < need and not limiter.is_limiting():
+        want = min(need - done, _STEP)
+        found = drain(want)
+        done += found
+        if found < want:
+            break
+    return done
 
 
 @inline

@@ -130,6 +130,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     for i in range(p_records()):
         p_at(nth_p(i)).assist_bytes = 0
         p_at(nth_p(i)).fractional_ns = 0
+        p_at(nth_p(i)).cycle_assist_ns = 0
         store_release(nth_p(i) + P_XMARKING, 0)
     stats.heap0 = load_relaxed(PACER_XLIVE)
     stats.last_start_ns = began

@@ -53,6 +53,7 @@ from gomp.core.shm.records import (
     RESTS_FOR_TURN,
     RESTS_FOR_WORK,
     RESTS_NOT,
+    RT_XCYCLES,
     RT_XGCPHASE,
     RT_XOVERFLOW,
     RT_XRESTING,
@@ -157,7 +158,9 @@ def _take_dedicated() -> bool:
 
 @inline
 def _is_slice_over(p: int, now: int) -> bool:
-    """Whether a slice of the P's program has ended in this cycle; one follows the other."""
+    """Whether the P's program has been stopped for this cycle and not worked for it yet, or had a slice end since; one follows the other."""
+    if p_at(p).fractional_ns == 0 and p_at(p).cycle_asked_for != load_relaxed(RT_XCYCLES):
+        return True
     first = load_relaxed(p + P_XSLICE)
     return (now - first) // _SLICE_NS > (max(pacer().mark_start_ns, first) - first) // _SLICE_NS
 

@@ -143,8 +143,9 @@ def wait_for_cycle(kind: int) -> None:
     if kind != GC_TRIGGER_HEAP:
         park_until(RT_XCYCLE_DONE, target)
         return
+    self_p().cycle_asked_for = target  # its slice of the processor goes on
     park_until(RT_XCYCLES, target)
-    and_acq_rel(SELF_POLL, ~POLL_WORK)  # whoever begins a cycle goes on with its slice of the processor
+    and_acq_rel(SELF_POLL, ~POLL_WORK)
 
 
 @kernel("int64(int64, int64, int64)", nogil=True)

@@ -478,11 +478,13 @@ p_dtype = record(
         ("mark_ns", "i8"),  # CPU time spent marking, ever
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
+        ("cycle_assist_ns", "i8"),  # of that, in this cycle or the last
         ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
         ("xidle", "i8"),  # 1 while it waits for something to run
         ("xslice", "i8"),  # since when its program has had the processor to itself, in ns
+        ("cycle_asked_for", "i8"),  # number of the last cycle that its program has waited for the beginning of
         ("sweep_ns", "i8"),
         ("stopped_ns", "i8"),
         ("stops", "i8"),

@@ -1,0 +1,166 @@
+"""A memory limit that is approached, that cannot be kept, and that fits again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+import gomp
+from gomp.core import COMPILED
+from gomp.runtime import memstats
+from workers.xorshift import advance
+
+if not COMPILED:
+    pytest.skip("runs processes of its own", allow_module_level=True)
+
+MIB = 1 << 20
+LIMIT = 200 * MIB
+
+
+@gomp.struct
+class Node:
+    """16 bytes: much to mark for what it takes."""
+
+    left: Node
+    right: Node
+
+
+LIVE = gomp.Global("limit.live", gomp.Array[Node])
+
+
+@gomp.compiled
+def tree(depth: int) -> Node:
+    node = gomp.new(Node)
+    if depth > 0:
+        node.left = tree(depth - 1)
+        node.right = tree(depth - 1)
+    return node
+
+
+@gomp.compiled
+def keep(mib: int) -> int:
+    """Live data of so many MiB: trees of one MiB each."""
+    LIVE.set(None)
+    table = gomp.array(Node, mib)
+    LIVE.set(table)
+    for i in range(mib):
+        table[i] = tree(15)
+    return mib
+
+
+@gomp.compiled
+def litter(objects: int) -> int:
+    """Allocate and drop, as fast as can be."""
+    dropped = 0
+    for _ in range(objects):
+        gomp.new(Node)
+        dropped += 1
+    return dropped
+
+
+@gomp.struct
+class Block:
+    """64 bytes."""
+
+    next: Block
+    a: int
+    b: int
+    c: int
+    d: int
+    e: int
+    f: int
+    g: int
+
+
+@gomp.compiled
+def work(mib: int) -> int:
+    """Allocate so much in blocks, with arithmetic between them: some hundred MiB a second."""
+    state = 88172645463325252
+    for _ in range(mib * 16384):
+        block = gomp.new(Block)
+        for _ in range(200):
+            state = advance(state)
+        block.a = state
+    return state
+
+
+def litter_for(seconds: float) -> int:
+    until, n = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        litter(2000)
+        n += 2000
+    return n
+
+
+@contextmanager
+def peak_mapped():
+    """The most that the limit counted meanwhile."""
+    seen, over = [0], threading.Event()
+
+    def watch():
+        while not over.wait(0.001):
+            seen[0] = max(seen[0], memstats.read().mapped)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield seen
+    over.set()
+    watcher.join()
+
+
+@pytest.fixture
+def rt():
+    with gomp.Runtime(procs=2, gogc="off", memory_limit=LIMIT, max_heap="1GiB") as runtime:
+        yield runtime
+
+
+def test_without_gogc_no_cycle_comes_before_the_limit_is_near_and_then_the_total_stays_below_it(rt):
+    """The first cycle knows nothing of the program: one that allocates much faster passes the limit in it, as in Go."""
+    rt.run(keep, 60)
+    rt.run(work, 80)
+    assert rt.stats().num_gc == 0
+    assert rt.stats().mapped > 140 * MIB
+    with peak_mapped() as peak:
+        rt.run(work, 500)
+    stats = rt.stats()
+    assert stats.num_gc >= 3
+    assert stats.limiter.times == 0
+    assert 0.9 * LIMIT < peak[0] <= LIMIT
+
+
+def test_live_data_that_leaves_no_room_costs_half_of_the_time_and_no_more(rt):
+    """190 of 200 MiB live: what a cycle frees lasts for milliseconds. When the data shrinks again, all is as it was within three cycles."""
+    rt.run(keep, 190)
+    litter_on_both(rt, 3.0)  # the limiter's bucket fills
+    before, began = rt.stats(), time.monotonic()
+    made = litter_on_both(rt, 5.0)
+    took, after = time.monotonic() - began, rt.stats()
+    assert 0.42 < (busy_s(after) - busy_s(before)) / (2 * took) < 0.58
+    assert made > 1_000_000
+    assert after.limiter.times > before.limiter.times > 0
+    assert after.limiter.seconds > before.limiter.seconds
+    assert after.limiter.last_cycle > before.num_gc
+
+    rt.run(keep, 60)
+    shrunk = rt.stats().num_gc
+    while rt.stats().num_gc < shrunk + 3:
+        rt.run(work, 20)
+    recovered = rt.stats()
+    assert not recovered.limiter.active
+    with peak_mapped() as peak:
+        rt.run(work, 400)
+    assert peak[0] <= LIMIT
+    assert rt.stats().limiter.times == recovered.limiter.times
+    assert rt.stats().num_gc - recovered.num_gc < 10
+
+
+def litter_on_both(rt: gomp.Runtime, seconds: float) -> int:
+    return sum(goroutine.wait(60) for goroutine in [rt.go(litter_for, seconds) for _ in range(2)])
+
+
+def busy_s(stats: memstats.MemStats) -> float:
+    """CPU time of mark workers and assists."""
+    return stats.mark_assist_s + stats.mark_dedicated_s + stats.mark_fractional_s
