@@ -137,7 +137,7 @@ def run_ours(case: Case) -> Outcome:
     parameters = dict(zip(_PARAMETERS[case.program], case.arguments, strict=True))
     with tempfile.TemporaryDirectory() as scratch:
         tape = Path(scratch) / "tape.jsonl"
-        with gomp.Runtime.of(case.settings(tape)) as rt, _peak_mapped() as peak:
+        with gomp.Runtime.of(case.settings(tape)) as rt, peak_mapped() as peak:
             rt.run("reference.process:bring_data", DATA)
             began = time.perf_counter()
             result = rt.run(f"reference.{case.program}", **parameters, data=0)
@@ -160,7 +160,7 @@ def _mean(values: Sequence[int]) -> float:
 
 
 @contextmanager
-def _peak_mapped() -> Iterator[list[int]]:
+def peak_mapped() -> Iterator[list[int]]:
     """What the memory limit counts, seen every millisecond."""
     heap, seen, over = view(mheap_dtype, MHEAP)[0], [0], threading.Event()
 
