@@ -35,7 +35,7 @@ _CYCLE = re.compile(r"(\d+)->(\d+)->(\d+) MB, (\d+) MB goal")
 # With AVX-512 Go counts whole objects as scan work, elsewhere as we do: up to the last reference.
 _GODEBUG = "gctrace=1,cpu.avx512vl=off"
 _POLL_S = 0.001
-_MAPPED = ("xheap_inuse", "xheap_free", "xmetadata_bytes", "xwbuf_bytes", "xtable_bytes")
+_MAPPED = ("xheap_committed", "xmetadata_bytes", "xwbuf_bytes", "xtable_bytes")
 _PARAMETERS = {
     "trees": ("depth",),
     "churn": ("n", "m", "garbage", "force"),

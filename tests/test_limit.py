@@ -134,13 +134,16 @@ def test_without_gogc_no_cycle_comes_before_the_limit_is_near_and_then_the_total
 def test_live_data_that_leaves_no_room_costs_half_of_the_time_and_no_more(rt):
     """190 of 200 MiB live: what a cycle frees lasts for milliseconds. When the data shrinks again, all is as it was within three cycles."""
     rt.run(keep, 190)
-    litter_on_both(rt, 3.0)  # the limiter's bucket fills
+    filling = time.monotonic() + 20
+    while rt.stats().limiter.times == 0:  # its bucket fills with what collection takes beyond the half
+        assert time.monotonic() < filling
+        litter_on_both(rt, 1.0)
     before, began = rt.stats(), time.monotonic()
     made = litter_on_both(rt, 5.0)
     took, after = time.monotonic() - began, rt.stats()
     assert 0.42 < (busy_s(after) - busy_s(before)) / (2 * took) < 0.58
     assert made > 1_000_000
-    assert after.limiter.times > before.limiter.times > 0
+    assert after.limiter.times > before.limiter.times
     assert after.limiter.seconds > before.limiter.seconds
     assert after.limiter.last_cycle > before.num_gc
 

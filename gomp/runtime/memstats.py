@@ -349,12 +349,14 @@ def _read_objects(ps: list[Any]) -> dict[str, Any]:
 
 def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
     """Everything that counts pages and metadata."""
-    inuse, free, released = int(heap.xheap_inuse), int(heap.xheap_free), int(heap.xheap_released)
+    inuse, committed, released = int(heap.xheap_inuse), int(heap.xheap_committed), int(heap.xheap_released)
+    free = max(committed - inuse, 0)  # they move while they are read
+    inuse = committed - free
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
     other_sys = int(heap.xtable_bytes) - mcache_sys
-    heap_sys = inuse + free + released
+    heap_sys = committed + released
     return {
         "heap_sys": heap_sys,
         "heap_idle": free + released,

@@ -282,7 +282,7 @@ class Pacer:
 
 def set_memory(heap: Any, given: Given) -> None:
     """Make the heap's counters say what a tape does of memory: what is mapped beside the free heap counts as metadata."""
-    heap.xheap_free = given.integer("heap_free")
+    heap.xheap_committed = given.integer("heap_free")
     heap.xheap_alloc = given.integer("total_alloc") - given.integer("total_free")
     heap.xheap_inuse = heap.xwbuf_bytes = heap.xtable_bytes = 0
     heap.xmetadata_bytes = given.integer("mapped_ready") - given.integer("heap_free")

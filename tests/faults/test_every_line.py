@@ -305,7 +305,7 @@ def go_on(s):
 
 def check_accounts(world):
     """What counts as committed is what the file system has given; each work buffer is somebody's."""
-    assert 512 * os.fstat(world.segments.heap_fd).st_blocks == world.mheap.xheap_inuse + world.mheap.xheap_free
+    assert 512 * os.fstat(world.segments.heap_fd).st_blocks == world.mheap.xheap_committed
     runtime = world.runtime
     assert runtime.wbuf_made == runtime.wbuf_empty + runtime.xwbuf_full + 2 * (world.nprocs + 1)
 

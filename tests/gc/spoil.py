@@ -22,7 +22,7 @@ def spoil(world, rng):
     for level in range(layout.SUMMARY_LEVELS):
         entries = -(-end >> palloc.LEVEL_SHIFT[level]) or 1
         garbage(layout.SUMMARY_BASES[level], 8 * min(entries, end >> palloc.LEVEL_SHIFT[level]))
-    for field in ("search_page", "pages_in_use", "xheap_inuse", "xheap_free", "xheap_released", "xlock"):
+    for field in ("search_page", "pages_in_use", "xheap_inuse", "xheap_committed", "xheap_released", "xlock"):
         world.mheap[field] = rng.getrandbits(40)
     runtime = world.runtime
     garbage(layout.WBUF_STACKS_BASE + 8 * layout.MAX_WBUFS, 8 * int(runtime.wbuf_made))

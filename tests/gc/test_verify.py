@@ -87,7 +87,7 @@ def damage_released(h):
 
 
 def damage_free(h):
-    h.world.mheap.xheap_free += 8192
+    h.world.mheap.xheap_committed += 8192
 
 
 def damage_in_use(h):

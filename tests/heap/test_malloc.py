@@ -328,7 +328,7 @@ def test_pages_of_a_commit_that_failed_are_zero_when_they_are_used(world):
     world.mheap.xcommit_budget = MIB // 2
     assert world.new(0, 2 * MIB) is None
     world.verify()
-    assert (world.mheap.xheap_inuse, world.mheap.xheap_free) == (0, 0)
+    assert (world.mheap.xheap_inuse, world.mheap.xheap_committed) == (0, 0)
     world.mheap.xcommit_budget = 1 << 40
     again = world.new(0, 2 * MIB)
     assert ctypes.string_at(world.address(again), 2 * MIB) == bytes(2 * MIB)

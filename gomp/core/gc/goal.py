@@ -11,12 +11,11 @@ memoryLimitHeapGoal, trigger).
 
 from __future__ import annotations
 
-from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.accounting import heap_free, mapped_ready
 from gomp.core.jit import inline, kernel
 from gomp.core.shm.atomics import load_relaxed
 from gomp.core.shm.records import (
     MHEAP_XALLOC,
-    MHEAP_XFREE,
     pacer,
 )
 
@@ -35,16 +34,16 @@ _LIMIT_HEADROOM = 1 << 20
 def memory_limit_goal() -> int:
     """The goal that keeps what is mapped below the memory limit, in bytes."""
     pc = pacer()
-    free, allocated, mapped = load_relaxed(MHEAP_XFREE), load_relaxed(MHEAP_XALLOC), mapped_ready()
+    free, allocated, mapped = heap_free(), load_relaxed(MHEAP_XALLOC), mapped_ready()
     while free + allocated > mapped:  # read while they moved
-        free, allocated, mapped = load_relaxed(MHEAP_XFREE), load_relaxed(MHEAP_XALLOC), mapped_ready()
+        free, allocated, mapped = heap_free(), load_relaxed(MHEAP_XALLOC), mapped_ready()
     return limit_goal(pc.memory_limit, mapped, free, allocated, pc.heap_marked)
 
 
 @inline
-def limit_goal(limit: int, mapped: int, heap_free: int, heap_alloc: int, marked: int) -> int:
+def limit_goal(limit: int, mapped: int, free: int, heap_alloc: int, marked: int) -> int:
     """What the limit leaves beside memory that is no heap, less 3 percent for what that grows to meanwhile."""
-    nonheap = mapped - heap_free - heap_alloc
+    nonheap = mapped - free - heap_alloc
     over = max(mapped - limit, 0)
     if nonheap + over >= limit:
         return marked

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from gomp.core.gc.goal import heap_goal, memory_limit_goal, trigger
 from gomp.core.gc.sweep import is_sweep_done
-from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.accounting import heap_free, mapped_ready
 from gomp.core.jit import kernel
 from gomp.core.shm.atomics import load64, load_relaxed, store64
 from gomp.core.shm.records import (
     GC_OFF,
     MAX_PACER_EVENTS,
     MHEAP_XALLOC,
-    MHEAP_XFREE,
     PACER,
     PACER_EVENTS,
     RT_XGCPHASE,
@@ -39,7 +38,7 @@ def note(event: int, now_ns: int, kind: int) -> None:
     n = log.n % MAX_PACER_EVENTS
     e = pacer_events()[n]
     e.event, e.kind, e.now_ns, e.procs = event, kind, now_ns, runtime().nprocs
-    e.mapped, e.heap_free, e.heap_alloc = mapped_ready(), load_relaxed(MHEAP_XFREE), load_relaxed(MHEAP_XALLOC)
+    e.mapped, e.heap_free, e.heap_alloc = mapped_ready(), heap_free(), load_relaxed(MHEAP_XALLOC)
     e.goal, e.trigger, e.limit_goal = heap_goal(), trigger(), memory_limit_goal()
     e.is_sweep_done = 1 if is_sweep_done() else 0
     e.is_marking = 1 if load_relaxed(RT_XGCPHASE) != GC_OFF else 0

@@ -44,7 +44,7 @@ from gomp.core.shm.records import (
     MHEAP_HELD,
     MHEAP_PAGES_IN_USE,
     MHEAP_XALLOC,
-    MHEAP_XFREE,
+    MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
     MHEAP_XMETADATA,
@@ -256,7 +256,7 @@ def _rebuild_counters() -> None:
     store_relaxed(MHEAP_PAGES_IN_USE, taken)
     store_relaxed(MHEAP_XINUSE, taken << layout.PAGE_SHIFT)
     store_relaxed(MHEAP_XRELEASED, released << layout.PAGE_SHIFT)
-    store_relaxed(MHEAP_XFREE, (mheap().end_page - taken - released) << layout.PAGE_SHIFT)
+    store_relaxed(MHEAP_XCOMMITTED, (mheap().end_page - released) << layout.PAGE_SHIFT)
     allocated = 0
     for i in range(p_records()):
         allocated += _allocated_by(nth_p(i))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from gomp.core.gc import work
 from gomp.core.heap.accounting import spanq_bytes
+from gomp.core.heap.scavenge import make_room
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_seq_cst, or_acq_rel, store64
@@ -80,6 +81,7 @@ def _grow(p: int) -> int:
     ring = layout.spanq_addr(pp.idx)
     if new > layout.MAX_SPANQ:
         return 0
+    make_room(spanq_bytes(new) - spanq_bytes(old))
     if fallocate_all(self_p().meta_fd, ring - layout.META_BASE + 8 * old, 8 * (new - old)) != 0:
         return 0
     add_relaxed(MHEAP_XWBUF, spanq_bytes(new) - spanq_bytes(old))

@@ -33,7 +33,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsl, lsr, popcount, store64
 from gomp.core.shm.records import (
     GC_OFF,
-    MHEAP_XFREE,
+    MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XLOCK,
     MHEAP_XMETADATA,
@@ -239,9 +239,13 @@ def check_counters(out: int) -> None:
     _check_nothing_in_hand(out)
     _count_spans(out)
     h = mheap()
-    in_use, free, released = load_relaxed(MHEAP_XINUSE), load_relaxed(MHEAP_XFREE), load_relaxed(MHEAP_XRELEASED)
+    in_use, committed, released = (
+        load_relaxed(MHEAP_XINUSE),
+        load_relaxed(MHEAP_XCOMMITTED),
+        load_relaxed(MHEAP_XRELEASED),
+    )
     pages = _get(out, OUT_PAGES) + _pages_on_their_way()
-    expect(out, HEAP_BYTES, in_use + free + released, h.end_page << layout.PAGE_SHIFT)
+    expect(out, HEAP_BYTES, committed + released, h.end_page << layout.PAGE_SHIFT)
     expect(out, IN_USE_BYTES, in_use, pages << layout.PAGE_SHIFT)
     expect(out, IN_USE_PAGES, h.pages_in_use, pages)
     expect(out, METADATA_BYTES, load_relaxed(MHEAP_XMETADATA), metadata_bytes_stw())
@@ -384,7 +388,7 @@ def check_pages(out: int) -> None:
         released += popcount(pp.cache_scav)
         free += popcount(pp.cache_free) - popcount(pp.cache_scav)
         _check_page_cache(out, i)
-    expect(out, FREE_BYTES, load_relaxed(MHEAP_XFREE), free << layout.PAGE_SHIFT)
+    expect(out, FREE_BYTES, load_relaxed(MHEAP_XCOMMITTED) - load_relaxed(MHEAP_XINUSE), free << layout.PAGE_SHIFT)
     expect(out, RELEASED_BYTES, load_relaxed(MHEAP_XRELEASED), released << layout.PAGE_SHIFT)
     expect(out, SUMMARY, check_summaries_locked(), PALLOC_OK)
 

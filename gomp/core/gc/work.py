@@ -14,6 +14,7 @@ stopped (:func:`~gomp.core.gc.worker.mark_stw`).
 from __future__ import annotations
 
 from gomp.core.heap.accounting import wbuf_bytes
+from gomp.core.heap.scavenge import make_room
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
@@ -120,6 +121,8 @@ def _unlock() -> None:
 def take_empty() -> int:
     """An empty buffer's address, or 0 if there is no memory for one."""
     rt = runtime()
+    if rt.wbuf_empty == 0:  # a hint: somebody may give one, or take the last, before the lock is held
+        make_room(_carving_bytes())
     _lock()
     if rt.wbuf_empty == 0 and not _carve_locked():
         _unlock()
@@ -129,6 +132,12 @@ def take_empty() -> int:
     _unlock()
     wbuf_at(_buffer_addr(number)).nobj = 0
     return _buffer_addr(number)
+
+
+@inline
+def _carving_bytes() -> int:
+    """What the next batch takes."""
+    return wbuf_bytes(runtime().wbuf_made + _BATCH) - wbuf_bytes(runtime().wbuf_made)
 
 
 @inline
@@ -146,7 +155,7 @@ def _carve_locked() -> bool:
         return False
     for i in range(_BATCH):
         wbuf_stacks()[_empty_slot(rt.wbuf_empty + i)] = rt.wbuf_made + i
-    add_relaxed(MHEAP_XWBUF, wbuf_bytes(rt.wbuf_made + _BATCH) - wbuf_bytes(rt.wbuf_made))
+    add_relaxed(MHEAP_XWBUF, _carving_bytes())
     rt.wbuf_made += _BATCH
     fence_release()  # killed here, its buffers are lost until repair, and not in the stack twice
     rt.wbuf_empty += _BATCH

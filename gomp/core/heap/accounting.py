@@ -1,6 +1,6 @@
 """One accounting of everything the runtime has mapped and not returned: what the memory limit counts.
 
-    mapped_ready = heap in use + heap free                 the heap segment
+    mapped_ready = heap committed: in use or free         the heap segment
                  + what is indexed by page or chunk        the metadata segment
                  + work buffers and span queues
                  + records and tables
@@ -16,7 +16,7 @@ from gomp.core.jit import inline
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_relaxed
 from gomp.core.shm.records import (
-    MHEAP_XFREE,
+    MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
@@ -40,12 +40,18 @@ _FIXED = layout.PS_BASE - layout.META_BASE  # from the start: the runtime's reco
 def mapped_ready() -> int:
     """Bytes that the memory limit counts."""
     return (
-        load_relaxed(MHEAP_XINUSE)
-        + load_relaxed(MHEAP_XFREE)
+        load_relaxed(MHEAP_XCOMMITTED)
         + load_relaxed(MHEAP_XMETADATA)
         + load_relaxed(MHEAP_XWBUF)
         + load_relaxed(MHEAP_XTABLES)
     )
+
+
+@inline
+def heap_free() -> int:
+    """Bytes of pages that are free and committed: about, while they move."""
+    in_use = load_relaxed(MHEAP_XINUSE)
+    return max(load_relaxed(MHEAP_XCOMMITTED) - in_use, 0)
 
 
 # --- what the counters of the metadata segment should be --------------------------------------------------------------

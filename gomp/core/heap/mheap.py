@@ -1,7 +1,7 @@
 """The heap of pages: growing it, taking pages for a span, giving them back.
 
-Bytes of the pages that the heap has grown to are in one of three states, each a counter changed by atomic addition:
-``heap_inuse`` (in spans), ``heap_free`` (free and committed), ``heap_released`` (free, and not committed: new, or returned to the system).
+Bytes of the pages that the heap has grown to are ``heap_committed``, in spans (``heap_inuse``) or free, or ``heap_released``: free and not
+committed, new or returned to the system. Each is a counter changed by atomic addition.
 
 Pages are taken under the heap lock and committed outside it, with ``fallocate`` and before anybody touches them: a full file system or
 memory limit is an error here and never a SIGBUS. Between the two the pages stand in the P's ``taking_page``, where repair finds them.
@@ -25,7 +25,7 @@ from gomp.core.heap.palloc import (
     take_pages_locked,
     unlock_heap,
 )
-from gomp.core.heap.scavenge import keep_below_limit
+from gomp.core.heap.scavenge import make_room
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_while_stopped, stop_requested
@@ -37,7 +37,7 @@ from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
     MHEAP_PAGES_IN_USE,
-    MHEAP_XFREE,
+    MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XMETADATA,
     MHEAP_XRELEASED,
@@ -84,6 +84,13 @@ def commit_growth(base: int, old_size: int, new_size: int) -> int:
     if hi <= lo:
         return 0
     return commit(self_p().meta_fd, base - layout.META_BASE + lo, hi - lo)
+
+
+@inline
+def _growth_metadata(npages: int) -> int:
+    """What growing for ``npages`` takes beside the heap: a hint, unless the lock is held."""
+    end = mheap().metadata_pages
+    return metadata_bytes(end + layout.align_up(npages, layout.CHUNK_PAGES)) - metadata_bytes(end)
 
 
 @kernel("int64(int64)")
@@ -142,17 +149,23 @@ def take_pages(npages: int, may_park: int) -> int:
         lock_heap()
         page, nscav = _take_locked(mine, npages)
         unlock_heap()
+    if page < 0:
+        make_room(_growth_metadata(npages))
+        lock_heap()
+        page, nscav = _grow_and_take_locked(mine, npages)
+        unlock_heap()
         if page < 0:
             return NO_MEMORY
     me.taking_page = page
     me.taking_npages = npages
     nbytes, scav_bytes = npages << layout.PAGE_SHIFT, nscav << layout.PAGE_SHIFT
+    make_room(scav_bytes)
     add_relaxed(MHEAP_PAGES_IN_USE, npages)
+    if scav_bytes != 0:
+        add_relaxed(MHEAP_XCOMMITTED, scav_bytes)
+        add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     add_relaxed(MHEAP_XINUSE, nbytes)
-    add_relaxed(MHEAP_XFREE, scav_bytes - nbytes)
-    add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     me.taking_scav = nscav
-    keep_below_limit()
     if nscav != 0 and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY
@@ -161,17 +174,24 @@ def take_pages(npages: int, may_park: int) -> int:
 
 @inline
 def _take_locked(mine: int, npages: int) -> tuple[int, int]:
-    """Holds: mheap.lock. (first page, how many are not committed), or (-1, 0) when the heap may not grow enough."""
+    """Holds: mheap.lock. (first page, how many are not committed), or (-1, 0) if the heap has to grow for them."""
     if npages < PAGE_CACHE_LIMIT and p_at(mine).cache_free == 0 and fill_cache_locked(mine) > 0:
         page, nscav = alloc_cached(mine, npages)
         if page >= 0:
             return page, nscav
     page = find_pages_locked(npages)
     if page < 0:
-        if _grow_for_locked(npages) != 0:
-            return -1, 0
-        page = find_pages_locked(npages)
+        return -1, 0
     return page, take_pages_locked(page, npages)
+
+
+@inline
+def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
+    """Holds: mheap.lock. As :func:`_take_locked`, of a heap that grows if it has to; (-1, 0) when it may not grow enough."""
+    page, nscav = _take_locked(mine, npages)
+    if page < 0 and _grow_for_locked(npages) == 0:
+        page, nscav = _take_locked(mine, npages)
+    return page, nscav
 
 
 @inline
@@ -200,6 +220,7 @@ def _give_back(page: int, npages: int) -> None:
     me.taking_page = mspan.NO_SPAN
     add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
+    add_relaxed(MHEAP_XCOMMITTED, -nbytes)
     add_relaxed(MHEAP_XRELEASED, nbytes)
 
 
@@ -283,4 +304,3 @@ def free_span(page: int) -> None:
     unlock_heap()
     add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
-    add_relaxed(MHEAP_XFREE, nbytes)

@@ -19,7 +19,7 @@ from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, clz, load_relaxed, lsl
 from gomp.core.shm.libc import punch_hole
-from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XFREE, MHEAP_XRELEASED, chunks, mheap, pacer, self_p
+from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XCOMMITTED, MHEAP_XRELEASED, chunks, mheap, pacer, self_p
 
 
 @inline
@@ -58,7 +58,7 @@ def _scavenge_one(most: int) -> int:
     lock_heap()
     free_pages_locked(page, n, 1)
     unlock_heap()
-    add_relaxed(MHEAP_XFREE, -(n << layout.PAGE_SHIFT))
+    add_relaxed(MHEAP_XCOMMITTED, -(n << layout.PAGE_SHIFT))
     add_relaxed(MHEAP_XRELEASED, n << layout.PAGE_SHIFT)
     return n
 
@@ -78,8 +78,8 @@ def scavenge(nbytes: int) -> int:
 
 
 @inline
-def keep_below_limit() -> None:
-    """Before memory is committed that has been counted already: release as much as takes the runtime beyond its limit (mheap.go, allocSpan)."""
-    over = mapped_ready() - pacer().memory_limit
+def make_room(nbytes: int) -> None:
+    """Holds: nothing. Before ``nbytes`` are committed: release as much as they would take the runtime beyond its limit (mheap.go, allocSpan)."""
+    over = mapped_ready() + nbytes - pacer().memory_limit
     if over > 0:
         scavenge(over)

@@ -126,7 +126,7 @@ GC_TRIGGER_HEAP, GC_TRIGGER_TIME, GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT = 1,
 GC_WAIT_CREDIT = 8  # not a request: what a call from Python waits for that could not pay its assist
 SWEEP_SETS = 2 * layout.NUM_SPAN_CLASSES
 
-# heap_inuse + heap_free + heap_released == bytes of all pages the heap has grown to
+# heap_committed + heap_released == bytes of all pages the heap has grown to; heap_inuse <= heap_committed: the rest is free
 mheap_dtype = record(
     [
         ("xlock", "i8"),
@@ -140,7 +140,10 @@ mheap_dtype = record(
         # changed by atomic addition
         ("pages_in_use", "i8"),  # in spans; read with the world stopped, or as a hint
         ("xheap_inuse", "i8"),
-        ("xheap_free", "i8"),
+        (
+            "xheap_committed",
+            "i8",
+        ),  # a term of its own, so that what the limit counts does not waver while spans come and go
         ("xheap_released", "i8"),
         ("xheap_alloc", "i8"),  # bytes allocated, less bytes freed, ever: by the totals of the Ps
         # committed in the metadata segment: what is indexed by page, work buffers and span queues, records and tables
@@ -346,12 +349,12 @@ RT_XGCPHASE, RT_XCYCLES, RT_XFLUSHED, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FUL
     RUNTIME + offset_of(runtime_dtype, name)
     for name in ("xgcphase", "xcycles", "xflushed", "xroot_next", "xwbuf_lock", "xwbuf_full", "xtable_lock", "xragged")
 )
-MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XFREE, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF, MHEAP_PAGES_IN_USE = (
+MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XCOMMITTED, MHEAP_XRELEASED, MHEAP_XMETADATA, MHEAP_XWBUF, MHEAP_PAGES_IN_USE = (
     MHEAP + offset_of(mheap_dtype, name)
     for name in (
         "xlock",
         "xheap_inuse",
-        "xheap_free",
+        "xheap_committed",
         "xheap_released",
         "xmetadata_bytes",
         "xwbuf_bytes",
