@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gomp.errors import ProgramError
+from gomp.errors import ConfigError, ProgramError
 from gomp.runtime.programs import MAX_NAME, Call, dump_outcome, load_outcome
 
 
@@ -29,6 +29,13 @@ def double(x: int) -> int:
 )
 def test_a_call_has_a_short_name(target: object, name: str) -> None:
     assert str(Call(target)) == name  # type: ignore[arg-type]
+
+
+def test_a_program_is_given_what_its_annotations_say() -> None:
+    with pytest.raises(ConfigError, match=r"binary_trees: depth='deep': give a valid integer"):
+        Call("binary_trees", kwargs={"depth": "deep"}).run()
+    with pytest.raises(ConfigError, match="mixed: sizes=3: give a valid dictionary"):
+        Call("mixed", kwargs={"sizes": 3}).run()
 
 
 class TwoArguments(Exception):

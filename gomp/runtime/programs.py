@@ -12,11 +12,14 @@ import importlib.util
 import inspect
 import pickle
 import traceback
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from gomp.errors import ConfigError, ProgramError
 
@@ -43,7 +46,9 @@ class Call:
 
     def run(self) -> Any:
         function = find_program(self.target) if isinstance(self.target, str) else self.target
-        check_parameters(str(self), function, self.args, self.kwargs or {})
+        bound = check_parameters(str(self), function, self.args, self.kwargs or {})
+        if bound and isinstance(self.target, str):
+            check_types(self.target, function, bound.arguments)
         return function(*self.args, **(self.kwargs or {}))
 
 
@@ -72,16 +77,34 @@ def _is_worker(module_name: str) -> bool:
         return False
 
 
-def check_parameters(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_parameters(
+    name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments | None:
     """Raise ConfigError, naming the parameters there are, unless ``function`` can be called so."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return
+        return None
     try:
-        signature.bind(*args, **kwargs)
+        return signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ConfigError(f"{name}: {error}; its parameters are {', '.join(signature.parameters) or 'none'}") from None
+
+
+def check_types(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """Raise ConfigError for what the shell or a file gave a program of this name and its annotations do not allow."""
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return
+    for parameter in arguments.keys() & hints.keys():
+        try:
+            TypeAdapter(hints[parameter]).validate_python(arguments[parameter], strict=True)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ConfigError(f"{name}: {parameter}={arguments[parameter]!r}: give {why}") from None
+        except PydanticSchemaGenerationError:  # a type of the program's own
+            continue
 
 
 def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
