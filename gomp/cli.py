@@ -284,6 +284,15 @@ def collect(name: OfRuntime = None, url: Url = None, token_file: TokenFile = Non
     return _tell(as_json, answer, f"collected; {answer['num_gc']} cycles so far")
 
 
+@ctl.command(name="free-os-memory")
+def free_os_memory(
+    name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> int:
+    """Run a whole collection, and return everything that is free to the system."""
+    answer = _ask(name, url, token_file, "POST", "/control/free-os-memory")
+    return _tell(as_json, answer, f"{answer['heap_released']} bytes of the heap are returned")
+
+
 @ctl.command()
 def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
     """Show the settings in force."""

@@ -75,6 +75,7 @@ class Debug:
 
     gctrace: int = 0  # 1: a line on stderr for each cycle
     gcpacertrace: int = 0  # 1: lines on stderr for what the pacer decides
+    scavtrace: int = 0  # 1: a line on stderr after each sweep, for what has gone back to the system
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
     clobberfree: int = 0  # 1: freed memory is filled with 0xdeadbeef

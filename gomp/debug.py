@@ -36,6 +36,14 @@ def set_memory_limit(limit: int) -> int:
     return current.peer().ask("set", setting="memory_limit", value=limit)["old"]  # type: ignore[no-any-return]
 
 
+def free_os_memory() -> int:
+    """Collect, return everything that is free to the system, and say how much is released then, in bytes.
+
+    For after a known peak, or before a long idle time: what comes back is committed again when it is wanted, page by page.
+    """
+    return current.peer().ask("free_os_memory")["heap_released"]  # type: ignore[no-any-return]
+
+
 def _wait_for_mark() -> None:
     runtime = view(runtime_dtype, RUNTIME)[0]
     deadline = time.monotonic() + DEADLINE_S

@@ -30,6 +30,7 @@ from gomp.core.shm.records import (
 from gomp.runtime import gctrace, pacerlog
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.pacertrace import PacerTrace, sweep_line
+from gomp.runtime.scavenger import Scavenger
 
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
@@ -46,10 +47,18 @@ class Stuck(Exception):
 class Collector:
     """One cycle at a time. ``problems`` is what GODEBUG's checks have found: nothing may go on after that."""
 
-    def __init__(self, procs: int, debug: Debug, stop_deadline_s: float, tape: PacerTape | None = None) -> None:
+    def __init__(
+        self,
+        procs: int,
+        debug: Debug,
+        stop_deadline_s: float,
+        scavenger: Scavenger,
+        tape: PacerTape | None = None,
+    ) -> None:
         self.procs = procs
         self.debug = debug
         self._stop_deadline_s = stop_deadline_s
+        self._scavenger = scavenger
         self.problems: tuple[str, ...] = ()
         self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._kind = 0
@@ -165,6 +174,7 @@ class Collector:
             while sweep.sweep_step(_SWEEP_SLICE):
                 pass
             self._is_sweeping = False
+            self._scavenger.on_swept()
             if self._trace:
                 print(sweep_line(int(view(pacer_dtype, PACER)[0].xheap_live)), file=sys.stderr, flush=True)
 

@@ -67,6 +67,7 @@ from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
 from gomp.runtime.requests import fault
 from gomp.runtime.restarts import Restarts
+from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs, process
 
@@ -113,7 +114,10 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
-        self.collecting: list[tuple[int, Channel]] = []  # who waits for how many cycles to have ended
+        self.collecting: list[
+            tuple[int, Channel, str]
+        ] = []  # who waits for how many cycles to have ended, and what was asked
+        self.releasing: list[Channel] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
         self.cgroup = cgroup.MemoryCgroup.of_this_process()
 
@@ -177,7 +181,8 @@ class Coordinator:
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             self._init_p(idx)
-        self.collector = Collector(s.procs, s.debug, s.stop_deadline, tape)
+        self.scavenger = Scavenger(s.procs, s.debug.scavtrace > 0)
+        self.collector = Collector(s.procs, s.debug, s.stop_deadline, self.scavenger, tape)
         self.collector.report()
 
     def _open_tape(self) -> PacerTape | None:
@@ -250,6 +255,7 @@ class Coordinator:
                 if fd in self.handlers:
                     self.handlers[fd](fd)
             self._answer_collections()
+            self._answer_releases()
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
@@ -263,13 +269,14 @@ class Coordinator:
             if view(pacer_dtype, PACER)[0].gc_percent >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
                 self.collector.begin(GC_TRIGGER_TIME)
             rest = self.collector.step()
+            self.scavenger.step()
         except Stuck as stuck:
             self._on_stuck(stuck.p)
             return 0.0
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
         due = min(self.absent.values(), default=math.inf) - time.monotonic()
-        return min(_IDLE_S if rest is None else rest, max(due, 0.0))
+        return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -533,7 +540,8 @@ class Coordinator:
     def _detach(self, peer: Attached) -> None:
         self._unwatch(peer.channel.fileno())
         self.attached.remove(peer)
-        self.collecting = [(target, channel) for target, channel in self.collecting if channel is not peer.channel]
+        self.collecting = [waiter for waiter in self.collecting if waiter[1] is not peer.channel]
+        self.releasing = [channel for channel in self.releasing if channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
@@ -543,21 +551,32 @@ class Coordinator:
         with contextlib.suppress(RuntimeLost):
             if message.op == "verify":
                 channel.send("verify", **self._verify(message["level"]))
-            elif message.op == "collect":
-                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), channel))
+            elif message.op in ("collect", "free_os_memory"):
+                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), channel, message.op))
             elif message.op == "set":
                 channel.send("set", old=self._set(message["setting"], message["value"]))
             else:
                 channel.send("stats", **self._stats().to_json())
 
     def _answer_collections(self) -> None:
-        """Tell those whose collection is over."""
+        """Tell those whose collection is over, or go on with what they want released."""
         done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
-        for target, channel in self.collecting:
-            if done >= target:
+        for target, channel, op in self.collecting:
+            if done >= target and op == "collect":
                 with contextlib.suppress(RuntimeLost):
                     channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
-        self.collecting = [(target, channel) for target, channel in self.collecting if done < target]
+            elif done >= target:
+                self.scavenger.release_all()
+                self.releasing.append(channel)
+        self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
+
+    def _answer_releases(self) -> None:
+        """Tell those who waited for all free memory to be returned."""
+        if self.releasing and not self.scavenger.releasing:
+            for channel in self.releasing:
+                with contextlib.suppress(RuntimeLost):
+                    channel.send("free_os_memory", heap_released=memstats.read().heap_released)
+            self.releasing = []
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

@@ -193,6 +193,10 @@ class Client:
         """Run a whole collection; how many there have been when it is done."""
         return int(self._ask("collect")["num_gc"])
 
+    def free_os_memory(self) -> int:
+        """Run a whole collection and return everything that is free to the system; all that is released then, in bytes."""
+        return int(self._ask("free_os_memory")["heap_released"])
+
     def _ask(self, op: str, **fields: Any) -> Message:
         self._channel.send(op, **fields)
         answer = self._channel.next(60.0)

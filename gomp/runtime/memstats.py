@@ -86,6 +86,16 @@ class LimiterStats:
 
 
 @dataclass(frozen=True)
+class ScavengeStats:
+    """What was returned to the system, ever: in the background, and by those who allocate."""
+
+    background_bytes: int
+    eager_bytes: int
+    background_s: float
+    eager_s: float
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -142,6 +152,7 @@ class MemStats:
     pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
     limiter: LimiterStats
+    scavenge: ScavengeStats
     repairs: RepairStats
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
@@ -204,6 +215,7 @@ class MemStats:
             "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
             "limiter": LimiterStats(**data["limiter"]),
+            "scavenge": ScavengeStats(**data["scavenge"]),
             "repairs": RepairStats(**data["repairs"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
@@ -267,6 +279,7 @@ def read() -> MemStats:
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
         limiter=_limiter_stats(),
+        scavenge=_scavenge_stats(),
         repairs=read_repairs(),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
@@ -301,6 +314,16 @@ def _limiter_stats() -> LimiterStats:
         times=int(limiter.times_enabled),
         seconds=int(limiter.limited_ns) / 1e9,
         last_cycle=int(limiter.last_enabled_cycle),
+    )
+
+
+def _scavenge_stats() -> ScavengeStats:
+    pace = records.view(records.scavpace_dtype, records.SCAVPACE)[0]
+    return ScavengeStats(
+        background_bytes=int(pace.xbackground_bytes),
+        eager_bytes=int(pace.xeager_bytes),
+        background_s=int(pace.xbackground_ns) / 1e9,
+        eager_s=int(pace.xeager_ns) / 1e9,
     )
 
 

@@ -4,6 +4,7 @@
     PUT  /control/gogc           the body is a percentage, or off
     PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or off
     POST /control/gc             a whole collection; answered when it is done
+    POST /control/free-os-memory the same, and everything that is free is returned to the system
 
 A body is text, or JSON as ``{"value": 200}``. Who may connect may change: the listener is a Unix socket for this user alone or, where that does
 not reach, a port of the loopback interface that wants the token of a file only this user can read.
@@ -64,10 +65,14 @@ def make_app(name: str, token: bytes | None) -> Starlette:
     async def collect(request: Request) -> Response:
         return await ask(lambda client: {"num_gc": client.collect()})
 
+    async def free_os_memory(request: Request) -> Response:
+        return await ask(lambda client: {"heap_released": client.free_os_memory()})
+
     routes = [
         Route("/control", show, methods=["GET"]),
         *(Route(f"/control/{path}", put, methods=["PUT"]) for path in _SETTINGS),
         Route("/control/gc", collect, methods=["POST"]),
+        Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))] if token is not None else []
     return Starlette(routes=routes, middleware=guards)

@@ -174,6 +174,32 @@ TABLE = (
     Entry("gomp_gc_limiter_active", "gauge", "1 while the GC CPU limiter is on.", lambda s: int(s.stats.limiter.active)),
     Entry("gomp_gc_limiter_enabled_total", "counter", "How often the GC CPU limiter went on.", lambda s: s.stats.limiter.times),
     Entry("gomp_gc_limiter_seconds_total", "counter", "How long it was on, up to the last time that it ended.", lambda s: s.stats.limiter.seconds),
+    # ours: the scavenger
+    Entry(
+        "go_cpu_classes_scavenge_background_cpu_seconds_total",
+        "counter",
+        "CPU time of returning memory to the system in the background.",
+        lambda s: s.stats.scavenge.background_s,
+    ),
+    Entry(
+        "go_cpu_classes_scavenge_assist_cpu_seconds_total",
+        "counter",
+        "The same, by programs whose allocations made it necessary.",
+        lambda s: s.stats.scavenge.eager_s,
+    ),
+    Entry(
+        "go_cpu_classes_scavenge_total_cpu_seconds_total",
+        "counter",
+        "Both.",
+        lambda s: s.stats.scavenge.background_s + s.stats.scavenge.eager_s,
+    ),
+    Entry(
+        "gomp_scavenged_bytes_total",
+        "counter",
+        "Memory returned to the system.",
+        lambda s: [("background", s.stats.scavenge.background_bytes), ("eager", s.stats.scavenge.eager_bytes)],
+        "by",
+    ),
     # ours: after deaths
     Entry("gomp_repairs_total", "counter", "Repairs of the heap after processes had died.", lambda s: s.stats.repairs.count),
     Entry("gomp_repair_seconds_total", "counter", "Time the world stood still for repairs.", lambda s: s.stats.repairs.total_s),

@@ -19,7 +19,9 @@ from heap_world import heap_world
 from killed import kill_at, lines_of, some_of
 
 from gomp.core import COMPILED
-from gomp.core.gc import assist, ragged, rebuild, repair, sweep, wbbuf, worker
+from gomp.core.gc import assist, pacer, ragged, rebuild, repair, scavenger, sweep, wbbuf, worker
+from gomp.core.heap import scavenge
+from gomp.core.heap.accounting import mapped_ready
 from gomp.core.mutator import boundary
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.types import publish_type, reserve_mask
@@ -244,10 +246,34 @@ def assisting(world):
     return in_kernel(world, assist.try_assist)
 
 
+def something_to_return(world):
+    """Free pages here and there: some in chunks that are nearly full, some at the end."""
+    for root in fill(world, VICTIM, 70_000, 12)[::2]:
+        world.drop(root)
+    world.collect()
+
+
+def giving_memory_back(world):
+    something_to_return(world)
+
+    def body():
+        scavenger.work()
+        scavenge.scavenge(1 << 30, 1, scavenge.ALWAYS)
+
+    return in_kernel(world, body)
+
+
+def growth_beyond_the_limit(world):
+    something_to_return(world)
+    pacer.set_memory_limit(mapped_ready() + (64 << 10))
+    return lambda: fill(world, VICTIM, 300_000, 2)
+
+
 SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
-    stores_while_marking, moves_while_marking, marking, marking_with_work_given_away, allocating_while_marking, assisting,
+    giving_memory_back, growth_beyond_the_limit, stores_while_marking, moves_while_marking, marking, marking_with_work_given_away,
+    allocating_while_marking, assisting,
 )  # fmt: skip
 
 

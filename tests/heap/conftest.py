@@ -47,6 +47,7 @@ def _new_heap(max_pages: int = MAX_PAGES) -> Iterator[Heap]:
     try:
         heap = Heap()
         heap.runtime.max_pages = max_pages
+        heap.p.heap_fd = -1  # what is released here stays
         yield heap
     finally:
         segments.unmap()

@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter, pacer, pacerlog, spanq, sweep, work
+from gomp.core.gc import limiter, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
@@ -263,6 +263,7 @@ def _settle_stw(unix_ns: int) -> None:
     stats.heap1 = load_relaxed(PACER_XLIVE)
     flush_caches_stw()
     _flush_page_caches_stw()
+    scavenger.end_generation_stw()
     marked = 0
     for i in range(p_records()):
         marked += p_at(nth_p(i)).bytes_marked
@@ -272,6 +273,7 @@ def _settle_stw(unix_ns: int) -> None:
     pacer.reset_live(marked)
     sweep.begin_sweep_stw()
     pacer.commit(0)
+    scavenger.set_goals_stw()
     pacerlog.note(PACER_EVENT_ENDED, term, 0)
     pacer.pace_sweep()
     _record_cycle_stw()
@@ -314,6 +316,7 @@ def announce_end() -> None:
 def recommit_stw() -> None:
     """After GOGC or the memory limit was set: what follows from them (gcControllerCommit). World: stopped."""
     pacer.commit(1 if sweep.is_sweep_done() else 0)
+    scavenger.set_goals_stw()
     if load_relaxed(RT_XGCPHASE) != GC_OFF:
         pacer.revise()
     pacerlog.note(PACER_EVENT_SET, nanotime(), 0)

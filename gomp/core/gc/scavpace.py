@@ -17,6 +17,7 @@ MIN_WORK_NS = 1e6
 START_RATIO = 0.001
 _RETAIN_EXTRA = 10  # percent
 _LIMIT_SHARE = 0.95
+_ENDLESS = 2.0**62
 _COOLDOWN_NS = 5_000_000_000
 _UNTIMED_PAGE_NS = 10e3  # assumed if the clock did not move
 
@@ -36,7 +37,10 @@ def gc_percent_goal(goal: int, last_goal: int, last_in_use: int, retained: int, 
     """What the heap may retain because it was so big at the end of the last cycle, in bytes; NOTHING_TO_DO if it does not retain more."""
     if last_goal == 0:
         return NOTHING_TO_DO
-    wanted = int(float(last_in_use) * (float(goal) / float(last_goal)))
+    scaled = float(last_in_use) * (float(goal) / float(last_goal))
+    if scaled >= _ENDLESS:  # collection is off
+        return NOTHING_TO_DO
+    wanted = int(scaled)
     wanted = layout.align_up(wanted + wanted // _RETAIN_EXTRA, os_page)
     return NOTHING_TO_DO if retained <= wanted or retained - wanted < os_page else wanted
 

@@ -68,7 +68,7 @@ def metadata_bytes(npages: int) -> int:
     """What is committed when the heap has grown to ``npages``: span records, heads, bitmaps, summaries."""
     arenas = (npages + (1 << layout.ARENA_PAGE_SHIFT) - 1) >> layout.ARENA_PAGE_SHIFT
     n = _pages(npages * _SPAN_RECORD) + _pages(4 * npages) + _pages(64 * arenas)
-    n += _pages(128 * (npages >> layout.CHUNK_SHIFT))
+    n += _pages(128 * (npages >> layout.CHUNK_SHIFT)) + _pages(32 * (npages >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
         shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)
         n += _pages(8 * ((npages + (1 << shift) - 1) >> shift))

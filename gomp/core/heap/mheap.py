@@ -25,7 +25,7 @@ from gomp.core.heap.palloc import (
     take_pages_locked,
     unlock_heap,
 )
-from gomp.core.heap.scavenge import make_room
+from gomp.core.heap.scavenge import make_room, make_room_for_growth
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_while_stopped, stop_requested
@@ -121,6 +121,7 @@ def _commit_page_metadata(first: int, npages: int) -> int:
     arenas_before, arenas_after = (first + arena) >> layout.ARENA_PAGE_SHIFT, (end + arena) >> layout.ARENA_PAGE_SHIFT
     failed |= commit_growth(layout.ARENAS_BASE, 64 * arenas_before, 64 * arenas_after)
     failed |= commit_growth(layout.CHUNKS_BASE, 128 * (first >> layout.CHUNK_SHIFT), 128 * (end >> layout.CHUNK_SHIFT))
+    failed |= commit_growth(layout.DENSITIES_BASE, 32 * (first >> layout.CHUNK_SHIFT), 32 * (end >> layout.CHUNK_SHIFT))
     for level in range(layout.SUMMARY_LEVELS):
         shift = layout.CHUNK_SHIFT + 3 * (layout.SUMMARY_LEVELS - 1 - level)
         old, new = (first + (1 << shift) - 1) >> shift, (end + (1 << shift) - 1) >> shift
@@ -142,7 +143,7 @@ def take_pages(npages: int, may_park: int) -> int:
     """
     me = self_p()
     mine = layout.p_addr(me.idx)
-    page, nscav = -1, 0
+    page, nscav, grown = -1, 0, 0
     if npages < PAGE_CACHE_LIMIT:
         page, nscav = alloc_cached(mine, npages)
     if page < 0:
@@ -151,13 +152,17 @@ def take_pages(npages: int, may_park: int) -> int:
         unlock_heap()
     if page < 0:
         make_room(_growth_metadata(npages))
+        end = mheap().end_page
         lock_heap()
         page, nscav = _grow_and_take_locked(mine, npages)
         unlock_heap()
         if page < 0:
             return NO_MEMORY
+        grown = (mheap().end_page - end) << layout.PAGE_SHIFT
     me.taking_page = page
     me.taking_npages = npages
+    if grown != 0:
+        make_room_for_growth(grown)
     nbytes, scav_bytes = npages << layout.PAGE_SHIFT, nscav << layout.PAGE_SHIFT
     make_room(scav_bytes)
     add_relaxed(MHEAP_PAGES_IN_USE, npages)

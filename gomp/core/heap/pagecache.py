@@ -18,9 +18,10 @@ address or through the process's own alias, never both in one kernel (see :mod:`
 from __future__ import annotations
 
 from gomp.core.heap.palloc import CHUNK_WORDS, find_pages_locked, starts_of_runs, update_summaries_locked
+from gomp.core.heap.scavindex import gave_to_chunk_locked, took_of_chunk_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import ctz, fence_release, lsl, lsr, popcount
+from gomp.core.shm.atomics import clz, ctz, fence_release, lsl, lsr, popcount
 from gomp.core.shm.records import chunks, mheap, p_at
 
 PAGE_CACHE_PAGES = 64
@@ -46,6 +47,7 @@ def fill_cache_locked(p_addr: int) -> int:
     fence_release()
     p.cache_free = free
     h.search_page = (word_idx + 1) * PAGE_CACHE_PAGES
+    took_of_chunk_locked(page >> layout.CHUNK_SHIFT, popcount(free))
     update_summaries_locked(page >> layout.CHUNK_SHIFT, page >> layout.CHUNK_SHIFT)
     return popcount(p.cache_free)
 
@@ -83,5 +85,6 @@ def flush_cache_locked(p_addr: int) -> int:
     fence_release()
     chunk.alloc[i] &= ~free
     h.search_page = min(h.search_page, p.cache_page + ctz(free))
+    gave_to_chunk_locked(p.cache_page >> layout.CHUNK_SHIFT, popcount(free), p.cache_page + 63 - clz(free))
     update_summaries_locked(p.cache_page >> layout.CHUNK_SHIFT, p.cache_page >> layout.CHUNK_SHIFT)
     return popcount(free)

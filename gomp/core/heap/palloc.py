@@ -35,6 +35,13 @@ says. Who gets the lock next finds ``held`` set, and makes (S1) and (S2) hold ag
 
 from __future__ import annotations
 
+from gomp.core.heap.scavindex import (
+    CHUNK_WORDS,
+    gave_locked,
+    is_density_right_locked,
+    rebuild_densities_locked,
+    took_locked,
+)
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, release
 from gomp.core.shm import layout
@@ -46,7 +53,6 @@ LEVEL_BITS = 3  # eight children
 LEVEL_SHIFT = tuple(layout.CHUNK_SHIFT + LEVEL_BITS * (LEVELS - 1 - level) for level in range(LEVELS))
 LEAF = LEVELS - 1
 ROOT_SHIFT = LEVEL_SHIFT[0]
-CHUNK_WORDS = layout.CHUNK_PAGES // 64
 
 _FIELD_BITS = 21
 _FIELD_MASK = (1 << _FIELD_BITS) - 1
@@ -232,8 +238,9 @@ def update_summaries_locked(first_chunk: int, last_chunk: int) -> int:
 
 @kernel("int64()")
 def rebuild_summaries_locked() -> int:
-    """Holds: mheap.lock. Derive every summary and ``search_page`` from the bits; returns the number of free pages."""
+    """Holds: mheap.lock. Derive every summary, the densities and ``search_page`` from the bits; returns the number of free pages."""
     h = mheap()
+    rebuild_densities_locked()
     h.search_page = 0
     nchunks = h.end_page >> layout.CHUNK_SHIFT
     for chunk_idx in range(nchunks):
@@ -413,6 +420,13 @@ def find_pages_locked(npages: int) -> int:
 @kernel("int64(int64, int64)")
 def take_pages_locked(page: int, npages: int) -> int:
     """Holds: mheap.lock. Take free pages; returns how many of them were scavenged: those are not committed."""
+    took_locked(page, npages)
+    return borrow_pages_locked(page, npages)
+
+
+@kernel("int64(int64, int64)")
+def borrow_pages_locked(page: int, npages: int) -> int:
+    """As :func:`take_pages_locked`, but to the scavenger's index they are free: it is for it that they are taken, and given back at once."""
     h = mheap()
     nscav = set_alloc_range_locked(page, npages)
     if page <= h.search_page < page + npages:
@@ -433,6 +447,13 @@ def alloc_pages_locked(npages: int) -> tuple[int, int]:
 @kernel("int64(int64, int64, int64)")
 def free_pages_locked(page: int, npages: int, scavenged: int) -> int:
     """Holds: mheap.lock. Give taken pages back, as scavenged or not (1, 0); returns how many of them were taken: ``npages``."""
+    gave_locked(page, npages)
+    return return_pages_locked(page, npages, scavenged)
+
+
+@kernel("int64(int64, int64, int64)")
+def return_pages_locked(page: int, npages: int, scavenged: int) -> int:
+    """As :func:`free_pages_locked`, after :func:`borrow_pages_locked`."""
     h = mheap()
     if scavenged:
         set_scav_range_locked(page, npages)
@@ -477,13 +498,14 @@ def free_at_end_locked() -> int:
 
 # --- checking ---------------------------------------------------------------------------------------------------------
 
-PALLOC_OK, PALLOC_SEARCH_PAGE, PALLOC_SCAVENGED = -1, -2, -3
+PALLOC_OK, PALLOC_SEARCH_PAGE, PALLOC_SCAVENGED, PALLOC_DENSITY = -1, -2, -3, -4
 
 
 @kernel("int64()")
 def check_summaries_locked() -> int:
-    """Holds: mheap.lock. PALLOC_OK, or what is wrong: the index in ``summaries()`` of a summary that does not agree with what is
-    below it; PALLOC_SEARCH_PAGE: a page below ``search_page`` is free; PALLOC_SCAVENGED: a taken page is marked scavenged."""
+    """Holds: mheap.lock. PALLOC_OK, or what is wrong: the index in ``summaries()`` of a summary that does not agree with what is below it;
+    PALLOC_SEARCH_PAGE: a page below ``search_page`` is free; PALLOC_SCAVENGED: a taken page is marked scavenged; PALLOC_DENSITY: the density
+    of a chunk is not that of its bits."""
     end_page = mheap().end_page
     for chunk_idx in range(end_page >> layout.CHUNK_SHIFT):
         if summaries()[_LEAF_START + chunk_idx] != _summarize(chunk_idx):
@@ -496,6 +518,8 @@ def check_summaries_locked() -> int:
         for i in range(CHUNK_WORDS):
             if chunks()[chunk_idx].scav[i] & chunks()[chunk_idx].alloc[i]:
                 return PALLOC_SCAVENGED
+        if not is_density_right_locked(chunk_idx):
+            return PALLOC_DENSITY
     for level in range(LEAF):
         for entry in range(_entries(level, end_page)):
             if summaries()[layout.SUMMARY_START[level] + entry] != _merge(level, entry):

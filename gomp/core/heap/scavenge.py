@@ -1,75 +1,67 @@
 """Giving free memory back to the system (mgcscavenge.go).
 
-Free pages are taken as if for a span, from the highest address down, punched out of the heap's segment without the heap lock, and freed again
-as released. A process that is killed in between leaves pages that belong to nothing: repair punches and frees them.
+Pages are chosen by :mod:`~gomp.core.heap.scavindex`, taken as if for a span, punched out of the heap's segment without the heap lock, and freed
+again as released. A process that is killed in between leaves pages that belong to nothing: repair punches and frees them.
+
+Two who want memory back: the background scavenger (:mod:`~gomp.core.gc.scavenger`), and whoever is about to commit memory that takes the
+runtime beyond its limit, or that has made the heap grow beyond what it may retain.
 """
 
 from __future__ import annotations
 
 from gomp.core.heap.accounting import mapped_ready
-from gomp.core.heap.palloc import (
-    CHUNK_WORDS,
-    free_pages_locked,
-    lock_heap,
-    take_pages_locked,
-    unlock_heap,
-)
+from gomp.core.heap.palloc import borrow_pages_locked, lock_heap, return_pages_locked, unlock_heap
+from gomp.core.heap.scavindex import choose_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, clz, load_relaxed, lsl
-from gomp.core.shm.libc import punch_hole
-from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XCOMMITTED, MHEAP_XRELEASED, chunks, mheap, pacer, self_p
+from gomp.core.shm.atomics import add_relaxed, load_relaxed
+from gomp.core.shm.libc import nanotime, punch_hole
+from gomp.core.shm.records import (
+    LIMITER_XASSIST,
+    LIMITER_XLIMITING,
+    MHEAP_XCOMMITTED,
+    MHEAP_XRELEASED,
+    P_XEVENT,
+    SCAV_XEAGER,
+    SCAV_XEAGER_NS,
+    pacer,
+    scavpace,
+    self_p,
+)
+
+ALWAYS, UNLESS_LIMITED = 0, 1
 
 
-@inline
-def _run_at_top(free: int) -> tuple[int, int]:
-    """Of the highest bits in a row that are set: (the lowest, how many)."""
-    top = 63 - clz(free)
-    below = ~lsl(free, 63 - top)
-    n = min(clz(below) if below != 0 else 64, top + 1)
-    return top + 1 - n, n
-
-
-@inline
-def _find_locked(most: int) -> tuple[int, int]:
-    """Holds: mheap.lock. The highest free and committed pages in a row, inside a word of the bitmap: (the first, up to ``most``), or (-1, 0)."""
-    for word_idx in range((mheap().end_page >> 6) - 1, -1, -1):
-        chunk, i = chunks()[word_idx // CHUNK_WORDS], word_idx % CHUNK_WORDS
-        free = ~chunk.alloc[i] & ~chunk.scav[i]
-        if free != 0:
-            low, n = _run_at_top(free)
-            take = min(n, most)
-            return (word_idx << 6) + low + n - take, take
-    return -1, 0
-
-
-@kernel("int64(int64)")
-def _scavenge_one(most: int) -> int:
-    """Release up to ``most`` pages; how many. The caller is critical."""
+@kernel("int64(int64, int64)")
+def _scavenge_one(most: int, force: int) -> int:
+    """Release about ``most`` pages, and those in a row; how many. The caller is critical."""
     lock_heap()
-    page, n = _find_locked(most)
+    page, n = choose_locked(most, force)
     if page >= 0:
-        take_pages_locked(page, n)
+        borrow_pages_locked(page, n)
     unlock_heap()
     if page < 0:
         return 0
     punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
     lock_heap()
-    free_pages_locked(page, n, 1)
+    return_pages_locked(page, n, 1)
     unlock_heap()
     add_relaxed(MHEAP_XCOMMITTED, -(n << layout.PAGE_SHIFT))
     add_relaxed(MHEAP_XRELEASED, n << layout.PAGE_SHIFT)
     return n
 
 
-@kernel("int64(int64)")
-def scavenge(nbytes: int) -> int:
-    """Release ``nbytes`` of free memory, if there is so much and the GC CPU limiter is not on; how much it was."""
+@kernel("int64(int64, int64, int64)")
+def scavenge(nbytes: int, force: int, when: int) -> int:
+    """Holds: nothing. Release about ``nbytes`` of free memory, if there is so much; how much it was.
+
+    ``force``: of nearly full chunks too. ``when``: ALWAYS, or UNLESS_LIMITED: while the GC CPU limiter is not on.
+    """
     begin_critical()
     done = 0
-    while done < nbytes and load_relaxed(LIMITER_XLIMITING) == 0:
-        n = _scavenge_one((nbytes - done + layout.PAGE_SIZE - 1) >> layout.PAGE_SHIFT)
+    while done < nbytes and (when == ALWAYS or load_relaxed(LIMITER_XLIMITING) == 0):
+        n = _scavenge_one((nbytes - done + layout.PAGE_SIZE - 1) >> layout.PAGE_SHIFT, force)
         if n == 0:
             break
         done += n << layout.PAGE_SHIFT
@@ -77,9 +69,32 @@ def scavenge(nbytes: int) -> int:
     return done
 
 
+# --- before memory is committed ---------------------------------------------------------------------------------------
+
+
+@kernel("void(int64, int64)")
+def _scavenge_eagerly(nbytes: int, force: int) -> None:
+    """As the caller's own work, which the limiter counts as an assist's."""
+    began = nanotime()
+    add_relaxed(SCAV_XEAGER, scavenge(nbytes, force, UNLESS_LIMITED))
+    took = nanotime() - began
+    add_relaxed(SCAV_XEAGER_NS, took)
+    if load_relaxed(layout.SELF_BASE + P_XEVENT) == 0:  # else it counts with the event that goes on
+        add_relaxed(LIMITER_XASSIST, took)
+
+
 @inline
 def make_room(nbytes: int) -> None:
     """Holds: nothing. Before ``nbytes`` are committed: release as much as they would take the runtime beyond its limit (mheap.go, allocSpan)."""
     over = mapped_ready() + nbytes - pacer().memory_limit
     if over > 0:
-        scavenge(over)
+        _scavenge_eagerly(over, 1)
+
+
+@inline
+def make_room_for_growth(grown: int) -> None:
+    """Holds: nothing. The heap has grown by ``grown`` bytes: release as much elsewhere, if it retains more than its goal with them."""
+    goal = scavpace().gc_percent_goal
+    over = load_relaxed(MHEAP_XCOMMITTED) + grown - goal
+    if goal != 0 and over > 0:
+        _scavenge_eagerly(min(grown, over), 0)

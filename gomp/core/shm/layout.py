@@ -72,6 +72,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("spanqs", MAX_PS * MAX_SPANQ * 8),
     ("arenas", HEAP_MAX // ARENA_SIZE * 64),
     ("chunks", MAX_CHUNKS * 128),
+    ("densities", MAX_CHUNKS * 32),
     ("summary0", MAX_CHUNKS // 8**4 * 8),
     ("summary1", MAX_CHUNKS // 8**3 * 8),
     ("summary2", MAX_CHUNKS // 8**2 * 8),
@@ -107,6 +108,7 @@ WBUF_STACKS_BASE = REGION["wbuf_stacks"]
 SPANQS_BASE = REGION["spanqs"]
 ARENAS_BASE = REGION["arenas"]
 CHUNKS_BASE = REGION["chunks"]
+DENSITIES_BASE = REGION["densities"]
 SUMMARY_BASES = tuple(REGION[f"summary{level}"] for level in range(SUMMARY_LEVELS))
 SUMMARY_START = tuple((base - SUMMARY_BASES[0]) // 8 for base in SUMMARY_BASES)  # index of each level's first word
 SUMMARY_WORDS = SUMMARY_START[-1] + MAX_CHUNKS

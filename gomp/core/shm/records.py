@@ -136,7 +136,12 @@ mheap_dtype = record(
         ("search_page", "i8"),  # no free page below this one
         ("metadata_pages", "i8"),  # pages whose span records and bitmaps are committed
         ("held", "i8"),  # 1 while somebody is inside: whoever finds it set follows one that died there
-        ("_pad1", "i8", (4,)),
+        ("scav_gen", "i8"),  # see heap/scavindex.py
+        ("scav_background", "i8"),  # cursors
+        ("scav_forced", "i8"),
+        ("scav_freed", "i8"),  # the highest page freed in this generation, + 1
+        ("huge_pages", "i8"),  # pages in a huge page of the system's, if it gives shared memory any; constant
+        ("_pad1", "i8", (7,)),
         # changed by atomic addition
         ("pages_in_use", "i8"),  # in spans; read with the world stopped, or as a hint
         ("xheap_inuse", "i8"),
@@ -152,7 +157,7 @@ mheap_dtype = record(
         ("xtable_bytes", "i8"),
         ("xcommit_budget", "i8"),  # bytes that may be committed until the coordinator looks at the cgroup again
     ],
-    256,
+    320,
 )
 
 # Go's gcControllerState: what decisions are made from. Written with the world stopped, but for the x-fields.
@@ -317,6 +322,16 @@ scavpace_dtype = record(
         ("output", "f8"),
         ("sleep_ratio", "f8"),  # time at work by time asleep
         ("cooldown_ns", "i8"),  # the controller is left alone so long
+        ("worked_ns", "f8"),  # in the last piece of work
+        # goals: written with the world stopped
+        ("gc_percent_goal", "i8"),
+        ("memory_limit_goal", "i8"),
+        ("last_in_use", "i8"),  # heap in use at the end of the last marking
+        # totals, ever
+        ("xbackground_bytes", "i8"),
+        ("xeager_bytes", "i8"),  # by those who allocate
+        ("xbackground_ns", "i8"),
+        ("xeager_ns", "i8"),
     ],
     256,
 )
@@ -327,6 +342,10 @@ PACER = layout.RUNTIME_BASE + 8192
 LIMITER = layout.RUNTIME_BASE + 12288
 SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 GCSTATS = layout.RUNTIME_BASE + 16384
+SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
+    SCAVPACE + offset_of(scavpace_dtype, name)
+    for name in ("xbackground_bytes", "xeager_bytes", "xbackground_ns", "xeager_ns")
+)
 PACER_LOG = layout.RUNTIME_BASE + 32768
 PACER_EVENTS = PACER_LOG + pacer_log_dtype.itemsize
 
@@ -589,6 +608,17 @@ mcentral_dtype = record([("xlock", "i8"), ("head", "i8", (4,)), ("tail", "i8", (
 # 512 pages: bit set = allocated; bit set = returned to the system (never committed, or punched out).
 chunk_dtype = record([("alloc", "i8", (8,)), ("scav", "i8", (8,))], 128)
 
+# Of a chunk: see heap/scavindex.py.
+density_dtype = record(
+    [
+        ("in_use", "i8"),  # pages
+        ("last_in_use", "i8"),
+        ("gen", "i8"),  # in which in_use last changed
+        ("has_free", "i8"),  # 0: no page is free and committed; 1: one may be
+    ],
+    32,
+)
+
 # xzeroed_page: pages of the arena below this one have been handed out before and may hold old data.
 arena_dtype = record([("xzeroed_page", "i8")], 64)
 
@@ -627,7 +657,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
-    gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype,
+    gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
     arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype,
 )  # fmt: skip
 
@@ -750,6 +780,7 @@ mcache_at = pointer_to(mcache_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
 mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)
 chunks = table(chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)
+densities = table(density_dtype, layout.DENSITIES_BASE, layout.MAX_CHUNKS)
 root_globals = table(global_dtype, layout.GLOBALS_BASE, layout.MAX_GLOBALS)
 page_heads = table(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.HEAP_PAGES)
 summaries = table(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)

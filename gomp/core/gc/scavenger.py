@@ -1,0 +1,82 @@
+"""The background scavenger: what the coordinator does to give memory back, a millisecond at a time (mgcscavenge.go, scavengerState.run).
+
+1. When a cycle's marking ends, a new generation begins and goals are set, with the world stopped.
+2. When its sweep is over, the coordinator works towards them, and sleeps, as :mod:`~gomp.core.gc.scavpace` says.
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc.goal import heap_goal
+from gomp.core.gc.scavpace import MIN_WORK_NS, QUANTUM, gc_percent_goal, memory_limit_goal, work_of
+from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.palloc import lock_heap, unlock_heap
+from gomp.core.heap.scavenge import ALWAYS, scavenge
+from gomp.core.heap.scavindex import next_generation_locked
+from gomp.core.jit import inline, kernel
+from gomp.core.shm.atomics import add_relaxed, load_relaxed
+from gomp.core.shm.libc import nanotime
+from gomp.core.shm.records import (
+    MHEAP_XCOMMITTED,
+    MHEAP_XINUSE,
+    SCAV_XBACKGROUND,
+    SCAV_XBACKGROUND_NS,
+    pacer,
+    scavpace,
+)
+
+_OS_PAGE = 4096
+
+
+@kernel("void()")
+def end_generation_stw() -> None:
+    """Marking has ended, and nothing is swept yet. World: stopped, which no holder of the heap lock is."""
+    lock_heap()
+    next_generation_locked()
+    unlock_heap()
+    scavpace().last_in_use = load_relaxed(MHEAP_XINUSE)
+
+
+@kernel("void()")
+def set_goals_stw() -> None:
+    """After the pacer has settled (gcPaceScavenger). World: stopped."""
+    s, pc = scavpace(), pacer()
+    s.memory_limit_goal = memory_limit_goal(pc.memory_limit, mapped_ready())
+    retained = load_relaxed(MHEAP_XCOMMITTED)
+    s.gc_percent_goal = gc_percent_goal(heap_goal(), pc.last_heap_goal, s.last_in_use, retained, _OS_PAGE)
+
+
+@inline
+def _is_at_goals() -> bool:
+    s = scavpace()
+    return load_relaxed(MHEAP_XCOMMITTED) <= s.gc_percent_goal and mapped_ready() <= s.memory_limit_goal
+
+
+@kernel("int64()")
+def work() -> int:
+    """About a millisecond of it, if there is so much to do: the bytes released, and in ``worked_ns`` what it counts as."""
+    s = scavpace()
+    s.worked_ns = 0.0
+    released = 0
+    began = nanotime()
+    while s.worked_ns < MIN_WORK_NS and not _is_at_goals():
+        at = nanotime()
+        n = scavenge(QUANTUM, 0, ALWAYS)
+        s.worked_ns += work_of(n, nanotime() - at, _OS_PAGE)
+        released += n
+        if n < QUANTUM:
+            break
+    add_relaxed(SCAV_XBACKGROUND, released)
+    add_relaxed(SCAV_XBACKGROUND_NS, nanotime() - began)
+    return released
+
+
+@kernel("int64(int64)")
+def release_some(deadline_ns: int) -> int:
+    """Of everything that is free, as much as goes until then: the bytes released, 0 when there is nothing left."""
+    released = 0
+    while nanotime() < deadline_ns:
+        n = scavenge(QUANTUM, 1, ALWAYS)
+        if n == 0:
+            break
+        released += n
+    return released

@@ -1,0 +1,94 @@
+"""The coordinator's part in giving memory back: when the background scavenger works, and the lines of ``GODEBUG=scavtrace=1``.
+
+It sleeps between pieces of work of a millisecond, so that it takes a hundredth of a processor, and for good when it has reached its goals
+or finds nothing, until the next sweep is over. What somebody asks to be released at once is released in the same pieces, without the sleep.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+from gomp.core.gc import scavenger, scavpace
+from gomp.core.shm.records import MHEAP, SCAVPACE, mheap_dtype, scavpace_dtype, view
+
+_SLICE_NS = 1_000_000
+
+
+class Scavenger:
+    """``procs`` Ps share the hundredth; with ``traces`` each sweep's end has its line."""
+
+    def __init__(self, procs: int, traces: bool) -> None:
+        self.procs = procs
+        self.traces = traces
+        self.releasing = False  # everything, because somebody asked
+        self._released = 0
+        self._due = math.inf
+        self._asleep_since: int | None = None  # since when, in ns; None: it is parked
+        self._traced = (0, 0)
+        self._was_reset = False
+        scavpace.init_pace()
+
+    @property
+    def rest_s(self) -> float:
+        """For how many seconds there is nothing to do."""
+        return 0.0 if self.releasing else max(self._due - time.monotonic(), 0.0)
+
+    def on_swept(self) -> None:
+        """A sweep is over: begin anew, and write the line of what was done until now."""
+        self._due = time.monotonic()
+        if self.traces:
+            record = _pace()
+            total = int(record.xbackground_bytes), int(record.xeager_bytes)
+            background, eager = (now - before for now, before in zip(total, self._traced, strict=True))
+            self._traced = total
+            note = " [controller reset]" if self._was_reset else ""
+            self._was_reset = False
+            print(trace_line(background, eager, note), file=sys.stderr, flush=True)
+
+    def release_all(self) -> None:
+        """Return everything that is free, without the pace; :attr:`releasing` says whether that goes on."""
+        self.releasing = True
+        self._released = 0
+
+    def step(self) -> None:
+        """What is due, for a millisecond at most."""
+        if self.releasing:
+            self._release()
+        elif self.rest_s == 0.0:
+            self._work()
+
+    def _release(self) -> None:
+        released = scavenger.release_some(time.monotonic_ns() + _SLICE_NS)
+        self._released += released
+        if released == 0:
+            self.releasing = False
+            if self.traces:
+                print(trace_line(0, self._released, " (forced)"), file=sys.stderr, flush=True)
+
+    def _work(self) -> None:
+        record = _pace()
+        if self._asleep_since is not None:
+            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, self.procs)
+            self._was_reset |= record.cooldown_ns > 0
+        if scavenger.work() == 0:
+            self._asleep_since, self._due = None, math.inf
+            return
+        self._asleep_since = time.monotonic_ns()
+        self._due = time.monotonic() + scavpace.sleep_time(record.worked_ns) / 1e9
+
+
+def _pace() -> Any:
+    return view(scavpace_dtype, SCAVPACE)[0]
+
+
+def trace_line(background: int, eager: int, note: str) -> str:
+    """Go's line: released in the background, and by allocations, since the last one; released in all; how much of what is kept is in use."""
+    heap = view(mheap_dtype, MHEAP)[0]
+    in_use, retained = int(heap.xheap_inuse), max(int(heap.xheap_committed), 1)
+    return (
+        f"scav {background >> 10} KiB work (bg), {eager >> 10} KiB work (eager), {int(heap.xheap_released) >> 10} KiB now, "
+        f"{in_use * 100 // retained}% util{note}"
+    )
