@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import gomp
+from gomp.core.sched.status import enter_waiting
 from gomp.core.shm import layout
 from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.runtime import current
@@ -206,6 +207,21 @@ def test_a_p_that_says_nonsense_is_killed_and_replaced(rt):
     assert rt.run(os.getpid) > 0
 
 
+def ask_and_die_in_a_kernel() -> None:
+    for _ in range(100):
+        current.peer().channel.send("stats")
+    enter_waiting()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_p_had_asked_for_when_it_died_is_not_answered(rt):
+    wait_until_idle(rt)
+    with pytest.raises(gomp.WorkerDied):
+        rt.run(ask_and_die_in_a_kernel)
+    assert rt.run(os.getpid) > 0
+    assert "verified" in rt.verify()
+
+
 def test_all_ps_at_once(rt):
     wait_until_idle(rt)
     goroutines = [rt.go(time.sleep, 60) for _ in range(PROCS)]
@@ -259,3 +275,26 @@ def test_the_processes_of_a_runtime_that_lost_some_end_with_it():
     assert done.returncode == 0, done.stderr
     for pid in map(int, done.stdout.split()):
         assert not os.path.exists(f"/proc/{pid}")
+
+
+KILLED_SCRIPT = """
+import os, signal, time, gomp
+from gomp.core.mutator.poll import request_collection
+from gomp.core.sched.status import enter_waiting
+from gomp.core.shm.records import GC_TRIGGER_FORCED
+
+rt = gomp.Runtime(procs=1, max_heap="64MiB")
+rt.start()
+print(rt._process.pid, flush=True)
+enter_waiting()
+request_collection(GC_TRIGGER_FORCED)
+time.sleep(0.2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_stop_does_not_wait_for_a_script_that_was_killed():
+    script = subprocess.Popen([sys.executable, "-c", KILLED_SCRIPT], stdout=subprocess.PIPE, text=True)
+    with script:
+        pid = int(script.stdout.readline())
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "its coordinator has ended", 5.0)

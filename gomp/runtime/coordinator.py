@@ -24,6 +24,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +84,7 @@ _MAX_ATTACHED = 16
 _MAX_CONNECTIONS = 64
 _CGROUP_RESERVE = 16 << 20
 _BUDGET_PERIOD_S = 0.1
+_PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 
 
 @dataclass
@@ -380,7 +382,8 @@ class Coordinator:
         child = self.family.ps.get(idx)
         if child is None:  # an attached process, which has to be our owner
             self._lose("a script that does not stop is killed, and its runtime ends")
-            os.kill(int(_p_record(idx).xpid), signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has died
+                signal.pidfd_send_signal(int(_p_record(idx).pidfd), signal.SIGKILL)
             return
         os.kill(child.pid, signal.SIGKILL)
         if not child.has_died(_KILLED_S):
@@ -389,10 +392,10 @@ class Coordinator:
     def _on_p_death(self, idx: int) -> None:
         """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`_repair`."""
         child = self.family.ps[idx]
-        while self._on_p_message(idx):  # results, that somebody waits for
-            pass
         self.urgent.unregister(child.pidfd)
         del self.handlers[child.pidfd]
+        while self._on_p_message(idx, is_dead=True):  # results, that somebody waits for
+            pass
         if cast(Channel, child.channel).fileno() in self.handlers:
             self._unwatch(cast(Channel, child.channel).fileno())
         record = _p_record(idx)
@@ -461,8 +464,11 @@ class Coordinator:
         self.urgent.unregister(child.pidfd)
         self._lose(f"the service (pid {child.pid}) {child.reap()}; the runtime ends")
 
-    def _on_p_message(self, idx: int) -> bool:
-        """Read and do what P ``idx`` says; whether it said anything."""
+    def _on_p_message(self, idx: int, is_dead: bool = False) -> bool:
+        """Read and do what P ``idx`` says; whether it said anything.
+
+        What a dead one has asked for is left: nobody waits for the answer, and the heap is not to be looked at before it is repaired.
+        """
         child = self.family.ps[idx]
         channel = cast(Channel, child.channel)
         try:
@@ -483,7 +489,7 @@ class Coordinator:
                 self.dispatcher.tasks.started(idx, message["g"])
             elif message.op == "done":
                 self.dispatcher.done(idx, message)
-            else:
+            elif not is_dead and self.family.ps.get(idx) is child:
                 self._answer(channel, message)
         return bool(messages)
 
@@ -504,6 +510,7 @@ class Coordinator:
         peer.p = int(rt.nrecords)
         self._init_p(peer.p)
         rt.nrecords += 1
+        self._watch_owner(peer)
         self.attached.append(peer)
         self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))
         peer.channel.send(
@@ -515,6 +522,19 @@ class Coordinator:
             version=layout_version(),
             name=self.registration.name,
         )
+
+    def _watch_owner(self, peer: Attached) -> None:
+        """A script that is killed may be what a stop waits for, or hold a lock: its process is watched, and not only its socket."""
+        pid, _, _ = _PEER.unpack(peer.channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # it has died: its socket has hung up
+            return
+        _p_record(cast(int, peer.p)).pidfd = pidfd
+        self._watch(pidfd, self._on_owner_death, self.urgent)
+
+    def _on_owner_death(self, pidfd: int) -> None:
+        self.ending = True
 
     def _on_attached_message(self, peer: Attached) -> None:
         try:
