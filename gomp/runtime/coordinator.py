@@ -39,18 +39,17 @@ from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES
 from gomp.core.shm import layout, segments
+from gomp.core.shm.commit import budget_left, renew_budget
 from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
     GCSTATS,
-    MHEAP,
     PACER,
     PACER_EVENT_SET,
     RUNTIME,
     gcstats_dtype,
     layout_version,
-    mheap_dtype,
     p_dtype,
     pacer_dtype,
     runtime_dtype,
@@ -276,9 +275,10 @@ class Coordinator:
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
         self._budget_set = time.monotonic()
+        before = budget_left()
         headroom = self.cgroup.headroom()
         if headroom is not None:
-            view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
+            renew_budget(before, max(headroom - _CGROUP_RESERVE, 0))
 
     def _flush_channels(self) -> None:
         """Send what peers take now, and be woken when they take more."""
