@@ -36,8 +36,9 @@ from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.sched.locks import owner_of
 from gomp.core.sched.status import start_world, stop_world
-from gomp.core.sched.throw import MESSAGES
+from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
 from gomp.core.shm import layout, segments
 from gomp.core.shm.commit import budget_left, renew_budget
 from gomp.core.shm.records import (
@@ -292,7 +293,10 @@ class Coordinator:
     def _on_wake(self, fd: int) -> None:
         os.eventfd_read(fd)
         rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow > 0:
+        if rt.xthrow == THROW_LOST_LOCK and int(rt.throw_b) in self.family.ps:
+            self._on_lost_lock(int(rt.throw_a), int(rt.throw_b))
+            rt.xthrow = 0
+        elif rt.xthrow > 0:
             self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
         elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
             self._set_commit_budget()
@@ -374,9 +378,18 @@ class Coordinator:
         self._on_urgent(self.urgent.fileno())
         if self.ending or len(self.dead) > known:
             return
+        holder = owner_of(int(_p_record(idx).waiting_for))
+        idx = holder if holder in self.family.ps else idx  # who waits for a lock is not what the stop waits for
         log.error("%s; it is killed", self._describe_stuck(idx))
         self._kill(idx)
         self._on_urgent(self.urgent.fileno())
+
+    def _on_lost_lock(self, lock: int, idx: int) -> None:
+        """Somebody has waited too long for a lock of P ``idx``."""
+        if owner_of(lock) == idx:
+            pid = self.family.ps[idx].pid
+            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, pid, lock)
+            self._kill(idx)
 
     def _kill(self, idx: int) -> None:
         child = self.family.ps.get(idx)
