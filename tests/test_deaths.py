@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import gomp
+from gomp.core.sched.status import enter_waiting
 from gomp.core.shm import layout
 from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.runtime import current
@@ -199,11 +200,78 @@ def test_a_p_that_does_not_stop_is_named_and_killed_at_the_deadline(body):
     assert re.search(rf"P\d \(pid \d+\) did not stop within 0.5 s; it runs {body}; it is killed", done.stderr)
 
 
+STOPPED_WITH_A_LOCK = """
+import os, signal, time, gomp
+
+@gomp.struct
+class Node:
+    next: "Node"
+
+@gomp.compiled
+def allocate(n: int) -> None:
+    for i in range(n):
+        gomp.new(Node)
+
+def allocate_later(n):
+    time.sleep(0.3)
+    allocate(n)
+    return os.getpid()
+
+def stop_with_a_lock():
+    from gomp.core.sched.status import enter_waiting
+    from gomp.core.shm.atomics import store_release
+    from gomp.core.shm.records import MHEAP_XLOCK
+    enter_waiting()
+    store_release(MHEAP_XLOCK, 1 + {idx})
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+with gomp.Runtime(procs=2, max_heap="64MiB") as rt:
+    rt.go(allocate, 1).wait()
+    other = rt.go(allocate_later, 1_000_000)
+    stopped = rt.go(stop_with_a_lock)
+    time.sleep(0.6)
+    {then}
+    try:
+        stopped.wait(30)
+    except gomp.WorkerDied as error:
+        print(error)
+    print(other.wait(20) > 0, rt.verify())
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["rt.gc()", pytest.param("pass", marks=pytest.mark.slow)], ids=["a_stop_waits", "only_who_allocates_waits"]
+)
+def test_who_is_stopped_with_a_lock_is_killed_and_not_who_waits_for_it(then):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_WITH_A_LOCK.replace("{idx}", "1").replace("{then}", then)],
+        env={**os.environ, "GOMP_STOP_DEADLINE": "0.5"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    died, ended = done.stdout.splitlines()
+    assert re.match(r"stop_with_a_lock: P1 \(pid \d+\) was killed by SIGKILL", died)
+    assert ended.startswith("True verified at level 3")
+
+
 def test_a_p_that_says_nonsense_is_killed_and_replaced(rt):
     wait_until_idle(rt)
     with pytest.raises(gomp.WorkerDied):
         rt.run(lambda: (current.peer().channel.sock.send(bytes([255] * 8)), time.sleep(60)))
     assert rt.run(os.getpid) > 0
+
+
+def ask_and_die_in_a_kernel() -> None:
+    for _ in range(100):
+        current.peer().channel.send("stats")
+    enter_waiting()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_p_had_asked_for_when_it_died_is_not_answered(rt):
+    wait_until_idle(rt)
+    with pytest.raises(gomp.WorkerDied):
+        rt.run(ask_and_die_in_a_kernel)
+    assert rt.run(os.getpid) > 0
+    assert "verified" in rt.verify()
 
 
 def test_all_ps_at_once(rt):
@@ -259,3 +327,26 @@ def test_the_processes_of_a_runtime_that_lost_some_end_with_it():
     assert done.returncode == 0, done.stderr
     for pid in map(int, done.stdout.split()):
         assert not os.path.exists(f"/proc/{pid}")
+
+
+KILLED_SCRIPT = """
+import os, signal, time, gomp
+from gomp.core.mutator.poll import request_collection
+from gomp.core.sched.status import enter_waiting
+from gomp.core.shm.records import GC_TRIGGER_FORCED
+
+rt = gomp.Runtime(procs=1, max_heap="64MiB")
+rt.start()
+print(rt._process.pid, flush=True)
+enter_waiting()
+request_collection(GC_TRIGGER_FORCED)
+time.sleep(0.2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_stop_does_not_wait_for_a_script_that_was_killed():
+    script = subprocess.Popen([sys.executable, "-c", KILLED_SCRIPT], stdout=subprocess.PIPE, text=True)
+    with script:
+        pid = int(script.stdout.readline())
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "its coordinator has ended", 5.0)

@@ -24,6 +24,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,21 +36,21 @@ from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.sched.locks import owner_of
 from gomp.core.sched.status import start_world, stop_world
-from gomp.core.sched.throw import MESSAGES
+from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
 from gomp.core.shm import layout, segments
+from gomp.core.shm.commit import budget_left, renew_budget
 from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
     GCSTATS,
-    MHEAP,
     PACER,
     PACER_EVENT_SET,
     RUNTIME,
     gcstats_dtype,
     layout_version,
-    mheap_dtype,
     p_dtype,
     pacer_dtype,
     runtime_dtype,
@@ -84,6 +85,7 @@ _MAX_ATTACHED = 16
 _MAX_CONNECTIONS = 64
 _CGROUP_RESERVE = 16 << 20
 _BUDGET_PERIOD_S = 0.1
+_PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 
 
 @dataclass
@@ -281,9 +283,10 @@ class Coordinator:
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
         self._budget_set = time.monotonic()
+        before = budget_left()
         headroom = self.cgroup.headroom()
         if headroom is not None:
-            view(mheap_dtype, MHEAP)[0].xcommit_budget = max(headroom - _CGROUP_RESERVE, 0)
+            renew_budget(before, max(headroom - _CGROUP_RESERVE, 0))
 
     def _flush_channels(self) -> None:
         """Send what peers take now, and be woken when they take more."""
@@ -297,7 +300,10 @@ class Coordinator:
     def _on_wake(self, fd: int) -> None:
         os.eventfd_read(fd)
         rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow > 0:
+        if rt.xthrow == THROW_LOST_LOCK and int(rt.throw_b) in self.family.ps:
+            self._on_lost_lock(int(rt.throw_a), int(rt.throw_b))
+            rt.xthrow = 0
+        elif rt.xthrow > 0:
             self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
         elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
             self._set_commit_budget()
@@ -379,15 +385,25 @@ class Coordinator:
         self._on_urgent(self.urgent.fileno())
         if self.ending or len(self.dead) > known:
             return
+        holder = owner_of(int(_p_record(idx).waiting_for))
+        idx = holder if holder in self.family.ps else idx  # who waits for a lock is not what the stop waits for
         log.error("%s; it is killed", self._describe_stuck(idx))
         self._kill(idx)
         self._on_urgent(self.urgent.fileno())
+
+    def _on_lost_lock(self, lock: int, idx: int) -> None:
+        """Somebody has waited too long for a lock of P ``idx``."""
+        if owner_of(lock) == idx:
+            pid = self.family.ps[idx].pid
+            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, pid, lock)
+            self._kill(idx)
 
     def _kill(self, idx: int) -> None:
         child = self.family.ps.get(idx)
         if child is None:  # an attached process, which has to be our owner
             self._lose("a script that does not stop is killed, and its runtime ends")
-            os.kill(int(_p_record(idx).xpid), signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has died
+                signal.pidfd_send_signal(int(_p_record(idx).pidfd), signal.SIGKILL)
             return
         os.kill(child.pid, signal.SIGKILL)
         if not child.has_died(_KILLED_S):
@@ -396,10 +412,10 @@ class Coordinator:
     def _on_p_death(self, idx: int) -> None:
         """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`_repair`."""
         child = self.family.ps[idx]
-        while self._on_p_message(idx):  # results, that somebody waits for
-            pass
         self.urgent.unregister(child.pidfd)
         del self.handlers[child.pidfd]
+        while self._on_p_message(idx, is_dead=True):  # results, that somebody waits for
+            pass
         if cast(Channel, child.channel).fileno() in self.handlers:
             self._unwatch(cast(Channel, child.channel).fileno())
         record = _p_record(idx)
@@ -468,8 +484,11 @@ class Coordinator:
         self.urgent.unregister(child.pidfd)
         self._lose(f"the service (pid {child.pid}) {child.reap()}; the runtime ends")
 
-    def _on_p_message(self, idx: int) -> bool:
-        """Read and do what P ``idx`` says; whether it said anything."""
+    def _on_p_message(self, idx: int, is_dead: bool = False) -> bool:
+        """Read and do what P ``idx`` says; whether it said anything.
+
+        What a dead one has asked for is left: nobody waits for the answer, and the heap is not to be looked at before it is repaired.
+        """
         child = self.family.ps[idx]
         channel = cast(Channel, child.channel)
         try:
@@ -490,7 +509,7 @@ class Coordinator:
                 self.dispatcher.tasks.started(idx, message["g"])
             elif message.op == "done":
                 self.dispatcher.done(idx, message)
-            else:
+            elif not is_dead and self.family.ps.get(idx) is child:
                 self._answer(channel, message)
         return bool(messages)
 
@@ -511,6 +530,7 @@ class Coordinator:
         peer.p = int(rt.nrecords)
         self._init_p(peer.p)
         rt.nrecords += 1
+        self._watch_owner(peer)
         self.attached.append(peer)
         self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))
         peer.channel.send(
@@ -522,6 +542,19 @@ class Coordinator:
             version=layout_version(),
             name=self.registration.name,
         )
+
+    def _watch_owner(self, peer: Attached) -> None:
+        """A script that is killed may be what a stop waits for, or hold a lock: its process is watched, and not only its socket."""
+        pid, _, _ = _PEER.unpack(peer.channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # it has died: its socket has hung up
+            return
+        _p_record(cast(int, peer.p)).pidfd = pidfd
+        self._watch(pidfd, self._on_owner_death, self.urgent)
+
+    def _on_owner_death(self, pidfd: int) -> None:
+        self.ending = True
 
     def _on_attached_message(self, peer: Attached) -> None:
         try:

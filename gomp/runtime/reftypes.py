@@ -51,6 +51,7 @@ from gomp.core.mutator.boundary import (
     global_addr,
     global_type_of,
     set_global,
+    set_length,
 )
 from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
@@ -459,7 +460,7 @@ def _array_allocator(cls: type[Array]) -> Callable[[int], int]:
         addr = new_typed(ARRAY_HEADER + 8 * n, find_type(key), PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
-        store64(addr, n)
+        set_length(addr, n)
         return addr
 
     def new_numbers(n: int) -> int:
@@ -467,7 +468,7 @@ def _array_allocator(cls: type[Array]) -> Callable[[int], int]:
         addr = new_bytes(ARRAY_HEADER + 8 * n, PROGRAM)
         if addr == 0:
             raise OutOfMemory(_HEAP_FULL)
-        store64(addr, n)
+        set_length(addr, n)
         return addr
 
     return new_references if holds_references(cls) else new_numbers

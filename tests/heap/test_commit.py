@@ -45,6 +45,25 @@ def test_a_large_commit_that_fails_does_not_fail_small_ones_meanwhile(mapped):
     assert codes == {0}
 
 
+def test_what_is_committed_while_the_headroom_is_looked_up_is_not_given_out_again(mapped):
+    set_budget(8 * MIB)
+    before = committing.budget_left()
+    headroom = 8 * MIB
+    assert committing.commit(mapped.heap_fd, 0, 6 * MIB) == 0
+    committing.renew_budget(before, headroom)
+    assert committing.commit(mapped.heap_fd, 6 * MIB, 3 * MIB) == -ENOMEM
+    assert committing.commit(mapped.heap_fd, 6 * MIB, 2 * MIB) == 0
+
+
+def test_a_budget_is_renewed_whatever_was_left_of_it(mapped):
+    for left in (0, MIB, committing.ENDLESS):
+        set_budget(left)
+        committing.renew_budget(left, 3 * MIB)
+        assert committing.budget_left() == 3 * MIB
+        committing.renew_budget(0, 2 * MIB)  # a commit that had failed gave back what it took
+        assert committing.budget_left() == 2 * MIB
+
+
 def test_a_signal_does_not_fail_a_commit(monkeypatch):
     answers = itertools.chain([-EINTR, -EINTR, 0])
     monkeypatch.setattr(committing, "fallocate", lambda fd, offset, size: next(answers))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from gomp.core import inline, kernel
@@ -13,10 +16,12 @@ from gomp.core.sched.locks import (
     acquire_within,
     begin_critical,
     end_critical,
+    owner_of,
     release,
     release_locks_of,
     try_lock,
 )
+from gomp.core.sched.locks import NOBODY as NO_OWNER
 from gomp.core.sched.status import OK, enter_waiting, leave, start_world, stop_world
 from gomp.core.sched.throw import THROW_LOST_LOCK, throw
 from gomp.core.shm import layout, records
@@ -252,6 +257,25 @@ def test_the_coordinator_reports_a_dead_owner_and_is_not_kept_from_ending_the_ru
     take_impatiently(LOCK)
     assert thrown(world) == (THROW_LOST_LOCK, LOCK, 1)
     assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
+
+
+def test_the_coordinator_kills_an_owner_that_is_stopped_and_gets_its_lock(world):
+    owner = world.fork(1, lambda: take_and_hang(LOCK))
+    wait_until(lambda: world.word(LOCK) & OWNER_MASK == 2, "P1 has the lock")
+    os.kill(owner, signal.SIGSTOP)
+    world.ps[1].pidfd = os.pidfd_open(owner)
+    take_impatiently(LOCK)
+    assert thrown(world) == (0, 0, 0)
+    assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
+    os.close(int(world.ps[1].pidfd))
+    world.ps[1].pidfd = 0
+    world.kill(owner)
+
+
+def test_who_has_a_lock(world):
+    kill_the_owner(world, LOCK)
+    assert [owner_of(lock) for lock in EVERY_KIND] == [1] + [NO_OWNER] * 4
+    assert owner_of(0) == owner_of(LOCK + 8) == owner_of(layout.MCENTRALS_BASE + 8) == NO_OWNER
 
 
 @kernel("void()")

@@ -10,7 +10,8 @@ import llvmlite.binding as llvm
 import pytest
 from numba import njit, types
 
-from gomp.core import COMPILED
+from gomp.core import COMPILED, load_kernels
+from gomp.core.mutator.boundary import set_length
 from gomp.core.mutator.malloc import new_small
 from gomp.core.sched.redo import commit, plan
 from gomp.core.sched.status import enter, leave
@@ -23,6 +24,11 @@ def publish_new(root: int) -> None:
     addr = new_small(4, 16, 2, 3, 16, 0)
     if addr > 0:
         store_relaxed(root, addr)
+
+
+def publish_array(root: int, addr: int, n: int) -> None:
+    set_length(addr, n)
+    store_relaxed(root, addr)
 
 
 def publish_fenced(root: int, addr: int) -> None:
@@ -39,6 +45,7 @@ def publish_unfenced(root: int, addr: int) -> None:
 
 def assembly(function: Callable[..., Any], nargs: int) -> list[str]:
     """The instructions of the function as compiled for aarch64."""
+    load_kernels()  # which the function calls by symbol
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     compiled = njit(error_model="numpy")(function)
@@ -82,6 +89,11 @@ if COMPILED:
         assert is_published_in_order(instructions)
         (zeroing,) = [i for i in positions(instructions, ZEROING) if instructions[i].startswith("stp xzr, xzr")]
         assert zeroing < positions(instructions, r"dmb ish")[0]
+
+    def test_an_array_has_its_length_before_it_is_published():
+        instructions = assembly(publish_array, 3)
+        length, published = positions(instructions, r"str x(?!zr)")
+        assert length < positions(instructions, r"dmb ish")[0] < published
 
     def test_publishing_without_the_fence_is_caught():
         assert not is_published_in_order(assembly(publish_unfenced, 2))

@@ -23,6 +23,7 @@ from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
+    fence_release,
     load8,
     load64,
     load_acquire,
@@ -186,8 +187,15 @@ def new_array(slot: int, n: int, key: int, again: int) -> int:
     size = ARRAY_HEADER + 8 * n
     addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
     if addr > 0:
-        store64(addr, n)
+        set_length(addr, n)
     return _finish_new(addr, slot, begun)
+
+
+@inline
+def set_length(addr: int, n: int) -> None:
+    """Make a new object an array. As with its zeroing, whoever sees its address sees its length: the store that publishes it is relaxed."""
+    store64(addr, n)
+    fence_release()
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -293,6 +301,7 @@ def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) ->
     store64(name + 32, w4)
     store64(name + 40, w5)
     store_release(addr, 0)
+    fence_release()
     rt.nglobals = n + 1  # the publishing store: a reader that sees the count finds the name
     return n
 
@@ -332,13 +341,15 @@ def write_global(idx: int, value: int, key: int) -> int:
     """Store the reference in slot ``value`` (NO_SLOT: None), of the type ``key``: OK, NO_TYPE if the global holds another type, or RETRY."""
     if enter() != OK:
         return RETRY
-    if not try_lock(RT_XTABLE_LOCK):
-        leave()
-        return RETRY
-    status = fix_global_type_locked(idx, key)
-    if status == OK:
+    status = OK
+    if global_type_of(idx) != key:
+        if not try_lock(RT_XTABLE_LOCK):
+            leave()
+            return RETRY
+        status = fix_global_type_locked(idx, key)
+        release(RT_XTABLE_LOCK)
+    if status == OK:  # without the lock: the barrier may need another
         write_pointer(global_addr(idx), load_handle(value))
-    release(RT_XTABLE_LOCK)
     leave()
     return status
 

@@ -317,8 +317,8 @@ def _take_large(npages: int, noscan: int, size: int, caller: int) -> int:
         redo.plan(2, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, 1)  # says that the totals count it
         redo.commit(3)
         add_relaxed(MHEAP_XALLOC, npages * layout.PAGE_SIZE)
-        if load_relaxed(RT_XGCPHASE) != GC_OFF:
-            mspan.try_mark(page, 0)
+        is_marking = load_relaxed(RT_XGCPHASE) != GC_OFF
+        if is_marking and mspan.try_mark(page, 0):  # unless some word has led a marker here already
             me.bytes_marked += npages * layout.PAGE_SIZE
         publish_live(npages * layout.PAGE_SIZE)
         push_span(noscan, swept_set(SET_FULL), page)

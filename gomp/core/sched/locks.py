@@ -8,8 +8,9 @@ The lock of a dead owner is released by the coordinator: by repair, and wherever
 Those who have something in hand, and so cannot be stopped, get it before what it protects is made whole. So what is done under a lock keeps
 that usable at every instruction: lists may lose something, and give nothing out twice.
 
-A waiter that has waited too long for a living owner says so by a throw, which ends the runtime, and waits on. The coordinator, which has to end
-it, then takes the lock from its owner; so does everybody once the runtime ends.
+A waiter that has waited too long for a living owner, one that is stopped say, tells the coordinator by a throw and waits on; the coordinator kills
+the owner's process. If even that does not end it, the runtime ends. The coordinator, which has to end it, then takes the lock from its owner; so
+does everybody once the runtime ends.
 
 Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`try_lock` and backs out if it is taken.
 """
@@ -21,7 +22,7 @@ from gomp.core.sched.status import park_while_stopped, shut_down_if_orphaned, st
 from gomp.core.sched.throw import THROW_LOST_LOCK, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, xchg_acq_rel
-from gomp.core.shm.libc import futex_wait, futex_wake, is_readable, nanotime, sched_yield
+from gomp.core.shm.libc import futex_wait, futex_wake, is_readable, kill_process, nanotime, sched_yield
 from gomp.core.shm.records import (
     LIMITER_XLOCK,
     MHEAP_XLOCK,
@@ -35,6 +36,7 @@ from gomp.core.shm.records import (
 
 CONTENDED = 1 << 16  # in the low half of the word, which is what a futex compares
 OWNER_MASK = CONTENDED - 1
+NOBODY = -1
 _SPINS = 100
 _NAP_NS = 1_000_000
 _PATIENCE_NS = 10_000_000_000
@@ -85,7 +87,7 @@ def acquire_within(lock: int, patience_ns: int) -> None:
     me = self_p()
     me.waiting_for = lock
     mine = me.idx + 1
-    tries, waited = 0, 0
+    tries, waited, times = 0, 0, 0
     while True:
         word = load_acquire(lock)
         if word == 0:
@@ -108,23 +110,43 @@ def acquire_within(lock: int, patience_ns: int) -> None:
             if me.idx == layout.COORDINATOR_P:
                 _release_if_dead(lock)
             if waited > patience_ns or load_acquire(RT_XSHUTDOWN) != 0:
-                if _give_up(lock, word | CONTENDED):
+                if _give_up(lock, word | CONTENDED, times):
                     break
                 waited = 0
+                times += 1
     me.no_park += 1
     me.waiting_for = 0
 
 
-@kernel("int64(int64, int64)")
-def _give_up(lock: int, word: int) -> int:
-    """The owner in ``word`` has had the lock too long: 1 if it was taken from it."""
+@kernel("int64(int64, int64, int64)")
+def _give_up(lock: int, word: int, before: int) -> int:
+    """The owner in ``word`` has had the lock too long, as it had ``before`` so many times: 1 if it was taken from it."""
     me = self_p()
+    owner = (word & OWNER_MASK) - 1
     if load_acquire(RT_XSHUTDOWN) == 0:
-        throw(THROW_LOST_LOCK, lock, (word & OWNER_MASK) - 1)
+        if before == 0 and me.idx == layout.COORDINATOR_P and _kill(layout.p_addr(owner)):
+            return 0
+        throw(THROW_LOST_LOCK, lock, owner)
         shut_down_if_orphaned()
         if me.idx != layout.COORDINATOR_P:
             return 0
     return 1 if cas_acq_rel(lock, word, (me.idx + 1) | CONTENDED) else 0
+
+
+@inline
+def _kill(p: int) -> bool:
+    """End the process of the P at ``p``; false if it has none of its own, as in tests. Called by the coordinator, which can."""
+    pidfd = p_at(p).pidfd
+    return pidfd != 0 and kill_process(pidfd) == 0
+
+
+@kernel("int64(int64)")
+def owner_of(lock: int) -> int:
+    """Number of the P that has the lock at ``lock``, which may be any number; NOBODY if none has, or it is no lock."""
+    is_lock = lock in (MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, LIMITER_XLOCK)
+    offset = lock - layout.MCENTRALS_BASE
+    is_lock |= 0 <= offset < layout.NUM_SPAN_CLASSES * _MCENTRAL_SIZE and offset % _MCENTRAL_SIZE == 0
+    return (load_acquire(lock) & OWNER_MASK) - 1 if is_lock else NOBODY
 
 
 @kernel("void(int64)")

@@ -34,6 +34,22 @@ def commit_table(fd: int, offset: int, size: int) -> int:
     return code
 
 
+@kernel("int64()")
+def budget_left() -> int:
+    return load_relaxed(MHEAP_XBUDGET)
+
+
+@kernel("void(int64, int64)")
+def renew_budget(before: int, room: int) -> None:
+    """Let ``room`` bytes be committed, as they were counted since the budget was ``before``, less what others have taken meanwhile.
+
+    They may have committed it before the counting or after: at worst it is missing until the next time, and never there twice.
+    """
+    budget = load_relaxed(MHEAP_XBUDGET)
+    while not cas_acq_rel(MHEAP_XBUDGET, budget, max(room - max(before - budget, 0), 0)):
+        budget = load_relaxed(MHEAP_XBUDGET)
+
+
 @inline
 def fallocate_all(fd: int, offset: int, size: int) -> int:
     """``fallocate`` that no signal cuts short: older kernels undo it and return EINTR as soon as one is pending."""

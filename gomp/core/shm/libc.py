@@ -20,8 +20,8 @@ from gomp.core.jit import primitive
 from gomp.core.shm.atomics import load_relaxed
 
 _NUMBERS = {
-    "x86_64": {"futex": 202, "fallocate": 285, "write": 1, "sched_yield": 24, "ppoll": 271},
-    "aarch64": {"futex": 98, "fallocate": 47, "write": 64, "sched_yield": 124, "ppoll": 73},
+    "x86_64": {"futex": 202, "fallocate": 285, "write": 1, "sched_yield": 24, "ppoll": 271, "pidfd_send_signal": 424},
+    "aarch64": {"futex": 98, "fallocate": 47, "write": 64, "sched_yield": 124, "ppoll": 73, "pidfd_send_signal": 424},
 }[platform.machine()]
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
@@ -146,6 +146,12 @@ def eventfd_signal(fd: int) -> int:
     """Add one to an eventfd."""
     os.eventfd_write(int(fd), 1)
     return 8
+
+
+@primitive("int64(int64)", lambda b, a: _lower_syscall(b, "pidfd_send_signal", a[0], ir.Constant(_I64, 9)))
+def kill_process(pidfd: int) -> int:
+    """Send SIGKILL to the process of a pidfd; 0 or a negated errno."""
+    return _call("pidfd_send_signal", pidfd, 9, 0, 0)
 
 
 def _poll_now(events: int, wanted: int) -> Any:

@@ -658,7 +658,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype,
+    arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
