@@ -17,7 +17,7 @@ from gomp.core.mutator.boundary import ARRAY_HEADER
 from gomp.core.shm import layout as memory
 from gomp.runtime import cells, type_table
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import Scalar, scalar
+from gomp.runtime.kinds import INT, Scalar, scalar
 from gomp.runtime.parts import (
     ArrayOf,
     ByValue,
@@ -40,9 +40,9 @@ from gomp.runtime.references import (
     read_inside,
     read_reference,
     reference,
-    shown_reference,
     write_reference,
 )
+from gomp.runtime.structs import shown
 
 __all__ = ["Array", "array"]
 
@@ -164,19 +164,13 @@ class Array(Reference, Generic[T, N]):
 
     def shown(self) -> str:
         """Its first elements, for people."""
-        first = ", ".join(_shown(x) for x in self[:_SHOWN])
+        first = ", ".join(shown(self.layout.part, x) for x in self[:_SHOWN])
         return f"[{first}, … {len(self) - _SHOWN} more]" if len(self) > _SHOWN else f"[{first}]"
 
     def __repr__(self) -> str:
         if not is_usable(self):
             return Reference.__repr__(self)
         return f"{type(self).__name__}({self.shown()}) @{address_of(self):#x}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Reference):
-        return shown_reference(value)
-    return repr(value)
 
 
 def _packed(kind: Scalar, values: Sequence[Any]) -> Any:
@@ -288,9 +282,8 @@ def _make_class(elem: Any, p: Part, n: int) -> type[Array[Any]]:
 
 
 def _canonical(elem: Any) -> Any:
-    """int64 and float64 are int and float."""
-    kind = scalar(elem)
-    return elem if kind is None else {"int64": int, "int": int, "float": float, "bool": bool}.get(kind.name, elem)
+    """gomp.int64 is int."""
+    return int if scalar(elem) is INT else elem
 
 
 def _array_class(elem: Any) -> type[Array[Any]]:

@@ -34,15 +34,15 @@ class Scalar:
         return self.high > self.low
 
     def __repr__(self) -> str:
-        return f"gomp.{self.name}" if hasattr(np, self.name) else self.name
+        return self.name if self in _BUILTIN.values() else f"gomp.{self.name}"
 
     def __reduce__(self) -> Any:
         return _named, (self.name,)
 
     @property
     def text(self) -> str:
-        """What stands for it in the keys of types: int is int64."""
-        return {"int": "int64", "float": "float64"}.get(self.name, self.name)
+        """What stands for it in the keys of types."""
+        return self.name
 
     @property
     def wants(self) -> str:
@@ -94,11 +94,12 @@ INT = _integer("int", "q", 64, True)
 FLOAT = Scalar("float", "d")
 BOOL = Scalar("bool", "?")
 _WIDTHS = [
-    *(_integer(f"int{bits}", code, bits, True) for bits, code in ((8, "b"), (16, "h"), (32, "i"), (64, "q"))),
+    *(_integer(f"int{bits}", code, bits, True) for bits, code in ((8, "b"), (16, "h"), (32, "i"))),
+    INT,  # gomp.int64
     *(_integer(f"uint{bits}", code, bits, False) for bits, code in ((8, "B"), (16, "H"), (32, "I"), (64, "Q"))),
     Scalar("float32", "f"),
 ]
-SCALARS = {kind.name: kind for kind in (INT, FLOAT, BOOL, *_WIDTHS)}
+SCALARS = {kind.name: kind for kind in (FLOAT, BOOL, *_WIDTHS)}
 _BUILTIN: dict[object, Scalar] = {int: INT, float: FLOAT, bool: BOOL}
 
 

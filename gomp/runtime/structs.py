@@ -19,7 +19,7 @@ from gomp.runtime import type_table
 from gomp.runtime.fields import Field
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import Scalar
-from gomp.runtime.parts import Embedded, Link, allocation, evaluated, names_around, part, placed
+from gomp.runtime.parts import Embedded, Link, Part, allocation, evaluated, names_around, part, placed
 from gomp.runtime.references import (
     Reference,
     ReferenceMeta,
@@ -35,7 +35,6 @@ from gomp.runtime.references import (
 __all__ = ["new", "struct"]
 
 T = TypeVar("T")
-_SHOWN_TEXT = 60
 
 
 class StructInfo:
@@ -145,21 +144,20 @@ def _make_class(cls: type, annotations: dict[str, object]) -> Any:
 def _struct_repr(self: Any) -> str:
     if not is_usable(self):
         return Reference.__repr__(self)
-    return f"{_contents(self)} @{address_of(self):#x}"
+    return f"{contents(self)} @{address_of(self):#x}"
 
 
-def _contents(ref: Any) -> str:
+def contents(ref: Any) -> str:
     """A struct's fields, with what it holds by value, and of what it refers to only texts: there may be no end to it."""
     fields = info(type(ref)).fields.values()
-    return f"{type(ref).__name__}({', '.join(f'{f.name}={_shown(f, getattr(ref, f.name))}' for f in fields)})"
+    return f"{type(ref).__name__}({', '.join(f'{f.name}={shown(f.part, getattr(ref, f.name))}' for f in fields)})"
 
 
-def _shown(field: Field, value: Any) -> str:
-    if isinstance(field.part, Embedded):
-        return _contents(value) if is_struct(type(value)) else str(value.shown())
-    if isinstance(value, Reference):
-        return shown_reference(value)
-    return repr(value)
+def shown(p: Part, value: Any) -> str:
+    """The value of a field or an element, in the repr of what holds it."""
+    if isinstance(p, Embedded):
+        return contents(value) if is_struct(type(value)) else str(value.shown())
+    return shown_reference(value) if isinstance(value, Reference) else repr(value)
 
 
 # --- making objects ---------------------------------------------------------------------------------------------------

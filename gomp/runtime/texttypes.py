@@ -128,15 +128,15 @@ def _equality(a: Any, b: Any) -> Any:
     return None
 
 
-def _is_string(text: Any, string: Any) -> Any:
-    base: int = address(text)
-    if base == 0 or load64(base + _CHARACTERS) != len(string):
+def _is_string(a: Any, b: Any) -> Any:
+    base: int = address(a)
+    if base == 0 or load64(base + _CHARACTERS) != len(b):
         return False
     at = base + STR_HEADER
-    for k in range(len(string)):
+    for k in range(len(b)):
         if k % _STRIP == 0:
             poll_in_loop()
-        if _decode(at) != ord(string[k]):
+        if _decode(at) != ord(b[k]):
             return False
         at = _next(at)
     return True
