@@ -34,6 +34,7 @@ from gomp.runtime.references import (
     Reference,
     ReferenceMeta,
     address_of,
+    array_class,
     is_declared,
     is_usable,
     key_of,
@@ -311,6 +312,14 @@ def fixed_class(elem: Any, n: int, owner: Any, where: str) -> type[Array[Any]]:
     if (elem, n) not in _classes:
         _classes[elem, n] = _make_class(elem, part(elem, owner, where), n)
     return _classes[elem, n]
+
+
+def rebuilt_class(elem: Any, n: int) -> Any:
+    """``Array[elem]`` or ``Array[elem, n]`` as it comes from another process; a description of it while ``elem`` itself is still arriving."""
+    whole = elem.cls if isinstance(elem, ByValue) else elem
+    if isinstance(whole, ReferenceMeta) and not is_declared(whole):
+        return ArrayOf(elem, n)
+    return array_class(elem, n)
 
 
 # --- making arrays ----------------------------------------------------------------------------------------------------

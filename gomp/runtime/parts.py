@@ -115,18 +115,21 @@ class Link:
     @property
     def target(self) -> Any:
         if self._target is None:
-            found = self.description
-            if isinstance(found, Later):
-                found = references.class_named(found.name, self.owner)
-            elif isinstance(found, ArrayOf):
-                elem = found.elem
-                elem = references.class_named(elem.name, self.owner) if isinstance(elem, Later) else elem
-                found = None if elem is None else references.array_class(elem)
+            found = self._found(self.description)
             if not isinstance(found, ReferenceMeta):
                 name = getattr(self.description, "name", self.description)
                 raise TypeError(f"{self.where}: no struct is called {name!r}; declare it with @gomp.struct")
             self._target = found
         return self._target
+
+    def _found(self, described: Any) -> Any:
+        """The class that is described; None if there is none."""
+        if isinstance(described, Later):
+            return references.class_named(described.name, self.owner)
+        if isinstance(described, ArrayOf):
+            elem = self._found(described.elem)
+            return None if elem is None else references.array_class(elem)
+        return described
 
     @property
     def text(self) -> str:
@@ -134,8 +137,12 @@ class Link:
         return f"-> {references.name_of(self.target)}"
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """For cloudpickle, which sends the structs of a script to other processes: an array class is sent as its element."""
-        return _portable(self.description), self.owner, self.where
+        """For cloudpickle, which sends the structs of a script to other processes: there nobody knows their names."""
+        try:
+            description = self.target
+        except TypeError:  # not declared yet
+            description = self.description
+        return _portable(description), self.owner, self.where
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.description, self.owner, self.where = state
@@ -145,15 +152,16 @@ class Link:
 class Embedded:
     """A part by value: ``cls`` is the class of references to it."""
 
-    def __init__(self, cls: Any) -> None:
+    def __init__(self, cls: Any, owner: Any, where: str) -> None:
         layout = references.layout_of(cls)
+        self.owner, self.where = owner, where
         self.size, self.align, self.reference_words = layout.size, layout.align, layout.reference_words
         self._cls = cls
 
     @property
     def cls(self) -> Any:
         if isinstance(self._cls, ArrayOf):  # it came from another process
-            self._cls = references.array_class(self._cls.elem, self._cls.n)
+            self._cls = references.fixed_array_class(self._cls.elem, self._cls.n, self.owner, self.where)
         return self._cls
 
     @property
@@ -161,18 +169,21 @@ class Embedded:
         return f"inline {references.name_of(self.cls)}"
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.size, self.align, self.reference_words, _portable(self._cls)
+        return self.size, self.align, self.reference_words, _portable(self._cls), self.owner, self.where
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.size, self.align, self.reference_words, self._cls = state
+        self.size, self.align, self.reference_words, self._cls, self.owner, self.where = state
 
 
 Part = Scalar | Link | Embedded
 
 
 def _portable(cls: Any) -> Any:
-    is_array = isinstance(cls, ReferenceMeta) and getattr(cls, "elem", None) is not None
-    return ArrayOf(cls.elem, cls.length) if is_array else cls
+    """A class, or of an array class what it is an array of."""
+    part_of = getattr(getattr(cls, "layout", None), "part", None)
+    if part_of is None:
+        return cls
+    return ArrayOf(part_of.__getstate__()[0] if isinstance(part_of, Link) else cls.elem, cls.length)
 
 
 def part(annotation: object, owner: Any, where: str) -> Part:
@@ -187,11 +198,11 @@ def part(annotation: object, owner: Any, where: str) -> Part:
             raise TypeError(
                 f"{where} cannot hold {name} by value: gomp.Inline[...] wants a struct that is declared before"
             )
-        return Embedded(struct)
+        return Embedded(struct, owner, where)
     if isinstance(annotation, ArrayOf) and annotation.n:
-        return Embedded(references.fixed_array_class(annotation.elem, annotation.n, owner, where))
+        return Embedded(references.fixed_array_class(annotation.elem, annotation.n, owner, where), owner, where)
     if isinstance(annotation, ReferenceMeta) and getattr(annotation, "length", False):
-        return Embedded(annotation)
+        return Embedded(annotation, owner, where)
     if isinstance(annotation, (Later, ArrayOf, ReferenceMeta)):
         return Link(annotation, owner, where)
     shown = getattr(annotation, "__name__", annotation)
