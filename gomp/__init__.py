@@ -6,6 +6,7 @@ before numpy is loaded.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,20 @@ from gomp.errors import (
 
 if TYPE_CHECKING:
     from gomp import debug
+    from gomp.runtime.arrays import Array, array
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.kinds import float32, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
-    from gomp.runtime.structs import Array, array, new, struct
+    from gomp.runtime.structs import new, struct
+    from gomp.runtime.texts import Bytes, Str
+    from gomp.runtime.texts import bytes_ as bytes
+    from gomp.runtime.texts import str_ as str
 
+_WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")
 _HOMES = {
     "compiled": "gomp.runtime.compiled",
     "gc": "gomp.runtime.current",
@@ -44,20 +52,28 @@ _HOMES = {
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
-    "Array": "gomp.runtime.structs",
-    "array": "gomp.runtime.structs",
+    "Array": "gomp.runtime.arrays",
+    "array": "gomp.runtime.arrays",
+    "Inline": "gomp.runtime.parts",
+    "Bytes": "gomp.runtime.texts",
+    "Str": "gomp.runtime.texts",
+    "bytes": "gomp.runtime.texts",
+    "str": "gomp.runtime.texts",
     "new": "gomp.runtime.structs",
     "struct": "gomp.runtime.structs",
+    **dict.fromkeys(_WIDTHS, "gomp.runtime.kinds"),
 }
 
 __all__ = [
     "Array",
+    "Bytes",
     "CompileError",
     "ConfigError",
     "Global",
     "GompError",
     "Goroutine",
     "HeapCorrupt",
+    "Inline",
     "Interrupted",
     "MessageTooLarge",
     "NilDereference",
@@ -67,24 +83,36 @@ __all__ = [
     "RuntimeLost",
     "SegmentError",
     "StackOverflow",
+    "Str",
     "WorkerDied",
     "array",
+    "bytes",
     "compiled",
     "debug",
+    "float32",
     "gc",
     "globals",
     "go",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
     "new",
     "num_procs",
+    "str",
     "struct",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: builtins.str) -> Any:
     if name == "debug":
         return importlib.import_module("gomp.debug")
     if name not in _HOMES:
         raise AttributeError(f"module 'gomp' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_HOMES[name]), f"{name}_" if name in ("bytes", "str") else name)
     setattr(sys.modules[__name__], name, value)
     return value

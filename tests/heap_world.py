@@ -139,14 +139,14 @@ class World:
 
     def new_array(self, p: int, n: int, key: int) -> tuple[int, int] | None:
         """An array of ``n`` references, or of ``n`` numbers if ``key`` is 0."""
-        return self._new(p, boundary.new_array, n, key)
+        return self._new(p, boundary.new_array, n, 8 + 8 * n, key)
 
-    def _new(self, p, kernel, n, key):
+    def _new(self, p, kernel, *args):
         self.be(p)
         slot = self._free_slot(p)
         again = 0
         while True:
-            status = kernel(slot, n, key, again)
+            status = kernel(slot, *args, again)
             if status == OK:
                 return p, slot
             if status == boundary.OUT_OF_MEMORY:

@@ -42,13 +42,15 @@ from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
-from gomp.runtime import handles, interrupt, program_cache
+from gomp.runtime import arraytypes, globaltypes, handles, interrupt, program_cache, texttypes  # noqa: F401 (Numba learns from them)
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.polling import PollingCompiler
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, call_inline, numba_type
-from gomp.runtime.structs import ReferenceMeta, reference, register, slot_of
+from gomp.runtime.references import ReferenceMeta, reference, slot_of
+from gomp.runtime.refops import call_inline
+from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type
+from gomp.runtime.type_table import register
 
 __all__ = ["Compiled", "compile_in_child", "compiled"]
 

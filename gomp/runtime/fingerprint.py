@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from gomp.runtime import structs
+from gomp.runtime.kinds import Scalar
+from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of
 from gomp.runtime.root_table import Global
-from gomp.runtime.structs import REF, Array, ReferenceMeta, key_of
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), np.generic)
 _OPAQUE = (types.BuiltinFunctionType, type, np.ufunc)
@@ -93,6 +93,8 @@ class Survey:
     def _value(self, name: str, value: Any) -> None:
         if isinstance(value, ReferenceMeta):
             self._class(value)
+        elif isinstance(value, Scalar):
+            self._note(name, value.name)
         elif isinstance(value, _PLAIN):
             self._note(name, value)
         elif isinstance(value, (tuple, list)):
@@ -119,15 +121,10 @@ class Survey:
             return
         self.classes[cls] = None
         self._note("class", key_of(cls))
-        if issubclass(cls, Array):
-            if structs.holds_references(cls):
-                self._class(cls.elem)
-            return
-        self.classes[Array[cls]] = None  # type: ignore[misc]
-        for field in structs.info(cls).fields.values():
-            if field.kind == REF:
-                self._note(field.name, key_of(field.target))
-                self._class(field.target)
+        if is_struct(cls):
+            self.classes[array_class(cls)] = None
+        for target in layout_of(cls).targets:
+            self._class(target)
 
 
 def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -137,11 +134,17 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _all_code(constant)
 
 
+_COMPILER = (
+    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "kinds", "parts", "polling", "references", "refops", "reftypes",
+    "root_table", "structs", "texts", "texttypes",
+)  # fmt: skip
+
+
 @functools.cache
 def _sources() -> str:
     """A hash of the compiler itself: the modules here that decide what code is made."""
     digest = hashlib.sha256()
-    for name in ("structs", "reftypes", "polling", "compiled", "root_table", "fingerprint"):
+    for name in _COMPILER:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     digest.update((Path(__file__).parent.parent / "errors.py").read_bytes())
     return digest.hexdigest()

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 from gomp.core.jit import load_kernels
 from gomp.core.mutator import boundary
 from gomp.core.mutator.types import TABLE_FULL
-from gomp.core.sched.status import RETRY, shut_down_if_orphaned, wait_to_enter
+from gomp.core.sched.status import OK, RETRY, shut_down_if_orphaned, wait_to_enter
 from gomp.core.shm import layout
 from gomp.core.shm.records import runtime_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
-from gomp.runtime import mapping
+from gomp.runtime import cells, mapping
 
 _CLOSED = 1 << 62
 _GROW_BY = 512
@@ -39,8 +39,8 @@ class Kernels:
 
     def bind(self) -> None:
         for name in (
-            "handle_addr", "is_same_object", "new_array", "new_object", "new_struct", "read_bool", "read_float",
-            "read_int", "read_reference", "write_bool", "write_float", "write_int", "write_reference",
+            "handle_addr", "is_same_object", "new_array", "new_object", "new_struct", "read_inside", "read_reference",
+            "write_reference",
         ):  # fmt: skip
             kernel = getattr(boundary, name)
             setattr(self, name, getattr(kernel, "entry", kernel))
@@ -79,6 +79,7 @@ class HandleTable:
         load_kernels()
         kernels.bind()
         self.words = _table_words(p_idx)
+        cells.open_views(int(view(runtime_dtype, layout.RUNTIME_BASE)[0].max_pages) * layout.PAGE_SIZE)
         used = boundary.handles_in_use()
         for slot in range(used):
             self.words[slot] = 0
@@ -94,6 +95,7 @@ class HandleTable:
         self.first = _CLOSED
         self.words = memoryview(b"").cast("q")
         self.free = []
+        cells.close_views()
 
     @property
     def is_open(self) -> bool:
@@ -149,8 +151,15 @@ class HandleTable:
 
     def allocate(self, kernel: Callable[..., int], slot: int, *args: int) -> None:
         """Call an allocation kernel for an empty slot, waiting for collections as it says."""
+        status = kernel(slot, *args, 0)
+        if status != OK:
+            self.settle(status, kernel, slot, *args)
+
+    def settle(self, status: int, kernel: Callable[..., int], slot: int, *args: int) -> None:
+        """What remains to be done when an allocation kernel has answered anything but OK."""
         try:
-            status = self.call(kernel, slot, *args, 0)
+            if status == RETRY:
+                status = self.call(kernel, slot, *args, 0)
             while status <= -boundary.WAIT_BASE:
                 self._collector.wait_for_end(-status - boundary.WAIT_BASE)
                 status = self.call(kernel, slot, *args, 1)

@@ -7,9 +7,10 @@
    in each, 0.27 with none. A strip of iterations without calls takes microseconds. (Loops over a gomp array gain nothing, 1.5 ns either way:
    there it is the check of the index that is not vectorised.)
 3. None becomes the value of a type that unifies with references (``reftypes.NullType``).
-4. An array reference is stored, volatile, to a stack slot of its own whenever a variable takes it: LLVM may otherwise keep only an address
-   computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
-5. A value stored to a field must be of the field's type: Numba would cast a float to an int without a word.
+4. A reference to an array or a text is stored, volatile, to a stack slot of its own whenever a variable takes it: LLVM may otherwise keep only an
+   address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
+5. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
+   width, without a word.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from llvmlite import ir as llvm_ir
 from numba import njit
-from numba.core import cgutils, ir, lowering, typed_passes, types
+from numba.core import cgutils, errors, ir, lowering, typed_passes, types
 from numba.core.analysis import compute_cfg_from_blocks
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
@@ -32,10 +33,12 @@ from gomp.core.jit import inline
 from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_NO_MEMORY, POLL_OVERFLOW, poll, poll_entry
 from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
-from gomp.runtime import structs
-from gomp.runtime.reftypes import NULL, ArrayRef, RefType, can_store, field_type, in_compiled_code, rejection, shown
+from gomp.runtime import arrays, structs
+from gomp.runtime.kinds import Scalar
+from gomp.runtime.references import ReferenceMeta
+from gomp.runtime.refops import check_part, check_range
+from gomp.runtime.reftypes import NULL, ArrayRef, RefType, TextRef, in_compiled_code
 from gomp.runtime.root_table import Global
-from gomp.runtime.structs import ReferenceMeta
 
 STRIP = 1024
 
@@ -200,9 +203,9 @@ def _is_scalar(value: Any) -> bool:
         known = value.value
         if isinstance(known, python_types.ModuleType):
             return known is math or known.__name__ == "gomp"
-        if isinstance(known, (int, float, Global, ReferenceMeta)) or hasattr(known, "py_func"):
+        if isinstance(known, (int, float, Global, ReferenceMeta, Scalar)) or hasattr(known, "py_func"):
             return True
-        return any(known is f for f in (NULL, structs.new, structs.array, *_CHEAP_FUNCTIONS))
+        return any(known is f for f in (NULL, structs.new, arrays.array, *_CHEAP_FUNCTIONS))
     return not (isinstance(value, ir.Expr) and value.op in ("build_list", "build_set", "build_map", "make_function"))
 
 
@@ -308,7 +311,7 @@ class Lower(lowering.Lower):  # type: ignore[misc]
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
-        if isinstance(self.typeof(name), ArrayRef):
+        if isinstance(self.typeof(name), (ArrayRef, TextRef)):
             slot = cgutils.alloca_once(self.builder, value.type, name=f"{name}.live")
             self.builder._insert(_VolatileStore(self.builder.block, value, slot))
 
@@ -319,11 +322,13 @@ class Lower(lowering.Lower):  # type: ignore[misc]
 
     def _check_store(self, inst: ir.SetAttr) -> None:
         field = structs.info(self.typeof(inst.target.name).cls).fields[inst.attr]
-        wanted, given = field_type(field), self.typeof(inst.value.name)
-        if not can_store(wanted, given):
-            error = rejection(f"field {field.name} of {field.owner.__name__} holds {shown(wanted)}, not {shown(given)}")
+        given = self.typeof(inst.value.name)
+        try:
+            check_part(field.part, given, field.where())
+        except errors.TypingError as error:
             error.loc = inst.loc
-            raise error
+            raise
+        check_range(self.context, self.builder, field.part, given, self.loadvar(inst.value.name), field.where())
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gomp.errors import ConfigError, ProgramError
+from gomp.runtime.pickling import dumps
 
 MAX_NAME = 200
 
@@ -35,8 +36,7 @@ class Call:
     kwargs: dict[str, Any] | None = None
 
     def dumps(self) -> bytes:
-        data: bytes = cloudpickle.dumps(self)
-        return data
+        return dumps(self)
 
     def __str__(self) -> str:
         """Its name, for messages and people: never a repr, which may hold any amount of data."""
@@ -113,7 +113,7 @@ def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
     A program that calls ``sys.exit`` or is cancelled has ended, and nothing else with it.
     """
     try:
-        return True, cloudpickle.dumps(call())
+        return True, dumps(call())
     except BaseException as error:
         return False, dump_failure(error)
 
@@ -123,11 +123,11 @@ def dump_failure(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, Exception):
         with contextlib.suppress(Exception):
-            data: bytes = cloudpickle.dumps((error, text))
+            data = dumps((error, text))
             pickle.loads(data)  # fails for a class whose __init__ wants other arguments than Exception kept
             return data
     summary = "".join(traceback.format_exception_only(error)).strip()
-    return cloudpickle.dumps((ProgramError(summary, text), text))  # type: ignore[no-any-return]
+    return dumps((ProgramError(summary, text), text))
 
 
 class RemoteTraceback(Exception):

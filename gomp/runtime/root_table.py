@@ -23,7 +23,7 @@ from gomp.core.shm.records import global_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
-from gomp.runtime.structs import Reference, class_of_key, is_reference_class, key_of, reference, slot_of
+from gomp.runtime.references import Reference, class_of_key, is_reference_class, key_of, reference, slot_of
 
 MAX_NAME = 47
 UNBOUND = -1

@@ -6,8 +6,9 @@ import pytest
 
 from gomp.core.shm.records import GC_TRIGGER_HEAP, GCSTATS, gcstats_dtype, view
 from gomp.errors import OutOfMemory
+from gomp.runtime.arrays import array
 from gomp.runtime.compiled import compiled
-from gomp.runtime.structs import array, new, struct
+from gomp.runtime.structs import new, struct
 
 
 @struct

@@ -18,11 +18,12 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import MHEAP, POLL_INTERRUPT, STATUS_SAFE, mheap_dtype, p_dtype, view
 from gomp.errors import CompileError, Interrupted, NilDereference, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import compiled as compiled_module
+from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.handles import table
 from gomp.runtime.root_table import Global
 from gomp.runtime.root_table import globals as roots
-from gomp.runtime.structs import Array, array, info, new, struct
+from gomp.runtime.structs import info, new, struct
 
 
 @struct
@@ -466,7 +467,7 @@ def test_typing_errors_are_one_line_with_the_place(heap):
     assert f"test_compiled.py:{line}: in wrong_field: middle is no field; Node has left, right, value" in refusal(
         wrong_field, node
     )
-    assert "field value of Node holds int64, not float64" in refusal(float_into_int, node)
+    assert "field value of Node holds an int, not float64" in refusal(float_into_int, node)
     assert "field left of Node holds Node, not Mixed" in refusal(foreign, node)
     assert "Node has no field wrong; it has left, right, value" in refusal(unknown_name, node)
     assert "in text_in_number" in refusal(text_in_number, node)
@@ -555,7 +556,8 @@ def test_a_child_compiles_for_a_p(heap, monkeypatch):
 
 _SCRIPT = """
 import sys, cloudpickle
-from gomp.runtime.structs import struct, new, array, Array
+from gomp.runtime.arrays import array, Array
+from gomp.runtime.structs import struct, new
 from gomp.runtime.compiled import compiled
 
 @struct

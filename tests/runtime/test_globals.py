@@ -6,9 +6,10 @@ import pytest
 from kernel_heap import collect_now
 
 from gomp.runtime import root_table
+from gomp.runtime.arrays import Array, array
 from gomp.runtime.root_table import Global
 from gomp.runtime.root_table import globals as roots
-from gomp.runtime.structs import Array, array, new, struct
+from gomp.runtime.structs import new, struct
 
 
 @struct

@@ -9,7 +9,8 @@ import pytest
 from gomp.core.mutator import boundary
 from gomp.errors import RuntimeLost
 from gomp.runtime.handles import HandleTable, table
-from gomp.runtime.structs import new, slot_of, struct
+from gomp.runtime.references import slot_of
+from gomp.runtime.structs import new, struct
 
 
 @struct

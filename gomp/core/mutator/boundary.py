@@ -2,9 +2,9 @@
 
 A *handle* is a slot of this P's handle table; its number is what a Python reference holds. Kernels fill slots, Python only clears them.
 
-Who enters. Whatever changes the heap or fills a slot runs in KERNEL, and returns RETRY, having done nothing, if a stop or a claim is in the way.
-Reading a number from an object, or comparing two handles, changes nothing that a collector looks at, and the handle keeps the object: these
-do not enter and cannot be refused.
+Who enters. Whatever stores a reference or fills a slot runs in KERNEL, and returns RETRY, having done nothing, if a stop or a claim is in the way.
+Comparing two handles changes nothing that a collector looks at, and the handles keep the objects: this does not enter and cannot be refused. For the
+same reason numbers need no kernel at all: Python reads and writes them through its mapping (``gomp/runtime/cells.py``).
 
 An allocation has five outcomes: OK; ``n + WAIT_BASE``: the handle is filled, but wait until more than ``n`` cycles have begun before
 going on; WAIT_CREDIT: the same, but wait for credit; ``-n - WAIT_BASE``: nothing was allocated, wait until more than ``n`` cycles have ended
@@ -12,8 +12,6 @@ and call with ``again`` = 1; OUT_OF_MEMORY.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.barrier import read_pointer, write_pointer
@@ -24,11 +22,9 @@ from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     fence_release,
-    load8,
     load64,
     load_acquire,
     load_relaxed,
-    store8,
     store64,
     store_relaxed,
     store_release,
@@ -39,7 +35,6 @@ from gomp.core.shm.records import (
     GC_WAIT_CREDIT,
     RT_XCYCLES,
     RT_XTABLE_LOCK,
-    pointer_to,
     root_globals,
     runtime,
     self_p,
@@ -51,7 +46,6 @@ WAIT_CREDIT = 2
 WAIT_BASE = 16
 NO_SLOT = -1
 ARRAY_HEADER = 8
-float_at = pointer_to(np.dtype([("value", "f8")]))
 _GLOBAL_RECORD = 64
 _GLOBAL_NAME, _GLOBAL_TYPE = 16, 8
 
@@ -173,9 +167,9 @@ def new_object(slot: int, size: int, key: int, again: int) -> int:
     return _finish_new(addr, slot, begun)
 
 
-@kernel("int64(int64, int64, int64, int64)")
-def new_array(slot: int, n: int, key: int, again: int) -> int:
-    """An array of ``n`` elements of 8 bytes into an empty slot: of references if ``key`` is not 0."""
+@kernel("int64(int64, int64, int64, int64, int64)")
+def new_array(slot: int, n: int, size: int, key: int, again: int) -> int:
+    """``n`` elements behind their number, ``size`` bytes in all, into an empty slot: references if ``key`` is not 0."""
     type_addr = 0
     if key != 0:
         type_addr = find_type(key)
@@ -184,7 +178,6 @@ def new_array(slot: int, n: int, key: int, again: int) -> int:
     if enter() != OK:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
-    size = ARRAY_HEADER + 8 * n
     addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
     if addr > 0:
         set_length(addr, n)
@@ -201,48 +194,6 @@ def set_length(addr: int, n: int) -> None:
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(int64, int64)")
-def read_int(slot: int, offset: int) -> int:
-    return load64(load_handle(slot) + offset)
-
-
-@kernel("int64(int64, int64)")
-def read_bool(slot: int, offset: int) -> int:
-    return load8(load_handle(slot) + offset)
-
-
-@kernel("float64(int64, int64)")
-def read_float(slot: int, offset: int) -> float:
-    return float_at(load_handle(slot) + offset).value
-
-
-@kernel("int64(int64, int64, float64)")
-def write_float(slot: int, offset: int, value: float) -> int:
-    if enter() != OK:
-        return RETRY
-    float_at(load_handle(slot) + offset).value = value
-    leave()
-    return OK
-
-
-@kernel("int64(int64, int64, int64)")
-def write_int(slot: int, offset: int, value: int) -> int:
-    if enter() != OK:
-        return RETRY
-    store64(load_handle(slot) + offset, value)
-    leave()
-    return OK
-
-
-@kernel("int64(int64, int64, int64)")
-def write_bool(slot: int, offset: int, value: int) -> int:
-    if enter() != OK:
-        return RETRY
-    store8(load_handle(slot) + offset, value)
-    leave()
-    return OK
-
-
 @kernel("int64(int64, int64, int64)")
 def read_reference(slot: int, offset: int, into: int) -> int:
     """Root the reference at ``offset`` in the empty slot ``into``: OK, NULL or RETRY."""
@@ -251,6 +202,16 @@ def read_reference(slot: int, offset: int, into: int) -> int:
     status = fill_handle(into, read_pointer(load_handle(slot) + offset))
     leave()
     return status
+
+
+@kernel("int64(int64, int64, int64)")
+def read_inside(slot: int, offset: int, into: int) -> int:
+    """Root the part of an object at ``offset`` in the empty slot ``into``: an address inside an object keeps all of it. OK or RETRY."""
+    if enter() != OK:
+        return RETRY
+    fill_handle(into, load_handle(slot) + offset)
+    leave()
+    return OK
 
 
 @kernel("int64(int64, int64, int64)")

@@ -1,0 +1,25 @@
+"""cloudpickle, with array classes sent as what they are arrays of: the receiver makes its own, once, so that they stay the same class."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cloudpickle
+
+from gomp.runtime.arrays import Array, rebuilt_class
+from gomp.runtime.references import ReferenceMeta
+
+
+class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, ReferenceMeta) and issubclass(obj, Array) and obj is not Array:
+            return rebuilt_class, (obj.elem, obj.length)
+        return super().reducer_override(obj)
+
+
+def dumps(value: Any) -> bytes:
+    """``value`` for another process of the runtime."""
+    out = io.BytesIO()
+    Pickler(out).dump(value)
+    return out.getvalue()

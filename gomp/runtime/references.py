@@ -1,0 +1,278 @@
+"""References from Python, and what is known of the classes whose instances they are.
+
+Nouns
+-----
+reference  an instance of a struct's, an array's or a text's class; it holds a handle and nothing else. In compiled code it is an address.
+key        62 bits that stand for a type in shared memory, the same in every process: a hash of its name, and a hash of its layout and those of all
+           types that can be reached from it. So a process that has declared another layout under a name never takes one for the other, and can say
+           which name it is.
+
+Two references are equal if they are the same object, or the same part of one. A reference cannot be pickled: share an object through
+``gomp.globals``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from gomp.core.mutator import boundary
+from gomp.core.sched.status import OK
+from gomp.runtime.handles import kernels, table
+from gomp.runtime.kinds import wrong_type
+
+T = TypeVar("T")
+_LAYOUT_BITS = 40
+_NAME_BITS = 22
+_made: list[Any] = []  # every class of references, however it came into this process
+_by_key: dict[int, Any] = {}
+_by_name: dict[tuple[str, str], Any] = {}
+object_new = object.__new__
+
+
+class ReferenceMeta(type):
+    """The class of the classes of references: their instances are made by the heap, not by calling them."""
+
+    how_made = "gomp.new({}, ...)"
+
+    def __init__(cls, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _made.append(cls)
+
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
+        raise TypeError(f"objects of the shared heap are made with {cls.how_made.format(cls.__name__)}")
+
+
+class Reference(metaclass=ReferenceMeta):
+    """A reference from Python to an object of the shared heap; while it exists the object does."""
+
+    __slots__ = ("_handle",)
+    _handle: int
+
+    def __del__(self, table: Any = table) -> None:  # bound: the module may be gone when the interpreter ends
+        slot = self._handle - table.first  # as table.release
+        if slot >= 0:
+            table.words[slot] = 0
+            table.free.append(slot)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reference):
+            return NotImplemented
+        return bool(kernels.is_same_object(table.slot_of(self._handle), table.slot_of(other._handle)))
+
+    def __hash__(self) -> int:
+        return hash(address_of(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} @{address_of(self):#x}>"
+            if is_usable(self)
+            else f"<{type(self).__name__} of an ended runtime>"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a reference to a {type(self).__name__} is only valid in this process: share the object with gomp.globals[name] = reference"
+        )
+
+
+def reference(cls: type[T], slot: int) -> T:
+    """The reference that owns a filled slot."""
+    ref = object_new(cls)
+    ref._handle = table.first + slot  # type: ignore[attr-defined]
+    return ref
+
+
+def slot_of(ref: Reference) -> int:
+    return table.slot_of(ref._handle)
+
+
+def is_usable(ref: Reference) -> bool:
+    """Whether its runtime is open."""
+    return ref._handle >= table.first
+
+
+def shown_reference(ref: Any) -> str:
+    """What a reference is in the repr of what holds it: a text itself, anything else a sign, as there may be no end to it."""
+    return str(ref.shown()) if getattr(type(ref), "is_text", False) else "…"
+
+
+def address_of(ref: Reference) -> int:
+    """Where the object is, as a number that keeps nothing alive."""
+    addr: int = kernels.handle_addr(slot_of(ref))
+    return addr
+
+
+def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
+    """A reference to the part at ``offset``."""
+    source = slot_of(ref)
+    into = table.take()
+    table.call(kernels.read_inside, source, offset, into)
+    return reference(cls, into)
+
+
+def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
+    """The reference that stands at ``offset``, or None."""
+    source = table.slot_of(ref._handle)
+    try:
+        into = table.free.pop()
+    except IndexError:
+        into = table.take()
+    status = kernels.read_reference(source, offset, into)
+    if status != OK and _read_again(status, source, offset, into) == boundary.NULL:
+        table.free.append(into)
+        return None
+    found = object_new(cls)
+    found._handle = table.first + into
+    return found
+
+
+def _read_again(status: int, source: int, offset: int, into: int) -> int:
+    return status if status == boundary.NULL else table.call(kernels.read_reference, source, offset, into)
+
+
+def write_reference(cls: Any, ref: Reference, offset: int, value: object, where: Callable[[], str]) -> None:
+    """Store a reference to a ``cls``, or None. TypeError, which begins with ``where()``, if it is anything else."""
+    slot = table.slot_of(ref._handle)
+    if value is None:
+        source = boundary.NO_SLOT
+    elif type(value) is cls:
+        source = table.slot_of(value._handle)  # type: ignore[attr-defined]
+    else:
+        raise _wrong_class(cls, value, where)
+    if kernels.write_reference(slot, offset, source) != OK:
+        table.call(kernels.write_reference, slot, offset, source)
+
+
+def _wrong_class(cls: Any, value: object, where: Callable[[], str]) -> TypeError:
+    if isinstance(value, Reference) and type(value).__name__ == cls.__name__:
+        return TypeError(
+            f"{where()} holds a {name_of(cls)} as it was declared before: {cls.__name__} was declared again, and is another type now"
+        )
+    return wrong_type(where(), f"a {cls.__name__} or None", value)
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+class Layout(Protocol):
+    """What is known of a type: ``layout_of(cls)``. ``text`` describes it, for its key; ``targets`` are the classes that it names."""
+
+    size: int
+    align: int
+    reference_words: tuple[int, ...]
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def targets(self) -> list[Any]: ...
+
+
+def is_reference_class(value: object) -> bool:
+    """Whether this is the class of references to something."""
+    return isinstance(value, ReferenceMeta)
+
+
+def is_struct(value: object) -> bool:
+    return isinstance(value, ReferenceMeta) and "_info" in value.__dict__
+
+
+def layout_of(cls: Any) -> Layout:
+    """The layout of a struct, an array or a text class."""
+    return cls._info if is_struct(cls) else cls.layout  # type: ignore[no-any-return]
+
+
+def name_of(cls: Any) -> str:
+    """A class's full name: the same in every process."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def key_of(cls: Any) -> int:
+    """The key of a class. Raises TypeError if a struct that it refers to is not declared yet."""
+    if "_key" not in cls.__dict__:
+        cls._key = _hash(name_of(cls), _NAME_BITS) << _LAYOUT_BITS | _hash(_closure(cls), _LAYOUT_BITS)
+    return cls.__dict__["_key"]  # type: ignore[no-any-return]
+
+
+def _closure(cls: Any) -> str:
+    """The layouts of everything that can be reached from a class, in words."""
+    found, texts = [cls], []
+    for each in found:
+        layout = layout_of(each)
+        texts.append(f"{name_of(each)}: {layout.text}")
+        found += [target for target in layout.targets if target not in found]
+    return "\n".join(texts)
+
+
+def _hash(text: str, bits: int) -> int:
+    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> (64 - bits)) or 1
+
+
+def declare(cls: Any) -> None:
+    """Have a struct found by its name, in annotations that name it."""
+    _by_name[cls.__module__, cls.__qualname__] = cls
+
+
+def class_named(name: str, owner: Any) -> Any:
+    """The struct called ``name`` where ``owner`` was declared: beside it, in an enclosing function, or in its module; or None."""
+    scope = owner.__qualname__
+    while "." in scope:
+        scope = scope.rpartition(".")[0]
+        found = _by_name.get((owner.__module__, f"{scope}.{name}"))
+        if found is not None:
+            return found
+    return vars(sys.modules[owner.__module__]).get(name) or _by_name.get((owner.__module__, name))
+
+
+def class_of_key(key: int) -> Any:
+    """The class that this process declared for a type. TypeError if it has not, or has another of that name."""
+    if key not in _by_key:
+        _learn_keys()
+    if key in _by_key:
+        return _by_key[key]
+    for cls in reversed(_made):
+        if not is_declared(cls):
+            continue
+        if _hash(name_of(cls), _NAME_BITS) == key >> _LAYOUT_BITS:
+            raise TypeError(
+                f"an object of {name_of(cls)}, which was declared differently where the object comes from: it, or a struct that it refers "
+                "to, has other fields there; declare them alike in both processes"
+            )
+    raise TypeError(
+        "an object of a struct that this process has not declared: import the module that declares it first"
+    )
+
+
+def is_declared(cls: Any) -> bool:
+    """Whether a class is one of objects, and whole: not a base class, nor a struct that is only now being declared."""
+    return "_info" in cls.__dict__ or "layout" in cls.__dict__
+
+
+def _learn_keys() -> None:
+    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays of them."""
+    for cls in list(filter(is_declared, _made)):
+        try:
+            _by_key.setdefault(key_of(cls), cls)
+            if is_struct(cls):
+                array = array_class(cls)
+                _by_key.setdefault(key_of(array), array)
+        except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
+            continue
+
+
+def array_class(elem: Any, n: int = 0) -> Any:
+    """``Array[elem]`` or ``Array[elem, n]``."""
+    from gomp.runtime.arrays import Array
+
+    made: Any = Array
+    return made[elem, n] if n else made[elem]
+
+
+def fixed_array_class(elem: Any, n: int, owner: Any, where: str) -> Any:
+    """``Array[elem, n]``, where ``elem`` may be a struct that is declared later."""
+    from gomp.runtime.arrays import fixed_class
+
+    return fixed_class(elem, n, owner, where)

@@ -1,0 +1,205 @@
+"""``gomp.bytes(b)`` and ``gomp.str(s)``: bytes and text in the shared heap, immutable.
+
+An object is a header and then its bytes; text is UTF-8. The header of both begins with the number of bytes; that of a text says next how many
+characters these are: if as many, then all of them are ASCII, and the character at an index is found at once.
+
+``==`` compares what they hold, as for Python's own bytes and str, which they are equal to as well. (References to structs and arrays, which can
+change, are equal if they are the same object.) In compiled code ``is`` tells whether two of them are the same object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+from gomp.core.shm import layout as memory
+from gomp.errors import OutOfMemory
+from gomp.runtime import cells, mapping
+from gomp.runtime.arrays import MAX_ARRAY
+from gomp.runtime.handles import kernels, table
+from gomp.runtime.kinds import wrong_type
+from gomp.runtime.references import Reference, ReferenceMeta, address_of, is_usable, reference
+
+__all__ = ["Bytes", "Str", "bytes_", "str_"]
+
+T = TypeVar("T")
+BYTES_HEADER, STR_HEADER = 8, 16
+_SHOWN = 60
+
+
+class TextInfo:
+    """The layout of both, as far as it is the same for all objects."""
+
+    size, align, reference_words = 0, 8, ()
+    targets: ClassVar[list[Any]] = []
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class TextMeta(ReferenceMeta):
+    """The class of Bytes and Str."""
+
+    how_made = "gomp.{}(...)"
+
+    def __call__(cls, *args: object, **kwargs: object) -> Any:
+        raise TypeError(f"objects of the shared heap are made with gomp.{cls.__name__.lower()}(...)")
+
+
+class _Text(Reference, metaclass=TextMeta):
+    __slots__ = ()
+    is_text: ClassVar[bool] = True
+    header: ClassVar[int]
+
+    def _span(self) -> tuple[int, int]:
+        """Where its bytes begin and end, from the beginning of the heap."""
+        base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE
+        return base + self.header, base + self.header + cells.words[0][base >> 3]
+
+    def _octets(self) -> memoryview[int]:
+        """Its bytes, in the mapping: not to be kept."""
+        lo, hi = self._span()
+        return cells.octets[0][lo:hi]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        lo, hi = self._span()
+        return hi - lo
+
+    def view(self) -> memoryview[int]:
+        """Its bytes without a copy, read-only. The view keeps the object; and after the runtime has ended, its memory."""
+        lo, hi = self._span()
+        if lo == hi:
+            return memoryview(b"")
+        buffer: Any = (ctypes.c_ubyte * (hi - lo)).from_address(memory.HEAP_BASE + lo)
+        buffer.keeps = self
+        mapping.watch(buffer)
+        return memoryview(buffer).cast("B").toreadonly()
+
+    def __buffer__(self, flags: int) -> memoryview[int]:  # memoryview(x), from Python 3.12
+        return self.view()
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._octets())
+
+    def _checked(self, index: Any, n: int) -> int:
+        i = operator.index(index)
+        if not 0 <= i < n:
+            raise IndexError(f"index {i} of a {type(self).__name__} of {n}: indices count from 0")
+        return i
+
+    def shown(self) -> str:
+        """What it holds, as a literal, if that is short."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if not is_usable(self):
+            return Reference.__repr__(self)
+        return f"{type(self).__name__}({self.shown()}) @{address_of(self):#x}"
+
+
+class Bytes(_Text):
+    """A reference to bytes in the heap."""
+
+    __slots__ = ()
+    header = BYTES_HEADER
+    layout: ClassVar[TextInfo] = TextInfo("bytes")
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+    def __getitem__(self, index: Any) -> Any:
+        octets = self._octets()
+        if isinstance(index, slice):
+            return bytes(octets[index])
+        return octets[self._checked(index, len(octets))]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(bytes(self))
+
+    def __contains__(self, value: Any) -> bool:
+        return value in bytes(self)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Bytes):
+            return self._octets() == other._octets()
+        return self._octets() == other if isinstance(other, (bytes, bytearray, memoryview)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+    def shown(self) -> str:
+        return repr(bytes(self)) if len(self) <= _SHOWN else f"{bytes(self[:_SHOWN])!r}… {len(self)} bytes"
+
+
+class Str(_Text):
+    """A reference to text in the heap."""
+
+    __slots__ = ()
+    header = STR_HEADER
+    layout: ClassVar[TextInfo] = TextInfo("str")
+
+    def __len__(self) -> int:
+        base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE
+        return int(cells.words[0][(base + 8) >> 3])
+
+    def __str__(self) -> str:
+        return str(self._octets(), "utf-8", "surrogatepass")
+
+    def __getitem__(self, index: Any) -> str:
+        if isinstance(index, slice):
+            return str(self)[index]
+        i = self._checked(index, len(self))
+        octets = self._octets()
+        return chr(octets[i]) if len(octets) == len(self) else str(self)[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(str(self))
+
+    def __contains__(self, value: Any) -> bool:
+        return str(value) in str(self) if isinstance(value, (str, Str)) else False
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Str):
+            return self._octets() == other._octets()
+        return str(self) == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def shown(self) -> str:
+        return repr(str(self)) if len(self) <= _SHOWN else f"{self[:_SHOWN]!r}… {len(self)} characters"
+
+
+def _new(cls: type[T], header: int, data: Any) -> T:
+    if len(data) > MAX_ARRAY:
+        raise OutOfMemory(f"{len(data)} bytes are larger than any heap")
+    slot = table.take()
+    table.allocate(kernels.new_array, slot, len(data), (header + len(data) + 7) & -8, 0)
+    made: Any = reference(cls, slot)
+    lo, hi = made._span()
+    cells.octets[0][lo:hi] = data
+    return made  # type: ignore[no-any-return]
+
+
+def bytes_(data: Any, /) -> Bytes:
+    """A copy of anything that has bytes, in the shared heap: ``gomp.bytes(b)``."""
+    try:
+        whole = memoryview(bytes(data) if isinstance(data, Bytes) else data)
+    except TypeError:
+        raise wrong_type("gomp.bytes", "bytes, or what has a buffer of them", data) from None
+    return _new(Bytes, BYTES_HEADER, whole.cast("B") if whole.c_contiguous and whole.nbytes else whole.tobytes())
+
+
+def str_(text: Any, /) -> Str:
+    """A copy of a text in the shared heap: ``gomp.str(s)``."""
+    if not isinstance(text, (str, Str)):
+        raise wrong_type("gomp.str", "a str", text)
+    plain = str(text)
+    made = _new(Str, STR_HEADER, plain.encode("utf-8", "surrogatepass"))
+    base = table.words[table.slot_of(made._handle)] - memory.HEAP_BASE
+    cells.words[0][(base + 8) >> 3] = len(plain)
+    return made

@@ -1,0 +1,163 @@
+"""Texts and bytes in compiled code: ``len(s)``, ``s[i]``, ``s == t``, as from Python.
+
+A character is one of Numba's strings of length 1, a byte is an int. Loops over a text poll now and then: it may be long. Their bytes are compared
+in words: an object ends with zeros up to a multiple of 8.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numba.core import types
+
+from gomp.core.jit import inline
+from gomp.core.shm.atomics import load8, load64
+from gomp.errors import NilDereference
+from gomp.runtime.polling import poll_in_loop
+from gomp.runtime.refops import address
+from gomp.runtime.reftypes import TextRef, in_compiled_code
+from gomp.runtime.texts import BYTES_HEADER, STR_HEADER, Bytes, Str
+
+_STRIP = 4096
+_CHARACTERS = 8  # where a Str says how many characters it has
+
+
+def _is(ref: Any, cls: type) -> bool:
+    return isinstance(ref, TextRef) and ref.cls is cls
+
+
+@inline
+def _check(base: int, i: int, n: int) -> None:
+    if i < 0 or i >= n:
+        raise IndexError("index out of range")
+
+
+@inline
+def _checked(base: int) -> int:
+    if base == 0:
+        raise NilDereference("a text that is None")
+    return base
+
+
+@inline
+def _next(at: int) -> int:
+    """The address of the character after the one at ``at``."""
+    first = load8(at)
+    return at + (1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4)
+
+
+@inline
+def _decode(at: int) -> int:
+    """The code point of the character at ``at``."""
+    first = load8(at)
+    if first < 0x80:
+        return first
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | load8(at + 1) & 0x3F
+    if first < 0xF0:
+        return (first & 0x0F) << 12 | (load8(at + 1) & 0x3F) << 6 | load8(at + 2) & 0x3F
+    return (first & 0x07) << 18 | (load8(at + 1) & 0x3F) << 12 | (load8(at + 2) & 0x3F) << 6 | load8(at + 3) & 0x3F
+
+
+@inline
+def _code_point(base: int, i: int) -> int:
+    n = load64(base + _CHARACTERS)
+    _check(base, i, n)
+    if n == load64(base):
+        return load8(base + STR_HEADER + i)
+    at = base + STR_HEADER
+    for k in range(i):
+        if k % _STRIP == 0:
+            poll_in_loop()
+        at = _next(at)
+    return _decode(at)
+
+
+@inline
+def _byte(base: int, i: int) -> int:
+    _check(base, i, load64(base))
+    return load8(base + BYTES_HEADER + i)
+
+
+@inline
+def _same(a: int, b: int, header: int) -> bool:
+    if a == b:
+        return True
+    if a == 0 or b == 0 or load64(a) != load64(b):
+        return False
+    for k in range(0, (load64(a) + 7) & -8, 8):
+        if k % (8 * _STRIP) == 0:
+            poll_in_loop()
+        if load64(a + header + k) != load64(b + header + k):
+            return False
+    return True
+
+
+@in_compiled_code(len)
+def _len(text: Any) -> Any:
+    if _is(text, Str):
+        return lambda text: load64(_checked(address(text)) + _CHARACTERS)
+    if _is(text, Bytes):
+        return lambda text: load64(_checked(address(text)))
+    return None
+
+
+@in_compiled_code(operator.getitem)
+def _getitem(text: Any, i: Any) -> Any:
+    if not isinstance(i, types.Integer):
+        return None
+    if _is(text, Str):
+        return lambda text, i: chr(_code_point(_checked(address(text)), np.int64(i)))
+    if _is(text, Bytes):
+        return lambda text, i: _byte(_checked(address(text)), np.int64(i))
+    return None
+
+
+def _equality(a: Any, b: Any) -> Any:
+    """The function that compares what two hold; None for other types."""
+    if _is(a, Str) and _is(b, Str):
+        return lambda a, b: _same(address(a), address(b), STR_HEADER)
+    if _is(a, Bytes) and _is(b, Bytes):
+        return lambda a, b: _same(address(a), address(b), BYTES_HEADER)
+    if isinstance(a, TextRef) and isinstance(b, TextRef):
+        return lambda a, b: False
+    if _is(a, Str) and isinstance(b, (types.UnicodeType, types.StringLiteral)):
+        return _is_string
+    return None
+
+
+def _is_string(a: Any, b: Any) -> Any:
+    base: int = address(a)
+    if base == 0 or load64(base + _CHARACTERS) != len(b):
+        return False
+    at = base + STR_HEADER
+    for k in range(len(b)):
+        if k % _STRIP == 0:
+            poll_in_loop()
+        if _decode(at) != ord(b[k]):
+            return False
+        at = _next(at)
+    return True
+
+
+@in_compiled_code(operator.eq)
+def _eq(a: Any, b: Any) -> Any:
+    return _equality(a, b)
+
+
+@in_compiled_code(operator.ne)
+def _ne(a: Any, b: Any) -> Any:
+    equal = _equality(a, b)
+    if equal is None:
+        return None
+    equals = inline(equal)
+    return lambda a, b: not equals(a, b)
+
+
+@in_compiled_code(bool)
+def _bool(text: Any) -> Any:
+    if isinstance(text, TextRef):
+        return lambda text: address(text) != 0 and load64(address(text)) != 0
+    return None

@@ -1,0 +1,46 @@
+"""The runtime's type table, as Python fills it: the types of objects that carry their type (see ``gomp/core/mutator/types.py``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gomp.core.mutator.types import find_type, publish_type, reserve_mask, set_mask_word
+from gomp.core.shm.atomics import signed
+from gomp.runtime import handles
+from gomp.runtime.handles import check_table, table
+from gomp.runtime.references import is_struct, key_of
+
+_registered: set[int] = set()
+handles.on_open(_registered.clear)
+
+
+def register(cls: Any) -> None:
+    """Make sure that the runtime's type table has ``cls``, if its objects carry their type. Before any is made, once a runtime."""
+    key = key_of(cls)
+    if key in _registered:
+        return
+    if is_struct(cls):
+        layout = cls._info
+        if layout.allocation.by_type:
+            _publish(key, layout.size, layout.ptr_bytes, 0, mask_words(layout.reference_words), cls)
+    elif getattr(cls, "holds_links", False):
+        _publish(key, 8, 8, 8, [1], cls)
+    _registered.add(key)
+
+
+def mask_words(reference_words: tuple[int, ...]) -> list[int]:
+    """The pointer mask of a type: bit i is word i."""
+    words = [0] * (reference_words[-1] // 64 + 1) if reference_words else []
+    for i in reference_words:
+        words[i // 64] |= 1 << (i % 64)
+    return [signed(w) for w in words]
+
+
+def _publish(key: int, size: int, ptr_bytes: int, elem_size: int, words: list[int], cls: type) -> None:
+    if find_type(key):
+        return
+    what = f"the type {cls.__name__} in the type table"
+    mask = check_table(table.call(reserve_mask, len(words)), what)
+    for i, word in enumerate(words):
+        set_mask_word(mask, i, word)
+    check_table(table.call(publish_type, key, size, ptr_bytes, elem_size, mask), what)

@@ -1,0 +1,72 @@
+"""What a type checker sees of structs, arrays and texts: this file passes ``mypy --strict``, and runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import gomp
+
+
+@gomp.struct
+class Point:
+    x: gomp.int16
+    y: gomp.float32
+
+
+@gomp.struct
+class Node:
+    left: Node | None
+    value: int
+    weight: float
+    is_leaf: bool
+    place: gomp.Inline[Point]
+    history: gomp.Array[int, Literal[4]]
+    corners: gomp.Array[gomp.Inline[Point], Literal[2]]
+    children: gomp.Array[Node] | None
+    name: gomp.Str | None
+    key: gomp.Bytes | None
+
+
+ROOT = gomp.Global("typed_root", Node)
+
+
+@gomp.compiled
+def total(node: Node | None) -> int:
+    result = 0
+    while node is not None:
+        result += node.value + node.place.x + node.history[0]
+        node = node.left
+    return result
+
+
+def build(n: int) -> Node:
+    node = gomp.new(Node, value=n, name=gomp.str("root"), key=gomp.bytes(b"k"))
+    node.left = gomp.new(Node, None, 1, 0.5, True)
+    node.place.x = 3
+    node.place.y = 2
+    node.history[3] = node.value
+    node.corners[1].x = 7
+    node.children = gomp.array(Node, [node.left, None])
+    ROOT.set(node)
+    return node
+
+
+def read(node: Node) -> tuple[int, float, str, bytes, list[int]]:
+    assert node.name is not None
+    assert node.key is not None
+    first: int = len(node.name) + len(node.key)
+    values: gomp.Array[int] = gomp.array(int, [1, 2, 3])
+    ratios: gomp.Array[float] = gomp.array(float, 3)
+    small = gomp.array(gomp.uint8, 3)
+    small[0] = 255
+    ratios[1] = values[2]
+    if node.children is not None:
+        first += node.children[0].value
+    view: memoryview[int] = node.key.view()
+    return first + view[0], sum(ratios), str(node.name), bytes(node.key), values[1:] + node.history[:]
+
+
+if __name__ == "__main__":
+    with gomp.Runtime(procs=1):
+        made = build(5)
+        print(total(made), *read(made))

@@ -1,0 +1,145 @@
+"""Structs in several processes: what a script declares is the same type on every P, and what two declare differently is never taken for the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import gomp
+
+@gomp.struct
+class Leaf:
+    n: int
+
+@gomp.struct
+class Point:
+    x: gomp.int16
+    leaf: Leaf
+
+@gomp.struct
+class Box:
+    first: gomp.Inline[Point]
+    points: gomp.Array[gomp.Inline[Point], 3]
+    links: gomp.Array["Later", 2]
+    self: "Box"
+    boxes: gomp.Array["Box"]
+    rows: gomp.Array[gomp.Array[int]]
+    weights: gomp.Array[gomp.uint8, 3]
+    name: gomp.Str
+
+@gomp.struct
+class Later:
+    n: int
+
+WEIGHTS = gomp.Array[gomp.uint8, 3]
+ROW = gomp.Global("row", gomp.Array[gomp.int8])
+
+@gomp.compiled
+def total(b: Box) -> int:
+    return b.points[1].x + b.links[0].n + len(b.name) + b.weights[2]
+
+{body}
+"""
+EVERYTHING = """
+def fill() -> int:
+    box = gomp.globals["box"]
+    box.points[1].x = 5
+    box.points[1].leaf = gomp.new(Leaf, n=8)
+    box.weights[2] = 9
+    box.links[0] = gomp.new(Later, n=7)
+    box.self = box
+    box.boxes = gomp.array(Box, [box, None])
+    box.rows = gomp.array(gomp.Array[int], [gomp.array(int, [1, 2])])
+    box.name = gomp.str("héllo")
+    assert type(box.weights) is WEIGHTS
+    ROW.set(gomp.array(gomp.int8, [-1]))
+    return total(box)
+
+if __name__ == "__main__":
+    with gomp.Runtime(procs=2) as rt:
+        box = gomp.new(Box)
+        gomp.globals["box"] = box
+        assert rt.run(fill) == total(box) == 5 + 7 + 5 + 9
+        assert (box.points[1].leaf.n, box.boxes[0], box.rows[0][:], box.weights[:]) == (8, box, [1, 2], [0, 0, 9])
+        assert ROW.get()[:] == [-1]
+        gomp.globals["part"] = box.points[1]
+        point = gomp.globals["part"]
+        del box, gomp.globals["box"], gomp.globals["part"]
+        gomp.gc()
+        assert point.x == 5 and point.leaf.n == 8
+        print(rt.verify())
+    try:
+        point.x
+    except gomp.RuntimeLost as error:
+        print(error)
+    with gomp.Runtime(procs=1):
+        fresh = gomp.new(Point)
+        for use in (lambda: point.x, lambda: setattr(point, "x", 1), lambda: setattr(fresh, "leaf", point.leaf), lambda: gomp.array(Point, [point])):
+            try:
+                use()
+            except gomp.RuntimeLost as error:
+                print(error)
+"""
+REDECLARED = """
+def read(name: str) -> str:
+    source = OTHER[name]
+    names = {{"gomp": gomp, "__name__": "__main__"}}
+    exec(source, names)
+    try:
+        return repr(gomp.globals["object"].x)
+    except TypeError as error:
+        return str(error)
+
+OTHER = {{
+    "itself": "@gomp.struct\\nclass Point:\\n    x: gomp.int32\\n    y: int",
+    "its target": "@gomp.struct\\nclass Leaf:\\n    n: float\\n@gomp.struct\\nclass Point:\\n    x: gomp.int16\\n    leaf: Leaf",
+    "the same": "@gomp.struct\\nclass Leaf:\\n    n: int\\n@gomp.struct\\nclass Point:\\n    x: gomp.int16\\n    leaf: Leaf",
+    "nothing": "",
+}}
+
+if __name__ == "__main__":
+    with gomp.Runtime(procs={procs}) as rt:
+        gomp.globals["object"] = gomp.new(Point, x=3)
+        print(rt.run(read, {name!r}))
+        assert "verified" in str(rt.verify())
+"""
+
+
+def run(tmp_path, body):
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT.replace("{body}", body))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_script_and_its_ps_have_the_same_types(tmp_path):
+    lines = run(tmp_path, EVERYTHING)
+    assert lines[0].startswith("verified at level 3")
+    assert lines[1] == "no runtime is open in this process: use gomp.Runtime()"
+    assert lines[2:] == ["this reference belongs to a runtime that has ended"] * 4
+
+
+DIFFERENT = (
+    "an object of __main__.Point, which was declared differently where the object comes from: it, or a struct that it refers to, has "
+    "other fields there; declare them alike in both processes"
+)
+
+
+@pytest.mark.parametrize(
+    ("declared", "answer"),
+    [
+        ("itself", DIFFERENT),
+        ("its target", DIFFERENT),
+        ("the same", "3"),
+        (
+            "nothing",
+            "an object of a struct that this process has not declared: import the module that declares it first",
+        ),
+    ],
+)
+def test_a_struct_declared_differently_is_refused_by_name(tmp_path, declared, answer):
+    assert run(tmp_path, REDECLARED.format(procs=1, name=declared)) == [answer]
