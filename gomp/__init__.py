@@ -23,6 +23,7 @@ from gomp.errors import (
     RuntimeLost,
     SegmentError,
     StackOverflow,
+    StaleReference,
     WorkerDied,
 )
 
@@ -67,6 +68,7 @@ __all__ = [
     "RuntimeLost",
     "SegmentError",
     "StackOverflow",
+    "StaleReference",
     "WorkerDied",
     "array",
     "compiled",

@@ -10,7 +10,7 @@ key        a 62-bit hash of a type's name and layout, the same in every process:
 A field is a reference, an int (int64), a float or a bool. A reference field may be None; everything else begins as zero. A struct may name itself
 or a struct that is declared later: names are looked up when they are first needed.
 
-Two references are equal if they are the same object. A reference cannot be pickled: share an object through ``gomp.globals``.
+Two references are equal if they are the same object. A pickled reference is received once, by a process of the same runtime (``transit``).
 """
 
 from __future__ import annotations
@@ -238,9 +238,9 @@ class Reference(metaclass=ReferenceMeta):
         )
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            f"a reference to a {type(self).__name__} is only valid in this process: share the object with gomp.globals[name] = reference"
-        )
+        from gomp.runtime.transit import reduce_reference  # which needs the classes that are declared here
+
+        return reduce_reference(slot_of(self), type(self), key_of(type(self)))
 
 
 def reference(cls: type[T], slot: int) -> T:
