@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gomp import debug
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.executor import Executor
+    from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
@@ -41,7 +43,10 @@ _HOMES = {
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
+    "Executor": "gomp.runtime.executor",
     "Goroutine": "gomp.runtime.peer",
+    "NDArray": "gomp.runtime.ndarrays",
+    "ndarray": "gomp.runtime.ndarrays",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
@@ -55,12 +60,14 @@ __all__ = [
     "Array",
     "CompileError",
     "ConfigError",
+    "Executor",
     "Global",
     "GompError",
     "Goroutine",
     "HeapCorrupt",
     "Interrupted",
     "MessageTooLarge",
+    "NDArray",
     "NilDereference",
     "OutOfMemory",
     "ProgramError",
@@ -76,6 +83,7 @@ __all__ = [
     "gc",
     "globals",
     "go",
+    "ndarray",
     "new",
     "num_procs",
     "struct",

@@ -149,7 +149,7 @@ class StructInfo:
         self.reference_words = [f.offset // 8 for f in fields if f.kind == REF]
         self.allocation = _allocation(size, self.reference_words)
         described = [(f.name, f.kind.name, f.offset) for f in fields]
-        self.key = _hash62(f"struct {cls.__module__}.{cls.__qualname__} {size} {described}")
+        self.key = hash62(f"struct {cls.__module__}.{cls.__qualname__} {size} {described}")
 
     @property
     def ptr_bytes(self) -> int:
@@ -185,7 +185,7 @@ def is_reference_class(value: object) -> bool:
     return isinstance(value, ReferenceMeta)
 
 
-def _hash62(text: str) -> int:
+def hash62(text: str) -> int:
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 2) or 1
 
 
@@ -435,6 +435,11 @@ def _class_named(name: str, owner: type[Reference]) -> object:
         return _by_name.get((owner.__module__, name))
 
 
+def declare(cls: Any) -> None:
+    """Make a reference class known that is neither a struct nor an array: it has a ``key``."""
+    _declared[cls.key] = cls
+
+
 def _struct_repr(self: Any) -> str:
     if not table.is_open:
         return Reference.__repr__(self)
@@ -524,7 +529,7 @@ class Array(Reference):
 @functools.cache
 def _array_class(elem: Any) -> type[Array]:
     described = f"struct {info(elem).key}" if is_struct(elem) else elem.__name__
-    key = _hash62(f"array of {described}")
+    key = hash62(f"array of {described}")
     made: Any = ReferenceMeta(f"Array[{elem.__name__}]", (Array,), {"__slots__": (), "elem": elem, "key": key})
     made.__module__ = Array.__module__
     _declared[key] = made
@@ -541,7 +546,7 @@ def holds_references(cls: type[Array]) -> bool:
 
 def key_of(cls: Any) -> int:
     """The key of a struct or array class."""
-    return cls.key if issubclass(cls, Array) else info(cls).key
+    return info(cls).key if is_struct(cls) else cls.key
 
 
 # --- the type table ---------------------------------------------------------------------------------------------------

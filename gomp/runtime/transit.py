@@ -42,8 +42,9 @@ NOBODY = -1
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A transit of this process. ``heir`` is the P that its result is for, as that P's (number, deaths), if one is."""
+    """A transit of this process, in the runtime whose handles begin at ``first``. ``heir``: the P whom it is for, and its deaths so far."""
 
+    first: int
     slot: int
     ticket_slot: int
     number: int
@@ -73,7 +74,9 @@ class Outbox:
             self.settle()
         slot, ticket_slot = table.take(), table.take()
         try:
-            sent = Sent(slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir)
+            sent = Sent(
+                table.first, slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir
+            )
         except BaseException:
             table.drop(slot)
             table.drop(ticket_slot)
@@ -92,6 +95,8 @@ class Outbox:
         """Take back these, unless somebody has received them."""
         with self._lock:
             for one in sent:
+                if one.first != table.first:  # that runtime has ended
+                    continue
                 transit.revoke_reference(one.slot, one.ticket_slot, one.number)
                 if one.number in self._sent and self._is_over(one):
                     del self._sent[one.number]
@@ -130,8 +135,7 @@ def parcel(heir: int = NOBODY) -> Iterator[list[Sent]]:
     try:
         yield sent
     except BaseException:
-        if sent and table.is_open:
-            outbox.revoke(sent)
+        outbox.revoke(sent)
         raise
     finally:
         _pickling.parcel = before
