@@ -38,7 +38,7 @@ handle, is marked or protected by the barrier like whatever that handle's P load
 
 On aarch64 the claim (acquire) is ordered after the ticket's store (release), hence the address is there and the object it names complete.
 That the slot lies in memory that is committed the receiver knows from the sender's count of slots, which it can see because it has the
-bytes: whatever brought them ordered it. Bytes that nobody sent name slots below that count, or are refused.
+bytes: whatever brought them ordered it. Numbers that are out of range, from bytes that were spoilt, are refused.
 
 A kill
 ------
