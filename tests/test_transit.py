@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from multiprocessing.connection import Client, Listener
 
 import pytest
@@ -56,7 +57,7 @@ def touch(node: Node) -> Node:
 
 def chain(n: int) -> list[Node]:
     nodes = [gomp.new(Node, value=i) for i in range(n)]
-    for node, after in zip(nodes, nodes[1:], strict=False):
+    for node, after in pairwise(nodes):
         node.next = after
     return nodes
 

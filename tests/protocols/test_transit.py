@@ -27,5 +27,9 @@ def test_no_interleaving_breaks_the_protocol(seed):
 @pytest.mark.parametrize(("mutant", "problem"), MUTANTS)
 def test_a_mutant_is_found(mutant, problem):
     with pytest.raises(Broken, match=problem):
-        for seed in range(200):
-            Model(seed, mutant).run(50_000)
+        run_many(mutant)
+
+
+def run_many(mutant):
+    for seed in range(200):
+        Model(seed, mutant).run(50_000)

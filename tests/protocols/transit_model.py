@@ -134,7 +134,7 @@ class Model:
                 theirs[TICKET] = 1000 + 100_000 * p + self.deaths[p]
                 yield
                 yield from self.take(p, mine, theirs)
-                if mine[HELD] != obj or number in self.received and self.mutant != "one number for all":
+                if mine[HELD] != obj or (number in self.received and self.mutant != "one number for all"):
                     raise Broken("bytes are received twice, or as another object")
                 self.received = [*self.received[-20:], number]
             self.in_kernel[p] = False
