@@ -24,6 +24,7 @@ from gomp.errors import (
     RuntimeLost,
     SegmentError,
     StackOverflow,
+    StaleReference,
     WorkerDied,
 )
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from gomp.runtime.arrays import Array, array
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.executor import Executor
     from gomp.runtime.kinds import float32, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
@@ -48,7 +51,10 @@ _HOMES = {
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
+    "Executor": "gomp.runtime.executor",
     "Goroutine": "gomp.runtime.peer",
+    "NDArray": "gomp.runtime.ndarrays",
+    "ndarray": "gomp.runtime.ndarrays",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
@@ -69,6 +75,7 @@ __all__ = [
     "Bytes",
     "CompileError",
     "ConfigError",
+    "Executor",
     "Global",
     "GompError",
     "Goroutine",
@@ -76,6 +83,7 @@ __all__ = [
     "Inline",
     "Interrupted",
     "MessageTooLarge",
+    "NDArray",
     "NilDereference",
     "OutOfMemory",
     "ProgramError",
@@ -83,6 +91,7 @@ __all__ = [
     "RuntimeLost",
     "SegmentError",
     "StackOverflow",
+    "StaleReference",
     "Str",
     "WorkerDied",
     "array",
@@ -97,6 +106,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "ndarray",
     "new",
     "num_procs",
     "str",

@@ -11,6 +11,7 @@
     ├── MessageTooLarge  (ValueError)       arguments or a result have more bytes than a message may
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
     ├── WorkerDied       (RuntimeError)     the process that ran it was killed; the runtime goes on
+    ├── StaleReference   (ReferenceError)   a pickled reference that was received before, or whose sender has ended
     ├── RuntimeLost                         the runtime is not there (any more)
     └── HeapCorrupt                         the heap breaks its own rules: our bug
 
@@ -32,6 +33,7 @@ __all__ = [
     "RuntimeLost",
     "SegmentError",
     "StackOverflow",
+    "StaleReference",
     "WorkerDied",
 ]
 
@@ -85,6 +87,10 @@ class Interrupted(GompError):
 
 class WorkerDied(GompError, RuntimeError):
     """The P that ran a goroutine was killed, and the goroutine with it. The runtime, its heap and the other goroutines go on."""
+
+
+class StaleReference(GompError, ReferenceError):
+    """A pickled reference leads nowhere any more: it is received once, and its object dies with a sender that ends before."""
 
 
 class RuntimeLost(GompError):

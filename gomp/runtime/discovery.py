@@ -157,20 +157,25 @@ def _timeval(seconds: float) -> tuple[int, int]:
     return int(seconds), int(seconds % 1 * 1e6)
 
 
+def open_channel(name: str) -> Channel:
+    """A connection to the runtime ``name``. Raises RuntimeLost."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(_CONNECT_S)))
+    try:
+        sock.connect(str(directory() / f"{name}.sock"))
+    except OSError as error:
+        sock.close()
+        raise RuntimeLost(f"the runtime {name} does not answer: {error.strerror or error}") from None
+    return Channel(sock)
+
+
 class Client:
     """A connection to a running runtime that has no P: it asks, and the coordinator answers."""
 
     def __init__(self, info: RuntimeInfo) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(_CONNECT_S)))
-        try:
-            sock.connect(str(directory() / f"{info.name}.sock"))
-        except OSError as error:
-            sock.close()
-            raise RuntimeLost(f"the runtime {info.name} does not answer: {error.strerror or error}") from None
         self.info = info
-        self._channel = Channel(sock)
+        self._channel = open_channel(info.name)
 
     def __enter__(self) -> Client:
         return self

@@ -53,10 +53,14 @@ class Dispatcher:
         self._send(task)
 
     def done(self, p: int, message: Message) -> None:
-        """A goroutine of P ``p`` has ended."""
+        """A goroutine of P ``p`` has ended. If references in its result reach nobody, its P is told."""
         task = self.tasks.ended(p, message["g"])
-        if task is not None:
-            self._tell(task.origin, task.request, message["ok"], message.payload)
+        parcel = message.fields.get("parcel", 0)
+        told = task is not None and self._tell(task.origin, task.request, message["ok"], message.payload, parcel)
+        channel = self._channel_of(p)
+        if parcel and not told and channel is not None:
+            with contextlib.suppress(RuntimeLost):
+                channel.send("undelivered", parcel=parcel)
 
     def has_started(self, p: int) -> None:
         """P ``p`` has a process again: send it what waits for it."""
@@ -85,11 +89,14 @@ class Dispatcher:
         if channel is not None:
             awaited = isinstance(task.origin, Channel | OnP)
             with contextlib.suppress(RuntimeLost):  # it has died: its pidfd tells
-                channel.send("run", task.payload, g=task.g, name=task.name, awaited=awaited)
+                heir = task.origin.p if isinstance(task.origin, OnP) else -1
+                channel.send("run", task.payload, g=task.g, name=task.name, awaited=awaited, heir=heir)
 
-    def _tell(self, origin: object, request: int, ok: bool, payload: bytes) -> None:
-        """Tell whoever started a goroutine how it ended, if anybody did."""
+    def _tell(self, origin: object, request: int, ok: bool, payload: bytes, parcel: int = 0) -> bool:
+        """Tell whoever started a goroutine how it ended, if anybody did; whether somebody may hear it. ``parcel``: there are references in it."""
         channel = self._channel_of(origin.p) if isinstance(origin, OnP) else origin
         if isinstance(channel, Channel):
             with contextlib.suppress(RuntimeLost, OSError):
-                channel.send("done", payload, request=request, ok=ok)
+                channel.send("done", payload, request=request, ok=ok, parcel=parcel)
+                return True
+        return False

@@ -62,11 +62,12 @@ class Waits(Protocol):
 class HandleTable:
     """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open."""
 
-    __slots__ = ("_collector", "_next_first", "first", "free", "words")
+    __slots__ = ("_collector", "_next_first", "first", "free", "p_idx", "words")
 
     def __init__(self) -> None:
         self.first = _CLOSED
         self.free: list[int] = []
+        self.p_idx = -1
         self.words: memoryview[int] = memoryview(b"").cast("q")
         self._next_first = 0
         self._collector: Waits = _Alone()
@@ -78,6 +79,7 @@ class HandleTable:
         """
         load_kernels()
         kernels.bind()
+        self.p_idx = p_idx
         self.words = _table_words(p_idx)
         cells.open_views(int(view(runtime_dtype, layout.RUNTIME_BASE)[0].max_pages) * layout.PAGE_SIZE)
         used = boundary.handles_in_use()

@@ -59,7 +59,7 @@ def reclaim() -> None:
         gc.collect()
     if _lookers:
         raise RuntimeLost(
-            "the last runtime of this process is still looked at: let go of its rt.spans, or end the threads that wait in it"
+            "the last runtime of this process is still looked at: let go of its arrays and its rt.spans, or end the threads that wait in it"
         )
     _undo_later()
     _undo_later = None

@@ -19,9 +19,11 @@ from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.peer import Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
+from gomp.runtime.transit import Sent, outbox
 from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
+_PARCELS_KEPT = 1024
 
 
 class P(Peer):
@@ -30,6 +32,8 @@ class P(Peer):
     def __init__(self, channel: Channel, record: Any) -> None:
         super().__init__(channel)
         self._record = record
+        self._parcels: dict[int, list[Sent]] = {}  # results with references, from the last ones that were sent
+        self._parcel = 0
 
     def serve(self) -> None:
         while True:
@@ -43,22 +47,40 @@ class P(Peer):
             self.handle(message)
 
     def handle(self, message: Message) -> None:
-        if message.op != "run":
+        if message.op == "run":
+            self._run(message)
+        elif message.op == "undelivered":
+            outbox.revoke(self._parcels.pop(message["parcel"], ()))
+        else:
             super().handle(message)
-            return
-        self.channel.send("started", g=message["g"])
-        succeeded, payload = dump_outcome(lambda: self._run(message))
+
+    def _run(self, message: Message) -> None:
+        g, heir = message["g"], message["heir"]
+        self.channel.send("started", g=g)
+        succeeded, payload, sent = dump_outcome(lambda: self._call(message), heir)
         self._record.programs += 1
         try:
-            self.channel.send("done", payload, g=message["g"], ok=succeeded)
+            self.channel.send("done", payload, g=g, ok=succeeded, parcel=self._keep(sent))
         except MessageTooLarge as error:
-            self.channel.send("done", dump_failure(error), g=message["g"], ok=False)
+            outbox.revoke(sent)
+            self.channel.send("done", dump_failure(error), g=g, ok=False)
+
+    def _keep(self, sent: list[Sent]) -> int:
+        """Remember what a result has sent, until the coordinator may have said that there is nobody for it; its number, 0 for none."""
+        if not sent:
+            return 0
+        self._parcel += 1
+        self._parcels[self._parcel] = sent
+        if len(self._parcels) > _PARCELS_KEPT:
+            del self._parcels[next(iter(self._parcels))]
+        return self._parcel
 
     @staticmethod
-    def _run(message: Message) -> object:
+    def _call(message: Message) -> object:
         try:
             call: Call = pickle.loads(message.payload)
-            return call.run()
+            result = call.run()
+            return result if message["awaited"] else None
         except BaseException:
             if not message["awaited"]:
                 log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])

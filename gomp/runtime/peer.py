@@ -2,14 +2,19 @@
 
 A goroutine here is a call that runs to completion on the P the coordinator gives it to. A P that waits for one runs what is queued on itself
 meanwhile, so programs may start as many as they like.
+
+References among the arguments are in transit until the goroutine has ended; then what it has not received is taken back. A result that nobody
+waits for any more is unpickled and dropped if there are references in it, which the P that made it would keep for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from gomp.errors import RuntimeLost
+from gomp.runtime import transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.programs import Call, load_outcome
 
@@ -28,6 +33,9 @@ class Goroutine:
         """The call's result. Raises TimeoutError after ``timeout`` seconds, WorkerDied if its P died."""
         return self._peer.wait(self._request, timeout)
 
+    def __del__(self) -> None:
+        self._peer.forget(self._request)
+
     def __repr__(self) -> str:
         return f"<goroutine {self.name}>"
 
@@ -38,12 +46,23 @@ class Peer:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self._requests = 0
-        self._done: dict[int, tuple[bool, bytes]] = {}
+        self._done: dict[int, Message] = {}
+        self._awaited: set[int] = set()
+        self._arguments: dict[int, list[transit.Sent]] = {}  # the references among them
 
     def go(self, call: Call) -> Goroutine:
         self._requests += 1
-        self.channel.send("go", call.dumps(), request=self._requests, name=str(call))
-        return Goroutine(self, self._requests, str(call))
+        request = self._requests
+        with transit.parcel() as sent:
+            self.channel.send("go", call.dumps(), request=request, name=str(call))
+        if sent:
+            self._arguments[request] = sent
+        self._awaited.add(request)
+        return Goroutine(self, request, str(call))
+
+    def forget(self, request: int) -> None:
+        """Nobody waits for this goroutine any more. From ``__del__``: whatever runs, so nothing but this."""
+        self._awaited.discard(request)
 
     def wait(self, request: int, timeout: float | None = None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -51,7 +70,9 @@ class Peer:
             self.step(_NAP_S if deadline is None else max(deadline - time.monotonic(), 0))
             if deadline is not None and time.monotonic() >= deadline and request not in self._done:
                 raise TimeoutError(f"the goroutine has not ended within {timeout} s")
-        return load_outcome(*self._done.pop(request))
+        done = self._done.pop(request)
+        self._awaited.discard(request)
+        return load_outcome(done["ok"], done.payload)
 
     def step(self, timeout: float | None) -> None:
         """Handle the next message, if one comes within ``timeout`` seconds."""
@@ -72,7 +93,22 @@ class Peer:
         raise RuntimeLost(f"the coordinator has not answered {op!r} within {timeout:.0f} s")
 
     def handle(self, message: Message) -> None:
-        if message.op == "done":
-            self._done[message["request"]] = (message["ok"], message.payload)
-        else:
+        if message.op != "done":
             check_answer(message)
+            return
+        if sent := self._arguments.pop(message["request"], None):
+            transit.outbox.revoke(sent)
+        self._done[message["request"]] = message
+        if len(self._done) > len(self._awaited):
+            self._drop_unwanted()
+
+    def _drop_unwanted(self) -> None:
+        for request in [request for request in self._done if request not in self._awaited]:
+            drop_result(self._done.pop(request))
+
+
+def drop_result(done: Message) -> None:
+    """Receive and drop what nobody waits for, if the P that made it keeps something for that."""
+    if done["parcel"]:
+        with contextlib.suppress(Exception):  # it would have been raised by the wait
+            load_outcome(done["ok"], done.payload)

@@ -15,14 +15,14 @@ import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gomp.errors import ConfigError, ProgramError
-from gomp.runtime.pickling import dumps
+from gomp.runtime import transit
 
 MAX_NAME = 200
 
@@ -36,7 +36,7 @@ class Call:
     kwargs: dict[str, Any] | None = None
 
     def dumps(self) -> bytes:
-        return dumps(self)
+        return transit.dumps(self)
 
     def __str__(self) -> str:
         """Its name, for messages and people: never a repr, which may hold any amount of data."""
@@ -107,15 +107,26 @@ def check_types(name: str, function: Callable[..., Any], arguments: dict[str, An
             continue
 
 
-def dump_outcome(call: Callable[[], Any]) -> tuple[bool, bytes]:
-    """(succeeded, its pickled result or exception) of a call. What cannot be pickled becomes a ProgramError that says so.
+class Outcome(NamedTuple):
+    """The pickled result of a call or what it raised, and the references in it."""
+
+    succeeded: bool
+    payload: bytes
+    sent: list[transit.Sent]
+
+
+def dump_outcome(call: Callable[[], Any], heir: int = transit.NOBODY) -> Outcome:
+    """How a call ended, for the P ``heir``. What cannot be pickled becomes a ProgramError that says so.
 
     A program that calls ``sys.exit`` or is cancelled has ended, and nothing else with it.
     """
     try:
-        return True, dumps(call())
+        result = call()
+        with transit.parcel(heir) as sent:
+            return Outcome(True, transit.dumps(result), sent)
     except BaseException as error:
-        return False, dump_failure(error)
+        with transit.parcel(heir) as sent:
+            return Outcome(False, dump_failure(error), sent)
 
 
 def dump_failure(error: BaseException) -> bytes:
@@ -123,11 +134,12 @@ def dump_failure(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, Exception):
         with contextlib.suppress(Exception):
-            data = dumps((error, text))
-            pickle.loads(data)  # fails for a class whose __init__ wants other arguments than Exception kept
-            return data
+            with transit.parcel() as tried:
+                data = transit.dumps((error, text))
+                pickle.loads(data)  # fails for a class whose __init__ wants other arguments than Exception kept
+            return transit.dumps((error, text)) if tried else data  # references are received once
     summary = "".join(traceback.format_exception_only(error)).strip()
-    return dumps((ProgramError(summary, text), text))
+    return transit.dumps((ProgramError(summary, text), text))
 
 
 class RemoteTraceback(Exception):

@@ -7,8 +7,8 @@ key        62 bits that stand for a type in shared memory, the same in every pro
            types that can be reached from it. So a process that has declared another layout under a name never takes one for the other, and can say
            which name it is.
 
-Two references are equal if they are the same object, or the same part of one. A reference cannot be pickled: share an object through
-``gomp.globals``.
+Two references are equal if they are the same object, or the same part of one. A pickled reference is received once, by a process of the same
+runtime (``transit``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
 from gomp.core.sched.status import OK
@@ -73,9 +73,9 @@ class Reference(metaclass=ReferenceMeta):
         )
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            f"a reference to a {type(self).__name__} is only valid in this process: share the object with gomp.globals[name] = reference"
-        )
+        from gomp.runtime.transit import reduce_reference  # which needs the classes that are known here
+
+        return reduce_reference(slot_of(self), type(self), key_of(type(self)))
 
 
 def reference(cls: type[T], slot: int) -> T:
@@ -169,6 +169,16 @@ class Layout(Protocol):
 
     @property
     def targets(self) -> list[Any]: ...
+
+
+class PlainInfo:
+    """The layout of objects without fields or references, as far as it is the same for all of a class."""
+
+    size, align, reference_words = 0, 8, ()
+    targets: ClassVar[list[Any]] = []
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def is_reference_class(value: object) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, Generic, TypeVar
 
 import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
 
 from gomp.core.mutator import boundary
 from gomp.core.mutator.boundary import NO_SLOT, NO_TYPE, NULL
@@ -23,6 +25,7 @@ from gomp.core.shm.records import global_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
+from gomp.runtime.ndarrays import Memory, memory_of
 from gomp.runtime.references import Reference, class_of_key, is_reference_class, key_of, reference, slot_of
 
 MAX_NAME = 47
@@ -70,7 +73,8 @@ def _read(place: int) -> Any:
     if table.call(boundary.read_global, place, into) == NULL:
         table.drop(into)
         return None
-    return reference(class_of_key(boundary.global_type(place)), into)
+    found = reference(class_of_key(boundary.global_type(place)), into)
+    return found.present() if isinstance(found, Memory) else found
 
 
 def _write(name: str, value: Reference | None, key: int) -> None:
@@ -92,7 +96,9 @@ class Globals(MutableMapping[str, Any]):
             raise KeyError(name)
         return value
 
-    def __setitem__(self, name: str, value: Reference) -> None:
+    def __setitem__(self, name: str, value: Reference | npt.NDArray[Any]) -> None:
+        if isinstance(value, np.ndarray):
+            value = memory_of(value, f"gomp.globals[{name!r}]")
         if not isinstance(value, Reference):
             raise TypeError(
                 f"gomp.globals[{name!r}] holds a struct or an array, not {type(value).__name__}; to clear it, del it"

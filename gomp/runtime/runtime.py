@@ -36,7 +36,7 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.kernels import Progress, load_all_kernels
-from gomp.runtime import current, interrupt, mapping, waiting
+from gomp.runtime import current, discovery, interrupt, mapping, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
@@ -183,6 +183,11 @@ class Runtime:
     def run(self, target: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a program or a function on a P and return its result; raises what it raised."""
         return self.go(target, *args, **kwargs).wait()
+
+    def open_channel(self) -> Channel:
+        """Another connection to the coordinator, for a thread of its own."""
+        self._open()
+        return discovery.open_channel(self.name)
 
     def gc(self) -> None:
         """Run a whole collection and return when it is done."""

@@ -20,23 +20,13 @@ from gomp.runtime import cells, mapping
 from gomp.runtime.arrays import MAX_ARRAY
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
-from gomp.runtime.references import Reference, ReferenceMeta, address_of, is_usable, reference
+from gomp.runtime.references import PlainInfo, Reference, ReferenceMeta, address_of, is_usable, reference
 
 __all__ = ["Bytes", "Str", "bytes_", "str_"]
 
 T = TypeVar("T")
 BYTES_HEADER, STR_HEADER = 8, 16
 _SHOWN = 60
-
-
-class TextInfo:
-    """The layout of both, as far as it is the same for all objects."""
-
-    size, align, reference_words = 0, 8, ()
-    targets: ClassVar[list[Any]] = []
-
-    def __init__(self, text: str) -> None:
-        self.text = text
 
 
 class TextMeta(ReferenceMeta):
@@ -106,7 +96,7 @@ class Bytes(_Text):
 
     __slots__ = ()
     header = BYTES_HEADER
-    layout: ClassVar[TextInfo] = TextInfo("bytes")
+    layout: ClassVar[PlainInfo] = PlainInfo("bytes")
 
     def __len__(self) -> int:
         return self.nbytes
@@ -140,7 +130,7 @@ class Str(_Text):
 
     __slots__ = ()
     header = STR_HEADER
-    layout: ClassVar[TextInfo] = TextInfo("str")
+    layout: ClassVar[PlainInfo] = PlainInfo("str")
 
     def __len__(self) -> int:
         base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE

@@ -22,7 +22,7 @@ from gomp.core import COMPILED
 from gomp.core.gc import assist, pacer, ragged, rebuild, repair, scavenger, sweep, wbbuf, worker
 from gomp.core.heap import scavenge
 from gomp.core.heap.accounting import mapped_ready
-from gomp.core.mutator import boundary
+from gomp.core.mutator import boundary, transit
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.types import publish_type, reserve_mask
 from gomp.core.sched.status import OK, enter, leave
@@ -33,6 +33,7 @@ if COMPILED:
     pytest.skip("needs NUMBA_DISABLE_JIT=1", allow_module_level=True)
 
 SURVIVOR, VICTIM = 0, 1
+SEAL = b"seal" * 14
 SIZES = (8, 16, 64, 512, 600, 3000, 40_000)
 POINTS = 12  # of a scenario, in the short run
 
@@ -240,6 +241,43 @@ def allocating_while_marking(world):
     return lambda: fill(world, VICTIM, 64, 130, key)
 
 
+def in_transit(world):
+    """(slot, ticket, number) of an object that the survivor has sent, and does not hold otherwise."""
+    root = world.new(SURVIVOR, 64, world.struct_type(64, (0,)))
+    ctypes.memmove(world.address(root) + 8, SEAL, len(SEAL))
+    slot, ticket = world._free_slot(SURVIVOR), world._free_slot(SURVIVOR)
+    number = transit.send_reference(root[1], slot, ticket)
+    assert number > 0
+    world.drop(root)
+    return slot, ticket, number
+
+
+def receiving_while_marking(world):
+    sent = in_transit(world)
+    into = world._free_slot(VICTIM)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+
+    def body():
+        world.be(VICTIM)
+        assert transit.receive_reference(SURVIVOR, *sent, into) == OK
+
+    return body
+
+
+def sending(world):
+    root = world.new(VICTIM, 64)
+    slot, ticket = world._free_slot(VICTIM), world._free_slot(VICTIM)
+
+    def body():
+        world.be(VICTIM)
+        number = transit.send_reference(root[1], slot, ticket)
+        assert transit.revoke_reference(slot, ticket, number) == OK
+        assert transit.send_reference(root[1], slot, ticket) == number + 1
+
+    return body
+
+
 def assisting(world):
     world.begin_marking()
     world.ps[VICTIM].assist_bytes = -(1 << 20)
@@ -273,7 +311,7 @@ SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     giving_memory_back, growth_beyond_the_limit, stores_while_marking, moves_while_marking, marking, marking_with_work_given_away,
-    allocating_while_marking, assisting,
+    allocating_while_marking, assisting, sending, receiving_while_marking,
 )  # fmt: skip
 
 
@@ -372,6 +410,44 @@ def test_the_others_go_on_wherever_one_is_killed(scenario, pytestconfig):
             assert kill_and_go_on(scenario, n)
         except BaseException as error:
             raise AssertionError(f"{scenario.__name__}, killed before line {n}: {error}") from error
+
+
+@pytest.mark.parametrize("is_marking", [False, True])
+def test_what_a_killed_receiver_was_about_to_take_is_still_there_or_gone_with_it(is_marking):
+    """And the sender can tell: it gets its two slots back either way."""
+    outcomes = set()
+    n = 0
+    while True:
+        with heap_world(nprocs=2) as world:
+            slot, ticket, number = in_transit(world)
+            into = world._free_slot(VICTIM)
+            if is_marking:
+                world.begin_marking()
+                world.scan_p(VICTIM)
+
+            def body(into=into, sent=(slot, ticket, number), world=world):
+                world.be(VICTIM)
+                transit.receive_reference(SURVIVOR, *sent, into)
+
+            if not kill_at(body, n):
+                break
+            n += 1
+            world.ps[VICTIM].deaths += 1  # the coordinator's part
+            be_repaired(world)
+            assert world.finish_marking() == ()
+            world.collect()
+            world.be(SURVIVOR)
+            mine = world._free_slot(SURVIVOR)
+            status = transit.receive_reference(SURVIVOR, slot, ticket, number, mine)
+            outcomes.add(status)
+            if status == OK:
+                assert ctypes.string_at(world.address((SURVIVOR, mine)) + 8, len(SEAL)) == SEAL
+                assert world.address((SURVIVOR, slot)) == 0
+            else:
+                deaths, p = divmod(transit.CLAIMED - world.handles(SURVIVOR)[ticket], 256)
+                assert (p, deaths) == (VICTIM, 0) != (VICTIM, world.ps[VICTIM].deaths)
+            world.verify()
+    assert outcomes == {OK, transit.GONE}
 
 
 # --- the same without a step of the repair ----------------------------------------------------------------------------

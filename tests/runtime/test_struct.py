@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -242,7 +241,6 @@ def test_repr_shows_scalars_and_the_address(heap):
         (lambda n: Node(), TypeError, r"made with gomp.new\(Node, ...\)"),
         (lambda n: new(Mixed, flag=1), TypeError, "field flag of Mixed holds a bool, not int 1"),
         (lambda n: new(Mixed, ratio="x"), TypeError, "field ratio of Mixed holds a float, not str 'x'"),
-        (lambda n: pickle.dumps(n), TypeError, "share the object with gomp.globals"),
     ],
 )
 def test_wrong_values_are_refused_by_name(heap, change, error, message):

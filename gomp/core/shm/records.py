@@ -522,6 +522,7 @@ p_dtype = record(
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
         ("programs", "i8"),  # goroutines run to completion
+        ("transits", "i8"),  # references ever sent to other processes: numbers that none of its processes uses again
     ],
     4096,
 )

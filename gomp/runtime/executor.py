@@ -1,0 +1,238 @@
+"""``gomp.Executor``: a ``concurrent.futures.Executor`` whose tasks run on the Ps and share the heap with the script.
+
+It has a connection to the coordinator of its own, so what the script's threads do with ``rt.run`` meanwhile does not concern it, nor it them.
+Calls wait here, where they can be cancelled, until a P is to be had: as many are on their way or running as there are Ps. One thread sleeps in
+``poll`` until the coordinator says that one has ended, sends the next, and resolves the future; callbacks run in it.
+
+Arguments are pickled when the call is sent, not when it is submitted: references and arrays in them are in transit only that long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import select
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from gomp.errors import RuntimeLost
+from gomp.runtime import transit
+from gomp.runtime.channel import Channel, Message, check_answer
+from gomp.runtime.programs import Call, load_outcome
+from gomp.runtime.runtime import Runtime
+
+__all__ = ["Executor"]
+
+A = ParamSpec("A")
+T = TypeVar("T")
+
+
+class Executor(futures.Executor):
+    """Runs calls on the Ps of ``rt``. A task that raises gives its future that exception, one whose P dies gives it ``WorkerDied``."""
+
+    def __init__(self, rt: Runtime | None = None) -> None:
+        if not isinstance(rt, Runtime):
+            raise TypeError(
+                "gomp.Executor(rt) needs the gomp.Runtime whose Ps run its tasks; a program on a P starts goroutines with gomp.go"
+            )
+        self._tasks = _Tasks(rt.open_channel(), rt.settings.procs)
+        self._thread = threading.Thread(target=self._tasks.serve, name="gomp-executor", daemon=True)
+        self._thread.start()
+        weakref.finalize(self, self._tasks.end).atexit = False
+
+    def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> futures.Future[T]:
+        """Have ``fn(*args, **kwargs)`` called on a P; its future."""
+        return self._tasks.add(Call(fn, args, kwargs))
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """As the built-in ``map``, with ``chunksize`` calls in one task."""
+        if chunksize < 1:
+            raise ValueError(f"chunksize is at least 1, not {chunksize}")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout)
+        chunks = _chunks(zip(*iterables, strict=False), chunksize)
+        return itertools.chain.from_iterable(super().map(functools.partial(_run_chunk, fn), chunks, timeout=timeout))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. What was submitted is still done, unless ``cancel_futures``: then only what has been sent to a P."""
+        self._tasks.end(cancel_futures)
+        if wait:
+            self._thread.join()
+
+
+def _chunks(rows: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, size)):
+        yield chunk
+
+
+def _run_chunk(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
+    return [fn(*row) for row in chunk]
+
+
+@dataclass
+class _Task:
+    call: Call
+    future: futures.Future[Any] = field(default_factory=futures.Future)
+    sent: list[transit.Sent] = field(default_factory=list)
+
+
+class _Tasks:
+    """What an executor shares with its thread, which must not keep the executor itself."""
+
+    def __init__(self, channel: Channel, most: int) -> None:
+        self._channel = channel
+        self._most = most
+        self._lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._pid = os.getpid()
+        # under the lock
+        self._waiting: deque[_Task] = deque()
+        self._running: dict[int, _Task] = {}
+        self._sending = 0
+        self._requests = 0
+        self._ends = False
+        self._lost: Exception | None = None
+
+    def add(self, call: Call) -> futures.Future[Any]:
+        if os.getpid() != self._pid:
+            raise RuntimeLost("this executor belongs to the process that this one was forked from")
+        task = _Task(call)
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            if self._ends:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._waiting.append(task)
+        self._send_waiting()
+        return task.future
+
+    def end(self, cancel: bool = False) -> None:
+        """Take no more; the thread ends when nothing is left to do. ``cancel`` what has not been sent."""
+        if os.getpid() != self._pid:
+            return
+        cancelled: list[_Task] = []
+        with self._lock:
+            self._ends = True
+            if cancel:
+                cancelled, self._waiting = list(self._waiting), deque()
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
+        for task in cancelled:
+            if task.future.cancel():
+                task.future.set_running_or_notify_cancel()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _send_waiting(self) -> None:
+        """Send as many as there are Ps for. By whoever submits, and by the thread."""
+        while (task := self._take()) is not None:
+            try:
+                if task.future.set_running_or_notify_cancel():
+                    self._send(task)
+            except Exception as error:  # it cannot be pickled, or is too large, or the runtime is gone
+                task.future.set_exception(error)
+            finally:
+                with self._lock:
+                    self._sending -= 1
+
+    def _take(self) -> _Task | None:
+        with self._lock:
+            if not self._waiting or self._sending + len(self._running) >= self._most:
+                return None
+            self._sending += 1
+            return self._waiting.popleft()
+
+    def _send(self, task: _Task) -> None:
+        with transit.parcel() as task.sent:
+            payload = task.call.dumps()
+            with self._lock:
+                if self._lost:
+                    raise self._lost
+                self._requests += 1
+                request, name = self._requests, str(task.call)
+                self._running[request] = task
+                try:
+                    self._channel.send("go", payload, request=request, name=name)
+                except BaseException:
+                    del self._running[request]
+                    raise
+                if not self._channel.is_flushed:
+                    os.eventfd_write(self._wake_fd, 1)  # the thread sends the rest
+        task.call = Call(name)  # the arguments are on their way: nothing here keeps them
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        try:
+            while not self._is_over():
+                for message in self._receive():
+                    self._settle(message)
+        except RuntimeLost as error:
+            self._lose(error)
+        except Exception as error:  # of ours: nobody may wait for ever because of it
+            self._lose(error)
+            raise
+        finally:
+            with self._lock:
+                self._channel.close()
+                os.close(self._wake_fd)
+                self._wake_fd = -1
+
+    def _is_over(self) -> bool:
+        with self._lock:
+            over = self._ends and not self._waiting and not self._running and not self._sending
+            if over:
+                self._lost = RuntimeError("cannot schedule new futures after shutdown")
+            return over
+
+    def _receive(self) -> list[Message]:
+        """What the coordinator says next, or nothing, if somebody else has."""
+        poller = select.poll()
+        with self._lock:
+            poller.register(self._channel, select.POLLIN | (0 if self._channel.is_flushed else select.POLLOUT))
+        poller.register(self._wake_fd, select.POLLIN)
+        ready = dict(poller.poll())
+        if self._wake_fd in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake_fd)
+        with self._lock:
+            self._channel.flush()
+        return self._channel.receive() if ready.get(self._channel.fileno(), 0) & ~select.POLLOUT else []
+
+    def _settle(self, message: Message) -> None:
+        if check_answer(message).op != "done":
+            return
+        with self._lock:
+            task = self._running.pop(message["request"])
+        self._send_waiting()
+        if task.sent:
+            transit.outbox.revoke(task.sent)
+        try:
+            result = load_outcome(message["ok"], message.payload)
+        except BaseException as error:
+            task.future.set_exception(error)
+        else:
+            task.future.set_result(result)
+
+    def _lose(self, error: Exception) -> None:
+        """Nothing will be answered any more."""
+        with self._lock:
+            self._lost = error
+            running, waiting = list(self._running.values()), list(self._waiting)
+            self._running.clear()
+            self._waiting.clear()
+        for task in running:
+            task.future.set_exception(error)
+        for task in waiting:
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(error)

@@ -1,0 +1,248 @@
+"""Pickled references: what their bytes say, and what this process has sent and not yet had taken from it.
+
+A reference is pickled as the name of a transit (see :mod:`gomp.core.mutator.transit`): the object is kept by its sender until it is unpickled,
+once, by a process of the same runtime. Each pickling is a transit of its own. The class travels as its key, and as its declaration for a
+process that does not have it.
+
+Who takes back what is never received:
+
+==============================  ===================================================================================================
+arguments of a goroutine        whoever started it, when it has ended, however
+its result                      the P that made it, when whoever waits has died or hung up; a waiter that is no longer interested drops it
+what could not be sent          :func:`parcel`, when pickling or sending raises
+any other pickle                nobody knows where it is: it keeps the object until it is received or its sender ends
+==============================  ===================================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from gomp.core.mutator import transit
+from gomp.core.sched.status import OK
+from gomp.core.shm import layout
+from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
+from gomp.errors import RuntimeLost, StaleReference
+from gomp.runtime import handles, pickling
+from gomp.runtime.handles import table
+from gomp.runtime.references import class_of_key, reference
+
+_FEW = 64
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transit of this process, in the runtime whose handles begin at ``first``. ``heir``: the P whom it is for, and its deaths so far."""
+
+    first: int
+    slot: int
+    ticket_slot: int
+    number: int
+    heir: tuple[int, int] | None = None
+
+
+class Outbox:
+    """The transits of this process that somebody may still receive."""
+
+    def __init__(self) -> None:
+        self._sent: dict[int, Sent] = {}  # by number
+        self._settle_at = _FEW
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def reset(self) -> None:
+        """A runtime begins: its table is empty."""
+        self._lock = threading.Lock()  # a forked child's may be held by a thread that it does not have
+        self._sent = {}
+        self._settle_at = _FEW
+
+    def send(self, source: int, heir: tuple[int, int] | None = None) -> Sent:
+        """A new transit of what the handle ``source`` holds."""
+        if len(self._sent) >= self._settle_at:
+            self.settle()
+        slot, ticket_slot = table.take(), table.take()
+        try:
+            sent = Sent(
+                table.first, slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir
+            )
+        except BaseException:
+            table.drop(slot)
+            table.drop(ticket_slot)
+            raise
+        with self._lock:
+            self._sent[sent.number] = sent
+        return sent
+
+    def settle(self) -> None:
+        """Take back the slots of what has been received, and of what nobody can receive any more."""
+        with self._lock:
+            self._sent = {number: sent for number, sent in self._sent.items() if not self._is_over(sent)}
+            self._settle_at = max(_FEW, 2 * len(self._sent))
+
+    def revoke(self, sent: Iterable[Sent]) -> None:
+        """Take back these, unless somebody has received them."""
+        with self._lock:
+            for one in sent:
+                if one.first != table.first:  # that runtime has ended
+                    continue
+                transit.revoke_reference(one.slot, one.ticket_slot, one.number)
+                if one.number in self._sent and self._is_over(one):
+                    del self._sent[one.number]
+
+    @staticmethod
+    def _is_over(sent: Sent) -> bool:
+        """Whether the transit is over; then its slots have been given back."""
+        if sent.heir is not None and _deaths(sent.heir[0]) != sent.heir[1]:
+            transit.revoke_reference(sent.slot, sent.ticket_slot, sent.number)
+        ticket = table.words[sent.ticket_slot]
+        if table.words[sent.slot] != 0:
+            if ticket > transit.CLAIMED:
+                return False
+            deaths, p = divmod(transit.CLAIMED - ticket, 256)
+            if _deaths(p) == deaths:  # it is about to clear the slot
+                return False
+            table.words[sent.slot] = 0
+        table.words[sent.ticket_slot] = 0
+        table.drop(sent.slot)
+        table.drop(sent.ticket_slot)
+        return True
+
+
+outbox = Outbox()
+handles.on_open(outbox.reset)
+os.register_at_fork(after_in_child=outbox.reset)
+_pickling = threading.local()
+
+
+@contextmanager
+def parcel(heir: int = NOBODY) -> Iterator[list[Sent]]:
+    """What this thread pickles in the block, as one list; taken back if the block raises. ``heir``: the P that it is for."""
+    before = getattr(_pickling, "parcel", None)
+    sent: list[Sent] = []
+    _pickling.parcel = sent, None if heir == NOBODY else (heir, _deaths(heir))
+    try:
+        yield sent
+    except BaseException:
+        outbox.revoke(sent)
+        raise
+    finally:
+        _pickling.parcel = before
+
+
+def _deaths(p: int) -> int:
+    return int(view(p_dtype, layout.p_addr(p))[0].deaths)
+
+
+# --- pickling ---------------------------------------------------------------------------------------------------------
+
+
+def reduce_reference(slot: int, cls: type, key: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What ``__reduce__`` of the reference in ``slot`` answers: each time a new transit."""
+    parcel, heir = getattr(_pickling, "parcel", None) or (None, None)
+    sent = outbox.send(slot, heir)
+    if parcel is not None:
+        parcel.append(sent)
+    me = table.p_idx
+    return receive, (_identity(), me, _deaths(me), sent.slot, sent.ticket_slot, sent.number, key, declaration(cls))
+
+
+def _identity() -> tuple[int, int]:
+    """What tells this runtime from every other on the machine."""
+    rt = view(runtime_dtype, RUNTIME)[0]
+    return int(rt.start_ns), int(rt.coordinator_pid)
+
+
+@functools.cache
+def declaration(cls: Any) -> bytes | None:
+    """A class for a process that may not have it: by name if it can be imported, else with all that is in it. None if that is not possible."""
+    try:
+        return pickling.dumps(cls)
+    except Exception:
+        return None
+
+
+def receive(
+    identity: tuple[int, int],
+    p: int,
+    deaths: int,
+    slot: int,
+    ticket_slot: int,
+    number: int,
+    key: int,
+    declared: bytes | None,
+) -> Any:
+    """The reference that was pickled. Raises RuntimeLost, StaleReference, TypeError."""
+    if not table.is_open:
+        raise RuntimeLost(
+            "a pickled reference is received by processes of its runtime, its Ps and its script, and no runtime is open in this one: "
+            "send it there, or send what the object holds"
+        )
+    if identity != _identity():
+        raise RuntimeLost(
+            "this reference belongs to another runtime than the one that is open here: send what the object holds instead"
+        )
+    cls = _class_of(key, declared)
+    into = table.take()
+    try:
+        status = table.call(transit.receive_reference, p, slot, ticket_slot, number, into)
+    except BaseException:
+        table.drop(into)
+        raise
+    if status != OK:
+        table.drop(into)
+        raise StaleReference(
+            f"the sender of this reference, P{p}, has died, and the reference with it"
+            if _deaths(p) != deaths
+            else "this reference was received before, or its sender took it back: a pickled reference is unpickled once; "
+            "pickle it again for each receiver, or share the object through gomp.globals"
+        )
+    return reference(cls, into)
+
+
+def _class_of(key: int, declared: bytes | None) -> Any:
+    try:
+        return class_of_key(key)
+    except TypeError:
+        if declared is None:
+            raise
+    cloudpickle.loads(declared)
+    return class_of_key(key)
+
+
+class Pickler(pickling.Pickler):
+    """As :mod:`~gomp.runtime.pickling`'s. What is pickled by type alone elsewhere, and shares the heap's memory, is sent as a reference too."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        for kind, reduce in _overrides:
+            if type(obj) is kind:
+                found = reduce(obj)
+                if found is not None:
+                    return found
+        return super().reducer_override(obj)
+
+
+_overrides: list[tuple[type, Callable[[Any], Any]]] = []
+
+
+def on_pickling(kind: type, reduce: Callable[[Any], Any]) -> None:
+    """Have ``reduce(obj)`` asked for objects of exactly the type ``kind``: None means as usual. For what the runtime itself pickles."""
+    _overrides.append((kind, reduce))
+
+
+def dumps(value: object) -> bytes:
+    """``value`` as the runtime's own messages carry it."""
+    with io.BytesIO() as file:
+        Pickler(file).dump(value)
+        return file.getvalue()
