@@ -197,7 +197,7 @@ def layout_of(cls: Any) -> Layout:
 
 def name_of(cls: Any) -> str:
     """A class's full name: the same in every process."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls._info.qualname if is_struct(cls) else cls.__qualname__}"
 
 
 def key_of(cls: Any) -> int:

@@ -42,6 +42,7 @@ class StructInfo:
 
     def __init__(self, cls: type[Reference], fields: dict[str, Field], size: int, align: int) -> None:
         self.cls = cls
+        self.qualname = cls.__qualname__  # cloudpickle keeps a class's plain name only
         self.fields = fields
         self.size, self.align = size, align
         self.reference_words = tuple(
