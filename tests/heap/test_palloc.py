@@ -184,6 +184,19 @@ class BitModel:
                 return i - npages + 1
         return -1
 
+    def last_committed(self, most):
+        """The highest free and committed pages in a row, of one word."""
+        pages = []
+        for page in range(len(self.taken) - 1, -1, -1):
+            if self.taken[page] or self.scav[page] or len(pages) == most:
+                if pages:
+                    break
+                continue
+            if pages and page // 64 != pages[0] // 64:
+                break
+            pages.insert(0, page)
+        return pages
+
 
 def act(heap, model, action, number):
     """Do one action on both; they must answer the same. ``number`` chooses a size or an allocation."""
@@ -199,11 +212,25 @@ def act(heap, model, action, number):
         assert pagecache.alloc_cached(heap.p_addr, npages) == model.cache_alloc(npages)
     elif action == "flush":
         assert pagecache.flush_cache_locked(heap.p_addr) == model.flush()
+    elif action == "scavenge":
+        scavenge(model, number % 64 + 1)
     elif model.allocations:
         page, npages = model.allocations.pop(number % len(model.allocations))
         scavenged = int(action == "release")
         assert palloc.free_pages_locked(page, npages, scavenged) == npages
         model.free(page, npages, scavenged)
+
+
+def scavenge(model, most):
+    """Take the pages that are to be released, and give them back released."""
+    found = palloc.last_committed_locked(most)
+    pages = model.last_committed(most)
+    assert found == (pages[0] << 7 | len(pages) if pages else -1)
+    if pages:
+        assert palloc.take_pages_locked(pages[0], len(pages)) == 0
+        assert palloc.free_pages_locked(pages[0], len(pages), 1) == len(pages)
+        for page in pages:
+            model.scav[page] = True
 
 
 def bits_of(heap, field, npages):
@@ -239,7 +266,7 @@ def naive_summary(taken):
     return len(runs[0]), max(map(len, runs)), len(runs[-1])
 
 
-ACTIONS = st.sampled_from(["alloc", "free", "alloc", "cache", "release", "flush", "grow"])
+ACTIONS = st.sampled_from(["alloc", "free", "alloc", "cache", "release", "flush", "grow", "scavenge"])
 SIZES = st.one_of(st.integers(1, 20), st.integers(21, 130), st.integers(131, 1300))
 
 
@@ -301,6 +328,34 @@ def test_runs_do_not_join_over_a_full_chunk(heap):
     for page, npages in ((CHUNK_PAGES - 100, 100), (2 * CHUNK_PAGES, 100), (2100, 200)):
         palloc.free_pages_locked(page, npages, 0)
     assert palloc.find_pages_locked(150) == 2100
+
+
+# --- what the scavenger takes ------------------------------------------------------------------------------------------
+
+
+def test_the_scavenger_goes_on_where_it_left_off_until_something_above_is_freed(heap):
+    palloc.grow_locked(4)
+    palloc.take_pages_locked(0, 4 * CHUNK_PAGES)
+    palloc.free_pages_locked(3, 2, 0)
+    palloc.free_pages_locked(1500, 100, 0)
+    assert palloc.last_committed_locked(64) == 1536 << 7 | 64
+    palloc.take_pages_locked(1500, 100)
+    assert palloc.last_committed_locked(64) == 3 << 7 | 2
+    assert heap.mheap.scav_page == 5
+    palloc.free_pages_locked(1700, 1, 0)
+    assert palloc.last_committed_locked(64) == 1700 << 7 | 1
+    palloc.free_pages_locked(2000, 1, 1)
+    assert palloc.last_committed_locked(64) == 1700 << 7 | 1, "what is released is not released again"
+
+
+def test_a_hint_that_would_hide_pages_from_the_scavenger_is_found(heap):
+    palloc.grow_locked(1)
+    palloc.take_pages_locked(0, CHUNK_PAGES)
+    palloc.free_pages_locked(100, 1, 0)
+    heap.mheap.scav_page = 100
+    assert palloc.check_summaries_locked() == palloc.PALLOC_SCAV_PAGE
+    palloc.rebuild_summaries_locked()
+    assert palloc.check_summaries_locked() == palloc.PALLOC_OK
 
 
 # --- the edges --------------------------------------------------------------------------------------------------------

@@ -83,5 +83,6 @@ def flush_cache_locked(p_addr: int) -> int:
     fence_release()
     chunk.alloc[i] &= ~free
     h.search_page = min(h.search_page, p.cache_page + ctz(free))
+    h.scav_page = max(h.scav_page, p.cache_page + PAGE_CACHE_PAGES)
     update_summaries_locked(p.cache_page >> layout.CHUNK_SHIFT, p.cache_page >> layout.CHUNK_SHIFT)
     return popcount(free)

@@ -14,7 +14,8 @@ run        consecutive free pages.
 What always holds, under the heap lock
 --------------------------------------
 (S1) each summary is what the bits below it say (:func:`check_summaries_locked`);
-(S2) no page below ``search_page`` is free.
+(S2) no page below ``search_page`` is free;
+(S3) no page from ``scav_page`` on is free and committed: there the scavenger looks, downwards.
 
 Searching, as Go does: first fit, by lowest address
 ---------------------------------------------------
@@ -25,12 +26,12 @@ Searching, as Go does: first fit, by lowest address
 
 Taking and giving back change the bits, then the summaries of the chunks concerned, then upwards as long as something changes.
 
-Not here: committing and releasing pages, the heap's byte counts, the choice of pages to scavenge. Summaries and alloc bits are derived: repair
+Not here: committing and releasing pages, the heap's byte counts, when and how much to scavenge. Summaries and alloc bits are derived: repair
 clears the bits, sets those of the spans it finds and calls :func:`rebuild_summaries_locked`. The scav bit of a free page is not.
 
 Who holds the lock may be killed, so bits change in an order. A page leaves one owner before the next has it: it is taken, and then not scavenged;
 scavenged, if it is to be, and then free. So what repair finds taken and without an owner is nobody's, and a free page is what its scav bit
-says. Who gets the lock next finds ``held`` set, and makes (S1) and (S2) hold again.
+says. Who gets the lock next finds ``held`` set, and makes (S1) to (S3) hold again.
 """
 
 from __future__ import annotations
@@ -235,6 +236,7 @@ def rebuild_summaries_locked() -> int:
     """Holds: mheap.lock. Derive every summary and ``search_page`` from the bits; returns the number of free pages."""
     h = mheap()
     h.search_page = 0
+    h.scav_page = h.end_page
     nchunks = h.end_page >> layout.CHUNK_SHIFT
     for chunk_idx in range(nchunks):
         summaries()[_LEAF_START + chunk_idx] = _summarize(chunk_idx)
@@ -436,6 +438,8 @@ def free_pages_locked(page: int, npages: int, scavenged: int) -> int:
     h = mheap()
     if scavenged:
         set_scav_range_locked(page, npages)
+    else:
+        h.scav_page = max(h.scav_page, page + npages)
     fence_release()
     ntaken = clear_alloc_range_locked(page, npages)
     h.search_page = min(h.search_page, page)
@@ -475,15 +479,59 @@ def free_at_end_locked() -> int:
     return free
 
 
+# --- what the scavenger takes ------------------------------------------------------------------------------------------
+
+
+@inline
+def _run_at_top(free: int) -> tuple[int, int]:
+    """Of the highest bits in a row that are set: (the lowest, how many)."""
+    top = 63 - clz(free)
+    below = ~lsl(free, 63 - top)
+    n = min(clz(below) if below != 0 else 64, top + 1)
+    return top + 1 - n, n
+
+
+@inline
+def _committed_in_chunk(chunk_idx: int, most: int) -> tuple[int, int]:
+    chunk = chunks()[chunk_idx]
+    for i in range(CHUNK_WORDS - 1, -1, -1):
+        free = ~chunk.alloc[i] & ~chunk.scav[i]
+        if free != 0:
+            low, n = _run_at_top(free)
+            take = min(n, most)
+            return (chunk_idx << layout.CHUNK_SHIFT) + 64 * i + low + n - take, take
+    return -1, 0
+
+
+@kernel("int64(int64)")
+def last_committed_locked(most: int) -> int:
+    """Holds: mheap.lock. The highest free and committed pages in a row, inside a word of the bitmap: first page << 7 | up to ``most`` of them; -1
+    if there are none.
+
+    A full chunk is one load, and what was looked at in vain is not looked at again until something is freed there: in a heap of 64 GiB whose
+    free page is the lowest, 12 us at the first time.
+    """
+    h = mheap()
+    for chunk_idx in range((h.scav_page - 1) >> layout.CHUNK_SHIFT, -1, -1):
+        if summaries()[_LEAF_START + chunk_idx] != 0:
+            page, n = _committed_in_chunk(chunk_idx, most)
+            if page >= 0:
+                h.scav_page = page + n
+                return page << 7 | n
+    h.scav_page = 0
+    return -1
+
+
 # --- checking ---------------------------------------------------------------------------------------------------------
 
-PALLOC_OK, PALLOC_SEARCH_PAGE, PALLOC_SCAVENGED = -1, -2, -3
+PALLOC_OK, PALLOC_SEARCH_PAGE, PALLOC_SCAVENGED, PALLOC_SCAV_PAGE = -1, -2, -3, -4
 
 
 @kernel("int64()")
 def check_summaries_locked() -> int:
-    """Holds: mheap.lock. PALLOC_OK, or what is wrong: the index in ``summaries()`` of a summary that does not agree with what is
-    below it; PALLOC_SEARCH_PAGE: a page below ``search_page`` is free; PALLOC_SCAVENGED: a taken page is marked scavenged."""
+    """Holds: mheap.lock. PALLOC_OK, or what is wrong: the index in ``summaries()`` of a summary that does not agree with what is below it;
+    PALLOC_SEARCH_PAGE: a page below ``search_page`` is free; PALLOC_SCAVENGED: a taken page is marked scavenged; PALLOC_SCAV_PAGE: a page from
+    ``scav_page`` on is free and committed."""
     end_page = mheap().end_page
     for chunk_idx in range(end_page >> layout.CHUNK_SHIFT):
         if summaries()[_LEAF_START + chunk_idx] != _summarize(chunk_idx):
@@ -494,8 +542,12 @@ def check_summaries_locked() -> int:
             ):
                 return PALLOC_SEARCH_PAGE
         for i in range(CHUNK_WORDS):
-            if chunks()[chunk_idx].scav[i] & chunks()[chunk_idx].alloc[i]:
+            word, scav = chunks()[chunk_idx].alloc[i], chunks()[chunk_idx].scav[i]
+            if scav & word:
                 return PALLOC_SCAVENGED
+            first = (chunk_idx << layout.CHUNK_SHIFT) + 64 * i
+            if first + 64 - clz(~(word | scav)) > max(mheap().scav_page, first):
+                return PALLOC_SCAV_PAGE
     for level in range(LEAF):
         for entry in range(_entries(level, end_page)):
             if summaries()[layout.SUMMARY_START[level] + entry] != _merge(level, entry):

@@ -8,51 +8,31 @@ from __future__ import annotations
 
 from gomp.core.heap.accounting import mapped_ready
 from gomp.core.heap.palloc import (
-    CHUNK_WORDS,
     free_pages_locked,
+    last_committed_locked,
     lock_heap,
     take_pages_locked,
     unlock_heap,
 )
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, clz, load_relaxed, lsl
+from gomp.core.shm.atomics import add_relaxed, load_relaxed
 from gomp.core.shm.libc import punch_hole
-from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XCOMMITTED, MHEAP_XRELEASED, chunks, mheap, pacer, self_p
-
-
-@inline
-def _run_at_top(free: int) -> tuple[int, int]:
-    """Of the highest bits in a row that are set: (the lowest, how many)."""
-    top = 63 - clz(free)
-    below = ~lsl(free, 63 - top)
-    n = min(clz(below) if below != 0 else 64, top + 1)
-    return top + 1 - n, n
-
-
-@inline
-def _find_locked(most: int) -> tuple[int, int]:
-    """Holds: mheap.lock. The highest free and committed pages in a row, inside a word of the bitmap: (the first, up to ``most``), or (-1, 0)."""
-    for word_idx in range((mheap().end_page >> 6) - 1, -1, -1):
-        chunk, i = chunks()[word_idx // CHUNK_WORDS], word_idx % CHUNK_WORDS
-        free = ~chunk.alloc[i] & ~chunk.scav[i]
-        if free != 0:
-            low, n = _run_at_top(free)
-            take = min(n, most)
-            return (word_idx << 6) + low + n - take, take
-    return -1, 0
+from gomp.core.shm.records import LIMITER_XLIMITING, MHEAP_XCOMMITTED, MHEAP_XRELEASED, pacer, self_p
 
 
 @kernel("int64(int64)")
 def _scavenge_one(most: int) -> int:
     """Release up to ``most`` pages; how many. The caller is critical."""
     lock_heap()
-    page, n = _find_locked(most)
-    if page >= 0:
+    found = last_committed_locked(most)
+    page, n = found >> 7, found & 127
+    if found >= 0:
         take_pages_locked(page, n)
     unlock_heap()
-    if page < 0:
+    if found < 0:
         return 0
     punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
     lock_heap()
@@ -63,12 +43,15 @@ def _scavenge_one(most: int) -> int:
     return n
 
 
-@kernel("int64(int64)")
-def scavenge(nbytes: int) -> int:
-    """Release ``nbytes`` of free memory, if there is so much and the GC CPU limiter is not on; how much it was."""
+@kernel("int64(int64, int64)")
+def scavenge(nbytes: int, least: int) -> int:
+    """Release ``nbytes`` of free memory, if there is so much and the GC CPU limiter is not on; how much it was.
+
+    Whoever wants to stop the world waits for ``least`` bytes of it only: a limit that was lowered by gigabytes is not one long pause.
+    """
     begin_critical()
     done = 0
-    while done < nbytes and load_relaxed(LIMITER_XLIMITING) == 0:
+    while done < nbytes and load_relaxed(LIMITER_XLIMITING) == 0 and (done < least or not stop_requested()):
         n = _scavenge_one((nbytes - done + layout.PAGE_SIZE - 1) >> layout.PAGE_SHIFT)
         if n == 0:
             break
@@ -82,4 +65,4 @@ def make_room(nbytes: int) -> None:
     """Holds: nothing. Before ``nbytes`` are committed: release as much as they would take the runtime beyond its limit (mheap.go, allocSpan)."""
     over = mapped_ready() + nbytes - pacer().memory_limit
     if over > 0:
-        scavenge(over)
+        scavenge(over, nbytes)

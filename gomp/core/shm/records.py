@@ -136,7 +136,8 @@ mheap_dtype = record(
         ("search_page", "i8"),  # no free page below this one
         ("metadata_pages", "i8"),  # pages whose span records and bitmaps are committed
         ("held", "i8"),  # 1 while somebody is inside: whoever finds it set follows one that died there
-        ("_pad1", "i8", (4,)),
+        ("scav_page", "i8"),  # no page from here on is free and committed
+        ("_pad1", "i8", (3,)),
         # changed by atomic addition
         ("pages_in_use", "i8"),  # in spans; read with the world stopped, or as a hint
         ("xheap_inuse", "i8"),
