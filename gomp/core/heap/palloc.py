@@ -508,8 +508,8 @@ def last_committed_locked(most: int) -> int:
     """Holds: mheap.lock. The highest free and committed pages in a row, inside a word of the bitmap: first page << 7 | up to ``most`` of them; -1
     if there are none.
 
-    A full chunk is one load, and what was looked at in vain is not looked at again until something is freed there: in a heap of 64 GiB whose
-    free page is the lowest, 12 us at the first time.
+    A full chunk is one load, and what was looked at in vain is not looked at again until something is freed there. (A full heap of 8 GiB whose
+    only free page is the lowest: 2 us at the first time, 0.3 us at the next, called from Python.)
     """
     h = mheap()
     for chunk_idx in range((h.scav_page - 1) >> layout.CHUNK_SHIFT, -1, -1):
