@@ -32,6 +32,7 @@ faults: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.reference
 
 # What serving needs, and what developing needs beside it.
 $(INSTALLED): pyproject.toml

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 import gomp
-from benchmarks import alloc, marking
+from benchmarks import alloc, marking, trigger
 from benchmarks.go_twin import BUILD, HERE, build_go
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
 from gomp.runtime.memstats import MemStats
@@ -193,7 +193,10 @@ def table(rows: list[Row], figures: dict[str, float]) -> str:
         go, ours = (_cell(m, s, row.unit) for m, s in ((row.go, row.go_spread), (row.ours, row.our_spread)))
         lines.append(f"| {row.what} | {go} | {ours} | {row.ratio:.2f} |")
     lines += ["", "What the runtime itself takes:", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value:.1f} |" for name, value in figures.items()]
+    lines += [
+        f"| {name} | {value:.3g} |" if abs(value) < 1 else f"| {name} | {value:.1f} |"
+        for name, value in figures.items()
+    ]
     record = {"rows": [asdict(row) | {"ratio": round(row.ratio, 3)} for row in rows], "figures": figures}
     lines += ["", "The same as JSON:", "", "```json", json.dumps(record), "```"]
     return "\n".join(lines) + "\n"
@@ -219,6 +222,8 @@ def main(
         figures |= {f"{name}, after the runs": value for name, value in memory_figures(rt).items()}
         if only in ("all", "marking"):
             figures |= running_figures(rt)
+    if only in ("all", "alloc"):
+        figures |= trigger.rows(trigger.ROUNDS)
     if only in ("all", "marking"):
         rows += marking_rows(pairs) + cycle_rows(pairs)
     text = table(rows, figures)

@@ -296,7 +296,7 @@ def giving_memory_back(world):
 
     def body():
         scavenger.work()
-        scavenge.scavenge(1 << 30, 1, scavenge.ALWAYS)
+        scavenge.scavenge(1 << 30, 1 << 30, 1, scavenge.ALWAYS)
 
     return in_kernel(world, body)
 

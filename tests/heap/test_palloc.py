@@ -50,7 +50,7 @@ class Player:
         assert palloc.free_pages_locked(page, npages, 0) == npages
 
     def scavenge(self, bytes, force):  # noqa: A002  the tape's word
-        return {"released": scavenge.scavenge(bytes, int(force), scavenge.ALWAYS)}
+        return {"released": scavenge.scavenge(bytes, bytes, int(force), scavenge.ALWAYS)}
 
     def next_gen(self):
         scavindex.next_generation_locked()

@@ -17,7 +17,7 @@ def full(heap):
 
 
 def release(npages, force):
-    return scavenge.scavenge(npages * PAGE_SIZE, force, scavenge.ALWAYS) // PAGE_SIZE
+    return scavenge.scavenge(npages * PAGE_SIZE, npages * PAGE_SIZE, force, scavenge.ALWAYS) // PAGE_SIZE
 
 
 def is_released(heap, page):

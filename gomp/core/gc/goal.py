@@ -25,6 +25,7 @@ DEFAULT_HEAP_MINIMUM = 4 << 20
 _HEAP_MINIMUM_OFF = ((1 << 64) - DEFAULT_HEAP_MINIMUM) // 100
 _MIN_RUNWAY = 64 << 10
 _LIMIT_HEADROOM = 1 << 20
+_TRIES = 100  # at counters that agree; Go tries for ever, but here who moves them may be stopped in between
 
 
 # --- what the limit leaves ---------------------------------------------------------------------------------------------
@@ -35,8 +36,11 @@ def memory_limit_goal() -> int:
     """The goal that keeps what is mapped below the memory limit, in bytes."""
     pc = pacer()
     free, allocated, mapped = heap_free(), load_relaxed(MHEAP_XALLOC), mapped_ready()
-    while free + allocated > mapped:  # read while they moved
+    tries = 0
+    while free + allocated > mapped and tries < _TRIES:  # read while they moved
         free, allocated, mapped = heap_free(), load_relaxed(MHEAP_XALLOC), mapped_ready()
+        tries += 1
+    free = min(free, max(mapped - allocated, 0))
     return limit_goal(pc.memory_limit, mapped, free, allocated, pc.heap_marked)
 
 

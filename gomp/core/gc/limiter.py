@@ -6,7 +6,8 @@ marked, pauses whole. Time that programs have drains it; idle time does neither.
 Times are nanoseconds, and arguments. Whoever comes while somebody updates leaves it to him: what has piled up in the pools waits.
 
 A P that assists or is idle says so in its ``xevent``. An update counts what has gone by and has the event begin anew, by a compare-and-swap, so that
-no time counts twice when the event ends meanwhile.
+no time counts twice when the event ends meanwhile. Who is killed in an update leaves out some time; that the bucket is full and that it is said to be
+would stay apart until it has filled and drained once more, so repair brings them together.
 """
 
 from __future__ import annotations
@@ -137,6 +138,15 @@ def reset_capacity(now_ns: int, procs: int) -> None:
         _set_limiting(True, now_ns)
     elif lim.filled < lim.capacity:
         _set_limiting(False, now_ns)
+
+
+@kernel("void(int64)")
+def repair_stw(now_ns: int) -> None:
+    """Who was killed in the middle of an update may have filled or drained the bucket and not said so. World: stopped."""
+    lim = limiter()
+    is_full = lim.capacity > 0 and lim.filled == lim.capacity
+    if is_full != is_limiting():
+        _set_limiting(is_full, now_ns)
 
 
 @inline

@@ -12,6 +12,7 @@ All of it may be repeated from the start, so it does not matter who dies meanwhi
 
 from __future__ import annotations
 
+from gomp.core.gc import limiter
 from gomp.core.gc.cycle import restart_marking_stw
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.gc.worker import DEDICATED
@@ -86,6 +87,7 @@ def repair_stw() -> None:
         if load_acquire(nth_p(i) + P_XDEAD):
             _settle(nth_p(i))
     rebuild_derived_stw()
+    limiter.repair_stw(nanotime())
     if load_relaxed(RT_XGCPHASE) == GC_MARK:
         restart_marking_stw()
         gcstats().repaired_marking += 1

@@ -60,7 +60,7 @@ def work() -> int:
     began = nanotime()
     while s.worked_ns < MIN_WORK_NS and not _is_at_goals():
         at = nanotime()
-        n = scavenge(QUANTUM, 0, ALWAYS)
+        n = scavenge(QUANTUM, QUANTUM, 0, ALWAYS)
         s.worked_ns += work_of(n, nanotime() - at, _OS_PAGE)
         released += n
         if n < QUANTUM:
@@ -75,7 +75,7 @@ def release_some(deadline_ns: int) -> int:
     """Of everything that is free, as much as goes until then: the bytes released, 0 when there is nothing left."""
     released = 0
     while nanotime() < deadline_ns:
-        n = scavenge(QUANTUM, 1, ALWAYS)
+        n = scavenge(QUANTUM, QUANTUM, 1, ALWAYS)
         if n == 0:
             break
         released += n

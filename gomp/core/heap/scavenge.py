@@ -14,6 +14,7 @@ from gomp.core.heap.palloc import borrow_pages_locked, lock_heap, return_pages_l
 from gomp.core.heap.scavindex import choose_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed
 from gomp.core.shm.libc import nanotime, punch_hole
@@ -52,15 +53,18 @@ def _scavenge_one(most: int, force: int) -> int:
     return n
 
 
-@kernel("int64(int64, int64, int64)")
-def scavenge(nbytes: int, force: int, when: int) -> int:
+@kernel("int64(int64, int64, int64, int64)")
+def scavenge(nbytes: int, least: int, force: int, when: int) -> int:
     """Holds: nothing. Release about ``nbytes`` of free memory, if there is so much; how much it was.
 
+    Whoever wants to stop the world waits for ``least`` bytes of it only: a limit that was lowered by gigabytes is not one long pause.
     ``force``: of nearly full chunks too. ``when``: ALWAYS, or UNLESS_LIMITED: while the GC CPU limiter is not on.
     """
     begin_critical()
     done = 0
     while done < nbytes and (when == ALWAYS or load_relaxed(LIMITER_XLIMITING) == 0):
+        if done >= least and stop_requested():
+            break
         n = _scavenge_one((nbytes - done + layout.PAGE_SIZE - 1) >> layout.PAGE_SHIFT, force)
         if n == 0:
             break
@@ -72,11 +76,11 @@ def scavenge(nbytes: int, force: int, when: int) -> int:
 # --- before memory is committed ---------------------------------------------------------------------------------------
 
 
-@kernel("void(int64, int64)")
-def _scavenge_eagerly(nbytes: int, force: int) -> None:
+@kernel("void(int64, int64, int64)")
+def _scavenge_eagerly(nbytes: int, least: int, force: int) -> None:
     """As the caller's own work, which the limiter counts as an assist's."""
     began = nanotime()
-    add_relaxed(SCAV_XEAGER, scavenge(nbytes, force, UNLESS_LIMITED))
+    add_relaxed(SCAV_XEAGER, scavenge(nbytes, least, force, UNLESS_LIMITED))
     took = nanotime() - began
     add_relaxed(SCAV_XEAGER_NS, took)
     if load_relaxed(layout.SELF_BASE + P_XEVENT) == 0:  # else it counts with the event that goes on
@@ -88,7 +92,7 @@ def make_room(nbytes: int) -> None:
     """Holds: nothing. Before ``nbytes`` are committed: release as much as they would take the runtime beyond its limit (mheap.go, allocSpan)."""
     over = mapped_ready() + nbytes - pacer().memory_limit
     if over > 0:
-        _scavenge_eagerly(over, 1)
+        _scavenge_eagerly(over, nbytes, 1)
 
 
 @inline
@@ -97,4 +101,4 @@ def make_room_for_growth(grown: int) -> None:
     goal = scavpace().gc_percent_goal
     over = load_relaxed(MHEAP_XCOMMITTED) + grown - goal
     if goal != 0 and over > 0:
-        _scavenge_eagerly(min(grown, over), 0)
+        _scavenge_eagerly(min(grown, over), 0, 0)
