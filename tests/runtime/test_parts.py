@@ -52,6 +52,14 @@ class Large:
     tail: Leaf
 
 
+@struct
+class Huge:
+    """In a span of its own, and scanned in pieces."""
+
+    points: Array[Inline[Point], 10_000]
+    tail: Leaf
+
+
 def live_objects():
     collect_now()
     return int(view(gcstats_dtype, GCSTATS)[0].heap2)
@@ -199,15 +207,14 @@ def test_parts_are_read_and_written_in_place(heap):
     proven()
 
 
-@pytest.mark.parametrize("cls", [Shape, Large])
+@pytest.mark.parametrize("cls", [Shape, Large, Huge])
 def test_a_reference_to_a_part_keeps_the_whole_object(heap, cls):
     def part_of(whole):
-        return whole.corners[1] if cls is Shape else whole.points[39]
+        return whole.corners[1] if cls is Shape else whole.points[len(whole.points) - 1]
 
     base = live_objects()
     whole = new(cls)
     part_of(whole).leaf = new(Leaf, n=5)
-    other = "leaves" if cls is Shape else "tail"
     if cls is Shape:
         whole.leaves[3] = new(Leaf, n=6)
     else:
@@ -216,7 +223,7 @@ def test_a_reference_to_a_part_keeps_the_whole_object(heap, cls):
     address = references.address_of(whole)
     del whole
     for _ in range(3):
-        assert live_objects() - base == size, other
+        assert live_objects() - base == size
         for _ in range(300):
             new(Leaf, n=-1)
     assert part.leaf.n == 5
