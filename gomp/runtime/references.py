@@ -20,6 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
 from gomp.core.sched.status import OK
+from gomp.core.shm import layout as memory
+from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
 
@@ -105,6 +107,18 @@ def address_of(ref: Reference) -> int:
     return addr
 
 
+def word_at(slot: int, offset: int) -> int:
+    """A word of an object that is a number."""
+    at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
+    return int(cells.words[0][at])
+
+
+def set_word_at(slot: int, offset: int, value: int) -> None:
+    """Store a word that is a number and is never read as a reference."""
+    at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
+    cells.words[0][at] = value
+
+
 def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
     """A reference to the part at ``offset``."""
     source = slot_of(ref)
@@ -169,6 +183,16 @@ class Layout(Protocol):
 
     @property
     def targets(self) -> list[Any]: ...
+
+
+class OpaqueLayout:
+    """Of a class whose objects have no fields: ``text`` names it in its key, ``targets`` are the classes that its objects lead to."""
+
+    size, align = 0, 8
+    reference_words: tuple[int, ...] = ()
+
+    def __init__(self, text: str, targets: list[Any] | None = None) -> None:
+        self.text, self.targets = text, targets or []
 
 
 def is_reference_class(value: object) -> bool:

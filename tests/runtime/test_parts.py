@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kernel_heap import collect_now
 
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
+from gomp.errors import RuntimeLost
 from gomp.runtime import references
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.handles import table
@@ -305,6 +306,16 @@ def test_references_made_and_dropped_leave_everything_where_it_was(heap):
     assert len(table.free) == free + 1
     assert live_objects() == base
     proven()
+
+
+def test_parts_end_with_their_runtime(heap):
+    shape = new(Shape)
+    weights, corner = shape.weights, shape.corners[0]
+    table.close()
+    for use in (lambda: len(weights), lambda: weights[0], lambda: corner.x, lambda: shape.corners, lambda: weights[:]):
+        with pytest.raises(RuntimeLost):
+            use()
+    assert repr(weights) == "<Array[uint8, 5] of an ended runtime>"
 
 
 def test_a_struct_declared_again_is_another_type(heap):
