@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("mypy")
+
 EXAMPLE = Path(__file__).parent / "data" / "typing" / "structs.py"
 WRONG = """
 

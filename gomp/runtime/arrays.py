@@ -41,6 +41,7 @@ from gomp.runtime.references import (
     read_inside,
     read_reference,
     reference,
+    word_at,
     write_reference,
 )
 from gomp.runtime.structs import shown
@@ -115,8 +116,8 @@ class Array(Reference, Generic[T, N]):
             return fixed_class(elem, n, None, f"Array[{_name(elem)}, {n}]") if n else _array_class(elem)
 
     def __len__(self) -> int:
-        base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE
-        return self.length or int(cells.words[0][base >> 3])
+        slot = table.slot_of(self._handle)  # first: a reference of an ended runtime has no length
+        return self.length or word_at(slot, 0)
 
     @overload
     def __getitem__(self, index: int) -> T: ...

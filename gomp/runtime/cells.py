@@ -5,8 +5,9 @@ world is stopped. Each access is one aligned load or store of the number's width
 would have no barrier, and such an address would be in flight.
 
 ``views[code]`` is a list of one memoryview over the whole heap, in elements of that format: the element at address ``a`` has the index
-``(a - HEAP_BASE) >> shift``. While no runtime is open it is empty. An index is worked out before the view is taken, in steps between which Python
-lets no other thread run: so nobody reads through a view of a runtime that another thread has ended.
+``(a - HEAP_BASE) >> shift``. While no runtime is open it is empty. For a single number, the index is worked out before the view is taken, in steps
+between which Python lets no other thread run: so nobody reads it from a runtime that another thread has ended. Whoever slices a view does not keep
+the slice: only a view that :mod:`~gomp.runtime.mapping` watches keeps the mapping.
 """
 
 from __future__ import annotations

@@ -102,8 +102,13 @@ def _link_getter(link: Link, offset: int) -> Getter:
 
 
 def _link_setter(link: Link, offset: int, where: Callable[[], str]) -> Setter:
+    target: Any = None
+
     def set_link(ref: Any, value: Any) -> None:
-        write_reference(link.target, ref, offset, value, where)
+        nonlocal target
+        if target is None:
+            target = link.target
+        write_reference(target, ref, offset, value, where)
 
     return set_link
 

@@ -16,7 +16,7 @@ from gomp.core.mutator.barrier import read_pointer
 from gomp.core.mutator.boundary import OK, bind_global, global_addr, global_type_of, set_global
 from gomp.core.shm.atomics import load64, store64
 from gomp.errors import OutOfMemory
-from gomp.runtime.references import key_of
+from gomp.runtime.references import key_of, name_of
 from gomp.runtime.refops import address
 from gomp.runtime.reftypes import GlobalType, can_store, in_compiled_code, numba_type, rejection, shown
 from gomp.runtime.root_table import UNBOUND, Global
@@ -60,15 +60,21 @@ def _place_finder(root: Global[Any]) -> Any:
     return place
 
 
+def _wrong_type(root: Global[Any]) -> str:
+    cls = root.cls
+    return f"global {root.name!r} does not hold a {cls.__name__} as {name_of(cls)} is declared here; declare it alike in every process"
+
+
 @in_compiled_code(GlobalType, "get")
 def _get(root: Any) -> Any:
     place, key = _place_finder(root.root), key_of(root.root.cls)
+    message = _wrong_type(root.root)
 
     def get(root: Any) -> Any:
         idx = place(_cell_addr(root))
         held = global_type_of(idx)
         if held != 0 and held != key:
-            raise TypeError("a global does not hold the type that it was declared with")
+            raise TypeError(message)
         return _as_value(root, read_pointer(global_addr(idx)))
 
     return get
@@ -79,9 +85,10 @@ def _set(root: Any, value: Any) -> Any:
     if not can_store(numba_type(root.root.cls), value):
         raise rejection(f"global {root.root.name!r} holds {root.root.cls.__name__}, not {shown(value)}")
     place, key = _place_finder(root.root), key_of(root.root.cls)
+    message = _wrong_type(root.root)
 
     def set(root: Any, value: Any) -> None:  # noqa: A001
         if set_global(place(_cell_addr(root)), address(value), key) != OK:
-            raise TypeError("a global does not hold the type that it was declared with")
+            raise TypeError(message)
 
     return set

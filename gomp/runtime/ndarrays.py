@@ -33,7 +33,7 @@ from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import OutOfMemory
 from gomp.runtime import mapping, transit
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.references import PlainInfo, Reference, address_of, reference
+from gomp.runtime.references import OpaqueLayout, Reference, address_of, reference
 
 __all__ = ["NDArray", "ndarray"]
 
@@ -45,7 +45,7 @@ class Memory(Reference):
     """A reference to the memory of an array."""
 
     __slots__ = ()
-    layout: ClassVar[PlainInfo] = PlainInfo("the memory of an array")
+    layout: ClassVar[OpaqueLayout] = OpaqueLayout("the memory of an array")
 
     def present(self) -> NDArray:
         """The array as it was made: what a global holds."""

@@ -7,8 +7,8 @@ key        62 bits that stand for a type in shared memory, the same in every pro
            types that can be reached from it. So a process that has declared another layout under a name never takes one for the other, and can say
            which name it is.
 
-Two references are equal if they are the same object, or the same part of one. A pickled reference is received once, by a process of the same
-runtime (``transit``).
+Two references are equal if they are the same object, or the same part of one. A pickled reference is received once, by a process of the
+same runtime (``transit``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
 from gomp.core.sched.status import OK
+from gomp.core.shm import layout as memory
+from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
 
@@ -105,6 +107,18 @@ def address_of(ref: Reference) -> int:
     return addr
 
 
+def word_at(slot: int, offset: int) -> int:
+    """A word of an object that is a number."""
+    at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
+    return int(cells.words[0][at])
+
+
+def set_word_at(slot: int, offset: int, value: int) -> None:
+    """Store a word that is a number and is never read as a reference."""
+    at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
+    cells.words[0][at] = value
+
+
 def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
     """A reference to the part at ``offset``."""
     source = slot_of(ref)
@@ -171,14 +185,14 @@ class Layout(Protocol):
     def targets(self) -> list[Any]: ...
 
 
-class PlainInfo:
-    """The layout of objects without fields or references, as far as it is the same for all of a class."""
+class OpaqueLayout:
+    """Of a class whose objects have no fields: ``text`` names it in its key, ``targets`` are the classes that its objects lead to."""
 
-    size, align, reference_words = 0, 8, ()
-    targets: ClassVar[list[Any]] = []
+    size, align = 0, 8
+    reference_words: tuple[int, ...] = ()
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, targets: list[Any] | None = None) -> None:
+        self.text, self.targets = text, targets or []
 
 
 def is_reference_class(value: object) -> bool:

@@ -152,7 +152,8 @@ class Global(Generic[T]):
         place = place_of(self.name)
         key = boundary.global_type(place)
         if key not in (0, key_of(self.cls)):
-            raise TypeError(f"global {self.name!r} does not hold a {self.cls.__name__}")
+            other = class_of_key(key)  # whose own error names a struct that is declared differently elsewhere
+            raise TypeError(f"global {self.name!r} does not hold a {self.cls.__name__}, but a {other.__name__}")
         return _read(place)  # type: ignore[no-any-return]
 
     def set(self, value: T | None) -> None:

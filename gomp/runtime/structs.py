@@ -79,16 +79,6 @@ class StructInfo:
             }
         )
 
-    @property
-    def make(self) -> Callable[[], Any]:
-        """The function that makes a zeroed object: made when it is first needed, in each process."""
-        if "_make" not in self.__dict__:
-            self._make = _maker(self)
-        return self._make
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_make"}
-
 
 def _plain_dtype(p: Scalar | Link | Embedded) -> Any:
     """The numpy dtype of a part; None if it is a reference, or an array of them."""
@@ -164,23 +154,48 @@ def shown(p: Part, value: Any) -> str:
 # --- making objects ---------------------------------------------------------------------------------------------------
 
 
+Maker = Callable[[], Any]
+Setter = Callable[[Any, Any], None]
+_known: dict[
+    Any, tuple[Maker, dict[str, Setter], list[Setter]]
+] = {}  # by each struct that ``new`` has met: what makes one and sets its fields
+
+
 def new(cls: type[T], /, *values: object, **named: object) -> T:
     """A new object of the struct ``cls``: zero, but for the fields given, by position or by name."""
-    layout: StructInfo | None = getattr(cls, "_info", None)
-    if layout is None or layout.cls is not cls:
+    try:
+        make, setters, in_order = _known[cls]
+    except (KeyError, TypeError):
+        make, setters, in_order = _learn(cls)
+    if values and (named or len(values) > len(in_order)):
+        values, named = (), bound(info(cls), values, named)
+    ref = make()
+    if values:
+        for set_field, value in zip(in_order, values):  # noqa: B905 (naming strict takes longer than setting a field)
+            set_field(ref, value)
+    for name in named:
+        if name not in setters:
+            raise _no_field(info(cls), name)
+        setters[name](ref, named[name])
+    return ref  # type: ignore[no-any-return]
+
+
+def _learn(cls: Any) -> tuple[Maker, dict[str, Setter], list[Setter]]:
+    if not is_struct(cls):
         raise TypeError(
             f"gomp.new makes structs, not {getattr(cls, '__name__', repr(cls))}: declare the class with @gomp.struct"
         )
-    if values:
-        named = bound(layout, values, named)
-    ref = layout.make()
-    fields = layout.fields
-    for name, value in named.items():
-        field = fields.get(name)
-        if field is None:
-            raise _no_field(layout, name)
-        field.fset(ref, value)  # type: ignore[misc]
-    return ref  # type: ignore[no-any-return]
+    setters = {name: _first_setter(field) for name, field in info(cls).fields.items()}
+    _known[cls] = _maker(info(cls)), setters, list(setters.values())
+    return _known[cls]
+
+
+def _first_setter(field: Field) -> Setter:
+    """What sets a field of a new object, where every reference is None already."""
+    setter: Any = field.fset
+    if not isinstance(field.part, Link):
+        return setter  # type: ignore[no-any-return]
+    return lambda ref, value: None if value is None else setter(ref, value)
 
 
 def bound(layout: StructInfo, values: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +204,8 @@ def bound(layout: StructInfo, values: tuple[Any, ...], named: dict[str, Any]) ->
     if len(values) > len(layout.fields):
         raise TypeError(f"{name} has {len(layout.fields)} fields, {len(values)} values were given")
     given = dict(zip(layout.fields, values, strict=False))
+    if not named:
+        return given
     for field, value in named.items():
         if field not in layout.fields:
             raise _no_field(layout, field)

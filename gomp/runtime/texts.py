@@ -20,12 +20,22 @@ from gomp.runtime import cells, mapping
 from gomp.runtime.arrays import MAX_ARRAY
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
-from gomp.runtime.references import PlainInfo, Reference, ReferenceMeta, address_of, is_usable, reference
+from gomp.runtime.references import (
+    OpaqueLayout,
+    Reference,
+    ReferenceMeta,
+    address_of,
+    is_usable,
+    reference,
+    set_word_at,
+    word_at,
+)
 
 __all__ = ["Bytes", "Str", "bytes_", "str_"]
 
 T = TypeVar("T")
 BYTES_HEADER, STR_HEADER = 8, 16
+CHARACTERS = 8  # where a Str says how many characters it has
 _SHOWN = 60
 
 
@@ -96,7 +106,7 @@ class Bytes(_Text):
 
     __slots__ = ()
     header = BYTES_HEADER
-    layout: ClassVar[PlainInfo] = PlainInfo("bytes")
+    layout: ClassVar[OpaqueLayout] = OpaqueLayout("bytes")
 
     def __len__(self) -> int:
         return self.nbytes
@@ -130,11 +140,10 @@ class Str(_Text):
 
     __slots__ = ()
     header = STR_HEADER
-    layout: ClassVar[PlainInfo] = PlainInfo("str")
+    layout: ClassVar[OpaqueLayout] = OpaqueLayout("str")
 
     def __len__(self) -> int:
-        base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE
-        return int(cells.words[0][(base + 8) >> 3])
+        return word_at(table.slot_of(self._handle), CHARACTERS)
 
     def __str__(self) -> str:
         return str(self._octets(), "utf-8", "surrogatepass")
@@ -190,6 +199,5 @@ def str_(text: Any, /) -> Str:
         raise wrong_type("gomp.str", "a str", text)
     plain = str(text)
     made = _new(Str, STR_HEADER, plain.encode("utf-8", "surrogatepass"))
-    base = table.words[table.slot_of(made._handle)] - memory.HEAP_BASE
-    cells.words[0][(base + 8) >> 3] = len(plain)
+    set_word_at(table.slot_of(made._handle), CHARACTERS, len(plain))
     return made

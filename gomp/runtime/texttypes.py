@@ -18,10 +18,9 @@ from gomp.errors import NilDereference
 from gomp.runtime.polling import poll_in_loop
 from gomp.runtime.refops import address
 from gomp.runtime.reftypes import TextRef, in_compiled_code
-from gomp.runtime.texts import BYTES_HEADER, STR_HEADER, Bytes, Str
+from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str
 
 _STRIP = 4096
-_CHARACTERS = 8  # where a Str says how many characters it has
 
 
 def _is(ref: Any, cls: type) -> bool:
@@ -63,7 +62,7 @@ def _decode(at: int) -> int:
 
 @inline
 def _code_point(base: int, i: int) -> int:
-    n = load64(base + _CHARACTERS)
+    n = load64(base + CHARACTERS)
     _check(base, i, n)
     if n == load64(base):
         return load8(base + STR_HEADER + i)
@@ -98,7 +97,7 @@ def _same(a: int, b: int, header: int) -> bool:
 @in_compiled_code(len)
 def _len(text: Any) -> Any:
     if _is(text, Str):
-        return lambda text: load64(_checked(address(text)) + _CHARACTERS)
+        return lambda text: load64(_checked(address(text)) + CHARACTERS)
     if _is(text, Bytes):
         return lambda text: load64(_checked(address(text)))
     return None
@@ -130,7 +129,7 @@ def _equality(a: Any, b: Any) -> Any:
 
 def _is_string(a: Any, b: Any) -> Any:
     base: int = address(a)
-    if base == 0 or load64(base + _CHARACTERS) != len(b):
+    if base == 0 or load64(base + CHARACTERS) != len(b):
         return False
     at = base + STR_HEADER
     for k in range(len(b)):

@@ -102,7 +102,7 @@ def test_a_declared_global(heap):
     assert "trees" not in roots
     with pytest.raises(TypeError, match="global 'trees' holds a Tree or None, not Other"):
         root.set(new(Other))
-    with pytest.raises(TypeError, match="global 'trees' does not hold a Other"):
+    with pytest.raises(TypeError, match="global 'trees' does not hold a Other, but a Tree"):
         Global("trees", Other).get()
     with pytest.raises(TypeError, match="global 'y' holds a struct or an array, not int"):
         Global("y", int)

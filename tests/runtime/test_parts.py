@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kernel_heap import collect_now
 
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
+from gomp.errors import RuntimeLost
 from gomp.runtime import references
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.handles import table
@@ -49,6 +50,14 @@ class Large:
 
     head: int
     points: Array[Inline[Point], 40]
+    tail: Leaf
+
+
+@struct
+class Huge:
+    """In a span of its own, and scanned in pieces."""
+
+    points: Array[Inline[Point], 10_000]
     tail: Leaf
 
 
@@ -199,15 +208,14 @@ def test_parts_are_read_and_written_in_place(heap):
     proven()
 
 
-@pytest.mark.parametrize("cls", [Shape, Large])
+@pytest.mark.parametrize("cls", [Shape, Large, Huge])
 def test_a_reference_to_a_part_keeps_the_whole_object(heap, cls):
     def part_of(whole):
-        return whole.corners[1] if cls is Shape else whole.points[39]
+        return whole.corners[1] if cls is Shape else whole.points[len(whole.points) - 1]
 
     base = live_objects()
     whole = new(cls)
     part_of(whole).leaf = new(Leaf, n=5)
-    other = "leaves" if cls is Shape else "tail"
     if cls is Shape:
         whole.leaves[3] = new(Leaf, n=6)
     else:
@@ -216,7 +224,7 @@ def test_a_reference_to_a_part_keeps_the_whole_object(heap, cls):
     address = references.address_of(whole)
     del whole
     for _ in range(3):
-        assert live_objects() - base == size, other
+        assert live_objects() - base == size
         for _ in range(300):
             new(Leaf, n=-1)
     assert part.leaf.n == 5
@@ -298,6 +306,16 @@ def test_references_made_and_dropped_leave_everything_where_it_was(heap):
     assert len(table.free) == free + 1
     assert live_objects() == base
     proven()
+
+
+def test_parts_end_with_their_runtime(heap):
+    shape = new(Shape)
+    weights, corner = shape.weights, shape.corners[0]
+    table.close()
+    for use in (lambda: len(weights), lambda: weights[0], lambda: corner.x, lambda: shape.corners, lambda: weights[:]):
+        with pytest.raises(RuntimeLost):
+            use()
+    assert repr(weights) == "<Array[uint8, 5] of an ended runtime>"
 
 
 def test_a_struct_declared_again_is_another_type(heap):
