@@ -98,6 +98,7 @@ def test_data_live_as_long_as_any_view_of_them(rt):
 
 def test_memory_of_dropped_arrays_is_collected_and_no_slot_is_lost(rt):
     gc.collect()
+    outbox.settle()
     free = len(table.free)
     for _ in range(20):
         rt.run(fill, gomp.ndarray(16 << 20, np.uint8)[5:], 1)
