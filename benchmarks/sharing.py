@@ -29,6 +29,7 @@ BEGIN, END = "<!-- sharing: begin -->", "<!-- sharing: end -->"
 ROUNDS = 15
 SMALL, LARGE = 1 << 20, 1 << 26
 READS = 200
+_SETTLE_S = 0.02  # garbage that the way before has left is collected and given back meanwhile
 Hand = Callable[[], float]
 
 
@@ -172,6 +173,7 @@ def medians(ways: dict[str, Hand], rounds: int = ROUNDS) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds + 1):
         for name, measure in ways.items():
+            time.sleep(_SETTLE_S)
             seconds = measure()
             if i:
                 seen[name].append(seconds)
