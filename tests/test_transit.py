@@ -143,6 +143,25 @@ def test_a_process_without_a_runtime_says_what_to_do(rt: gomp.Runtime, no_leak: 
     assert pickle.loads(data).value == 0  # it took nothing
 
 
+def receive_all(data: list[bytes]) -> list[int]:
+    """The values of those that this P was the one to get."""
+    got = []
+    for one in data:
+        with contextlib.suppress(gomp.StaleReference):
+            got.append(pickle.loads(one).value)
+    return got
+
+
+def test_of_two_processes_with_the_same_bytes_one_gets_the_object(rt: gomp.Runtime, no_leak: None) -> None:
+    data = [pickle.dumps(gomp.new(Node, value=i)) for i in range(1000)]
+    both = [rt.go(receive_all, data), rt.go(receive_all, data)]
+    rt.gc()
+    mine = receive_all(data)
+    got = [*both[0].wait(), *both[1].wait(), *mine]
+    assert sorted(got) == list(range(1000))
+    del both
+
+
 def fail_with(node: Node) -> None:
     raise ValueError(node)
 
