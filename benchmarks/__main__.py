@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 import gomp
-from benchmarks import alloc, marking, trigger
+from benchmarks import alloc, marking, sharing, trigger
 from benchmarks.go_twin import BUILD, HERE, build_go
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
 from gomp.runtime.memstats import MemStats
@@ -239,6 +239,7 @@ def main(
         )
     if write:
         (HERE.parent / "docs" / "benchmarks.md").write_text(text)
+        sharing.put_into_page(sharing.measure())
 
 
 if __name__ == "__main__":

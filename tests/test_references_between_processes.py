@@ -18,6 +18,8 @@ from multiprocessing.connection import Client, Listener
 import pytest
 
 import gomp
+from gomp.core.shm import layout
+from gomp.core.shm.records import p_dtype, view
 from gomp.runtime.channel import MAX_PAYLOAD
 from gomp.runtime.handles import table
 from gomp.runtime.transit import outbox
@@ -141,6 +143,25 @@ def test_a_process_without_a_runtime_says_what_to_do(rt: gomp.Runtime, no_leak: 
     assert pickle.loads(data).value == 0  # it took nothing
 
 
+def receive_all(data: list[bytes]) -> list[int]:
+    """The values of those that this P was the one to get."""
+    got = []
+    for one in data:
+        with contextlib.suppress(gomp.StaleReference):
+            got.append(pickle.loads(one).value)
+    return got
+
+
+def test_of_two_processes_with_the_same_bytes_one_gets_the_object(rt: gomp.Runtime, no_leak: None) -> None:
+    data = [pickle.dumps(gomp.new(Node, value=i)) for i in range(1000)]
+    both = [rt.go(receive_all, data), rt.go(receive_all, data)]
+    rt.gc()
+    mine = receive_all(data)
+    got = [*both[0].wait(), *both[1].wait(), *mine]
+    assert sorted(got) == list(range(1000))
+    del both
+
+
 def fail_with(node: Node) -> None:
     raise ValueError(node)
 
@@ -203,6 +224,21 @@ def test_a_receiver_that_is_killed_takes_the_reference_with_it(rt: gomp.Runtime,
         with pytest.raises(gomp.WorkerDied):
             rt.run(die_with, node)
     assert rt.run(touch, node) == node
+
+
+def test_arguments_of_a_goroutine_that_had_not_started_are_sent_again(rt: gomp.Runtime, no_leak: None) -> None:
+    node = gomp.new(Node, value=1)
+    naps = [rt.go(time.sleep, 20) for _ in range(2)]
+    waiting = rt.go(touch, node)  # behind one of them
+    time.sleep(0.5)
+    for p in range(2):
+        os.kill(int(view(p_dtype, layout.p_addr(p))[0].xpid), signal.SIGKILL)
+    assert waiting.wait(30) == node
+    assert node.value == 2
+    for nap in naps:
+        with pytest.raises(gomp.WorkerDied):
+            nap.wait(30)
+    del waiting, naps
 
 
 def pickled_here(value: int) -> tuple[int, bytes]:

@@ -449,9 +449,18 @@ class Coordinator:
                 f" in {delay:.1f} s: it keeps dying" if delay else "",
             )
         self._start_absent()
+        self._have_transits_settled()
         for idx in dead:
             if idx in self.absent:
                 self.dispatcher.move(self.dispatcher.tasks.of(idx))
+
+    def _have_transits_settled(self) -> None:
+        """Have everybody take back what the dead were sent, or were receiving."""
+        owner = [self.owner.channel] if self.owner else []
+        for channel in (*map(self._channel, self.family.ps), *owner):
+            if channel:
+                with contextlib.suppress(RuntimeLost):
+                    channel.send("settle")
 
     def _start_absent(self) -> None:
         """Fork the processes whose time has come."""

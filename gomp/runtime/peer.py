@@ -48,9 +48,11 @@ class Peer:
         self._requests = 0
         self._done: dict[int, Message] = {}
         self._awaited: set[int] = set()
+        self._unwanted: list[int] = []  # of those that are done
         self._arguments: dict[int, list[transit.Sent]] = {}  # the references among them
 
     def go(self, call: Call) -> Goroutine:
+        self._drop_unwanted()
         self._requests += 1
         request = self._requests
         with transit.parcel() as sent:
@@ -61,8 +63,10 @@ class Peer:
         return Goroutine(self, request, str(call))
 
     def forget(self, request: int) -> None:
-        """Nobody waits for this goroutine any more. From ``__del__``: whatever runs, so nothing but this."""
+        """Nobody waits for this goroutine any more. From ``__del__``, in the middle of anything, so this only notes it."""
         self._awaited.discard(request)
+        if request in self._done:
+            self._unwanted.append(request)
 
     def wait(self, request: int, timeout: float | None = None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -93,21 +97,29 @@ class Peer:
         raise RuntimeLost(f"the coordinator has not answered {op!r} within {timeout:.0f} s")
 
     def handle(self, message: Message) -> None:
-        if message.op != "done":
+        if message.op == "settle":
+            transit.outbox.settle()
+        elif message.op == "done":
+            self._finish(message)
+        else:
             check_answer(message)
-            return
-        if sent := self._arguments.pop(message["request"], None):
+
+    def _finish(self, done: Message) -> None:
+        request = done["request"]
+        if sent := self._arguments.pop(request, None):
             transit.outbox.revoke(sent)
-        self._done[message["request"]] = message
-        if len(self._done) > len(self._awaited):
-            self._drop_unwanted()
+        if request in self._awaited:
+            self._done[request] = done
+        else:
+            _drop_result(done)
+        self._drop_unwanted()
 
     def _drop_unwanted(self) -> None:
-        for request in [request for request in self._done if request not in self._awaited]:
-            drop_result(self._done.pop(request))
+        while self._unwanted:
+            _drop_result(self._done.pop(self._unwanted.pop()))
 
 
-def drop_result(done: Message) -> None:
+def _drop_result(done: Message) -> None:
     """Receive and drop what nobody waits for, if the P that made it keeps something for that."""
     if done["parcel"]:
         with contextlib.suppress(Exception):  # it would have been raised by the wait
