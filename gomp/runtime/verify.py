@@ -62,6 +62,7 @@ def verify(level: int) -> Report:
         kernels.check_spans(out)
         kernels.check_lists(out)
         kernels.check_pages(out)
+        kernels.check_specials(out)
     reached = 0
     if level >= 3 and _word(out, kernels.OUT_PROBLEMS) == 0:
         reached = _trace(out)

@@ -26,6 +26,7 @@ from gomp.core.shm.records import (
     LIMITER_XLOCK,
     MHEAP_XLOCK,
     RT_XSHUTDOWN,
+    RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
     RT_XWBUF_LOCK,
     mcentral_dtype,
@@ -144,6 +145,7 @@ def release_locks_of(p: int) -> int:
     owner = p_at(p).idx + 1
     released = _release_if_of(MHEAP_XLOCK, owner) + _release_if_of(RT_XWBUF_LOCK, owner)
     released += _release_if_of(RT_XTABLE_LOCK, owner) + _release_if_of(LIMITER_XLOCK, owner)
+    released += _release_if_of(RT_XSPECIALS_LOCK, owner)
     for i in range(layout.NUM_SPAN_CLASSES):
         released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
     return released
