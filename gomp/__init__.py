@@ -11,8 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gomp.errors import (
+    CleanupError,
     CompileError,
     ConfigError,
+    FinalizerError,
     GompError,
     HeapCorrupt,
     Interrupted,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from gomp import debug
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.lifetimes import Cleanup, Pointer, Weak, add_cleanup, keep_alive, pointer, set_finalizer, weak
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
@@ -40,6 +43,14 @@ _HOMES = {
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
+    "Cleanup": "gomp.runtime.lifetimes",
+    "Pointer": "gomp.runtime.lifetimes",
+    "Weak": "gomp.runtime.lifetimes",
+    "add_cleanup": "gomp.runtime.lifetimes",
+    "keep_alive": "gomp.runtime.lifetimes",
+    "pointer": "gomp.runtime.lifetimes",
+    "set_finalizer": "gomp.runtime.lifetimes",
+    "weak": "gomp.runtime.lifetimes",
     "Goroutine": "gomp.runtime.peer",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
@@ -52,8 +63,11 @@ _HOMES = {
 
 __all__ = [
     "Array",
+    "Cleanup",
+    "CleanupError",
     "CompileError",
     "ConfigError",
+    "FinalizerError",
     "Global",
     "GompError",
     "Goroutine",
@@ -62,21 +76,28 @@ __all__ = [
     "MessageTooLarge",
     "NilDereference",
     "OutOfMemory",
+    "Pointer",
     "ProgramError",
     "Runtime",
     "RuntimeLost",
     "SegmentError",
     "StackOverflow",
+    "Weak",
     "WorkerDied",
+    "add_cleanup",
     "array",
     "compiled",
     "debug",
     "gc",
     "globals",
     "go",
+    "keep_alive",
     "new",
     "num_procs",
+    "pointer",
+    "set_finalizer",
     "struct",
+    "weak",
 ]
 
 

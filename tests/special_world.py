@@ -50,12 +50,12 @@ class Lifetimes:
         ran = []
         while (slot := self.world._free_slot(p)) >= 0 and (n := kernels.take_finalizer(slot)) != 0:
             ran.append(("finalizer", int(kernels.function_of(n % kernels.TO_FORGET))))
-            assert kernels.finish_special(n % kernels.TO_FORGET) == OK
+            assert kernels.finish_special(n % kernels.TO_FORGET, 0) == OK
             self.world.drop((p, slot))
         self.world._free[p].append(slot)
         while (n := kernels.take_cleanup()) != 0:
             ran.append(("cleanup", int(kernels.function_of(n))))
-            assert kernels.finish_special(n) == OK
+            assert kernels.finish_special(n, 0) == OK
         return ran
 
     def states(self):

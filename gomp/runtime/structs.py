@@ -222,6 +222,11 @@ class Reference(metaclass=ReferenceMeta):
     ) -> None:  # bound: the module may be gone when the interpreter ends
         release(self._handle)
 
+    @property
+    def address(self) -> int:
+        """Where the object is, as a number that keeps nothing alive: see ``gomp.keep_alive``."""
+        return address_of(self)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
             return NotImplemented

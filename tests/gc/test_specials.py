@@ -84,7 +84,7 @@ def test_a_weak_pointer_is_nil_before_the_finalizer_that_resurrects_runs():
         again = x.weak((0, slot))
         assert x.world.address(again) != x.world.address(box)
         assert x.value(again) is not None
-        assert kernels.finish_special(n) == OK
+        assert kernels.finish_special(n, 0) == OK
         x.world.verify()
 
 
@@ -266,7 +266,7 @@ def test_a_finalizer_that_is_cleared_does_not_run():
         n = kernels.take_finalizer(slot)
         assert n >= kernels.TO_FORGET
         assert kernels.function_of(n - kernels.TO_FORGET) == 11
-        assert kernels.finish_special(n - kernels.TO_FORGET) == OK
+        assert kernels.finish_special(n - kernels.TO_FORGET, 0) == OK
         assert x.world.address((0, slot)) == 0
         drop_all_but(x, [])
         x.world.drop(other)

@@ -28,6 +28,7 @@ from gomp.core.gc.specials import (
     state_of,
 )
 from gomp.core.heap import mspan
+from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.boundary import OUT_OF_MEMORY, fill_handle, load_handle
 from gomp.core.sched import redo
@@ -38,6 +39,7 @@ from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsr, store
 from gomp.core.shm.libc import futex_wait, futex_wake
 from gomp.core.shm.records import (
     GC_OFF,
+    P_SPECIAL_FAILED,
     P_SPECIAL_RUN,
     P_XCLEANUPS_READY,
     P_XFINALIZERS_READY,
@@ -60,6 +62,7 @@ from gomp.core.shm.records import (
 
 NOT_IN_BLOCK, NOT_AT_START, ALREADY_SET, NOT_SET = -16, -17, -18, -19
 NIL = 1  # a weak pointer to nothing, or to what is dead
+SAME_SLOT, SAME_ADDRESS = 1, 2
 TO_FORGET = 1 << 40  # added to the number of a finalizer that another process has cleared
 _HEADER = 8
 
@@ -187,11 +190,24 @@ def stop_cleanup(n: int, function: int) -> int:
 
 @kernel("int64(int64, int64)")
 def is_in_slot_of(slot: int, other: int) -> int:
-    """2 if two handles hold the same address, 1 if they lead into the same slot, else 0."""
+    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, which is not one that tiny objects share, else 0."""
     a, b = load_handle(slot), load_handle(other)
     if a == b:
-        return 2
-    return 1 if _slot_base(a) == _slot_base(b) else 0
+        return SAME_ADDRESS
+    base = _slot_base(a)
+    if base == 0 or base != _slot_base(b) or spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS:
+        return 0
+    return SAME_SLOT
+
+
+@kernel("int64(int64, int64, int64)")
+def point_into(slot: int, offset: int, into: int) -> int:
+    """Root the place ``offset`` bytes into a handle's object in the empty slot ``into``: OK or RETRY."""
+    if enter() != OK:
+        return RETRY
+    status = fill_handle(into, load_handle(slot) + offset)
+    leave()
+    return status
 
 
 # --- weak pointers ----------------------------------------------------------------------------------------------------
@@ -324,16 +340,18 @@ def function_of(n: int) -> int:
     return special_at(special_addr(n)).value
 
 
-@kernel("int64(int64)")
-def finish_special(n: int) -> int:
-    """The function of a record that this process has taken has run, or is forgotten: OK or RETRY."""
+@kernel("int64(int64, int64)")
+def finish_special(n: int, failed: int) -> int:
+    """The function of a record that this process has taken has run, ``failed`` if it raised, or is forgotten: OK or RETRY."""
     if _begin() != OK:
         return RETRY
     if state_of(n) == SPECIAL_RUNNING:
-        total = _own() + P_SPECIAL_RUN + 8 * count_of(special_at(special_addr(n)).kind)
+        count = 8 * count_of(special_at(special_addr(n)).kind)
+        total, failures = _own() + P_SPECIAL_RUN + count, _own() + P_SPECIAL_FAILED + count
         redo.plan(0, total, load64(total) + 1)
-        redo.plan(1, special_addr(n) + SPECIAL_XSTATE, SPECIAL_FREE)
-        redo.commit(2)
+        redo.plan(1, failures, load64(failures) + failed)
+        redo.plan(2, special_addr(n) + SPECIAL_XSTATE, SPECIAL_FREE)
+        redo.commit(3)
     free_record_locked(n)
     _end()
     return OK

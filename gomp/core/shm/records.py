@@ -519,6 +519,7 @@ p_dtype = record(
         ("xcleanups_ready", "i8"),
         ("special_queued", "i8", (2,)),  # totals: finalizers and cleanups; by the P that queued them
         ("special_run", "i8", (2,)),  # by the P that ran them
+        ("special_failed", "i8", (2,)),  # of those, which raised
         ("special_lost", "i8", (2,)),  # by whoever found that the process which had registered them is gone
     ],
     4096,
@@ -542,8 +543,9 @@ P_XEVENT = offset_of(p_dtype, "xevent")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
-P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN = (
-    offset_of(p_dtype, f) for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run")
+P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECIAL_FAILED = (
+    offset_of(p_dtype, f)
+    for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed")
 )
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
