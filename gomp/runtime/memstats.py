@@ -86,6 +86,16 @@ class LimiterStats:
 
 
 @dataclass(frozen=True)
+class SpecialStats:
+    """Finalizers, or cleanups, so far."""
+
+    queued: int  # due: their objects died
+    executed: int
+    failed: int  # of those executed: they raised
+    lost: int  # nobody can run them: the process that had registered them died
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -143,6 +153,8 @@ class MemStats:
     uptime_s: float
     limiter: LimiterStats
     repairs: RepairStats
+    finalizers: SpecialStats
+    cleanups: SpecialStats
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
@@ -205,6 +217,8 @@ class MemStats:
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
             "limiter": LimiterStats(**data["limiter"]),
             "repairs": RepairStats(**data["repairs"]),
+            "finalizers": SpecialStats(**data["finalizers"]),
+            "cleanups": SpecialStats(**data["cleanups"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
@@ -268,6 +282,8 @@ def read() -> MemStats:
         uptime_s=uptime_s,
         limiter=_limiter_stats(),
         repairs=read_repairs(),
+        finalizers=_special_stats(ps, 0),
+        cleanups=_special_stats(ps, 1),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -302,6 +318,15 @@ def _limiter_stats() -> LimiterStats:
         seconds=int(limiter.limited_ns) / 1e9,
         last_cycle=int(limiter.last_enabled_cycle),
     )
+
+
+def _special_stats(ps: list[Any], kind: int) -> SpecialStats:
+    """What is executed is read before what was queued, so that it is never more."""
+    failed, executed, lost, queued = (
+        sum(int(p[name][kind]) for p in ps)
+        for name in ("special_failed", "special_run", "special_lost", "special_queued")
+    )
+    return SpecialStats(queued=queued, executed=executed, failed=failed, lost=lost)
 
 
 def read_repairs() -> RepairStats:

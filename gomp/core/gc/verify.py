@@ -715,7 +715,7 @@ def check_reachable(out: int, visited: int, stack: int) -> int:
     while depth > 0:
         depth -= 1
         reached += 1
-        depth = _visit_object(out, visited, stack, depth, load64(stack + 8 * depth), 0)
+        depth = visit_object(out, visited, stack, depth, load64(stack + 8 * depth), 0)
     return reached
 
 
@@ -741,7 +741,7 @@ def _visit_specials(out: int, visited: int, stack: int, depth: int) -> int:
             depth = _visit(out, visited, stack, depth, at + SPECIAL_ADDR)
         elif s.kind == SPECIAL_FINALIZER:
             page = mspan.find_span(s.addr)
-            depth = _visit_object(out, visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, s.addr)), 1)
+            depth = visit_object(out, visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, s.addr)), 1)
     return depth
 
 
@@ -827,7 +827,7 @@ def _is_pointer_word(addr: int) -> bool:
 
 
 @kernel("int64(int64, int64, int64, int64, int64, int64)")
-def _visit_object(out: int, visited: int, stack: int, depth: int, addr: int, only_others: int) -> int:
+def visit_object(out: int, visited: int, stack: int, depth: int, addr: int, only_others: int) -> int:
     """Follow the references of the object in the slot at ``addr``, with ``only_others`` but those to itself; returns the stack's new depth."""
     page = mspan.find_span(addr)
     sp = spans()[page]
