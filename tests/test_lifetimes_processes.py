@@ -137,7 +137,7 @@ def churn(n):
 
 def script(body, environment, seconds=60):
     """Run a script that opens a runtime; what it printed, and how long it took."""
-    head = "import gomp, os, sys, time\n@gomp.struct\nclass Thing:\n    number: int\n"
+    head = "import gomp, os, sys, time\n@gomp.struct\nclass Thing:\n    number: int\n    two: int\n    three: int\n"
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", head + textwrap.dedent(body)],
