@@ -12,8 +12,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gomp.errors import (
+    CleanupError,
     CompileError,
     ConfigError,
+    FinalizerError,
     GompError,
     HeapCorrupt,
     Interrupted,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
     from gomp.runtime.kinds import float32, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    from gomp.runtime.lifetimes import Cleanup, Pointer, Weak, add_cleanup, keep_alive, pointer, set_finalizer, weak
     from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
@@ -52,6 +55,14 @@ _HOMES = {
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
+    "Cleanup": "gomp.runtime.lifetimes",
+    "Pointer": "gomp.runtime.lifetimes",
+    "Weak": "gomp.runtime.lifetimes",
+    "add_cleanup": "gomp.runtime.lifetimes",
+    "keep_alive": "gomp.runtime.lifetimes",
+    "pointer": "gomp.runtime.lifetimes",
+    "set_finalizer": "gomp.runtime.lifetimes",
+    "weak": "gomp.runtime.lifetimes",
     "Goroutine": "gomp.runtime.peer",
     "NDArray": "gomp.runtime.ndarrays",
     "ndarray": "gomp.runtime.ndarrays",
@@ -73,9 +84,12 @@ _HOMES = {
 __all__ = [
     "Array",
     "Bytes",
+    "Cleanup",
+    "CleanupError",
     "CompileError",
     "ConfigError",
     "Executor",
+    "FinalizerError",
     "Global",
     "GompError",
     "Goroutine",
@@ -86,6 +100,7 @@ __all__ = [
     "NDArray",
     "NilDereference",
     "OutOfMemory",
+    "Pointer",
     "ProgramError",
     "Runtime",
     "RuntimeLost",
@@ -93,7 +108,9 @@ __all__ = [
     "StackOverflow",
     "StaleReference",
     "Str",
+    "Weak",
     "WorkerDied",
+    "add_cleanup",
     "array",
     "bytes",
     "compiled",
@@ -106,15 +123,19 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "keep_alive",
     "ndarray",
     "new",
     "num_procs",
+    "pointer",
+    "set_finalizer",
     "str",
     "struct",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "weak",
 ]
 
 

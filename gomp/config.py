@@ -78,6 +78,7 @@ class Debug:
     scavtrace: int = 0  # 1: a line on stderr after each sweep, for what has gone back to the system
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
+    checkfinalizers: int = 0  # 1: after each cycle, which objects with a finalizer lead back to themselves
     clobberfree: int = 0  # 1: freed memory is filled with 0xdeadbeef
     gccollectevery: int = 0  # k: a collection at every k-th slow allocation
     verify: int = 0  # 1..3: the heap is verified at this level after each cycle

@@ -7,6 +7,8 @@
     ├── StackOverflow    (RecursionError)   compiled code recursed too deep
     ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
     ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
+    ├── FinalizerError   (ValueError)       what Go's SetFinalizer throws
+    ├── CleanupError     (ValueError)       what Go's AddCleanup panics with
     ├── ProgramError                        a program raised
     ├── MessageTooLarge  (ValueError)       arguments or a result have more bytes than a message may
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
@@ -21,8 +23,10 @@ Each class also is the built-in that a user would already catch. Everything a us
 from __future__ import annotations
 
 __all__ = [
+    "CleanupError",
     "CompileError",
     "ConfigError",
+    "FinalizerError",
     "GompError",
     "HeapCorrupt",
     "Interrupted",
@@ -64,6 +68,14 @@ class CompileError(GompError, TypeError):
 
 class NilDereference(GompError, AttributeError):
     """Compiled code asked None for a field or an element; ordinary Python raises AttributeError or TypeError there."""
+
+
+class FinalizerError(GompError, ValueError):
+    """Go's runtime.SetFinalizer would end the program with this message."""
+
+
+class CleanupError(GompError, ValueError):
+    """Go's runtime.AddCleanup would panic with this message."""
 
 
 class ProgramError(GompError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from gomp.config import Debug
 from gomp.core.gc import cycle, sweep, worker
@@ -165,6 +166,8 @@ class Collector:
         self.report()
         if self.debug.gctrace:
             print(gctrace.format_cycle(last_cycle(self.procs)), file=sys.stderr, flush=True)
+        if self.debug.checkfinalizers:
+            self._check_finalizers()
         if self.debug.verify:
             self._verify()
 
@@ -184,12 +187,24 @@ class Collector:
         self.problems += check_marks()
 
     def _verify(self) -> None:
-        from gomp.core.sched.status import stop_world
         from gomp.runtime.verify import verify
+
+        self._with_stopped_world(lambda: self._note(verify(self.debug.verify).problems))
+
+    def _note(self, problems: tuple[str, ...]) -> None:
+        self.problems += problems
+
+    def _check_finalizers(self) -> None:
+        from gomp.runtime.checkfinalizers import check_stw
+
+        self._with_stopped_world(lambda: print("\n".join(check_stw()), file=sys.stderr, flush=True))
+
+    def _with_stopped_world(self, action: Callable[[], None]) -> None:
+        from gomp.core.sched.status import stop_world
 
         code = stop_world(self.deadline())
         if code == OK:
-            self.problems += verify(self.debug.verify).problems
+            action()
         start_world()
         _check(code)
 

@@ -29,6 +29,7 @@ _CLOSED = 1 << 62
 _GROW_BY = 512
 _WAIT_NS = 5_000_000
 _on_open: list[Callable[[], None]] = []
+_on_close: list[Callable[[], None]] = []
 
 
 class Kernels:
@@ -98,6 +99,8 @@ class HandleTable:
         self.words = memoryview(b"").cast("q")
         self.free = []
         cells.close_views()
+        for announce in _on_close:
+            announce()
 
     @property
     def is_open(self) -> bool:
@@ -183,6 +186,11 @@ class HandleTable:
 def on_open(announce: Callable[[], None]) -> None:
     """Have ``announce()`` called whenever this process opens a runtime: for what is looked up once a runtime."""
     _on_open.append(announce)
+
+
+def on_close(announce: Callable[[], None]) -> None:
+    """Have ``announce()`` called whenever this process's references become dead: the segments are still mapped, but for a forked child."""
+    _on_close.append(announce)
 
 
 def wait_until_enterable() -> None:

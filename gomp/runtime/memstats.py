@@ -96,6 +96,16 @@ class ScavengeStats:
 
 
 @dataclass(frozen=True)
+class SpecialStats:
+    """Finalizers, or cleanups, so far."""
+
+    queued: int  # due: their objects died
+    executed: int
+    failed: int  # of those executed: they raised
+    lost: int  # nobody can run them: the process that had registered them died
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -154,6 +164,8 @@ class MemStats:
     limiter: LimiterStats
     scavenge: ScavengeStats
     repairs: RepairStats
+    finalizers: SpecialStats
+    cleanups: SpecialStats
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
@@ -217,6 +229,8 @@ class MemStats:
             "limiter": LimiterStats(**data["limiter"]),
             "scavenge": ScavengeStats(**data["scavenge"]),
             "repairs": RepairStats(**data["repairs"]),
+            "finalizers": SpecialStats(**data["finalizers"]),
+            "cleanups": SpecialStats(**data["cleanups"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
@@ -281,6 +295,8 @@ def read() -> MemStats:
         limiter=_limiter_stats(),
         scavenge=_scavenge_stats(),
         repairs=read_repairs(),
+        finalizers=_special_stats(ps, 0),
+        cleanups=_special_stats(ps, 1),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -325,6 +341,15 @@ def _scavenge_stats() -> ScavengeStats:
         background_s=int(pace.xbackground_ns) / 1e9,
         eager_s=int(pace.xeager_ns) / 1e9,
     )
+
+
+def _special_stats(ps: list[Any], kind: int) -> SpecialStats:
+    """What is executed is read before what was queued, so that it is never more."""
+    failed, executed, lost, queued = (
+        sum(int(p[name][kind]) for p in ps)
+        for name in ("special_failed", "special_run", "special_lost", "special_queued")
+    )
+    return SpecialStats(queued=queued, executed=executed, failed=failed, lost=lost)
 
 
 def read_repairs() -> RepairStats:

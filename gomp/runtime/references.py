@@ -59,6 +59,11 @@ class Reference(metaclass=ReferenceMeta):
             table.words[slot] = 0
             table.free.append(slot)
 
+    @property
+    def address(self) -> int:
+        """Where the object is, as a number that keeps nothing alive: see ``gomp.keep_alive``."""
+        return address_of(self)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
             return NotImplemented

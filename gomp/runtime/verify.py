@@ -62,6 +62,7 @@ def verify(level: int) -> Report:
         kernels.check_spans(out)
         kernels.check_lists(out)
         kernels.check_pages(out)
+        kernels.check_specials(out)
     reached = 0
     if level >= 3 and _word(out, kernels.OUT_PROBLEMS) == 0:
         reached = _trace(out)
@@ -85,11 +86,22 @@ def check_marks() -> tuple[str, ...]:
     return _problem_lines(out)
 
 
+def scratch() -> tuple[int, int, int]:
+    """What a trace needs, zeroed: a result that has counted the objects, a bit for each word of the heap, and a stack. World: stopped."""
+    out = _out.zeroed(_OUT_BYTES)
+    kernels.check_counters(out)
+    return out, *_marks_and_stack(out)
+
+
 def _trace(out: int) -> int:
+    return int(kernels.check_reachable(out, *_marks_and_stack(out)))
+
+
+def _marks_and_stack(out: int) -> tuple[int, int]:
     grown_bytes = int(records.view(records.mheap_dtype, records.MHEAP)[0].end_page) * layout.PAGE_SIZE
     visited = _visited.zeroed(grown_bytes // 64 + 8)
     stack = _stack.zeroed(8 * _word(out, kernels.OUT_OBJECTS) + 8)
-    return int(kernels.check_reachable(out, visited, stack))
+    return visited, stack
 
 
 def _word(out: int, idx: int) -> int:

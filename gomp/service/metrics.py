@@ -206,6 +206,15 @@ TABLE = (
     Entry("gomp_repair_last_seconds", "gauge", "Time the world stood still for the last repair.", lambda s: s.stats.repairs.last_s),
     Entry("gomp_repair_max_seconds", "gauge", "Longest time the world stood still for a repair.", lambda s: s.stats.repairs.max_s),
     Entry("gomp_repaired_total", "counter", "What repairs have put right.", lambda s: _repaired(s.stats.repairs), "what"),
+    # ours: finalizers and cleanups
+    Entry("gomp_finalizers_queued_total", "counter", "Finalizers whose objects died.", lambda s: s.stats.finalizers.queued),
+    Entry("gomp_finalizers_executed_total", "counter", "Finalizers that ran.", lambda s: s.stats.finalizers.executed),
+    Entry("gomp_finalizers_failed_total", "counter", "Finalizers that raised.", lambda s: s.stats.finalizers.failed),
+    Entry("gomp_finalizers_lost_total", "counter", "Finalizers of processes that died.", lambda s: s.stats.finalizers.lost),
+    Entry("gomp_cleanups_queued_total", "counter", "Cleanups whose objects died.", lambda s: s.stats.cleanups.queued),
+    Entry("gomp_cleanups_executed_total", "counter", "Cleanups that ran.", lambda s: s.stats.cleanups.executed),
+    Entry("gomp_cleanups_failed_total", "counter", "Cleanups that raised.", lambda s: s.stats.cleanups.failed),
+    Entry("gomp_cleanups_lost_total", "counter", "Cleanups of processes that died.", lambda s: s.stats.cleanups.lost),
     # ours: each P
     Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 import pytest
 from heap_world import heap_world
 from killed import kill_at, lines_of, some_of
+from special_world import Lifetimes
 
 from gomp.core import COMPILED
 from gomp.core.gc import assist, pacer, ragged, rebuild, repair, scavenger, sweep, wbbuf, worker
 from gomp.core.heap import scavenge
 from gomp.core.heap.accounting import mapped_ready
 from gomp.core.mutator import boundary, transit
+from gomp.core.mutator import lifetimes as specials
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.types import publish_type, reserve_mask
 from gomp.core.sched.status import OK, enter, leave
@@ -307,11 +309,100 @@ def growth_beyond_the_limit(world):
     return lambda: fill(world, VICTIM, 300_000, 2)
 
 
+def finalizers_set_and_cleared(world):
+    x, key = Lifetimes(world), world.struct_type(64, (0,))
+    a, b = world.new(VICTIM, 64, key), world.new(VICTIM, 600)
+    theirs = world.new(SURVIVOR, 64)
+    x.finalizer(theirs, 1)
+    world.expected = [("finalizer", 1)]
+    also_mine = world.hold(VICTIM, world.address(theirs))
+    world.drop(theirs)
+    world.begin_marking()
+
+    def body():
+        x.finalizer(a, 2)
+        x.finalizer(b, 3)
+        assert specials.clear_finalizer(a[1], 0) == 2
+        x.finalizer(a, 4)
+        assert x.finalizer(also_mine, 5) == specials.ALREADY_SET
+
+    return body
+
+
+def cleanups_added_and_stopped(world):
+    x = Lifetimes(world)
+    theirs = world.new(SURVIVOR, 64)
+    x.cleanup(theirs, 1)
+    world.expected = [("cleanup", 1)]
+    mine = world.hold(VICTIM, world.address(theirs))
+    world.drop(theirs)
+
+    def body():
+        added = [x.cleanup(mine, 10 + n) for n in range(3)]
+        assert specials.stop_cleanup(added[1], 11) == 1
+
+    return body
+
+
+def weak_pointers(world):
+    x = Lifetimes(world)
+    root = world.new(VICTIM, 64)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+
+    def body():
+        box = x.weak(root)
+        assert x.value(box)
+        assert x.value(x.weak(root, 8))
+
+    return body
+
+
+def things_with_specials(x, p, numbers):
+    """Objects of several sizes that die with a finalizer, a cleanup or both, and the survivor's weak handles of them."""
+    world, boxes = x.world, []
+    for n in numbers:
+        root = world.new(p, (5, 64, 600, 40_000)[n % 4])
+        if n % 3 != 0:
+            x.finalizer(root, n, 1)
+        if n % 3 != 1:
+            x.cleanup(root, n)
+            x.cleanup(root, 100 + n)
+        boxes.append(x.weak(world.hold(SURVIVOR, world.address(root))))
+        world.drop(root)
+    for slot, addr in enumerate(world.handles(SURVIVOR)):  # held for the weak handle only
+        if addr in [boxed(world, box) for box in boxes]:
+            world.drop((SURVIVOR, slot))
+    return boxes
+
+
+def boxed(world, box):
+    return ctypes.c_int64.from_address(world.address(box)).value
+
+
+def sweep_of_specials(world):
+    """What dies is the survivor's: whoever sweeps, each of its functions runs once."""
+    x = Lifetimes(world)
+    things_with_specials(x, SURVIVOR, range(8))
+    world.expected = [("finalizer", n) for n in range(8) if n % 3 != 0]
+    world.expected += [("cleanup", n + k) for n in range(8) if n % 3 != 1 for k in (0, 100)]
+    world.collect(GC_TRIGGER_HEAP)
+    return in_kernel(world, lambda: sweep.sweep_step(1000))
+
+
+def finalizers_run(world):
+    x = Lifetimes(world)
+    things_with_specials(x, VICTIM, range(6))
+    world.collect()
+    return lambda: x.run(VICTIM)
+
+
 SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     giving_memory_back, growth_beyond_the_limit, stores_while_marking, moves_while_marking, marking, marking_with_work_given_away,
     allocating_while_marking, assisting, sending, receiving_while_marking,
+    finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, sweep_of_specials, finalizers_run,
 )  # fmt: skip
 
 
@@ -346,7 +437,11 @@ def go_on(s):
     assert not any(world.handles(VICTIM))
     assert world.finish_marking() == ()
     s.kept.check()
-    world.collect()
+    ran = []
+    for _ in range(3):
+        world.collect()
+        ran += Lifetimes(world).run(SURVIVOR)
+    assert sorted(ran) == sorted(getattr(world, "expected", []))
     world.collect()
     report = world.verify()
     assert report.objects == report.reached
@@ -492,6 +587,8 @@ LEFT_OUT = {
         marking_with_work_given_away,
         "work",
     ),
+    "lists of specials are not made again": (rebuild, "rebuild_specials_stw", nothing, sweep_of_specials, "specials"),
+    "functions of the dead are not lost": (repair, "lose_specials_of_stw", nothing, finalizers_run, "lifetimes"),
     "marking is not started over": (repair, "restart_marking_stw", nothing, marking, "worker"),
     "nothing is made again": (repair, "rebuild_derived_stw", nothing, refill_by_sweeping, "refill"),
 }

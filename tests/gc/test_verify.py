@@ -10,6 +10,7 @@ from heap_world import heap_world
 
 from gomp.core.gc import verify as codes
 from gomp.core.heap import mspan
+from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import load64, store64
 from gomp.core.shm.records import GC_TRIGGER_HEAP, SET_NONE
@@ -35,6 +36,10 @@ class Broken:
         self.number_page = mspan.find_span(world.address(self.numbers[0]))
         self.big_page = mspan.find_span(world.address(self.big))
         self.node_class = int(self.span(self.node_page).span_class)
+        world.be(0)
+        self.special = records.view(records.special_dtype, layout.SPECIALS_BASE)[
+            add_cleanup(self.nodes[0][1], 8, 1) - 1
+        ]
 
     def span(self, page):
         return records.view(records.span_dtype, mspan.span_addr(page))[0]
@@ -215,6 +220,18 @@ def damage_reference_to_free_slot(h):
     store64(h.a, mspan.obj_addr(h.node_page, 20))
 
 
+def damage_special_address(h):
+    h.special.addr = mspan.obj_addr(h.node_page, 20)
+
+
+def damage_special_list(h):
+    h.span(h.node_page).specials = 0
+
+
+def damage_special_state(h):
+    h.special.xstate = records.SPECIAL_FREE
+
+
 DAMAGES = [
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
     (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),
@@ -235,6 +252,8 @@ DAMAGES = [
     (codes.LIST_TAIL, damage_list_tail, SWEPT), (codes.CACHE_ENTRY, damage_entry, FRESH),
     (codes.CACHE_WINDOW, damage_window, FRESH), (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
     (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
+    (codes.SPECIAL_ADDRESS, damage_special_address, FRESH), (codes.SPECIAL_LISTED, damage_special_list, FRESH),
+    (codes.SPECIAL_ORDER, damage_special_state, FRESH),
 ]  # fmt: skip
 
 

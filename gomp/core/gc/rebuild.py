@@ -8,7 +8,7 @@ made here: which pages are free, summaries and heads, the lists of the mcentrals
 3. Pages: those of spans are taken, and those that a living P is taking; what was in a page cache is as its P knew it, and what was free as its
    scav bit says. The rest was on its way from one owner to another: nobody knows whether it is committed or what it holds, so it is
    punched out and counts as released.
-4. Lists, heads, summaries, counters, work buffers.
+4. Lists, heads, summaries, counters, work buffers. The lists and queues of specials.
 
 A span is known to hold something counted by its record: small ones by their bits; a large one once ``alloc_before_cache`` is 1, stored
 together with the totals. So the totals of allocations and frees stay right.
@@ -20,6 +20,7 @@ May be repeated: a second run finds what the first left. If marking was on, the 
 from __future__ import annotations
 
 from gomp.core.gc import work
+from gomp.core.gc.specials import rebuild_specials_stw
 from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
@@ -95,6 +96,7 @@ def rebuild_derived_stw() -> None:
     _rebuild_spans()
     for i in range(p_records()):
         _keep_taken_pages(nth_p(i))
+    rebuild_specials_stw()
     _punch_unknown_pages()
     rebuild_summaries_locked()
     _rebuild_counters()

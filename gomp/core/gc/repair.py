@@ -15,6 +15,7 @@ from __future__ import annotations
 from gomp.core.gc import limiter
 from gomp.core.gc.cycle import restart_marking_stw
 from gomp.core.gc.rebuild import rebuild_derived_stw
+from gomp.core.gc.specials import lose_specials_of_stw
 from gomp.core.gc.worker import DEDICATED
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
@@ -104,6 +105,7 @@ def _settle(p: int) -> None:
     gcstats().repaired_redos += apply_redo_stw(p) > 0
     pp.taking_page = mspan.NO_SPAN
     _drop_handles(p)
+    lose_specials_of_stw(p)
     store_relaxed(p + P_XPENDING, 0)
     store_relaxed(p + P_XNATIVE_N, 0)
     if load_acquire(p + P_XMARKING) == DEDICATED and load_relaxed(RT_XGCPHASE) == GC_MARK:

@@ -4,15 +4,22 @@ The root table is cut into shards, jobs that any marker takes by number. What be
 a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see :mod:`~gomp.core.gc.ragged`). From then on it is
 black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
 
-Handles and the root table are precise; native stacks, as published by their Ps, are not.
+Handles, the root table and specials are precise; native stacks, as published by their Ps, are not.
+
+Of a special record: what an object with a finalizer leads to is live, and the object itself is not; but once its function is due, it is. The
+handles of weak pointers are. What a cleanup's function holds is held by the process that registered it. A record that is armed after its shard
+was taken is seen to by whoever arms it (:mod:`~gomp.core.mutator.lifetimes`).
 """
 
 from __future__ import annotations
 
-from gomp.core.gc.mark import grey, grey_conservative
+from gomp.core.gc import work
+from gomp.core.gc.mark import OBLET, grey, grey_conservative
+from gomp.core.gc.specials import special_addr, state_of
+from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, load64, load_acquire, load_relaxed, store_release
+from gomp.core.shm.atomics import add_relaxed, clear_lowest, ctz, load64, load_acquire, load_relaxed, store_release
 from gomp.core.shm.records import (
     P_XNATIVE_N,
     P_XPENDING,
@@ -20,19 +27,29 @@ from gomp.core.shm.records import (
     PACER_XSTACK_WORK,
     RT_XCYCLES,
     RT_XROOT_NEXT,
+    SPECIAL_FINALIZER,
+    SPECIAL_FREE,
+    SPECIAL_QUEUED,
+    SPECIAL_RUNNING,
+    SPECIAL_WEAK,
     p_at,
     runtime,
+    spans,
+    special_at,
+    type_at,
 )
 
 NO_JOB = -1
 _GLOBALS_PER_SHARD = 512
+_SPECIALS_PER_SHARD = 512
 _GLOBAL_RECORD = 64
 
 
 @kernel("void()")
 def prepare_root_jobs_stw() -> None:
     rt = runtime()
-    rt.root_jobs = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
+    rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
+    rt.root_jobs = rt.root_global_shards + (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -49,6 +66,9 @@ def run_root_job(p: int) -> int:
     shard = add_relaxed(RT_XROOT_NEXT, 1)
     if shard >= runtime().root_jobs:
         return NO_JOB
+    if shard >= runtime().root_global_shards:
+        _run_special_job(p, shard - runtime().root_global_shards)
+        return 0  # what it scans counts as the heap's
     first = shard * _GLOBALS_PER_SHARD
     last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
     for i in range(first, last):
@@ -63,6 +83,88 @@ def _grey_root(p: int, slot: int) -> None:
     word = load_relaxed(slot)
     if word != 0:
         grey(p, word, slot)
+
+
+# --- specials ---------------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64, int64)")
+def _run_special_job(p: int, shard: int) -> None:
+    """Records are freed and used anew meanwhile: what is read of one may then be of two. Each word of it leads to an object that is allocated while
+    the heap is marked, or is no address at all; so at worst something lives a cycle longer."""
+    first = shard * _SPECIALS_PER_SHARD + 1
+    for n in range(first, min(first + _SPECIALS_PER_SHARD, runtime().nspecials + 1)):
+        grey_special(p, n)
+
+
+@inline
+def grey_special(p: int, n: int) -> None:
+    """What a record keeps alive."""
+    state = state_of(n)
+    s = special_at(special_addr(n))
+    if state == SPECIAL_FREE:
+        return
+    if s.kind == SPECIAL_WEAK:
+        grey(p, s.value, special_addr(n))
+    elif s.kind == SPECIAL_FINALIZER:
+        if state in (SPECIAL_QUEUED, SPECIAL_RUNNING):
+            grey(p, s.addr, special_addr(n))
+        else:
+            grey_fields(p, s.addr)
+
+
+@kernel("void(int64, int64)")
+def grey_fields(p: int, addr: int) -> None:
+    """Grey what the object that ``addr`` leads to refers to, but not the object: its references to itself do not count (mgcmark.go, scanObject)."""
+    page = mspan.span_of(addr)
+    sp = spans()[page]
+    if mspan.is_noscan(sp.span_class):
+        return
+    base = mspan.obj_addr(page, mspan.obj_idx_of(page, addr))
+    if sp.elem_size > mspan.MAX_INLINE:
+        _grey_typed(p, page, base)
+    else:
+        mask = 1 if sp.span_class == mspan.SCAN8 else mspan.read_pointer_mask(base, sp.elem_size >> 3)
+        _grey_words(p, base, mask, base, base + sp.elem_size)
+
+
+@inline
+def _grey_words(p: int, addr: int, mask: int, base: int, limit: int) -> None:
+    while mask != 0:
+        _grey_outside(p, addr + 8 * ctz(mask), base, limit)
+        mask = clear_lowest(mask)
+
+
+@inline
+def _grey_outside(p: int, slot: int, base: int, limit: int) -> None:
+    word = load_relaxed(slot)
+    p_at(p).heap_scan_work += 8
+    if word != 0 and not base <= word < limit:
+        grey(p, word, slot)
+
+
+@inline
+def _grey_typed(p: int, page: int, base: int) -> None:
+    sp = spans()[page]
+    type_addr, obj = sp.large_type, base
+    if sp.span_class > 1:
+        type_addr, obj = load64(base), base + 8
+    if type_addr == 0:
+        return
+    t = type_at(type_addr)
+    limit = base + sp.elem_size
+    if t.elem_size == 0:
+        for i in range((t.ptr_bytes + 511) >> 9):
+            _grey_words(p, obj + 512 * i, load64(t.mask + 8 * i), base, limit)
+    elif t.ptr_bytes != 0:
+        end = obj + 8 + load64(obj) * t.elem_size
+        if end > base + OBLET:
+            work.put(p, base + OBLET)  # the rest is work for anybody
+        for slot in range(obj + 8, min(end, base + OBLET), 8):
+            _grey_outside(p, slot, base, limit)
+
+
+# --- a P --------------------------------------------------------------------------------------------------------------
 
 
 @inline

@@ -2,7 +2,8 @@
 
 A span is swept by whoever owns it, in steps that its state word names, so that a successor can go on where an owner died:
 
-1. SWEEPING   The marks are copied into the spare bitmap (or are it already). May be repeated at will: nothing has changed yet.
+1. SWEEPING   What dead objects had beside their bytes is settled (:mod:`~gomp.core.gc.specials`), which may mark some of them. Then the marks
+   are copied into the spare bitmap (or are it already). May be repeated at will: nothing has changed yet.
 2. One store flips the parity and says CLEARING: from here the survivors are what is allocated.
 3. CLEARING   The marks for the next cycle are cleared. May be repeated.
 4. SWEPT      One store. Nothing is allocated from the span before.
@@ -15,6 +16,7 @@ in proportion to what it allocates, and by refills on demand, all through :func:
 
 from __future__ import annotations
 
+from gomp.core.gc.specials import has_specials, sweep_specials
 from gomp.core.heap import mheap, mspan
 from gomp.core.heap.mcentral import EMPTY, pop_span, push_span, swept_set, unswept_set
 from gomp.core.jit import inline, kernel
@@ -83,6 +85,8 @@ def sweep_span(page: int) -> int:
     """
     sp = spans()[page]
     alloc_count = sp.alloc_count
+    if has_specials(page):
+        sweep_specials(page)
     if runtime().clobberfree:
         _clobber(page)
     live = _copy_marks(page)

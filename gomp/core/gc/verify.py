@@ -3,6 +3,7 @@
 Level 1, :func:`check_counters`: nothing is held or half done; the byte counts add up; allocations less frees are the objects that exist.
 Level 2, :func:`check_pages`, :func:`check_spans`, :func:`check_lists`: each page belongs to one span or is free, as bits, summaries
 and page caches say; each span has the shape of its class, is in the one list or mcache where its state belongs, and counts its slots right.
+:func:`check_specials`: each record belongs to an allocated object, and is in the one list or queue where its state belongs.
 Level 3, :func:`check_reachable`: a trace of its own from the roots, with its own bitmap and stack: each reference leads to an allocated
 object, and to a marked one if its span is still to be swept.
 
@@ -47,6 +48,7 @@ from gomp.core.shm.records import (
     P_XPENDING,
     PACER_XLIVE,
     RT_XGCPHASE,
+    RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
@@ -54,6 +56,16 @@ from gomp.core.shm.records import (
     SET_NONE,
     SET_PARTIAL,
     SPAN_IN_USE,
+    SPECIAL_ADDR,
+    SPECIAL_ARMED,
+    SPECIAL_CANCELLED,
+    SPECIAL_DYING,
+    SPECIAL_FINALIZER,
+    SPECIAL_FREE,
+    SPECIAL_QUEUED,
+    SPECIAL_RUNNING,
+    SPECIAL_VALUE,
+    SPECIAL_WEAK,
     chunks,
     mcache_at,
     mcentrals,
@@ -63,11 +75,13 @@ from gomp.core.shm.records import (
     page_heads,
     runtime,
     spans,
+    special_at,
     type_at,
 )
 
 OUT_CAPACITY, OUT_PROBLEMS, OUT_SPANS, OUT_OBJECTS, OUT_BYTES, OUT_PAGES, OUT_PENDING, OUT_IS_MARKED = range(8)
 _CLASS_COUNTS = 8 * 8
+_FIRST_OBLET = 128 << 10  # a longer array's references to itself count beyond it, as in Go
 FIRST_PROBLEM = _CLASS_COUNTS + 68 * 8
 PROBLEM_WORDS = 4
 
@@ -77,7 +91,8 @@ PROBLEM_WORDS = 4
     SPAN_SHAPE, SPAN_PAST_END, SPAN_STATE, NOT_CACHED, IN_NO_LIST, IN_WRONG_LIST, ALLOC_COUNT, STRAY_BITS, STRAY_MARK, MARKED_FREE,
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
-) = range(1, 40)  # fmt: skip
+    SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER,
+) = range(1, 43)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -119,6 +134,9 @@ PROBLEMS = {
     CACHE_WINDOW: "mcache of P {a}, class {b}: the window of the span at page {c} offers allocated slots or another address",
     BAD_POINTER: "the reference at {b:#x} is {a:#x}, which is in no span in use",
     DANGLING: "the reference at {b:#x} is {a:#x}, a free slot of the span at page {c}",
+    SPECIAL_ADDRESS: "special {a} is for {b:#x}, which is no allocated object",
+    SPECIAL_LISTED: "special {a}, in state {b}, is {c} times in the list or queue where it belongs, expected once",
+    SPECIAL_ORDER: "special {b} in the list of the span at page {a} is in state {c}, or not of this span, or out of order",
     UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
 
@@ -282,6 +300,7 @@ def _check_nothing_in_hand(out: int) -> None:
     _check_lock(out, MHEAP_XLOCK)
     _check_lock(out, RT_XWBUF_LOCK)
     _check_lock(out, RT_XTABLE_LOCK)
+    _check_lock(out, RT_XSPECIALS_LOCK)
     for span_class in range(layout.NUM_SPAN_CLASSES):
         _check_lock(out, layout.MCENTRALS_BASE + 128 * span_class)
     for i in range(runtime().nrecords + 1):
@@ -621,6 +640,62 @@ def _is_window_free(page: int, window: int, base: int, free: int) -> bool:
     return free & ~_slots_of_window(spans()[page].nelems, window) == 0 and free & _allocated_word(page, 0, window) == 0
 
 
+# --- level 2: specials ------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def check_specials(out: int) -> None:
+    """Level 2: each record is where its state says, once. World: stopped."""
+    for n in range(1, runtime().nspecials + 1):
+        state, s = load_acquire(special_addr(n)), special_at(special_addr(n))
+        found = 1
+        if state in (SPECIAL_ARMED, SPECIAL_DYING):
+            page = _checked_span(s.addr)
+            if page == mspan.NO_SPAN or not _is_slot_allocated(page, mspan.obj_idx_of(page, s.addr)):
+                problem(out, SPECIAL_ADDRESS, n, s.addr, 0)
+                continue
+            found = _count_in(spans()[page].specials, n)
+        elif state in (SPECIAL_QUEUED, SPECIAL_CANCELLED):
+            pp = p_at(layout.p_addr(s.owner & 0xFFFF))
+            found = _count_in(pp.finalizers, n) + _count_in(pp.finalizer_batch, n) + _count_in(pp.cleanups, n)
+        if found != 1:
+            problem(out, SPECIAL_LISTED, n, state, found)
+    page = _next_span(0)
+    while page < mheap().end_page:
+        _check_special_list(out, page)
+        page = _next_span(_after(page))
+
+
+@inline
+def special_addr(n: int) -> int:
+    return layout.SPECIALS_BASE + 64 * (n - 1)
+
+
+@kernel("int64(int64, int64)")
+def _count_in(first: int, n: int) -> int:
+    """How often the record is in a list; a list that is longer than there are records goes in circles."""
+    found, steps = 0, 0
+    while first > 0 and first <= runtime().nspecials and steps <= runtime().nspecials:
+        found += 1 if first == n else 0
+        first = special_at(special_addr(first)).next
+        steps += 1
+    return found
+
+
+@kernel("void(int64, int64)")
+def _check_special_list(out: int, page: int) -> None:
+    n, before, steps = spans()[page].specials, 0, 0
+    while n != 0 and steps <= runtime().nspecials:
+        if n < 0 or n > runtime().nspecials:
+            problem(out, SPECIAL_ORDER, page, n, -1)
+            return
+        s, state = special_at(special_addr(n)), load_acquire(special_addr(n))
+        if state not in (SPECIAL_ARMED, SPECIAL_DYING) or _checked_span(s.addr) != page or s.addr < before:
+            problem(out, SPECIAL_ORDER, page, n, state)
+            return
+        n, before, steps = s.next, s.addr, steps + 1
+
+
 # --- level 3 ----------------------------------------------------------------------------------------------------------
 
 
@@ -631,6 +706,7 @@ def check_reachable(out: int, visited: int, stack: int) -> int:
     ``visited``: zeroed words with a bit for each 8 bytes that the heap has grown to. ``stack``: a word for each object there is.
     """
     depth = _visit_globals(out, visited, stack)
+    depth = _visit_specials(out, visited, stack, depth)
     for i in range(runtime().nrecords + 1):
         depth = _visit_handles(out, visited, stack, depth, _p_number(i))
         if not _get(out, OUT_IS_MARKED):
@@ -639,7 +715,7 @@ def check_reachable(out: int, visited: int, stack: int) -> int:
     while depth > 0:
         depth -= 1
         reached += 1
-        depth = _visit_object(out, visited, stack, depth, load64(stack + 8 * depth))
+        depth = visit_object(out, visited, stack, depth, load64(stack + 8 * depth), 0)
     return reached
 
 
@@ -648,6 +724,24 @@ def _visit_globals(out: int, visited: int, stack: int) -> int:
     depth = 0
     for slot in range(layout.GLOBALS_BASE, layout.GLOBALS_BASE + 64 * runtime().nglobals, 64):
         depth = _visit(out, visited, stack, depth, slot)
+    return depth
+
+
+@kernel("int64(int64, int64, int64, int64)")
+def _visit_specials(out: int, visited: int, stack: int, depth: int) -> int:
+    """Handles of weak pointers; objects whose finalizers are due; what those lead to that have one, but not they themselves."""
+    for n in range(1, runtime().nspecials + 1):
+        at = special_addr(n)
+        s, state = special_at(at), load_acquire(at)
+        if state == SPECIAL_FREE:
+            continue
+        if s.kind == SPECIAL_WEAK:
+            depth = _visit(out, visited, stack, depth, at + SPECIAL_VALUE)
+        elif s.kind == SPECIAL_FINALIZER and state in (SPECIAL_QUEUED, SPECIAL_RUNNING):
+            depth = _visit(out, visited, stack, depth, at + SPECIAL_ADDR)
+        elif s.kind == SPECIAL_FINALIZER:
+            page = mspan.find_span(s.addr)
+            depth = visit_object(out, visited, stack, depth, mspan.obj_addr(page, mspan.obj_idx_of(page, s.addr)), 1)
     return depth
 
 
@@ -732,23 +826,29 @@ def _is_pointer_word(addr: int) -> bool:
     return lsr(load64(page_base + layout.PAGE_SIZE - 256 + ((word_idx >> 6) << 3)), word_idx & 63) & 1 == 1
 
 
-@kernel("int64(int64, int64, int64, int64, int64)")
-def _visit_object(out: int, visited: int, stack: int, depth: int, addr: int) -> int:
-    """Follow the references of the object in the slot at ``addr``; returns the stack's new depth."""
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def visit_object(out: int, visited: int, stack: int, depth: int, addr: int, only_others: int) -> int:
+    """Follow the references of the object in the slot at ``addr``, with ``only_others`` but those to itself; returns the stack's new depth."""
     page = mspan.find_span(addr)
     sp = spans()[page]
     if mspan.is_noscan(sp.span_class):
         return depth
     if sp.elem_size > mspan.MAX_INLINE:
-        return _visit_typed(out, visited, stack, depth, addr)
+        return _visit_typed(out, visited, stack, depth, addr, only_others)
     for slot in range(addr, addr + sp.elem_size, 8):
-        if sp.span_class == mspan.SCAN8 or _is_pointer_word(slot):
+        if (sp.span_class == mspan.SCAN8 or _is_pointer_word(slot)) and not (only_others and _leads_to(slot, addr)):
             depth = _visit(out, visited, stack, depth, slot)
     return depth
 
 
-@kernel("int64(int64, int64, int64, int64, int64)")
-def _visit_typed(out: int, visited: int, stack: int, depth: int, addr: int) -> int:
+@inline
+def _leads_to(slot: int, addr: int) -> bool:
+    """Whether the reference leads into the object in the slot at ``addr``."""
+    return addr <= load_relaxed(slot) < addr + spans()[mspan.find_span(addr)].elem_size
+
+
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def _visit_typed(out: int, visited: int, stack: int, depth: int, addr: int, only_others: int) -> int:
     """An object above 512 bytes: its type's record is named by its first word or, for a large one, by its span."""
     sp = spans()[mspan.find_span(addr)]
     type_addr, obj = sp.large_type, addr
@@ -759,9 +859,12 @@ def _visit_typed(out: int, visited: int, stack: int, depth: int, addr: int) -> i
     t = type_at(type_addr)
     if t.elem_size == 0:
         for i in range(t.ptr_bytes >> 3):
-            if lsr(load64(t.mask + ((i >> 6) << 3)), i & 63) & 1:
+            is_reference = lsr(load64(t.mask + ((i >> 6) << 3)), i & 63) & 1
+            if is_reference and not (only_others and _leads_to(obj + 8 * i, addr)):
                 depth = _visit(out, visited, stack, depth, obj + 8 * i)
     elif t.ptr_bytes != 0:
         for slot in range(obj + 8, obj + 8 + load64(obj) * t.elem_size, 8):
+            if only_others and slot < addr + _FIRST_OBLET and _leads_to(slot, addr):
+                continue
             depth = _visit(out, visited, stack, depth, slot)
     return depth

@@ -33,6 +33,7 @@ _OS_PAGE = 4096
 _SPAN_RECORD = 256
 _G_RECORD = g_dtype.itemsize
 _GLOBAL_RECORD = 64
+_SPECIAL_RECORD = 64
 _FIXED = layout.PS_BASE - layout.META_BASE  # from the start: the runtime's records, size classes' lists, the type table
 
 
@@ -105,6 +106,7 @@ def table_bytes_stw() -> int:
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.gs_committed * _G_RECORD)
     n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
     n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP)
+    n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
     for i in range(p_records()):
         pp = p_at(nth_p(i))
         n += pp.handles_committed + pp.native_committed

@@ -56,6 +56,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.urgent_fd = -1
     p.taking_page = mspan.NO_SPAN
     p.no_park = 0
+    p.epoch += 1
     p.stack_guard = 0
     if p.cache_page == 0:
         p.cache_page = mspan.NO_SPAN

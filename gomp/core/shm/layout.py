@@ -50,6 +50,7 @@ MAX_SPANQ = 1 << 17  # entries of a P's span queue
 MAX_TYPES = 1 << 12
 MAX_GLOBALS = 1 << 16
 MAX_GS = 1 << 16
+MAX_SPECIALS = 1 << 24
 TABLE_STEP = 64 << 10  # tables and stacks of roots are committed in pieces of this many bytes
 GS_STEP = 1024  # goroutine records, in pieces of this many
 NUM_SPAN_CLASSES = 136
@@ -65,6 +66,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * 64),
     ("gs", MAX_GS * 128),
+    ("specials", MAX_SPECIALS * 64),
     ("handles", MAX_PS * HANDLES_PER_P * 8),
     ("native_roots", MAX_PS * NATIVE_ROOTS_BYTES),
     ("wbufs", MAX_WBUFS * WBUF_SIZE),
@@ -101,6 +103,7 @@ TYPES_BASE = REGION["types"]
 TYPE_MASKS_BASE = REGION["type_masks"]
 GLOBALS_BASE = REGION["globals"]
 GS_BASE = REGION["gs"]
+SPECIALS_BASE = REGION["specials"]
 HANDLES_BASE = REGION["handles"]
 NATIVE_ROOTS_BASE = REGION["native_roots"]
 WBUFS_BASE = REGION["wbufs"]

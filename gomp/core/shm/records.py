@@ -118,6 +118,11 @@ runtime_dtype = record(
         ("nglobals", "i8"),  # globals ever named
         ("gs_committed", "i8"),  # goroutine records whose memory is there
         ("_pad6", "i8", (4,)),
+        # special records, under specials_lock
+        ("xspecials_lock", "i8"),
+        ("nspecials", "i8"),  # records ever made: numbers 1..nspecials
+        ("specials_free", "i8"),  # number of the first free one, 0: none
+        ("special_ids", "i8"),  # ids ever given
     ],
     1024,
 )
@@ -362,6 +367,7 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
         "xpages_swept",
     )
 )
+RT_XSPECIALS_LOCK = RUNTIME + offset_of(runtime_dtype, "xspecials_lock")
 RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
 RT_XRESTING = RUNTIME + offset_of(runtime_dtype, "xresting")
 RT_XGCPHASE, RT_XCYCLES, RT_XFLUSHED, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
@@ -523,6 +529,18 @@ p_dtype = record(
         ("refills", "i8"),
         ("programs", "i8"),  # goroutines run to completion
         ("transits", "i8"),  # references ever sent to other processes: numbers that none of its processes uses again
+        # Specials, reached through p_addr only. The queues hold record numbers, under specials_lock.
+        ("epoch", "i8"),  # processes that have been this P
+        ("finalizers", "i8"),  # queued, the newest first
+        ("finalizer_batch", "i8"),  # those that its thread has begun with
+        ("cleanups", "i8"),  # queued, the oldest first ...
+        ("cleanups_tail", "i8"),  # ... and the newest; means nothing while there are none
+        ("xfinalizers_ready", "i8"),  # 1: something was queued since the thread last looked. Futexes
+        ("xcleanups_ready", "i8"),
+        ("special_queued", "i8", (2,)),  # totals: finalizers and cleanups; by the P that queued them
+        ("special_run", "i8", (2,)),  # by the P that ran them
+        ("special_failed", "i8", (2,)),  # of those, which raised
+        ("special_lost", "i8", (2,)),  # by whoever found that the process which had registered them is gone
     ],
     4096,
 )
@@ -545,6 +563,10 @@ P_XEVENT = offset_of(p_dtype, "xevent")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
+P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECIAL_FAILED = (
+    offset_of(p_dtype, f)
+    for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed")
+)
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
 P_LARGE_ALLOC, P_LARGE_ALLOC_COUNT, P_LARGE_FREE, P_LARGE_FREE_COUNT, P_TINY_ALLOC_COUNT, P_TINY_ALLOCS = (
@@ -588,13 +610,17 @@ span_dtype = record(
         ("next", "i8"),  # next in its list, -1 at the end
         ("set", "i8"),  # which list, SET_NONE if none
         ("xstate", "i8"),
-        ("specials", "i8"),
+        (
+            "specials",
+            "i8",
+        ),  # number of its first special record, 0: none; under specials_lock, read without it as a hint
         ("bits", "i8", (16,)),
     ],
     256,
 )
 SPAN_STATE = offset_of(span_dtype, "state")
 SPAN_XSTATE = offset_of(span_dtype, "xstate")
+SPAN_SPECIALS = offset_of(span_dtype, "specials")
 SPAN_BITS = offset_of(span_dtype, "bits")
 SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
 INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
@@ -639,6 +665,30 @@ type_dtype = record(
 
 global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
+# What an object has beside its bytes: see gc/specials.py. Written under specials_lock; ``xstate`` last, or under the redo record.
+SPECIAL_FREE, SPECIAL_ARMED, SPECIAL_DYING, SPECIAL_QUEUED, SPECIAL_RUNNING, SPECIAL_CANCELLED = range(6)
+SPECIAL_FINALIZER, SPECIAL_WEAK, SPECIAL_CLEANUP, SPECIAL_PROFILE = (
+    2,
+    3,
+    7,
+    4,
+)  # Go's numbers: a span's list has them in this order
+special_dtype = record(
+    [
+        ("xstate", "i8"),
+        ("kind", "i8"),
+        ("addr", "i8"),  # of the object, or of a place in it
+        ("owner", "i8"),  # whose function it is: P | its epoch << 16
+        ("value", "i8"),  # weak: address of the handle; finalizer, cleanup: number of the function in its process
+        ("id", "i8"),  # grows from record to record; a queued one has a new one
+        ("next", "i8"),  # number of the next in its list, 0 at the end
+    ],
+    64,
+)
+SPECIAL_XSTATE = offset_of(special_dtype, "xstate")
+SPECIAL_NEXT = offset_of(special_dtype, "next")
+SPECIAL_ADDR, SPECIAL_VALUE = (offset_of(special_dtype, name) for name in ("addr", "value"))
+
 G_RUNNABLE, G_RUNNING, G_DEAD = 1, 2, 6
 g_dtype = record(
     [
@@ -659,7 +709,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
@@ -777,6 +827,7 @@ def nth_p(i: int) -> int:
 p_at = pointer_to(p_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
+special_at = pointer_to(special_dtype)
 mcache_at = pointer_to(mcache_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
 mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)
