@@ -123,7 +123,7 @@ def test_a_slot_that_was_used_again_is_not_mistaken(rt: gomp.Runtime, no_leak: N
 
 def test_bytes_that_nobody_sent_are_refused(rt: gomp.Runtime, no_leak: None) -> None:
     make, (identity, p, deaths, slot, ticket_slot, number, key, declared) = gomp.new(Node).__reduce__()
-    for wrong in [(-1, ticket_slot), (200, ticket_slot), (p, -5), (p, 1 << 40), (p, slot)]:
+    for wrong in [(-1, ticket_slot), (200, ticket_slot), (1 << 40, ticket_slot), (p, -5), (p, 1 << 40), (p, slot)]:
         with pytest.raises(gomp.StaleReference):
             make(identity, wrong[0], 0, slot, wrong[1], number, key, declared)
     with pytest.raises(gomp.StaleReference):

@@ -16,6 +16,7 @@ any other pickle                nobody knows where it is: it keeps the object un
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import io
 import os
@@ -30,13 +31,14 @@ import cloudpickle
 from gomp.core.mutator import transit
 from gomp.core.sched.status import OK
 from gomp.core.shm import layout
-from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
+from gomp.core.shm.records import RUNTIME, offset_of, p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost, StaleReference
 from gomp.runtime import handles, pickling
 from gomp.runtime.handles import table
 from gomp.runtime.references import class_of_key, reference
 
 _FEW = 64
+_P_DEATHS = offset_of(p_dtype, "deaths")
 NOBODY = -1
 
 
@@ -142,7 +144,8 @@ def parcel(heir: int = NOBODY) -> Iterator[list[Sent]]:
 
 
 def _deaths(p: int) -> int:
-    return int(view(p_dtype, layout.p_addr(p))[0].deaths)
+    """Of the processes of P ``p``, so far."""
+    return ctypes.c_int64.from_address(layout.PS_BASE + p * layout.P_STRIDE + _P_DEATHS).value
 
 
 # --- pickling ---------------------------------------------------------------------------------------------------------
@@ -158,10 +161,14 @@ def reduce_reference(slot: int, cls: type, key: int) -> tuple[Callable[..., Any]
     return receive, (_identity(), me, _deaths(me), sent.slot, sent.ticket_slot, sent.number, key, declaration(cls))
 
 
+@functools.cache
 def _identity() -> tuple[int, int]:
     """What tells this runtime from every other on the machine."""
     rt = view(runtime_dtype, RUNTIME)[0]
     return int(rt.start_ns), int(rt.coordinator_pid)
+
+
+handles.on_open(_identity.cache_clear)
 
 
 @functools.cache
@@ -204,7 +211,7 @@ def receive(
         table.drop(into)
         raise StaleReference(
             f"the sender of this reference, P{p}, has died, and the reference with it"
-            if _deaths(p) != deaths
+            if 0 <= p < layout.MAX_PS and _deaths(p) != deaths
             else "this reference was received before, or its sender took it back: a pickled reference is unpickled once; "
             "pickle it again for each receiver, or share the object through gomp.globals"
         )
