@@ -232,6 +232,10 @@ def damage_special_state(h):
     h.special.xstate = records.SPECIAL_FREE
 
 
+def damage_special_queue(h):
+    h.world.ps[0].cleanups = 1
+
+
 DAMAGES = [
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
     (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),
@@ -253,7 +257,7 @@ DAMAGES = [
     (codes.CACHE_WINDOW, damage_window, FRESH), (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
     (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
     (codes.SPECIAL_ADDRESS, damage_special_address, FRESH), (codes.SPECIAL_LISTED, damage_special_list, FRESH),
-    (codes.SPECIAL_ORDER, damage_special_state, FRESH),
+    (codes.SPECIAL_ORDER, damage_special_state, FRESH), (codes.SPECIAL_QUEUES, damage_special_queue, FRESH),
 ]  # fmt: skip
 
 
