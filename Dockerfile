@@ -8,7 +8,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
-RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin gomp \
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin gomp \
     && install --directory --owner gomp --group gomp /var/cache/gomp
 
 WORKDIR /opt/gomp

@@ -23,7 +23,7 @@ import gomp
 from benchmarks import alloc, marking, sharing, trigger
 from benchmarks.go_twin import BUILD, HERE, build_go
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
-from gomp.runtime.memstats import MemStats
+from gomp.runtime.memstats import MemStats, private_bytes
 
 PROCS, GOGC = 2, 100
 PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {
@@ -161,19 +161,13 @@ def running_figures(rt: gomp.Runtime) -> dict[str, float]:
 
 def memory_figures(rt: gomp.Runtime) -> dict[str, float]:
     """What the runtime itself costs, in MiB and percent."""
-    pids = sorted({g.wait() for g in [rt.go(os.getpid) for _ in range(2 * PROCS)]})
-    private = [_private_bytes(pid) for pid in pids]
+    private = [private_bytes(p.pid) for p in rt.stats().ps[:PROCS]]
     heap = view(mheap_dtype, MHEAP)[0]
     grown = int(heap.end_page) * 8192
     return {
         "private memory of a P, MiB": max(private) / (1 << 20),
         "metadata, percent of the heap": 100 * int(heap.xmetadata_bytes) / grown if grown else 0.0,
     }
-
-
-def _private_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private"))
 
 
 def table(rows: list[Row], figures: dict[str, float]) -> str:

@@ -30,7 +30,6 @@ import functools
 import hashlib
 import marshal
 import os
-import pickle
 import platform
 import sys
 import tempfile
@@ -48,8 +47,10 @@ from numba.core import sigutils
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
-from numba.core.serialize import dumps
+from numba.core.registry import cpu_target
 from numba.extending import typeof_impl
+
+from gomp.core import machine_code
 
 COMPILED = not numba.config.DISABLE_JIT
 
@@ -96,38 +97,24 @@ class Kernel:
         dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
         dispatcher.compile(self.args)
         result = dispatcher.get_compile_result(self.restype(*self.args))
-        write_atomically(cache_directory() / self.cache_name, dumps(result._reduce()))
+        write_atomically(cache_directory() / self.cache_name, machine_code.pack(result))
         return result
 
     def load(self) -> None:
         """Take the machine code from the cache, compiling it first if it is not there, and publish the symbol."""
         file = cache_directory() / self.cache_name
         if file.exists():
-            dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
-            context = dispatcher.targetctx
-            with _numba_ready(dispatcher):
-                result = CompileResult._rebuild(context, *pickle.loads(file.read_bytes()))
-                context.insert_user_function(result.entry_point, result.fndesc, [result.library])
-                dispatcher.add_overload(result)
+            self._code, _ = machine_code.unpack(file.read_bytes())
         else:
-            result = self.compile()
-        self.address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+            self._code = machine_code.compiled_here(self.compile())
+        self.address = self._code.address
         llvm.add_symbol(self.symbol, self.address)
-        self._result = result  # owns the machine code
-        self.entry = result.entry_point
+        self.entry = self._code.entry
 
 
 @typeof_impl.register(Kernel)
 def _typeof_kernel(value: Kernel, context: object) -> types.Type:
     return value.external
-
-
-@contextmanager
-def _numba_ready(dispatcher: Any) -> Iterator[None]:
-    """Numba loads its lowering registries on the first compilation; code taken from a cache needs them too."""
-    dispatcher.targetdescr.typing_context.refresh()
-    dispatcher.targetctx.refresh()
-    yield
 
 
 def kernel(signature: str, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -156,12 +143,20 @@ def load_kernels() -> None:
 
     Processes that start together compile once: the first holds a lock on the cache directory, the others wait and then find the files.
     """
-    pending = [k for k in _callees_first(_kernels) if not k.address]
-    if not pending:
+    if all(k.address for k in _kernels):
         return
     with locked_cache():
-        for k in pending:
-            k.load()
+        _refresh_numba()
+        for k in _callees_first(_kernels):
+            if not k.address:
+                k.load()
+
+
+@functools.cache
+def _refresh_numba() -> None:
+    """Have Numba import what it imports at the first compilation: with it come symbols that code from the cache may name."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 def missing_kernels() -> list[Kernel]:
@@ -239,6 +234,7 @@ def build_key() -> str:
         llvm.get_host_cpu_features().flatten(),
         numba.config.BOUNDSCHECK,
         Path(__file__).read_bytes(),
+        Path(machine_code.__file__).read_bytes(),
     )
     return hashlib.sha256(repr(build).encode()).hexdigest()[:20]
 
@@ -283,7 +279,9 @@ def _imports_of(source: Path) -> tuple[Path, ...]:
     files = (
         getattr(sys.modules.get(name), "__file__", None) for name in names if name.startswith(("gomp.core.", "tests."))
     )
-    return tuple(Path(file) for file in files if file and Path(file).name not in ("__init__.py", "jit.py"))
+    return tuple(
+        Path(file) for file in files if file and Path(file).name not in ("__init__.py", "jit.py", "machine_code.py")
+    )
 
 
 def write_atomically(file: Path, data: bytes) -> None:

@@ -36,13 +36,15 @@ from numba.core import errors, types
 from numba.core.compiler import CompileResult
 from numba.extending import intrinsic, typeof_impl
 
+from gomp.core import machine_code
 from gomp.core.jit import COMPILED, inline
+from gomp.core.machine_code import Loaded
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
-from gomp.runtime import arraytypes, globaltypes, handles, interrupt, program_cache, texttypes  # noqa: F401 (Numba learns from them)
+from gomp.runtime import arraytypes, fingerprint, globaltypes, handles, interrupt, program_cache, texttypes  # noqa: F401 (Numba learns from them)
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
@@ -52,13 +54,19 @@ from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type
 from gomp.runtime.type_table import register
 
-__all__ = ["Compiled", "compile_in_child", "compiled"]
+__all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
 compile_in_child = False  # set by a P when it starts
 _NEVER = -1
 _EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
+
+
+def prepare() -> None:
+    """Work out what every process needs for every program: what a coordinator has before it forks, its Ps share."""
+    program_cache.directory()
+    fingerprint.compiler_sources()
 
 
 def compiled(function: Callable[A, R]) -> Compiled[A, R]:
@@ -183,16 +191,16 @@ class Compiled(Generic[A, R]):
         survey = Survey(self.py_func)
         classes = tuple(survey.classes)
         if not survey.certain:
-            result, code = self.compile_for(args)
-            return Program(kinds, result, code, classes)
+            result, compiled_code = self.compile_for(args)
+            return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
         file = program_cache.directory() / f"{self.__name__}-{survey.hexdigest(*map(str, args))}.pickle"
         if not file.exists() and compile_in_child:
             program_cache.do_in_child(lambda: self._compile_into(file, args))
         if file.exists():
             result, code = program_cache.load(file)
             return Program(kinds, result, code, classes)
-        result, code = self._compile_into(file, args)
-        return Program(kinds, result, code, classes)
+        result, compiled_code = self._compile_into(file, args)
+        return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
 
     def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
         program_cache.begin_names(file.stem)
@@ -240,12 +248,12 @@ class Program:
 
     kinds: tuple[type, ...]
     result: type | None  # of a reference; NoneType; None for a value that Numba has made a Python object of
-    code: CompileResult
+    code: Loaded
     classes: tuple[Any, ...]  # the type table must have them
     ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
 
     def __post_init__(self) -> None:
-        self.entry = self.code.entry_point
+        self.entry = self.code.entry
         self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := _conversion(kind))]
 
     def run(self, args: tuple[Any, ...]) -> Any:

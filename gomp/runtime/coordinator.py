@@ -58,7 +58,7 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import cgroup, discovery, memstats, pacerlog
+from gomp.runtime import cgroup, compiled, discovery, memstats, pacerlog
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
@@ -152,6 +152,7 @@ class Coordinator:
         self._watch(self.urgent.fileno(), self._on_urgent)
         view(p_dtype, layout.p_addr(layout.COORDINATOR_P))[0].urgent_fd = self.urgent.fileno()
         self._watch_signals()
+        compiled.prepare()
         gc.collect()
         gc.freeze()
         self._warn_of_limit()

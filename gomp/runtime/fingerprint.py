@@ -38,7 +38,7 @@ class Survey:
 
     def hexdigest(self, *more: object) -> str:
         digest = self._digest.copy()
-        digest.update(repr((_sources(), *more)).encode())
+        digest.update(repr((compiler_sources(), *more)).encode())
         return digest.hexdigest()[:40]
 
     def _note(self, *what: object) -> None:
@@ -141,7 +141,7 @@ _COMPILER = (
 
 
 @functools.cache
-def _sources() -> str:
+def compiler_sources() -> str:
     """A hash of the compiler itself: the modules here that decide what code is made."""
     digest = hashlib.sha256()
     for name in _COMPILER:

@@ -13,6 +13,7 @@ from gomp import forked
 from gomp.core.gc import limiter
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
+from gomp.core.shm.libc import libc
 from gomp.core.shm.records import p_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost
 from gomp.runtime import compiled, current
@@ -24,6 +25,9 @@ from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
 _PARCELS_KEPT = 1024
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MOST_FREE = 256 << 10
 
 
 class P(Peer):
@@ -87,6 +91,12 @@ class P(Peer):
             raise
 
 
+def _return_free_memory() -> None:
+    """What Python has freed goes back to the system: the C library would keep as much as it once took, 6 MiB after one large syntax tree."""
+    for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+        libc.mallopt(option, _MOST_FREE)
+
+
 def run(
     idx: int,
     shared: segments.Segments,
@@ -109,6 +119,7 @@ def run(
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
     gc.enable()
+    _return_free_memory()
     peer = P(Channel(channel), view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0])
     compiled.compile_in_child = True
     current.open_process(idx, peer)

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import os
-import pickle
 import select
 import signal
 from collections.abc import Callable
@@ -17,11 +16,11 @@ from pathlib import Path
 
 from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
-from numba.core.registry import cpu_target
-from numba.core.serialize import dumps
 
 from gomp import forked
+from gomp.core import machine_code
 from gomp.core.jit import cache_directory, cache_key, write_atomically
+from gomp.core.machine_code import Loaded
 from gomp.errors import CompileError
 
 _DEADLINE_S = 120.0
@@ -35,20 +34,15 @@ def directory() -> Path:
     return found
 
 
-def load(file: Path) -> tuple[type | None, CompileResult]:
-    """What :func:`store` put there, made known to Numba as if it had been compiled here."""
-    result, parts = pickle.loads(file.read_bytes())
-    context = cpu_target.target_context
-    cpu_target.typing_context.refresh()
-    context.refresh()
-    code = CompileResult._rebuild(context, *parts)
-    context.insert_user_function(code.entry_point, code.fndesc, [code.library])
+def load(file: Path) -> tuple[type | None, Loaded]:
+    """What :func:`store` put there."""
+    code, (result,) = machine_code.unpack(file.read_bytes())
     return result, code
 
 
 def store(file: Path, result: type | None, code: CompileResult) -> None:
     """Keep a program: the class of the reference that it returns, if it does, and its machine code."""
-    write_atomically(file, dumps((result, code._reduce())))
+    write_atomically(file, machine_code.pack(code, result))
 
 
 def begin_names(program: str) -> None:

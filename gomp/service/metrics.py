@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry
@@ -49,17 +48,8 @@ def snapshot() -> Snapshot:
         coordinator_pid=int(runtime.coordinator_pid),
         service_pid=os.getpid(),
         heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
-        private=[(name, nbytes) for name, pid in processes if (nbytes := _private_bytes(pid))],
+        private=[(name, nbytes) for name, pid in processes if (nbytes := memstats.private_bytes(pid))],
     )
-
-
-def _private_bytes(pid: int) -> int:
-    """Memory that process ``pid`` shares with no other; 0 if there is none such, or it is not ours to look at."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if pid else []
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private"))
 
 
 def is_ready() -> bool:
