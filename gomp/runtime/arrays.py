@@ -41,6 +41,7 @@ from gomp.runtime.references import (
     read_inside,
     read_reference,
     reference,
+    trait,
     word_at,
     write_reference,
 )
@@ -292,9 +293,7 @@ def _array_class(elem: Any) -> type[Array[Any]]:
     elem = _canonical(elem)
     if (elem, 0) not in _classes:
         kind = scalar(elem)
-        if kind is None and not (
-            isinstance(elem, ReferenceMeta) and is_declared(elem) and not getattr(elem, "length", 0)
-        ):
+        if kind is None and not (isinstance(elem, ReferenceMeta) and is_declared(elem) and not trait(elem, "length")):
             more = (
                 " (structs by value stand in structs: gomp.Array[gomp.Inline[T], n])"
                 if isinstance(elem, ByValue)

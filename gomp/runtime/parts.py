@@ -20,7 +20,7 @@ from gomp.core.heap.sizeclass import MAX_INLINE, SPAN_ELEM_SIZE, span_class_for
 from gomp.core.shm.atomics import signed
 from gomp.runtime import references
 from gomp.runtime.kinds import Scalar, scalar
-from gomp.runtime.references import ReferenceMeta
+from gomp.runtime.references import ReferenceMeta, trait
 
 MAX_STRUCT = 1 << 20
 T = TypeVar("T")
@@ -180,7 +180,7 @@ Part = Scalar | Link | Embedded
 
 def _portable(cls: Any) -> Any:
     """A class, or of an array class what it is an array of."""
-    part_of = getattr(getattr(cls, "layout", None), "part", None)
+    part_of = getattr(trait(cls, "layout"), "part", None)
     if part_of is None:
         return cls
     return ArrayOf(part_of.__getstate__()[0] if isinstance(part_of, Link) else cls.elem, cls.length)
@@ -201,7 +201,7 @@ def part(annotation: object, owner: Any, where: str) -> Part:
         return Embedded(struct, owner, where)
     if isinstance(annotation, ArrayOf) and annotation.n:
         return Embedded(references.fixed_array_class(annotation.elem, annotation.n, owner, where), owner, where)
-    if isinstance(annotation, ReferenceMeta) and getattr(annotation, "length", False):
+    if isinstance(annotation, ReferenceMeta) and trait(annotation, "length"):
         return Embedded(annotation, owner, where)
     if isinstance(annotation, (Later, ArrayOf, ReferenceMeta)):
         return Link(annotation, owner, where)

@@ -103,7 +103,7 @@ def is_usable(ref: Reference) -> bool:
 
 def shown_reference(ref: Any) -> str:
     """What a reference is in the repr of what holds it: a text itself, anything else a sign, as there may be no end to it."""
-    return str(ref.shown()) if getattr(type(ref), "is_text", False) else "…"
+    return str(ref.shown()) if trait(type(ref), "is_text") else "…"
 
 
 def address_of(ref: Reference) -> int:
@@ -214,6 +214,12 @@ def layout_of(cls: Any) -> Layout:
     return cls._info if is_struct(cls) else cls.layout  # type: ignore[no-any-return]
 
 
+def trait(cls: Any, name: str) -> Any:
+    """What a class of arrays or texts says of itself; None of a struct, which may have a field of that name."""
+    found = getattr(cls, name, None)
+    return None if isinstance(found, property) else found
+
+
 def name_of(cls: Any) -> str:
     """A class's full name: the same in every process."""
     return f"{cls.__module__}.{cls._info.qualname if is_struct(cls) else cls.__qualname__}"
@@ -277,7 +283,7 @@ def class_of_key(key: int) -> Any:
 
 def is_declared(cls: Any) -> bool:
     """Whether a class is one of objects, and whole: not a base class, nor a struct that is only now being declared."""
-    return "_info" in cls.__dict__ or "layout" in cls.__dict__
+    return "_info" in cls.__dict__ or trait(cls, "layout") is not None
 
 
 def _learn_keys() -> None:

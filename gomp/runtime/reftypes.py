@@ -37,7 +37,7 @@ from gomp.runtime.arrays import Array
 from gomp.runtime.fields import Field
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
 from gomp.runtime.parts import Link, Part
-from gomp.runtime.references import ReferenceMeta, key_of
+from gomp.runtime.references import ReferenceMeta, key_of, trait
 from gomp.runtime.root_table import Global
 
 _I64 = ir.IntType(64)
@@ -163,7 +163,7 @@ def numba_type(kind: object) -> types.Type:
     if number is not None:
         return _NUMBERS[number.name]
     if isinstance(kind, ReferenceMeta):
-        return (TextRef if hasattr(kind, "is_text") else ArrayRef if issubclass(kind, Array) else StructRef)(kind)
+        return (TextRef if trait(kind, "is_text") else ArrayRef if issubclass(kind, Array) else StructRef)(kind)
     raise TypeError(f"no value of type {kind} exists in compiled code")
 
 

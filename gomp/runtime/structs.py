@@ -84,7 +84,7 @@ def _plain_dtype(p: Scalar | Link | Embedded) -> Any:
     """The numpy dtype of a part; None if it is a reference, or an array of them."""
     if isinstance(p, Scalar):
         return p.code
-    return None if isinstance(p, Link) else p.cls.layout.dtype if hasattr(p.cls, "layout") else info(p.cls).dtype
+    return None if isinstance(p, Link) else info(p.cls).dtype if is_struct(p.cls) else p.cls.layout.dtype
 
 
 def info(cls: Any) -> StructInfo:

@@ -16,7 +16,7 @@ from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import references, type_table
 from gomp.runtime.arrays import Array, array
-from gomp.runtime.parts import Link
+from gomp.runtime.parts import Inline, Link
 from gomp.runtime.structs import info, new, struct
 
 
@@ -371,3 +371,28 @@ def test_a_reference_outlives_its_runtime_harmlessly(heap):
     table.open(0)
     with pytest.raises(RuntimeLost, match="a runtime that has ended"):
         node.value = 3
+
+
+def test_fields_may_be_called_as_what_classes_say_of_themselves(heap):
+    @struct
+    class Odd:
+        length: int
+        layout: int
+        is_text: int
+        elem: int
+        holds_links: int
+        address: int
+        key: int
+
+    @struct
+    class Holder:
+        odd: Odd
+        part: Inline[Odd]
+
+    odd = new(Odd, 3, 4, 5, 6, 7, 8, 9)
+    row = array(Odd, [odd])
+    holder = new(Holder, odd=odd)
+    holder.part.length = 12
+    assert (row[0].length, holder.odd.layout, holder.part.length, odd.address, odd.key) == (3, 4, 12, 8, 9)
+    assert "length=3" in repr(odd)
+    assert len(row) == 1
