@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,9 @@ from gomp.core.shm import layout, records, segments
 
 # The test that runs a real Prometheus exists only where there is one; .ci/run fetches it.
 collect_ignore = [] if shutil.which("prometheus") else ["test_service_prometheus.py"]
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
