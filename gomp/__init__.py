@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gomp import debug
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.hashmap import Map, map
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
@@ -40,6 +41,8 @@ _HOMES = {
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
+    "Map": "gomp.runtime.hashmap",
+    "map": "gomp.runtime.hashmap",
     "Goroutine": "gomp.runtime.peer",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
@@ -59,6 +62,7 @@ __all__ = [
     "Goroutine",
     "HeapCorrupt",
     "Interrupted",
+    "Map",
     "MessageTooLarge",
     "NilDereference",
     "OutOfMemory",
@@ -74,6 +78,7 @@ __all__ = [
     "gc",
     "globals",
     "go",
+    "map",
     "new",
     "num_procs",
     "struct",

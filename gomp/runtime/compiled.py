@@ -46,6 +46,7 @@ from gomp.runtime import handles, interrupt, program_cache
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
+from gomp.runtime.maptypes import MapRef  # noqa: F401 (maps join the types of compiled code)
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, call_inline, numba_type
 from gomp.runtime.structs import ReferenceMeta, reference, register, slot_of

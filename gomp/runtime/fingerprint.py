@@ -19,6 +19,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from gomp.runtime import structs
+from gomp.runtime.hashmap import Map
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import REF, Array, ReferenceMeta, key_of
 
@@ -119,6 +120,8 @@ class Survey:
             return
         self.classes[cls] = None
         self._note("class", key_of(cls))
+        if issubclass(cls, Map) and cls.elem is not None:
+            self._class(cls.elem)
         if issubclass(cls, Array):
             if structs.holds_references(cls):
                 self._class(cls.elem)
@@ -141,7 +144,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 def _sources() -> str:
     """A hash of the compiler itself: the modules here that decide what code is made."""
     digest = hashlib.sha256()
-    for name in ("structs", "reftypes", "polling", "compiled", "root_table", "fingerprint"):
+    for name in ("structs", "reftypes", "hashmap", "maptypes", "polling", "compiled", "root_table", "fingerprint"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     digest.update((Path(__file__).parent.parent / "errors.py").read_bytes())
     return digest.hexdigest()

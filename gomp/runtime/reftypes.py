@@ -168,6 +168,8 @@ class GlobalType(types.Type):
 
 
 NULL_TYPE, NULL = NullType(), Null()
+# The Numba type of a class is that of its base here; every other one is a struct.
+kinds_of_reference: list[tuple[Any, Any]] = [(Array, ArrayRef)]
 
 
 def numba_type(kind: object) -> types.Type:
@@ -179,7 +181,7 @@ def numba_type(kind: object) -> types.Type:
     if kind is bool:
         return types.boolean
     if isinstance(kind, ReferenceMeta):
-        return ArrayRef(kind) if issubclass(kind, Array) else StructRef(kind)
+        return next((made for base, made in kinds_of_reference if issubclass(kind, base)), StructRef)(kind)
     raise TypeError(f"no value of type {kind} exists in compiled code")
 
 
@@ -553,7 +555,7 @@ def _len(array: Any) -> Any:
 def _bool(ref: Any) -> Any:
     if isinstance(ref, ArrayRef):
         return lambda ref: _address(ref) != 0 and load64(_address(ref)) != 0
-    if isinstance(ref, (StructRef, NullType)):
+    if type(ref) is StructRef or isinstance(ref, NullType):
         return lambda ref: _address(ref) != 0
     return None
 

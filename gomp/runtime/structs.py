@@ -88,6 +88,9 @@ class _ArrayOf:
     def __or__(self, none: None) -> _ArrayOf:
         return self
 
+    def resolve(self) -> Any:
+        return Array.__class_getitem__(self.elem)
+
 
 class Field:
     """One field; as an attribute of the class, what makes ``node.value`` read and write the object in the heap."""
@@ -106,8 +109,8 @@ class Field:
             found = self._annotation
             if isinstance(found, str):
                 found = _class_named(found, self.owner)
-            elif isinstance(found, _ArrayOf):
-                found = Array.__class_getitem__(found.elem)
+            elif hasattr(found, "resolve"):
+                found = found.resolve()
             if not (isinstance(found, type) and issubclass(found, Reference)):
                 raise TypeError(
                     f"field {self.name} of {self.owner.__name__}: no struct is called {self._annotation!r}; declare it with @gomp.struct"
@@ -128,6 +131,8 @@ class Field:
         annotation = self._annotation
         if isinstance(annotation, ReferenceMeta) and issubclass(annotation, Array):
             annotation = _ArrayOf(annotation.elem)
+        elif hasattr(annotation, "sent_as"):  # a class that is made from another one, as a map's
+            annotation = annotation.sent_as()
         return self.owner, self.name, self.offset, self.kind, annotation
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -449,10 +454,13 @@ def _struct_repr(self: Any) -> str:
 def class_of_key(key: int) -> type[Reference]:
     """The class that this process declared for a type; TypeError if it has not."""
     found = _declared.get(key)
-    if found is None:  # an array of a struct that is declared here, or a struct that came by cloudpickle
+    if found is None:  # an array or map of a struct that is declared here, or a struct that came by cloudpickle
+        from gomp.runtime.hashmap import declare_maps_of
+
         for cls in list(filter(is_struct, _made)):
             _declared.setdefault(info(cls).key, cls)
             _array_class(cls)
+            declare_maps_of(cls)
         found = _declared.get(key)
     if found is None:
         raise TypeError(
@@ -547,6 +555,7 @@ def key_of(cls: Any) -> int:
 # --- the type table ---------------------------------------------------------------------------------------------------
 
 _registered: set[int] = set()
+also_registered: list[Callable[[], None]] = []  # what makes types known that have no class: called once a runtime
 handles.on_open(_registered.clear)
 
 
@@ -555,6 +564,9 @@ def register(cls: Any) -> None:
     key = key_of(cls)
     if key in _registered:
         return
+    if not _registered:
+        for register_more in also_registered:
+            register_more()
     if issubclass(cls, Array):
         if holds_references(cls):
             _publish(key, 8, 8, 8, [1], cls)

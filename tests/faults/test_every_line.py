@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pytest
 from heap_world import heap_world
 from killed import kill_at, lines_of, some_of
+from map_world import Maps
 
 from gomp.core import COMPILED
 from gomp.core.gc import assist, ragged, rebuild, repair, sweep, wbbuf, worker
@@ -244,10 +245,62 @@ def assisting(world):
     return in_kernel(world, assist.try_assist)
 
 
+def map_with(world, n):
+    """A map of the survivor, and what each P has of it; the survivor checks that what is in it is what was put there."""
+    maps = Maps(world)
+    made = maps.new(SURVIVOR)
+    for key in range(n):
+        maps.put(SURVIVOR, made, key, key)
+
+    def check():
+        contents = maps.contents(SURVIVOR, made)
+        assert all(number in (key, key + 100) for key, number in contents.items())
+        assert {key: maps.get(SURVIVOR, made, key) for key in contents} == contents
+        maps.put(SURVIVOR, made, 50, 50)
+        assert maps.remove(SURVIVOR, made, 50) == 50
+
+    world.also_check = check
+    return maps, world.hold(VICTIM, world.address(made))
+
+
+def map_insertions(world):
+    maps, mine = map_with(world, 6)
+    return lambda: [maps.put(VICTIM, mine, key, key) for key in range(6, 12)]
+
+
+def map_growth(world):
+    maps, mine = map_with(world, 15)
+    return lambda: [maps.put(VICTIM, mine, key, key) for key in range(15, 19)]
+
+
+def map_replacements_and_removals(world):
+    maps, mine = map_with(world, 12)
+    return lambda: [(maps.put(VICTIM, mine, key, key + 100), maps.remove(VICTIM, mine, key + 1)) for key in (2, 6)]
+
+
+def map_changes_while_marking(world):
+    maps, mine = map_with(world, 15)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+
+    def body():
+        maps.put(VICTIM, mine, 15, 15)
+        maps.put(VICTIM, mine, 16, 16)
+        maps.remove(VICTIM, mine, 3)
+
+    return body
+
+
+def map_cleared(world):
+    maps, mine = map_with(world, 12)
+    return lambda: maps.clear(VICTIM, mine)
+
+
 SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     stores_while_marking, moves_while_marking, marking, marking_with_work_given_away, allocating_while_marking, assisting,
+    map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared,
 )  # fmt: skip
 
 
@@ -282,11 +335,13 @@ def go_on(s):
     assert not any(world.handles(VICTIM))
     assert world.finish_marking() == ()
     s.kept.check()
+    getattr(world, "also_check", bool)()
     world.collect()
     world.collect()
     report = world.verify()
     assert report.objects == report.reached
     s.kept.check()
+    getattr(world, "also_check", bool)()
     check_accounts(world)
     world.be(VICTIM)
     shared = world.segments
@@ -374,6 +429,8 @@ def keep_its_page_cache(p):
 settle, flush_mcache, return_cached_pages = repair._settle, rebuild._flush_mcache, rebuild._return_cached_pages
 LEFT_OUT = {
     "its locks are not released": (repair, "release_locks_of", nothing, names, "mutator"),
+    "its locks of maps are not released": (repair, "release_map_locks_of", nothing, map_insertions, "hashmap"),
+    "its redo record for a map is not applied": (repair, "apply_redo_stw", nothing, map_insertions, "redo"),
     "its redo record is not applied": (repair, "apply_redo_stw", nothing, sweep_many, "redo"),
     "its handles are not dropped": (repair, "_drop_handles", nothing, small_in_a_fresh_span, "status"),
     "what it was taking stays taken": (repair, "_settle", keep_what_it_was_taking, growth, "mheap"),

@@ -11,6 +11,8 @@ that usable at every instruction: lists may lose something, and give nothing out
 A waiter that has waited too long for a living owner says so by a throw, which ends the runtime, and waits on. The coordinator, which has to end
 it, then takes the lock from its owner; so does everybody once the runtime ends.
 
+The locks of hash maps are released later, with the world stopped: nobody has anything in hand who waits for one.
+
 Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`try_lock` and backs out if it is taken.
 """
 
@@ -146,6 +148,16 @@ def release_locks_of(p: int) -> int:
     released += _release_if_of(RT_XTABLE_LOCK, owner) + _release_if_of(LIMITER_XLOCK, owner)
     for i in range(layout.NUM_SPAN_CLASSES):
         released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
+    return released
+
+
+@kernel("int64(int64)")
+def release_map_locks_of(p: int) -> int:
+    """Release the locks of hash maps that the dead P at address ``p`` held; returns how many. World: stopped, and its redo record applied: what it
+    says of a map is as old as the lock."""
+    released = 0
+    for i in range(layout.MAP_LOCKS):
+        released += _release_if_of(layout.MAP_LOCKS_BASE + i * layout.MAP_LOCK_SIZE, p_at(p).idx + 1)
     return released
 
 

@@ -53,6 +53,9 @@ MAX_GS = 1 << 16
 TABLE_STEP = 64 << 10  # tables and stacks of roots are committed in pieces of this many bytes
 GS_STEP = 1024  # goroutine records, in pieces of this many
 NUM_SPAN_CLASSES = 136
+MAP_LOCKS_SHIFT = 8
+MAP_LOCKS = 1 << MAP_LOCKS_SHIFT  # locks of hash maps, a line each
+MAP_LOCK_SIZE = 64
 SUMMARY_LEVELS = 5
 MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
 
@@ -61,6 +64,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("runtime", 64 << 10),
     ("mcentrals", NUM_SPAN_CLASSES * 128),
     ("types", MAX_TYPES * 64),
+    ("map_locks", MAP_LOCKS * MAP_LOCK_SIZE),
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * 64),
@@ -97,6 +101,7 @@ RUNTIME_BASE = REGION["runtime"]
 PS_BASE = REGION["ps"]
 MCENTRALS_BASE = REGION["mcentrals"]
 TYPES_BASE = REGION["types"]
+MAP_LOCKS_BASE = REGION["map_locks"]
 TYPE_MASKS_BASE = REGION["type_masks"]
 GLOBALS_BASE = REGION["globals"]
 GS_BASE = REGION["gs"]
