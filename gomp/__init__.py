@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.hashmap import Map, map
     from gomp.runtime.peer import Goroutine
+    from gomp.runtime.pool import Pool
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
     from gomp.runtime.structs import Array, array, new, struct
@@ -44,6 +45,7 @@ _HOMES = {
     "Map": "gomp.runtime.hashmap",
     "map": "gomp.runtime.hashmap",
     "Goroutine": "gomp.runtime.peer",
+    "Pool": "gomp.runtime.pool",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
@@ -66,6 +68,7 @@ __all__ = [
     "MessageTooLarge",
     "NilDereference",
     "OutOfMemory",
+    "Pool",
     "ProgramError",
     "Runtime",
     "RuntimeLost",

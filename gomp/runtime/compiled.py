@@ -48,6 +48,7 @@ from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.maptypes import MapRef  # noqa: F401 (maps join the types of compiled code)
 from gomp.runtime.polling import PollingCompiler
+from gomp.runtime.pooltypes import PoolType  # noqa: F401 (and pools)
 from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, call_inline, numba_type
 from gomp.runtime.structs import ReferenceMeta, reference, register, slot_of
 

@@ -20,6 +20,7 @@ from numba.core.dispatcher import Dispatcher
 
 from gomp.runtime import structs
 from gomp.runtime.hashmap import Map
+from gomp.runtime.pool import Pool
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import REF, Array, ReferenceMeta, key_of
 
@@ -103,6 +104,10 @@ class Survey:
         elif isinstance(value, Global):
             self._note(name, value.name)
             self._class(value.cls)
+        elif isinstance(value, Pool):
+            self._note(name, value.name, value.max_bytes)
+            self._class(value.cls)
+            self._value("new", value.new)
         elif hasattr(value, "py_func") and isinstance(value.py_func, types.FunctionType):
             self._note(name, isinstance(value, Dispatcher))
             self._function(value.py_func)
@@ -144,7 +149,18 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 def _sources() -> str:
     """A hash of the compiler itself: the modules here that decide what code is made."""
     digest = hashlib.sha256()
-    for name in ("structs", "reftypes", "hashmap", "maptypes", "polling", "compiled", "root_table", "fingerprint"):
+    for name in (
+        "structs",
+        "reftypes",
+        "hashmap",
+        "maptypes",
+        "pool",
+        "pooltypes",
+        "polling",
+        "compiled",
+        "root_table",
+        "fingerprint",
+    ):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     digest.update((Path(__file__).parent.parent / "errors.py").read_bytes())
     return digest.hexdigest()

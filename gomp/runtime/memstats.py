@@ -86,6 +86,18 @@ class LimiterStats:
 
 
 @dataclass(frozen=True)
+class PoolStats:
+    """What a pool has done so far, on all Ps."""
+
+    name: str
+    hits: int
+    misses: int
+    steals: int  # of the hits: from another P
+    victim_hits: int  # of the hits: what the next collection would have taken
+    drops: int
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -143,6 +155,7 @@ class MemStats:
     uptime_s: float
     limiter: LimiterStats
     repairs: RepairStats
+    pools: tuple[PoolStats, ...]
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
@@ -205,6 +218,7 @@ class MemStats:
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
             "limiter": LimiterStats(**data["limiter"]),
             "repairs": RepairStats(**data["repairs"]),
+            "pools": tuple(PoolStats(**p) for p in data["pools"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
@@ -268,6 +282,7 @@ def read() -> MemStats:
         uptime_s=uptime_s,
         limiter=_limiter_stats(),
         repairs=read_repairs(),
+        pools=tuple(read_pools()),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -302,6 +317,19 @@ def _limiter_stats() -> LimiterStats:
         seconds=int(limiter.limited_ns) / 1e9,
         last_cycle=int(limiter.last_enabled_cycle),
     )
+
+
+def read_pools() -> list[PoolStats]:
+    """Every pool's figures, in the order in which they were first used."""
+    rt = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    out = []
+    for pool, head in enumerate(
+        records.view(records.pool_head_dtype, layout.POOL_HEADS_BASE, layout.MAX_POOLS)[: int(rt.npools)]
+    ):
+        ps = records.view(records.pool_dtype, layout.POOLS_BASE + pool * layout.POOL_BYTES, int(rt.nrecords))
+        counts = (int(ps[name].sum()) for name in ("hits", "misses", "steals", "victim_hits", "drops"))
+        out.append(PoolStats(bytes(head.name).decode(), *counts))
+    return out
 
 
 def read_repairs() -> RepairStats:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from gomp.core.shm import layout, records
 from gomp.runtime import memstats
-from gomp.runtime.memstats import MemStats, PStats, RepairStats
+from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
@@ -91,6 +91,10 @@ class Entry:
 
 def _each_p(read: Callable[[PStats], float]) -> Callable[[Snapshot], Values]:
     return lambda s: ((p_label(p), read(p)) for p in s.stats.ps)
+
+
+def _each_pool(read: Callable[[PoolStats], float]) -> Callable[[Snapshot], Values]:
+    return lambda s: ((p.name, read(p)) for p in s.stats.pools)
 
 
 def _repaired(repairs: RepairStats) -> Values:
@@ -180,6 +184,12 @@ TABLE = (
     Entry("gomp_repair_last_seconds", "gauge", "Time the world stood still for the last repair.", lambda s: s.stats.repairs.last_s),
     Entry("gomp_repair_max_seconds", "gauge", "Longest time the world stood still for a repair.", lambda s: s.stats.repairs.max_s),
     Entry("gomp_repaired_total", "counter", "What repairs have put right.", lambda s: _repaired(s.stats.repairs), "what"),
+    # ours: pools
+    Entry("gomp_pool_hits_total", "counter", "Objects that a pool gave back.", _each_pool(lambda p: p.hits), "pool"),
+    Entry("gomp_pool_misses_total", "counter", "Objects that had to be made.", _each_pool(lambda p: p.misses), "pool"),
+    Entry("gomp_pool_steals_total", "counter", "Hits from another P.", _each_pool(lambda p: p.steals), "pool"),
+    Entry("gomp_pool_victim_hits_total", "counter", "Hits that one more collection would have taken.", _each_pool(lambda p: p.victim_hits), "pool"),
+    Entry("gomp_pool_drops_total", "counter", "Objects that were too large, or too many.", _each_pool(lambda p: p.drops), "pool"),
     # ours: each P
     Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),

@@ -21,7 +21,8 @@ from map_world import Maps
 
 from gomp.core import COMPILED
 from gomp.core.gc import assist, ragged, rebuild, repair, sweep, wbbuf, worker
-from gomp.core.mutator import boundary
+from gomp.core.mutator import boundary, pool
+from gomp.core.mutator.hashmap import TABLE_TYPE
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.types import publish_type, reserve_mask
 from gomp.core.sched.status import OK, enter, leave
@@ -296,11 +297,70 @@ def map_cleared(world):
     return lambda: maps.clear(VICTIM, mine)
 
 
+def pool_use(world):
+    """Both have put things into a pool; the victim takes, steals, puts more than its ring holds. Nothing in it is ever given to two."""
+    Maps(world)
+    root = world.new(SURVIVOR, 16)
+    assert pool.bind_pool(1, 2, 3, 4, 77, 0) == 0
+
+    def put(p, number):
+        made = Maps(world).value(p, number)
+        status = pool.pool_put(0, made[1])
+        if status > 1:
+            ring = world.new_array(p, status, TABLE_TYPE)
+            assert pool.pool_grow(0, ring[1]) == OK
+            world.drop(ring)
+            assert pool.pool_put(0, made[1]) == OK
+        world.drop(made)
+
+    def get(p):
+        world.be(p)
+        slot = world._free_slot(p)
+        if pool.pool_get(0, slot) != OK:
+            world._free[p].append(slot)
+            return None
+        return p, slot
+
+    for i in range(3):
+        put(SURVIVOR, i)
+    for i in range(3, 10):
+        put(VICTIM, i)
+
+    def body():
+        get(VICTIM), get(VICTIM)
+        for i in range(10, 14):
+            put(VICTIM, i)
+        for _ in range(12):
+            get(VICTIM)
+
+    def check():
+        taken = []
+        while (mine := get(SURVIVOR)) is not None:
+            taken.append(mine)
+        addresses = [world.address(mine) for mine in taken]
+        assert len(set(addresses)) == len(addresses)
+        assert all(0 <= ctypes.c_int64.from_address(a).value < 14 for a in addresses)
+        for mine in taken:
+            world.drop(mine)
+
+    world.drop(root)
+    world.also_check = check
+    return body
+
+
+def pool_use_while_marking(world):
+    body = pool_use(world)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+    return body
+
+
 SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     stores_while_marking, moves_while_marking, marking, marking_with_work_given_away, allocating_while_marking, assisting,
     map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared,
+    pool_use, pool_use_while_marking,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PART = (
     "tests/faults/test_every_line.py",
     "tests/faults/test_map_between_lines.py",
+    "tests/faults/test_pool_between_lines.py",
     "tests/heap/test_malloc.py",
     "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
     "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",

@@ -10,6 +10,7 @@ Handles and the root table are precise; native stacks, as published by their Ps,
 from __future__ import annotations
 
 from gomp.core.gc.mark import grey, grey_conservative
+from gomp.core.gc.poolroots import pool_record
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_acquire, load_relaxed, store_release
@@ -18,6 +19,10 @@ from gomp.core.shm.records import (
     P_XPENDING,
     PACER_XGLOBALS_WORK,
     PACER_XSTACK_WORK,
+    POOL_PRIVATE,
+    POOL_RING,
+    POOL_VICTIM_PRIVATE,
+    POOL_VICTIM_RING,
     RT_XCYCLES,
     RT_XROOT_NEXT,
     p_at,
@@ -32,7 +37,8 @@ _GLOBAL_RECORD = 64
 @kernel("void()")
 def prepare_root_jobs_stw() -> None:
     rt = runtime()
-    rt.root_jobs = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
+    rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
+    rt.root_jobs = rt.root_global_shards + rt.npools
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -49,6 +55,8 @@ def run_root_job(p: int) -> int:
     shard = add_relaxed(RT_XROOT_NEXT, 1)
     if shard >= runtime().root_jobs:
         return NO_JOB
+    if shard >= runtime().root_global_shards:
+        return _scan_pool(p, shard - runtime().root_global_shards)
     first = shard * _GLOBALS_PER_SHARD
     last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
     for i in range(first, last):
@@ -56,6 +64,18 @@ def run_root_job(p: int) -> int:
     work = 8 * (last - first)
     add_relaxed(PACER_XGLOBALS_WORK, work)
     return work
+
+
+@inline
+def _scan_pool(p: int, pool: int) -> int:
+    """Private words and rings, and those of the victims. They count as no work, as in Go."""
+    for i in range(runtime().nrecords):
+        record = pool_record(pool, i)
+        _grey_root(p, record + POOL_PRIVATE)
+        _grey_root(p, record + POOL_RING)
+        _grey_root(p, record + POOL_VICTIM_PRIVATE)
+        _grey_root(p, record + POOL_VICTIM_RING)
+    return 0
 
 
 @inline

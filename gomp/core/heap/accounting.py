@@ -104,7 +104,7 @@ def table_bytes_stw() -> int:
     rt = runtime()
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.gs_committed * _G_RECORD)
     n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
-    n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP)
+    n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
     for i in range(p_records()):
         pp = p_at(nth_p(i))
         n += pp.handles_committed + pp.native_committed
