@@ -48,6 +48,7 @@ from gomp.core.mutator.hashmap import (
     TABLE_TYPE,
 )
 from gomp.core.mutator.mapcalls import ABSENT, COPIED
+from gomp.core.sched.status import RETRY
 from gomp.core.shm.atomics import allow_range, signed
 from gomp.errors import OutOfMemory
 from gomp.runtime import handles, structs
@@ -202,7 +203,10 @@ class Map(Reference):
         m = table.slot_of(self._handle)
         meta, word, _held = _words(key)
         into = table.take()
-        return self._value(table.call(_calls.map_get, m, meta, word, into), into, default)
+        found = _calls.map_get(m, meta, word, into)
+        if found == RETRY:
+            found = table.call(_calls.map_get, m, meta, word, into)
+        return self._value(found, into, default)
 
     def __contains__(self, key: object) -> bool:
         meta, word, _held = _words(key)

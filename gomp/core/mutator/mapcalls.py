@@ -283,7 +283,7 @@ def new_map() -> int:
     """An empty map, or 0 if there is no memory."""
     m = new_small(_MAP_CLASS, _MAP_SLOT, _MAP_SLOT >> 3, MAP_MASK, SCAN_BYTES, PROGRAM)
     if m != 0:
-        store64(m + SEED, mul64(nanotime() ^ m, (self_p().xpid << 1) | 1))
+        store64(m + SEED, mul64(nanotime() ^ m, (self_p().idx << 1) | 1))
     return m
 
 
