@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import gomp
@@ -16,6 +18,10 @@ def agree(procs: int, seconds: float) -> int:
     with gomp.Runtime(procs=procs, gogc=30, max_heap="512MiB") as rt:
         SHARED.set(gomp.map(Item))
         running = [rt.go(mixed_load, owner, seconds, 100 + owner) for owner in range(procs)]
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            gomp.gc()
+            time.sleep(0.1)
         outcomes = [each.wait(10 * seconds + 120) for each in running]
         shared = SHARED.get()
         found = {key: item.number for key, item in shared.items()}

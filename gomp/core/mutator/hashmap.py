@@ -287,6 +287,7 @@ def replace_locked(m: int, meta: int, key: int, value: int, type_key: int) -> in
     node = load_relaxed(_find_before(m, order, meta, key) + NEXT)
     if not _is_it(node, order, meta, key) or load64(node + TYPE) != type_key:
         return 0
+    fence_release()  # what the caller has written to it before: pairs with the load of the value
     write_pointer(node + VALUE, value)
     return 1
 
@@ -316,6 +317,7 @@ def insert_locked(m: int, entry: int, keep: int) -> int:
 def _replace_entry(before: int, old: int, entry: int, order: int) -> None:
     """A value of the same type is a store; one of another type is another entry, in the place of the old one."""
     if load64(old + TYPE) == load64(entry + TYPE):
+        fence_release()
         write_pointer(old + VALUE, load_relaxed(entry + VALUE))
         return
     store64(entry + ORDER, order)

@@ -177,7 +177,7 @@ def _pop_head(record: int) -> int:
 
 @kernel("int64(int64, int64, int64)")
 def _pop_tail(ring_word: int, head_word: int, tail_word: int) -> int:
-    """The oldest of a ring, anybody's, or 0. pairs with _push."""
+    """The oldest of a ring, anybody's, or 0."""
     ring = load_acquire(ring_word)
     if ring == 0:
         return 0
@@ -203,6 +203,7 @@ def _push(record: int, value: int) -> int:
     cell = _cell(ring, head)
     if load_acquire(cell) != 0:
         return FULL
+    fence_release()  # what its P has written to it before: pairs with _pop_tail
     write_pointer(cell, value)
     store_release(record + POOL_HEAD, head + 1)
     return OK
