@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gomp.core.gc.poolroots import pool_record
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.mcache import entry_addr
@@ -47,6 +48,10 @@ from gomp.core.shm.records import (
     P_XNATIVE_N,
     P_XPENDING,
     PACER_XLIVE,
+    POOL_PRIVATE,
+    POOL_RING,
+    POOL_VICTIM_PRIVATE,
+    POOL_VICTIM_RING,
     RT_XGCPHASE,
     RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
@@ -746,6 +751,13 @@ def _visit_globals(out: int, visited: int, stack: int) -> int:
     depth = 0
     for slot in range(layout.GLOBALS_BASE, layout.GLOBALS_BASE + 64 * runtime().nglobals, 64):
         depth = _visit(out, visited, stack, depth, slot)
+    for pool in range(runtime().npools):
+        for i in range(runtime().nrecords):
+            record = pool_record(pool, i)
+            depth = _visit(out, visited, stack, depth, record + POOL_PRIVATE)
+            depth = _visit(out, visited, stack, depth, record + POOL_RING)
+            depth = _visit(out, visited, stack, depth, record + POOL_VICTIM_PRIVATE)
+            depth = _visit(out, visited, stack, depth, record + POOL_VICTIM_RING)
     return depth
 
 
