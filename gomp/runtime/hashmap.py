@@ -1,6 +1,7 @@
 """``gomp.map``: hash maps in the shared heap, from Python. The map itself is :mod:`gomp.core.mutator.hashmap`.
 
-A map's keys are ints (of 64 bits), strings and bytes (of at most 64 KiB), mixed as one likes: ``1``, ``"1"`` and ``b"1"`` are three keys. Its
+A map's keys are ints (of 64 bits), strings and bytes (of at most 64 KiB), mixed as one likes: ``1``, ``"1"`` and ``b"1"`` are three keys; a
+``gomp.Str`` or ``gomp.Bytes`` is the key that it is equal to. Its
 values are references to structs, arrays and other maps; None is no value, it is what ``get`` says of a key that is not there. ``gomp.map(T)`` makes
 a ``gomp.Map[T]``, whose values are all of class T, and which compiled code can read; ``gomp.map()`` makes a ``gomp.Map``, which holds any.
 
@@ -54,7 +55,7 @@ from gomp.errors import OutOfMemory
 from gomp.runtime import handles, type_table
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import INT
-from gomp.runtime.parts import ArrayOf, Later, MapOf
+from gomp.runtime.parts import ArrayOf, Later, MapOf, Names, evaluated
 from gomp.runtime.references import (
     OpaqueLayout,
     Reference,
@@ -69,10 +70,12 @@ from gomp.runtime.references import (
     slot_of,
     word_at,
 )
+from gomp.runtime.texts import Bytes, Str
 
 __all__ = ["Map", "map"]
 
 Key = int | str | bytes
+AnyKey = Key | Str | Bytes
 _KIND_MASK = (1 << KIND_BITS) - 1
 _MAP_CLASS, _SENTINEL_CLASS = span_class_for(MAP_BYTES, True), span_class_for(SENTINEL_BYTES, True)
 _BYTES_OFFSET = bytes.__basicsize__ - 1  # of the first byte in a bytes object of CPython, a multiple of 8
@@ -114,6 +117,8 @@ handles.on_open(_calls.bind)
 
 def _words(key: object) -> tuple[int, int, bytes]:
     """A key as it crosses: its META word, and an int or the address of its bytes; and those, which the caller holds meanwhile."""
+    if isinstance(key, (Str, Bytes)):
+        key = str(key) if isinstance(key, Str) else bytes(key)
     if isinstance(key, str):
         kind, data = STR_KEY, key.encode("utf-8", "surrogatepass")
     elif isinstance(key, bytes):
@@ -174,6 +179,7 @@ class Map(Reference):
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("map")
 
     def __class_getitem__(cls, elem: Any) -> Any:
+        elem = evaluated(elem, Names())
         if isinstance(elem, (Later, ArrayOf, MapOf)):
             return MapOf(elem)
         if not isinstance(elem, ReferenceMeta):
@@ -182,13 +188,13 @@ class Map(Reference):
 
     # --- one key
 
-    def __getitem__(self, key: Key) -> Any:
+    def __getitem__(self, key: AnyKey) -> Any:
         value = self.get(key, _MISSING)
         if value is _MISSING:
             raise KeyError(key)
         return value
 
-    def get(self, key: Key, default: Any = None, /) -> Any:
+    def get(self, key: AnyKey, default: Any = None, /) -> Any:
         """The key's value; ``default`` if it is not there."""
         m = table.slot_of(self._handle)
         meta, word, _held = _words(key)
@@ -202,13 +208,13 @@ class Map(Reference):
         meta, word, _held = _words(key)
         return bool(table.call(_calls.map_has, slot_of(self), meta, word))
 
-    def __setitem__(self, key: Key, value: Any) -> None:
+    def __setitem__(self, key: AnyKey, value: Any) -> None:
         type_key = self._check(value)
         meta, word, _held = _words(key)
         if not table.call(_calls.map_replace, slot_of(self), meta, word, slot_of(value), type_key):
             self._insert(meta, word, value, type_key, 0)
 
-    def setdefault(self, key: Key, default: Any, /) -> Any:
+    def setdefault(self, key: AnyKey, default: Any, /) -> Any:
         """The key's value; if it is not there it is ``default`` from now on."""
         type_key = self._check(default)
         meta, word, _held = _words(key)
@@ -217,7 +223,7 @@ class Map(Reference):
             value = self.get(key)
         return default if value is None else value
 
-    def pop(self, key: Key, default: Any = _MISSING, /) -> Any:
+    def pop(self, key: AnyKey, default: Any = _MISSING, /) -> Any:
         """Remove the key; what was its value, or ``default`` if it was not there."""
         meta, word, _held = _words(key)
         into = table.take()
@@ -226,7 +232,7 @@ class Map(Reference):
             raise KeyError(key)
         return value
 
-    def __delitem__(self, key: Key) -> None:
+    def __delitem__(self, key: AnyKey) -> None:
         self.pop(key)
 
     # --- all of them

@@ -10,7 +10,7 @@
 ``gomp.map(T)``       a new one
 ====================  ================================================================================================
 
-Keys are ints; other kinds join by :data:`KEYS`: what gives a key's META word and the address of its bytes, from a value of that Numba type.
+Keys are ints, Strs and Bytes: :data:`KEYS` says how a key's META word, and its int or the address of its bytes, come from a value of its type.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from numba.extending import intrinsic, lower_builtin
 
 from gomp.core.jit import inline
 from gomp.core.mutator.boundary import OK
-from gomp.core.mutator.hashmap import INT_KEY, find_value
+from gomp.core.mutator.hashmap import BYTES_KEY, INT_KEY, KIND_BITS, MAX_KEY_BYTES, STR_KEY, find_value
 from gomp.core.mutator.mapcalls import ABSENT, clear_waiting, map_len, new_map, put_waiting, remove_waiting
+from gomp.core.shm.atomics import load64
 from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import hashmap
 from gomp.runtime.hashmap import Map
@@ -36,15 +37,14 @@ from gomp.runtime.reftypes import (
     MapRef,
     NullType,
     StructClass,
+    TextRef,
     can_store,
     in_compiled_code,
     numba_type,
     rejection,
     shown,
 )
-
-# By class of Numba types: the inlined functions from such a key to its META word, and to its int or the address of its bytes.
-KEYS: list[tuple[Any, Callable[..., int], Callable[..., int]]] = []
+from gomp.runtime.texts import BYTES_HEADER, STR_HEADER, Bytes, Str
 
 
 @inline
@@ -57,14 +57,37 @@ def _int_word(key: int) -> int:
     return key
 
 
-KEYS.append((types.Integer, _int_meta, _int_word))
+@inline
+def _text_bytes(text: int) -> int:
+    if text == 0:
+        raise NilDereference("a key that is None")
+    n = load64(text)
+    if n > MAX_KEY_BYTES:
+        raise ValueError("a key has at most 65536 bytes")
+    return n << KIND_BITS
+
+
+# From a reference, for which Numba takes no annotation.
+_str_meta = inline(lambda key: STR_KEY | _text_bytes(address(key)))
+_str_word = inline(lambda key: address(key) + STR_HEADER)
+_bytes_meta = inline(lambda key: BYTES_KEY | _text_bytes(address(key)))
+_bytes_word = inline(lambda key: address(key) + BYTES_HEADER)
+
+# By what a key is: the inlined functions from it to its META word, and to its int or the address of its bytes.
+KEYS: dict[Any, tuple[Callable[..., int], Callable[..., int]]] = {
+    int: (_int_meta, _int_word),
+    Str: (_str_meta, _str_word),
+    Bytes: (_bytes_meta, _bytes_word),
+}
 
 
 def _how(m: MapRef, key: types.Type) -> tuple[Callable[..., int], Callable[..., int]]:
-    for kind, meta, word in KEYS:
-        if isinstance(key, kind):
-            return meta, word
-    raise rejection(f"a key of a {shown(m)} cannot be {shown(key)} in compiled code: use an int")
+    kind = int if isinstance(key, types.Integer) else key.cls if isinstance(key, TextRef) else None
+    if kind not in KEYS:
+        raise rejection(
+            f"a key of a {shown(m)} cannot be {shown(key)} in compiled code: use an int, a gomp.Str or gomp.Bytes"
+        )
+    return KEYS[kind]
 
 
 def _require_elem(m: MapRef) -> Any:

@@ -14,8 +14,10 @@ from gomp.errors import RuntimeLost
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.handles import table
 from gomp.runtime.hashmap import Map, map  # noqa: A004
+from gomp.runtime.lifetimes import pointer, weak
 from gomp.runtime.root_table import globals as roots
 from gomp.runtime.structs import new, struct
+from gomp.runtime.texts import Str, bytes_, str_
 from gomp.runtime.verify import verify
 
 
@@ -273,3 +275,51 @@ def test_a_map_of_an_ended_runtime(heap):
                 use(m)
     with pytest.raises(RuntimeLost, match="no runtime is open"):
         m["x"]
+
+
+def test_texts_of_the_heap_are_keys(heap):
+    m = map(Item)
+    for n in (0, 1, 7, 8, 9, 100):
+        m[str_("ä" * n)], m[bytes_(b"b" * n)] = item(n), item(-n)
+        assert (m["ä" * n].number, m[b"b" * n].number) == (n, -n)
+        assert m[str_("ä" * n)] == m["ä" * n]
+    assert {type(key) for key in m} == {str, bytes}
+    del m[str_("")]
+    assert ("" in m, b"" in m, len(m)) == (False, True, 11)
+
+
+def test_values_may_be_texts(heap):
+    m = map(Str)
+    m[1] = str_("one")
+    assert m[1] == "one"
+    anything = map()
+    anything["a"], anything["b"] = m[1], bytes_(b"two")
+    assert (anything["a"], anything["b"]) == ("one", b"two")
+
+
+@struct
+class Early:
+    by_name: Map["Late"]  # noqa: UP037
+    lists: Map[Array[Late]]
+    maps: Array[Map[Late]]
+
+
+@struct
+class Late:
+    number: int
+
+
+def test_a_map_of_a_struct_that_is_declared_later(heap):
+    early = new(Early, map(Late), map(Array[Late]), array(Map[Late], 1))
+    early.by_name["x"] = new(Late, 4)
+    early.lists[1] = array(Late, [early.by_name["x"]])
+    early.maps[0] = early.by_name
+    assert early.lists[1][0] == early.maps[0]["x"]
+    assert (type(early.by_name), type(early.lists), type(early.maps)) == (Map[Late], Map[Array[Late]], Array[Map[Late]])
+
+
+def test_what_has_no_type_of_its_own_is_no_value(heap):
+    m = map()
+    for value in (pointer(item(1), "number"), weak(item(1))):
+        with pytest.raises(TypeError, match="Map holds references to structs, arrays and maps, not "):
+            m[1] = value

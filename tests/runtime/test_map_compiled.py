@@ -12,6 +12,7 @@ from gomp.errors import CompileError, NilDereference
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import Map, map  # noqa: A004
 from gomp.runtime.structs import new, struct
+from gomp.runtime.texts import Bytes, Str, bytes_, str_
 from gomp.runtime.verify import verify
 
 
@@ -91,6 +92,37 @@ def test_a_map_in_a_field_and_as_a_result(heap):
     assert type(made) is Map[Item]
     assert made == owner.items
     assert made[7].number == 14
+
+
+def test_texts_are_keys(heap):
+    @compiled
+    def count(m: Map[Item], key: Str, other: Bytes) -> int:
+        if key not in m:
+            m[key] = new(Item, 0)
+        m[key].number += 1
+        m[other] = m[key]
+        return m.get(key).number
+
+    m = map(Item)
+    for n in (0, 1, 7, 8, 9, 1000):
+        text = "ä" * n
+        assert count(m, str_(text), bytes_(text.encode())) == 1
+        assert count(m, str_(text), bytes_(text.encode())) == 2
+        assert m[text] == m[text.encode()]
+    assert len(m) == 12
+    with pytest.raises(ValueError, match="a key has at most 65536 bytes"):
+        count(m, str_("k" * 65537), bytes_(b""))
+    with pytest.raises(NilDereference, match="a key that is None"):
+        count(m, None, bytes_(b""))
+
+
+def test_identity_and_none(heap):
+    @compiled
+    def same(a: Map[Item], b: Map[Item]) -> int:
+        return (a is b) + 10 * (a == b) + 100 * (b is None)
+
+    m = map(Item)
+    assert (same(m, m), same(m, map(Item)), same(m, None)) == (11, 0, 100)
 
 
 def test_errors(heap):
