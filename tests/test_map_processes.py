@@ -77,3 +77,74 @@ def make_maps() -> None:
     anything["items"] = items
     anything[b"numbers"] = gomp.array(int, 3)
     anything[b"numbers"][2] = 5
+
+
+def fill(m: gomp.Map[Item], n: int) -> gomp.Map[Item]:
+    for i in range(n):
+        m[i] = gomp.new(Item, number=i)
+    return m
+
+
+def numbers_of(name: str) -> dict[int, int]:
+    return {key: item.number for key, item in gomp.globals[name].items()}
+
+
+def test_a_map_is_sent_as_a_reference() -> None:
+    with gomp.Runtime(procs=2) as rt:
+        sent = gomp.map(Item)
+        back = rt.run(fill, sent, 20)
+        assert back == sent
+        assert type(back) is gomp.Map[Item]
+        gomp.globals["map_processes.sent"] = sent
+        assert rt.run(numbers_of, "map_processes.sent") == {i: i for i in range(20)}
+        assert rt.run(lambda cls, m: cls is type(m) is gomp.Map[Item], gomp.Map[Item], sent)
+        assert rt.run(count_missing, sent, 30) == 10
+        rt.verify(3)
+
+
+@gomp.compiled
+def count_missing(m: gomp.Map[Item], n: int) -> int:
+    missing = 0
+    for i in range(n):
+        if i not in m:
+            missing += 1
+    return missing
+
+
+def test_maps_of_structs_that_the_receiver_has_not_declared() -> None:
+    @gomp.struct
+    class Node:
+        value: int
+        kids: gomp.Map["Node"]  # noqa: UP037
+        lists: gomp.Map[gomp.Array["Leaf"]]  # noqa: UP037
+        anything: gomp.Map
+
+    @gomp.struct
+    class Leaf:
+        of: gomp.Array[gomp.Map["Node"]]  # noqa: UP037
+
+    def grow(node: Node) -> gomp.Map[Node]:
+        node.kids = gomp.map(Node)
+        node.kids["kid"] = gomp.new(Node, value=5)
+        node.lists = gomp.map(gomp.Array[Leaf])
+        node.lists[1] = gomp.array(Leaf, 1)
+        node.lists[1][0] = gomp.new(Leaf, of=gomp.array(gomp.Map[Node], [node.kids]))
+        node.anything = gomp.map()
+        node.anything["node"] = node
+        node.anything["text"] = gomp.str("leaf")
+        return node.kids
+
+    @gomp.compiled
+    def kid(m: gomp.Map[Node], name: gomp.Str) -> Node:
+        return m[name]
+
+    with gomp.Runtime(procs=1) as rt:
+        node = gomp.new(Node, value=1)
+        kids = rt.run(grow, node)
+        assert type(kids) is gomp.Map[Node]
+        assert kids == node.kids == node.lists[1][0].of[0]
+        assert node.anything["node"].kids["kid"].value == 5
+        assert node.anything["text"] == "leaf"
+        assert rt.run(kid, kids, gomp.str("kid")) == kids["kid"]
+        del node, kids
+        rt.verify(3)
