@@ -309,6 +309,8 @@ def _check_nothing_in_hand(out: int) -> None:
     _check_lock(out, RT_XSPECIALS_LOCK)
     for span_class in range(layout.NUM_SPAN_CLASSES):
         _check_lock(out, layout.MCENTRALS_BASE + 128 * span_class)
+    for i in range(layout.MAP_LOCKS):
+        _check_lock(out, layout.MAP_LOCKS_BASE + i * layout.MAP_LOCK_SIZE)
     for i in range(runtime().nrecords + 1):
         p = _p_number(i)
         in_hand = p_at(layout.p_addr(p)).no_park
