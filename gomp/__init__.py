@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
+    from gomp.runtime.hashmap import Map, map
     from gomp.runtime.kinds import float32, int8, int16, int32, int64, uint8, uint16, uint32, uint64
     from gomp.runtime.lifetimes import Cleanup, Pointer, Weak, add_cleanup, keep_alive, pointer, set_finalizer, weak
     from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
+    from gomp.runtime.pool import Pool
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
     from gomp.runtime.structs import new, struct
@@ -55,6 +57,8 @@ _HOMES = {
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
+    "Map": "gomp.runtime.hashmap",
+    "map": "gomp.runtime.hashmap",
     "Cleanup": "gomp.runtime.lifetimes",
     "Pointer": "gomp.runtime.lifetimes",
     "Weak": "gomp.runtime.lifetimes",
@@ -64,6 +68,7 @@ _HOMES = {
     "set_finalizer": "gomp.runtime.lifetimes",
     "weak": "gomp.runtime.lifetimes",
     "Goroutine": "gomp.runtime.peer",
+    "Pool": "gomp.runtime.pool",
     "NDArray": "gomp.runtime.ndarrays",
     "ndarray": "gomp.runtime.ndarrays",
     "Global": "gomp.runtime.root_table",
@@ -96,11 +101,13 @@ __all__ = [
     "HeapCorrupt",
     "Inline",
     "Interrupted",
+    "Map",
     "MessageTooLarge",
     "NDArray",
     "NilDereference",
     "OutOfMemory",
     "Pointer",
+    "Pool",
     "ProgramError",
     "Runtime",
     "RuntimeLost",
@@ -124,6 +131,7 @@ __all__ = [
     "int32",
     "int64",
     "keep_alive",
+    "map",
     "ndarray",
     "new",
     "num_procs",

@@ -23,6 +23,7 @@ from gomp.runtime.parts import (
     ByValue,
     Later,
     Link,
+    MapOf,
     Names,
     Part,
     check_size,
@@ -112,7 +113,7 @@ class Array(Reference, Generic[T, N]):
             elem = evaluated(elem, Names())
             if n != 0 or isinstance(key, tuple):
                 n = fixed_length(n, f"Array[{_name(elem)}, ...]")
-            if isinstance(elem, (Later, ArrayOf)) or (isinstance(elem, ReferenceMeta) and not is_declared(elem)):
+            if isinstance(elem, (Later, ArrayOf, MapOf)) or (isinstance(elem, ReferenceMeta) and not is_declared(elem)):
                 return ArrayOf(elem, n)
             return fixed_class(elem, n, None, f"Array[{_name(elem)}, {n}]") if n else _array_class(elem)
 
@@ -307,7 +308,7 @@ def _array_class(elem: Any) -> type[Array[Any]]:
 def fixed_class(elem: Any, n: int, owner: Any, where: str) -> type[Array[Any]]:
     """``Array[elem, n]``; ``owner`` is the struct in whose annotation it stands, where the name of a later struct is looked up."""
     elem = _canonical(elem)
-    if isinstance(elem, (Later, ArrayOf)):
+    if isinstance(elem, (Later, ArrayOf, MapOf)):
         return _make_class(elem, part(elem, owner, where), n)
     if (elem, n) not in _classes:
         _classes[elem, n] = _make_class(elem, part(elem, owner, where), n)

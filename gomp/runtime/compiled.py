@@ -44,7 +44,17 @@ from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
-from gomp.runtime import arraytypes, fingerprint, globaltypes, handles, interrupt, program_cache, texttypes  # noqa: F401 (Numba learns from them)
+from gomp.runtime import (  # Numba learns from those that are marked
+    arraytypes,  # noqa: F401
+    fingerprint,
+    globaltypes,  # noqa: F401
+    handles,
+    interrupt,
+    maptypes,  # noqa: F401
+    pooltypes,  # noqa: F401
+    program_cache,
+    texttypes,  # noqa: F401
+)
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table

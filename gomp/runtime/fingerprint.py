@@ -19,6 +19,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from gomp.runtime.kinds import Scalar
+from gomp.runtime.pool import Pool
 from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of
 from gomp.runtime.root_table import Global
 
@@ -104,6 +105,10 @@ class Survey:
         elif isinstance(value, Global):
             self._note(name, value.name)
             self._class(value.cls)
+        elif isinstance(value, Pool):
+            self._note(name, value.name, value.max_bytes)
+            self._class(value.cls)
+            self._value("new", value.new)
         elif hasattr(value, "py_func") and isinstance(value.py_func, types.FunctionType):
             self._note(name, isinstance(value, Dispatcher))
             self._function(value.py_func)
@@ -135,8 +140,8 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "kinds", "parts", "polling", "references", "refops", "reftypes",
-    "root_table", "structs", "texts", "texttypes",
+    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "hashmap", "kinds", "maptypes", "parts", "polling", "pool", "pooltypes",
+    "references", "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
 )  # fmt: skip
 
 

@@ -107,6 +107,18 @@ class SpecialStats:
 
 
 @dataclass(frozen=True)
+class PoolStats:
+    """What a pool has done so far, on all Ps."""
+
+    name: str
+    hits: int
+    misses: int
+    steals: int  # of the hits: from another P
+    victim_hits: int  # of the hits: what the next collection would have taken
+    drops: int
+
+
+@dataclass(frozen=True)
 class MemStats:
     """Go's MemStats under Go's names in snake case, then what Go reports elsewhere or has no word for."""
 
@@ -167,6 +179,7 @@ class MemStats:
     repairs: RepairStats
     finalizers: SpecialStats
     cleanups: SpecialStats
+    pools: tuple[PoolStats, ...]
     ps: tuple[PStats, ...] = field(repr=False)  # Ps that run programs, attached ones, and last the coordinator's
 
     @property
@@ -232,6 +245,7 @@ class MemStats:
             "repairs": RepairStats(**data["repairs"]),
             "finalizers": SpecialStats(**data["finalizers"]),
             "cleanups": SpecialStats(**data["cleanups"]),
+            "pools": tuple(PoolStats(**p) for p in data["pools"]),
             "ps": tuple(PStats(**p) for p in data["ps"]),
         }
         return cls(**(data | rebuilt))
@@ -298,6 +312,7 @@ def read() -> MemStats:
         repairs=read_repairs(),
         finalizers=_special_stats(ps, 0),
         cleanups=_special_stats(ps, 1),
+        pools=tuple(read_pools()),
         ps=tuple(_p_stats(idx, p) for idx, p in zip(indices, ps, strict=True)),
     )
 
@@ -351,6 +366,19 @@ def _special_stats(ps: list[Any], kind: int) -> SpecialStats:
         for name in ("special_failed", "special_run", "special_lost", "special_queued")
     )
     return SpecialStats(queued=queued, executed=executed, failed=failed, lost=lost)
+
+
+def read_pools() -> list[PoolStats]:
+    """Every pool's figures, in the order in which they were first used."""
+    rt = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    out = []
+    for pool, head in enumerate(
+        records.view(records.pool_head_dtype, layout.POOL_HEADS_BASE, layout.MAX_POOLS)[: int(rt.npools)]
+    ):
+        ps = records.view(records.pool_dtype, layout.POOLS_BASE + pool * layout.POOL_BYTES, int(rt.nrecords))
+        counts = (int(ps[name].sum()) for name in ("hits", "misses", "steals", "victim_hits", "drops"))
+        out.append(PoolStats(bytes(head.name).decode(), *counts))
+    return out
 
 
 def read_repairs() -> RepairStats:

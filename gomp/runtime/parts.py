@@ -52,6 +52,13 @@ class ArrayOf(_Described):
 
 
 @dataclass(frozen=True)
+class MapOf(_Described):
+    """``Map[elem]``."""
+
+    elem: Any
+
+
+@dataclass(frozen=True)
 class ByValue(_Described):
     """``Inline[struct]``."""
 
@@ -129,6 +136,9 @@ class Link:
         if isinstance(described, ArrayOf):
             elem = self._found(described.elem)
             return None if elem is None else references.array_class(elem)
+        if isinstance(described, MapOf):
+            elem = self._found(described.elem)
+            return None if elem is None else references.map_class(elem)
         return described
 
     @property
@@ -179,7 +189,9 @@ Part = Scalar | Link | Embedded
 
 
 def _portable(cls: Any) -> Any:
-    """A class, or of an array class what it is an array of."""
+    """A class, or of an array's or a map's class what it is one of."""
+    if references.is_map_class(cls):
+        return MapOf(_portable(cls.elem))
     part_of = getattr(trait(cls, "layout"), "part", None)
     if part_of is None:
         return cls
@@ -203,11 +215,11 @@ def part(annotation: object, owner: Any, where: str) -> Part:
         return Embedded(references.fixed_array_class(annotation.elem, annotation.n, owner, where), owner, where)
     if isinstance(annotation, ReferenceMeta) and trait(annotation, "length"):
         return Embedded(annotation, owner, where)
-    if isinstance(annotation, (Later, ArrayOf, ReferenceMeta)):
+    if isinstance(annotation, (Later, ArrayOf, MapOf, ReferenceMeta)):
         return Link(annotation, owner, where)
     shown = getattr(annotation, "__name__", annotation)
     raise TypeError(
-        f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], gomp.Array[T, n], gomp.Str or Bytes"
+        f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], Array[T, n], Map[T], Str or Bytes"
     )
 
 

@@ -1,4 +1,4 @@
-"""cloudpickle, with array classes sent as what they are arrays of: the receiver makes its own, once, so that they stay the same class."""
+"""cloudpickle, with classes of arrays and maps sent as what they are of: the receiver makes its own, once, so that they stay the same class."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 import cloudpickle
 
 from gomp.runtime.arrays import Array, rebuilt_class
-from gomp.runtime.references import ReferenceMeta
+from gomp.runtime.references import ReferenceMeta, is_map_class, map_class
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, ReferenceMeta) and issubclass(obj, Array) and obj is not Array:
             return rebuilt_class, (obj.elem, obj.length)
+        if is_map_class(obj):
+            return map_class, (obj.elem,)
         return super().reducer_override(obj)
 
 

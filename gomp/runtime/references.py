@@ -287,13 +287,14 @@ def is_declared(cls: Any) -> bool:
 
 
 def _learn_keys() -> None:
-    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays of them."""
+    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of them."""
     for cls in list(filter(is_declared, _made)):
         try:
             _by_key.setdefault(key_of(cls), cls)
             if is_struct(cls):
                 array = array_class(cls)
-                _by_key.setdefault(key_of(array), array)
+                for made in (array, map_class(cls), map_class(array)):
+                    _by_key.setdefault(key_of(made), made)
         except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
             continue
 
@@ -304,6 +305,20 @@ def array_class(elem: Any, n: int = 0) -> Any:
 
     made: Any = Array
     return made[elem, n] if n else made[elem]
+
+
+def map_class(elem: Any) -> Any:
+    """``Map[elem]``."""
+    from gomp.runtime import hashmap
+
+    return hashmap.map_class(elem)
+
+
+def is_map_class(cls: Any) -> bool:
+    """Whether this is a ``Map[elem]``: without it, Map is a class like others."""
+    from gomp.runtime.hashmap import Map
+
+    return isinstance(cls, ReferenceMeta) and issubclass(cls, Map) and cls is not Map
 
 
 def fixed_array_class(elem: Any, n: int, owner: Any, where: str) -> Any:

@@ -29,6 +29,7 @@ from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import is_struct
 from gomp.runtime.reftypes import (
     ArrayRef,
+    MapRef,
     NullType,
     RefType,
     StructClass,
@@ -291,7 +292,7 @@ class _Comparison(AbstractTemplate):  # type: ignore[misc]
         return Signature(types.boolean, args, recvr=None)
 
 
-_REFERENCES = (StructRef, ArrayRef, TextRef, NullType)
+_REFERENCES = (StructRef, ArrayRef, TextRef, MapRef, NullType)
 for _operation, _lower in (
     (operator.eq, _same),
     (operator.ne, _different),

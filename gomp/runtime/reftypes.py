@@ -7,6 +7,7 @@
 ``node.at``               of a part by value: the address itself, inside the object
 ``gomp.array(T, n)``      the same by size, which is only known when it runs (``arraytypes``)
 ``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector
+``m[key]``, ``len(m)``    of maps (``maptypes``)
 ``s[i]``, ``len(s)``      of texts (``texttypes``), where ``==`` compares what they hold
 ``x is y``, ``x == y``    whether it is the same object; ``x is None``
 ``ROOT.get()``            a load from the root table (``globaltypes``)
@@ -35,10 +36,12 @@ from numba.extending import lower_cast, models, overload, overload_method, regis
 
 from gomp.runtime.arrays import Array
 from gomp.runtime.fields import Field
+from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
 from gomp.runtime.parts import Link, Part
-from gomp.runtime.references import ReferenceMeta, key_of, trait
+from gomp.runtime.references import ReferenceMeta, key_of
 from gomp.runtime.root_table import Global
+from gomp.runtime.texts import Bytes, Str
 
 _I64 = ir.IntType(64)
 MARK = "gomp: "  # begins the messages below, so that they are found inside Numba's
@@ -101,6 +104,10 @@ class TextRef(RefType):
     """A reference to a Bytes or a Str."""
 
 
+class MapRef(RefType):
+    """A reference to a map (``maptypes``)."""
+
+
 class NullType(types.Type):
     """None, where a reference may be meant."""
 
@@ -157,13 +164,17 @@ _NUMBERS: dict[str, types.Type] = {
 }
 
 
+# Every other class is a struct.
+_KINDS_OF_REFERENCE: tuple[tuple[type, Any], ...] = ((Array, ArrayRef), (Bytes, TextRef), (Str, TextRef), (Map, MapRef))
+
+
 def numba_type(kind: object) -> types.Type:
     """The Numba type of a kind of number, or of references of a class."""
     number = scalar(kind)
     if number is not None:
         return _NUMBERS[number.name]
     if isinstance(kind, ReferenceMeta):
-        return (TextRef if trait(kind, "is_text") else ArrayRef if issubclass(kind, Array) else StructRef)(kind)
+        return next((made for base, made in _KINDS_OF_REFERENCE if issubclass(kind, base)), StructRef)(kind)
     raise TypeError(f"no value of type {kind} exists in compiled code")
 
 
@@ -197,6 +208,7 @@ def shown(type_: types.Type) -> str:
 @register_model(StructRef)
 @register_model(ArrayRef)
 @register_model(TextRef)
+@register_model(MapRef)
 @register_model(NullType)
 class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: types.Type) -> None:
@@ -239,6 +251,7 @@ def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> A
 @lower_constant(StructRef)  # the default of an argument: None is the only one
 @lower_constant(ArrayRef)
 @lower_constant(TextRef)
+@lower_constant(MapRef)
 def _null_constant(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return ir.Constant(_I64, 0)
 
@@ -246,6 +259,7 @@ def _null_constant(context: Any, builder: Any, type_: types.Type, value: object)
 @lower_cast(NullType, StructRef)
 @lower_cast(NullType, ArrayRef)
 @lower_cast(NullType, TextRef)
+@lower_cast(NullType, MapRef)
 def _null_to_ref(context: Any, builder: Any, from_: types.Type, to: types.Type, value: Any) -> Any:
     return value
 

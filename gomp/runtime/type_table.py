@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gomp.core.mutator.types import find_type, publish_type, reserve_mask, set_mask_word
@@ -11,6 +12,7 @@ from gomp.runtime.handles import check_table, table
 from gomp.runtime.references import is_struct, key_of
 
 _registered: set[int] = set()
+also_registered: list[Callable[[], None]] = []  # what makes types known that have no class: called once a runtime
 handles.on_open(_registered.clear)
 
 
@@ -19,12 +21,15 @@ def register(cls: Any) -> None:
     key = key_of(cls)
     if key in _registered:
         return
+    if not _registered:
+        for register_more in also_registered:
+            register_more()
     if is_struct(cls):
         layout = cls._info
         if layout.allocation.by_type:
-            _publish(key, layout.size, layout.ptr_bytes, 0, mask_words(layout.reference_words), cls)
+            publish(key, layout.size, layout.ptr_bytes, 0, mask_words(layout.reference_words), cls)
     elif getattr(cls, "holds_links", False):
-        _publish(key, 8, 8, 8, [1], cls)
+        publish(key, 8, 8, 8, [1], cls)
     _registered.add(key)
 
 
@@ -36,7 +41,7 @@ def mask_words(reference_words: tuple[int, ...]) -> list[int]:
     return [signed(w) for w in words]
 
 
-def _publish(key: int, size: int, ptr_bytes: int, elem_size: int, words: list[int], cls: type) -> None:
+def publish(key: int, size: int, ptr_bytes: int, elem_size: int, words: list[int], cls: type) -> None:
     if find_type(key):
         return
     what = f"the type {cls.__name__} in the type table"

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from gomp.core.shm import layout, records
 from gomp.runtime import memstats
-from gomp.runtime.memstats import MemStats, PStats, RepairStats
+from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
@@ -81,6 +81,10 @@ class Entry:
 
 def _each_p(read: Callable[[PStats], float]) -> Callable[[Snapshot], Values]:
     return lambda s: ((p_label(p), read(p)) for p in s.stats.ps)
+
+
+def _each_pool(read: Callable[[PoolStats], float]) -> Callable[[Snapshot], Values]:
+    return lambda s: ((p.name, read(p)) for p in s.stats.pools)
 
 
 def _repaired(repairs: RepairStats) -> Values:
@@ -205,6 +209,12 @@ TABLE = (
     Entry("gomp_cleanups_executed_total", "counter", "Cleanups that ran.", lambda s: s.stats.cleanups.executed),
     Entry("gomp_cleanups_failed_total", "counter", "Cleanups that raised.", lambda s: s.stats.cleanups.failed),
     Entry("gomp_cleanups_lost_total", "counter", "Cleanups of processes that died.", lambda s: s.stats.cleanups.lost),
+    # ours: pools
+    Entry("gomp_pool_hits_total", "counter", "Objects that a pool gave back.", _each_pool(lambda p: p.hits), "pool"),
+    Entry("gomp_pool_misses_total", "counter", "Objects that had to be made.", _each_pool(lambda p: p.misses), "pool"),
+    Entry("gomp_pool_steals_total", "counter", "Hits from another P.", _each_pool(lambda p: p.steals), "pool"),
+    Entry("gomp_pool_victim_hits_total", "counter", "Hits that one more collection would have taken.", _each_pool(lambda p: p.victim_hits), "pool"),
+    Entry("gomp_pool_drops_total", "counter", "Objects that were too large, or too many.", _each_pool(lambda p: p.drops), "pool"),
     # ours: each P
     Entry("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Entry("gomp_p_mark_cpu_seconds_total", "counter", "CPU time the P spent marking.", _each_p(lambda p: p.mark_cpu_s), "p"),

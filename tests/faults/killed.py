@@ -50,13 +50,15 @@ def lines_of(body: Callable[[], Any]) -> list[Line]:
     return lines
 
 
-def kill_at(body: Callable[[], Any], n: int) -> bool:
-    """Run ``body`` and kill it before its ``n``-th line, from 0; whether it had so many."""
+def kill_at(body: Callable[[], Any], n: int, instead: Callable[[], None] | None = None) -> bool:
+    """Run ``body`` and kill it before its ``n``-th line, from 0; whether it had so many. Or call ``instead`` there, and let it go on."""
     left = [n]
 
     def at_line(line: Line) -> None:
         if left[0] == 0:
-            raise Killed
+            if instead is None:
+                raise Killed
+            instead()
         left[0] -= 1
 
     try:

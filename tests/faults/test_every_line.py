@@ -17,14 +17,16 @@ from dataclasses import dataclass
 import pytest
 from heap_world import heap_world
 from killed import kill_at, lines_of, some_of
+from map_world import Maps
 from special_world import Lifetimes
 
 from gomp.core import COMPILED
 from gomp.core.gc import assist, pacer, ragged, rebuild, repair, scavenger, sweep, wbbuf, worker
 from gomp.core.heap import scavenge
 from gomp.core.heap.accounting import mapped_ready
-from gomp.core.mutator import boundary, transit
+from gomp.core.mutator import boundary, pool, transit
 from gomp.core.mutator import lifetimes as specials
+from gomp.core.mutator.hashmap import TABLE_TYPE
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.types import publish_type, reserve_mask
 from gomp.core.sched.status import OK, enter, leave
@@ -397,12 +399,123 @@ def finalizers_run(world):
     return lambda: x.run(VICTIM)
 
 
+def map_with(world, n):
+    """A map of the survivor, and what each P has of it; the survivor checks that what is in it is what was put there."""
+    maps = Maps(world)
+    made = maps.new(SURVIVOR)
+    for key in range(n):
+        maps.put(SURVIVOR, made, key, key)
+
+    def check():
+        contents = maps.contents(SURVIVOR, made)
+        assert all(number in (key, key + 100) for key, number in contents.items())
+        assert {key: maps.get(SURVIVOR, made, key) for key in contents} == contents
+        maps.put(SURVIVOR, made, 50, 50)
+        assert maps.remove(SURVIVOR, made, 50) == 50
+
+    world.also_check = check
+    return maps, world.hold(VICTIM, world.address(made))
+
+
+def map_insertions(world):
+    maps, mine = map_with(world, 6)
+    return lambda: [maps.put(VICTIM, mine, key, key) for key in range(6, 12)]
+
+
+def map_growth(world):
+    maps, mine = map_with(world, 15)
+    return lambda: [maps.put(VICTIM, mine, key, key) for key in range(15, 19)]
+
+
+def map_replacements_and_removals(world):
+    maps, mine = map_with(world, 12)
+    return lambda: [(maps.put(VICTIM, mine, key, key + 100), maps.remove(VICTIM, mine, key + 1)) for key in (2, 6)]
+
+
+def map_changes_while_marking(world):
+    maps, mine = map_with(world, 15)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+
+    def body():
+        maps.put(VICTIM, mine, 15, 15)
+        maps.put(VICTIM, mine, 16, 16)
+        maps.remove(VICTIM, mine, 3)
+
+    return body
+
+
+def map_cleared(world):
+    maps, mine = map_with(world, 12)
+    return lambda: maps.clear(VICTIM, mine)
+
+
+def pool_use(world):
+    """Both have put things into a pool; the victim takes, steals, puts more than its ring holds. Nothing in it is ever given to two."""
+    Maps(world)
+    root = world.new(SURVIVOR, 16)
+    assert pool.bind_pool(1, 2, 3, 4, 77, 0) == 0
+
+    def put(p, number):
+        made = Maps(world).value(p, number)
+        status = pool.pool_put(0, made[1])
+        if status > 1:
+            ring = world.new_array(p, status, TABLE_TYPE)
+            assert pool.pool_grow(0, ring[1]) == OK
+            world.drop(ring)
+            assert pool.pool_put(0, made[1]) == OK
+        world.drop(made)
+
+    def get(p):
+        world.be(p)
+        slot = world._free_slot(p)
+        if pool.pool_get(0, slot) != OK:
+            world._free[p].append(slot)
+            return None
+        return p, slot
+
+    for i in range(3):
+        put(SURVIVOR, i)
+    for i in range(3, 10):
+        put(VICTIM, i)
+
+    def body():
+        get(VICTIM), get(VICTIM)
+        for i in range(10, 14):
+            put(VICTIM, i)
+        for _ in range(12):
+            get(VICTIM)
+
+    def check():
+        taken = []
+        while (mine := get(SURVIVOR)) is not None:
+            taken.append(mine)
+        addresses = [world.address(mine) for mine in taken]
+        assert len(set(addresses)) == len(addresses)
+        assert all(0 <= ctypes.c_int64.from_address(a).value < 14 for a in addresses)
+        for mine in taken:
+            world.drop(mine)
+
+    world.drop(root)
+    world.also_check = check
+    return body
+
+
+def pool_use_while_marking(world):
+    body = pool_use(world)
+    world.begin_marking()
+    world.scan_p(VICTIM)
+    return body
+
+
 SCENARIOS = (
     small_in_a_fresh_span, small_in_the_next_window, the_last_of_a_span, small_with_references, typed_by_a_header, tiny,
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     giving_memory_back, growth_beyond_the_limit, stores_while_marking, moves_while_marking, marking, marking_with_work_given_away,
     allocating_while_marking, assisting, sending, receiving_while_marking,
     finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, sweep_of_specials, finalizers_run,
+    map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared,
+    pool_use, pool_use_while_marking,
 )  # fmt: skip
 
 
@@ -437,6 +550,7 @@ def go_on(s):
     assert not any(world.handles(VICTIM))
     assert world.finish_marking() == ()
     s.kept.check()
+    getattr(world, "also_check", bool)()
     ran = []
     for _ in range(3):
         world.collect()

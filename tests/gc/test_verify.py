@@ -67,6 +67,10 @@ def damage_lock(h):
     h.world.mheap.xlock = 1
 
 
+def damage_map_lock(h):
+    store64(layout.MAP_LOCKS_BASE + (layout.MAP_LOCKS - 1) * layout.MAP_LOCK_SIZE, 1)
+
+
 def damage_no_park(h):
     h.world.ps[0].no_park = 1
 
@@ -237,7 +241,8 @@ def damage_special_queue(h):
 
 
 DAMAGES = [
-    (codes.LOCK_HELD, damage_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH), (codes.WORK_LEFT, damage_work_left, FRESH),
+    (codes.LOCK_HELD, damage_lock, FRESH), (codes.LOCK_HELD, damage_map_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH),
+    (codes.WORK_LEFT, damage_work_left, FRESH),
     (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),
     (codes.WBUF_BYTES, damage_work_buffers, FRESH), (codes.TABLE_BYTES, damage_tables, FRESH),
     (codes.IN_USE_BYTES, damage_in_use, FRESH), (codes.IN_USE_PAGES, damage_pages_in_use, FRESH),

@@ -15,12 +15,15 @@ from gomp.core import COMPILED
 ROOT = Path(__file__).parents[2]
 PART = (
     "tests/faults/test_every_line.py",
+    "tests/faults/test_map_between_lines.py",
+    "tests/faults/test_pool_between_lines.py",
     "tests/heap/test_malloc.py",
     "tests/gc/test_specials.py",
     "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
     "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",
     "tests/gc/test_collect.py::test_a_global_is_a_root_until_it_is_cleared",
     "tests/gc/test_collect.py::test_a_native_word_into_an_object_keeps_it",
+    "tests/model/test_map_model.py",
     "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
 )
 

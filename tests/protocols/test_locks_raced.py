@@ -44,6 +44,7 @@ MUTANT_NS = 20_000_000_000
 LOCK = MHEAP_XLOCK
 LAST_MCENTRAL = layout.MCENTRALS_BASE + (layout.NUM_SPAN_CLASSES - 1) * records.mcentral_dtype.itemsize
 EVERY_KIND = [MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, layout.MCENTRALS_BASE, LAST_MCENTRAL]
+MAP_LOCKS = [layout.MAP_LOCKS_BASE, layout.MAP_LOCKS_BASE + (layout.MAP_LOCKS - 1) * layout.MAP_LOCK_SIZE]
 TOTAL = OWN  # counted without atomics, under the lock
 LONGEST = OWN + LINE  # a line for each P: the longest wait for the lock
 WOKEN = OWN + 16 * LINE
@@ -275,6 +276,9 @@ def test_the_coordinator_kills_an_owner_that_is_stopped_and_gets_its_lock(world)
 def test_who_has_a_lock(world):
     kill_the_owner(world, LOCK)
     assert [owner_of(lock) for lock in EVERY_KIND] == [1] + [NO_OWNER] * 4
+    assert [owner_of(lock) for lock in MAP_LOCKS] == [NO_OWNER] * 2
+    store64(MAP_LOCKS[1], 4)
+    assert (owner_of(MAP_LOCKS[1]), owner_of(MAP_LOCKS[1] + 8)) == (3, NO_OWNER)
     assert owner_of(0) == owner_of(LOCK + 8) == owner_of(layout.MCENTRALS_BASE + 8) == NO_OWNER
 
 

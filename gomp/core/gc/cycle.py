@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from gomp.core.gc import limiter, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
+from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
@@ -127,6 +128,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     rt, stats = runtime(), gcstats()
     _sweep_all()  # a P may have been in the middle of a span
     flush_caches_stw()
+    rotate_pools_stw()
     for i in range(p_records()):
         p_at(nth_p(i)).assist_bytes = 0
         p_at(nth_p(i)).fractional_ns = 0

@@ -20,7 +20,7 @@ from gomp.core.gc.worker import DEDICATED
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.locks import release_locks_of
+from gomp.core.sched.locks import release_locks_of, release_map_locks_of
 from gomp.core.sched.redo import apply_redo_stw
 from gomp.core.sched.status import OK, release_claims_of, start_world, stop_world
 from gomp.core.shm import layout
@@ -103,6 +103,7 @@ def _settle(p: int) -> None:
     """Finish what the dead P at ``p`` had begun, and drop what it alone held. The rest is found by rebuilding."""
     pp = p_at(p)
     gcstats().repaired_redos += apply_redo_stw(p) > 0
+    gcstats().repaired_locks += release_map_locks_of(p)
     pp.taking_page = mspan.NO_SPAN
     _drop_handles(p)
     lose_specials_of_stw(p)

@@ -1,10 +1,10 @@
 """Roots: where marking begins.
 
-The root table is cut into shards, jobs that any marker takes by number. What belongs to a P, its handles and its native stack, is scanned once
-a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see :mod:`~gomp.core.gc.ragged`). From then on it is
-black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
+The root table is cut into shards, jobs that any marker takes by number. So are special records, and each pool is a job. What belongs to a P, its
+handles and its native stack, is scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see
+:mod:`~gomp.core.gc.ragged`). From then on it is black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
 
-Handles, the root table and specials are precise; native stacks, as published by their Ps, are not.
+Handles, the root table, pools and specials are precise; native stacks, as published by their Ps, are not.
 
 Of a special record: what an object with a finalizer leads to is live, and the object itself is not; but once its function is due, it is. The
 handles of weak pointers are. What a cleanup's function holds is held by the process that registered it. A record that is armed after its shard
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from gomp.core.gc import work
 from gomp.core.gc.mark import OBLET, grey, grey_conservative
+from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
@@ -25,6 +26,10 @@ from gomp.core.shm.records import (
     P_XPENDING,
     PACER_XGLOBALS_WORK,
     PACER_XSTACK_WORK,
+    POOL_PRIVATE,
+    POOL_RING,
+    POOL_VICTIM_PRIVATE,
+    POOL_VICTIM_RING,
     RT_XCYCLES,
     RT_XROOT_NEXT,
     SPECIAL_FINALIZER,
@@ -49,7 +54,8 @@ _GLOBAL_RECORD = 64
 def prepare_root_jobs_stw() -> None:
     rt = runtime()
     rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
-    rt.root_jobs = rt.root_global_shards + (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
+    rt.root_special_shards = (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
+    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.npools
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -67,7 +73,7 @@ def run_root_job(p: int) -> int:
     if shard >= runtime().root_jobs:
         return NO_JOB
     if shard >= runtime().root_global_shards:
-        _run_special_job(p, shard - runtime().root_global_shards)
+        _run_other_job(p, shard - runtime().root_global_shards)
         return 0  # what it scans counts as the heap's
     first = shard * _GLOBALS_PER_SHARD
     last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
@@ -76,6 +82,26 @@ def run_root_job(p: int) -> int:
     work = 8 * (last - first)
     add_relaxed(PACER_XGLOBALS_WORK, work)
     return work
+
+
+@inline
+def _run_other_job(p: int, shard: int) -> None:
+    """Shards of special records come first, then pools."""
+    if shard < runtime().root_special_shards:
+        _run_special_job(p, shard)
+    else:
+        _scan_pool(p, shard - runtime().root_special_shards)
+
+
+@kernel("void(int64, int64)")
+def _scan_pool(p: int, pool: int) -> None:
+    """Private words and rings, and those of the victims."""
+    for i in range(runtime().nrecords):
+        record = pool_record(pool, i)
+        _grey_root(p, record + POOL_PRIVATE)
+        _grey_root(p, record + POOL_RING)
+        _grey_root(p, record + POOL_VICTIM_PRIVATE)
+        _grey_root(p, record + POOL_VICTIM_RING)
 
 
 @inline

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gomp.core.gc.poolroots import pool_record
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.mcache import entry_addr
@@ -47,6 +48,10 @@ from gomp.core.shm.records import (
     P_XNATIVE_N,
     P_XPENDING,
     PACER_XLIVE,
+    POOL_PRIVATE,
+    POOL_RING,
+    POOL_VICTIM_PRIVATE,
+    POOL_VICTIM_RING,
     RT_XGCPHASE,
     RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
@@ -304,6 +309,8 @@ def _check_nothing_in_hand(out: int) -> None:
     _check_lock(out, RT_XSPECIALS_LOCK)
     for span_class in range(layout.NUM_SPAN_CLASSES):
         _check_lock(out, layout.MCENTRALS_BASE + 128 * span_class)
+    for i in range(layout.MAP_LOCKS):
+        _check_lock(out, layout.MAP_LOCKS_BASE + i * layout.MAP_LOCK_SIZE)
     for i in range(runtime().nrecords + 1):
         p = _p_number(i)
         in_hand = p_at(layout.p_addr(p)).no_park
@@ -746,6 +753,13 @@ def _visit_globals(out: int, visited: int, stack: int) -> int:
     depth = 0
     for slot in range(layout.GLOBALS_BASE, layout.GLOBALS_BASE + 64 * runtime().nglobals, 64):
         depth = _visit(out, visited, stack, depth, slot)
+    for pool in range(runtime().npools):
+        for i in range(runtime().nrecords):
+            record = pool_record(pool, i)
+            depth = _visit(out, visited, stack, depth, record + POOL_PRIVATE)
+            depth = _visit(out, visited, stack, depth, record + POOL_RING)
+            depth = _visit(out, visited, stack, depth, record + POOL_VICTIM_PRIVATE)
+            depth = _visit(out, visited, stack, depth, record + POOL_VICTIM_RING)
     return depth
 
 

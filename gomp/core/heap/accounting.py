@@ -105,7 +105,7 @@ def table_bytes_stw() -> int:
     rt = runtime()
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.gs_committed * _G_RECORD)
     n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
-    n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP)
+    n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
     for i in range(p_records()):
         pp = p_at(nth_p(i))

@@ -125,7 +125,7 @@ def _caller(again: int) -> int:
 
 
 @inline
-def _finish_new(addr: int, slot: int, begun: int) -> int:
+def finish_new(addr: int, slot: int, begun: int) -> int:
     """Root a new object, leave, and say what the caller does next."""
     if addr == 0:
         leave()
@@ -149,7 +149,7 @@ def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes
     if enter() != OK:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
-    return _finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, _caller(again)), slot, begun)
+    return finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, _caller(again)), slot, begun)
 
 
 @kernel("int64(int64, int64, int64, int64)")
@@ -164,7 +164,7 @@ def new_object(slot: int, size: int, key: int, again: int) -> int:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
     addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
-    return _finish_new(addr, slot, begun)
+    return finish_new(addr, slot, begun)
 
 
 @kernel("int64(int64, int64, int64, int64, int64)")
@@ -181,7 +181,7 @@ def new_array(slot: int, n: int, size: int, key: int, again: int) -> int:
     addr = new_bytes(size, _caller(again)) if key == 0 else new_typed(size, type_addr, _caller(again))
     if addr > 0:
         set_length(addr, n)
-    return _finish_new(addr, slot, begun)
+    return finish_new(addr, slot, begun)
 
 
 @inline

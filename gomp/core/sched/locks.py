@@ -12,6 +12,8 @@ A waiter that has waited too long for a living owner, one that is stopped say, t
 the owner's process. If even that does not end it, the runtime ends. The coordinator, which has to end it, then takes the lock from its owner; so
 does everybody once the runtime ends.
 
+The locks of hash maps are released later, with the world stopped: nobody has anything in hand who waits for one.
+
 Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`try_lock` and backs out if it is taken.
 """
 
@@ -147,6 +149,8 @@ def owner_of(lock: int) -> int:
     is_lock = lock in (MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, LIMITER_XLOCK, RT_XSPECIALS_LOCK)
     offset = lock - layout.MCENTRALS_BASE
     is_lock |= 0 <= offset < layout.NUM_SPAN_CLASSES * _MCENTRAL_SIZE and offset % _MCENTRAL_SIZE == 0
+    offset = lock - layout.MAP_LOCKS_BASE
+    is_lock |= 0 <= offset < layout.MAP_LOCKS * layout.MAP_LOCK_SIZE and offset % layout.MAP_LOCK_SIZE == 0
     return (load_acquire(lock) & OWNER_MASK) - 1 if is_lock else NOBODY
 
 
@@ -170,6 +174,16 @@ def release_locks_of(p: int) -> int:
     released += _release_if_of(RT_XSPECIALS_LOCK, owner)
     for i in range(layout.NUM_SPAN_CLASSES):
         released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
+    return released
+
+
+@kernel("int64(int64)")
+def release_map_locks_of(p: int) -> int:
+    """Release the locks of hash maps that the dead P at address ``p`` held; returns how many. World: stopped, and its redo record applied: what it
+    says of a map is as old as the lock."""
+    released = 0
+    for i in range(layout.MAP_LOCKS):
+        released += _release_if_of(layout.MAP_LOCKS_BASE + i * layout.MAP_LOCK_SIZE, p_at(p).idx + 1)
     return released
 
 

@@ -54,6 +54,13 @@ MAX_SPECIALS = 1 << 24
 TABLE_STEP = 64 << 10  # tables and stacks of roots are committed in pieces of this many bytes
 GS_STEP = 1024  # goroutine records, in pieces of this many
 NUM_SPAN_CLASSES = 136
+MAP_LOCKS_SHIFT = 8
+MAP_LOCKS = 1 << MAP_LOCKS_SHIFT  # locks of hash maps, a line each
+MAP_LOCK_SIZE = 64
+MAX_POOLS = 64
+POOL_RECORD = 128  # of a pool and a P
+POOL_BYTES = MAX_PS * POOL_RECORD  # of a pool
+POOL_HEAD_BYTES = 64
 SUMMARY_LEVELS = 5
 MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
 
@@ -62,11 +69,14 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("runtime", 64 << 10),
     ("mcentrals", NUM_SPAN_CLASSES * 128),
     ("types", MAX_TYPES * 64),
+    ("map_locks", MAP_LOCKS * MAP_LOCK_SIZE),
+    ("pool_heads", MAX_POOLS * POOL_HEAD_BYTES),
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * 64),
     ("gs", MAX_GS * 128),
     ("specials", MAX_SPECIALS * 64),
+    ("pools", MAX_POOLS * POOL_BYTES),
     ("handles", MAX_PS * HANDLES_PER_P * 8),
     ("native_roots", MAX_PS * NATIVE_ROOTS_BYTES),
     ("wbufs", MAX_WBUFS * WBUF_SIZE),
@@ -100,6 +110,9 @@ RUNTIME_BASE = REGION["runtime"]
 PS_BASE = REGION["ps"]
 MCENTRALS_BASE = REGION["mcentrals"]
 TYPES_BASE = REGION["types"]
+MAP_LOCKS_BASE = REGION["map_locks"]
+POOL_HEADS_BASE = REGION["pool_heads"]
+POOLS_BASE = REGION["pools"]
 TYPE_MASKS_BASE = REGION["type_masks"]
 GLOBALS_BASE = REGION["globals"]
 GS_BASE = REGION["gs"]

@@ -102,9 +102,10 @@ runtime_dtype = record(
         ("xroot_next", "i8"),  # next root job
         ("root_jobs", "i8"),  # how many there are
         ("root_global_shards", "i8"),
+        ("root_special_shards", "i8"),
         ("xoverflow", "i8"),  # 1: marked objects were dropped for want of a work buffer
         ("xresting", "i8"),  # why the coordinator does not mark just now: RESTS_*
-        ("_pad4", "i8", (2,)),
+        ("_pad4", "i8", (1,)),
         # work buffers: stacks of buffer numbers, under wbuf_lock
         ("xwbuf_lock", "i8"),
         ("xwbuf_full", "i8"),  # length of the stack of full buffers; read without the lock as a hint
@@ -117,7 +118,8 @@ runtime_dtype = record(
         ("mask_words", "i8"),  # words used in type_masks
         ("nglobals", "i8"),  # globals ever named
         ("gs_committed", "i8"),  # goroutine records whose memory is there
-        ("_pad6", "i8", (4,)),
+        ("npools", "i8"),  # pools ever named
+        ("_pad6", "i8", (3,)),
         # special records, under specials_lock
         ("xspecials_lock", "i8"),
         ("nspecials", "i8"),  # records ever made: numbers 1..nspecials
@@ -688,6 +690,35 @@ special_dtype = record(
 SPECIAL_XSTATE = offset_of(special_dtype, "xstate")
 SPECIAL_NEXT = offset_of(special_dtype, "next")
 SPECIAL_ADDR, SPECIAL_VALUE = (offset_of(special_dtype, name) for name in ("addr", "value"))
+# A pool: what all processes agree on. Constant once runtime.npools counts it.
+pool_head_dtype = record([("type_key", "i8"), ("max_bytes", "i8"), ("name", "S32")], layout.POOL_HEAD_BYTES)
+POOL_TYPE, POOL_NAME = offset_of(pool_head_dtype, "type_key"), offset_of(pool_head_dtype, "name")
+
+# What a P has of a pool. The ring is an array of references in the heap; its words between tail and head may hold something.
+pool_dtype = record(
+    [
+        # written by the P alone, or with the world stopped
+        ("xprivate", "i8"),
+        ("xring", "i8"),
+        ("xhead", "i8"),  # where the P puts next
+        ("xtail", "i8"),  # where others look first; moved by whoever takes something
+        ("xvictim_private", "i8"),  # the same of the last cycle
+        ("xvictim_ring", "i8"),
+        ("xvictim_head", "i8"),
+        ("xvictim_tail", "i8"),
+        # counted by the P
+        ("hits", "i8"),
+        ("misses", "i8"),
+        ("steals", "i8"),  # of the hits: from another P's ring
+        ("victim_hits", "i8"),  # of the hits: what would have gone at the next collection
+        ("drops", "i8"),  # too large, or too many
+    ],
+    layout.POOL_RECORD,
+)
+(
+    POOL_PRIVATE, POOL_RING, POOL_HEAD, POOL_TAIL, POOL_VICTIM_PRIVATE, POOL_VICTIM_RING, POOL_VICTIM_HEAD, POOL_VICTIM_TAIL,
+    POOL_HITS, POOL_MISSES, POOL_STEALS, POOL_VICTIM_HITS, POOL_DROPS,
+) = (offset_of(pool_dtype, name) for name in pool_dtype.names or ())  # fmt: skip
 
 G_RUNNABLE, G_RUNNING, G_DEAD = 1, 2, 6
 g_dtype = record(
@@ -709,7 +740,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, special_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
@@ -828,6 +859,7 @@ p_at = pointer_to(p_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
 special_at = pointer_to(special_dtype)
+pool_head_at = pointer_to(pool_head_dtype)
 mcache_at = pointer_to(mcache_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
 mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)

@@ -1,0 +1,411 @@
+"""``gomp.map``: hash maps in the shared heap, from Python. The map itself is :mod:`gomp.core.mutator.hashmap`.
+
+A map's keys are ints (of 64 bits), strings and bytes (of at most 64 KiB), mixed as one likes: ``1``, ``"1"`` and ``b"1"`` are three keys; a
+``gomp.Str`` or ``gomp.Bytes`` is the key that it is equal to. Its
+values are references to structs, arrays and other maps; None is no value, it is what ``get`` says of a key that is not there. ``gomp.map(T)`` makes
+a ``gomp.Map[T]``, whose values are all of class T, and which compiled code can read; ``gomp.map()`` makes a ``gomp.Map``, which holds any.
+
+Every operation on one key is atomic for all processes. A walk over a map meets every key that is there from its beginning to its end exactly
+once, with a value that it has meanwhile; of keys that come or go it meets some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import operator
+import os
+from collections.abc import ItemsView as _ItemsView
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import KeysView as _KeysView
+from collections.abc import ValuesView as _ValuesView
+from typing import Any, ClassVar
+
+from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
+from gomp.core.jit import COMPILED
+from gomp.core.mutator import mapcalls
+from gomp.core.mutator.boundary import ARRAY_HEADER
+from gomp.core.mutator.hashmap import (
+    ADDED,
+    BYTES_KEY,
+    COUNT,
+    ENTRY_MASK,
+    ENTRY_TYPE,
+    GROW,
+    INT_KEY,
+    KEY,
+    KIND_BITS,
+    MAP_BYTES,
+    MAP_MASK,
+    MAX_KEY_BYTES,
+    META,
+    SCAN_BYTES,
+    SEED,
+    SENTINEL_BYTES,
+    SENTINEL_MASK,
+    SPLIT,
+    STR_KEY,
+    TABLE_TYPE,
+)
+from gomp.core.mutator.mapcalls import ABSENT, COPIED
+from gomp.core.sched.status import RETRY
+from gomp.core.shm.atomics import allow_range, signed
+from gomp.errors import OutOfMemory
+from gomp.runtime import handles, type_table
+from gomp.runtime.handles import kernels, table
+from gomp.runtime.kinds import INT
+from gomp.runtime.parts import ArrayOf, Later, MapOf, Names, evaluated
+from gomp.runtime.references import (
+    OpaqueLayout,
+    Reference,
+    ReferenceMeta,
+    address_of,
+    class_of_key,
+    is_declared,
+    is_usable,
+    key_of,
+    reference,
+    set_word_at,
+    slot_of,
+    word_at,
+)
+from gomp.runtime.texts import Bytes, Str
+
+__all__ = ["Map", "map"]
+
+Key = int | str | bytes
+AnyKey = Key | Str | Bytes
+_KIND_MASK = (1 << KIND_BITS) - 1
+_MAP_CLASS, _SENTINEL_CLASS = span_class_for(MAP_BYTES, True), span_class_for(SENTINEL_BYTES, True)
+_BYTES_OFFSET = bytes.__basicsize__ - 1  # of the first byte in a bytes object of CPython, a multiple of 8
+_MISSING: Any = object()
+
+
+class _Calls:
+    """The kernels, as :class:`~gomp.runtime.handles.Kernels` has the others."""
+
+    map_begin: Any
+    map_clear: Any
+    map_copy: Any
+    map_get: Any
+    map_has: Any
+    map_insert: Any
+    map_new_entry: Any
+    map_next: Any
+    map_next_length: Any
+    map_remove: Any
+    map_replace: Any
+    map_set_table: Any
+    map_split: Any
+
+    def __init__(self) -> None:
+        self.bind()
+
+    def bind(self) -> None:
+        for name in self.__annotations__:
+            kernel = getattr(mapcalls, name)
+            setattr(self, name, getattr(kernel, "entry", kernel))
+
+
+_calls = _Calls()
+handles.on_open(_calls.bind)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def _words(key: object) -> tuple[int, int, bytes]:
+    """A key as it crosses: its META word, and an int or the address of its bytes; and those, which the caller holds meanwhile."""
+    if isinstance(key, (Str, Bytes)):
+        key = str(key) if isinstance(key, Str) else bytes(key)
+    if isinstance(key, str):
+        kind, data = STR_KEY, key.encode("utf-8", "surrogatepass")
+    elif isinstance(key, bytes):
+        kind, data = BYTES_KEY, key
+    else:
+        return INT_KEY, _int_key(key), b""
+    n = len(data)
+    if n > MAX_KEY_BYTES:
+        raise ValueError(f"a key has at most {MAX_KEY_BYTES} bytes, not {n}")
+    return kind | n << KIND_BITS, id(data) + _BYTES_OFFSET if COMPILED else _copied(data), data
+
+
+_buffer = ctypes.create_string_buffer(MAX_KEY_BYTES + 16)
+
+
+def _copied(data: bytes) -> int:
+    """In plain Python kernels read only what is known to be mapped."""
+    addr = (ctypes.addressof(_buffer) + 7) & -8
+    allow_range(addr, MAX_KEY_BYTES + 8)
+    ctypes.memmove(addr, data, len(data))
+    return addr
+
+
+def _int_key(key: object) -> int:
+    try:
+        number = operator.index(key)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"a key is an int, a str or bytes, not {type(key).__name__} {key!r}") from None
+    if not INT.low <= number <= INT.high:
+        raise OverflowError(f"an int key is an int64; {number} does not fit")
+    return number
+
+
+def _key_of_entry(entry: Reference) -> Key:
+    slot = slot_of(entry)
+    meta = word_at(slot, META)
+    if meta == INT_KEY:
+        return word_at(slot, KEY)
+    data = ctypes.string_at(address_of(entry) + KEY, meta >> KIND_BITS)  # the handle keeps it, and it never changes
+    return data if meta & _KIND_MASK == BYTES_KEY else data.decode("utf-8", "surrogatepass")
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+class _Node(Reference):
+    """What a walk stands on, and what a change makes: no object that anybody else has."""
+
+    __slots__ = ()
+
+
+class Map(Reference):
+    """A reference to a map: ``gomp.Map[T]`` if all values are of class T, else ``gomp.Map``."""
+
+    __slots__ = ()
+    elem: ClassVar[Any] = None
+    _elem_key: ClassVar[int] = 0
+    layout: ClassVar[OpaqueLayout] = OpaqueLayout("map")
+
+    def __class_getitem__(cls, elem: Any) -> Any:
+        elem = evaluated(elem, Names())
+        if isinstance(elem, (Later, ArrayOf, MapOf)):
+            return MapOf(elem)
+        if not isinstance(elem, ReferenceMeta):
+            raise TypeError(f"a map holds structs, arrays or maps, not {getattr(elem, '__name__', elem)}")
+        return map_class(elem)
+
+    # --- one key
+
+    def __getitem__(self, key: AnyKey) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def get(self, key: AnyKey, default: Any = None, /) -> Any:
+        """The key's value; ``default`` if it is not there."""
+        m = table.slot_of(self._handle)
+        meta, word, _held = _words(key)
+        into = table.take()
+        found = _calls.map_get(m, meta, word, into)
+        if found == RETRY:
+            found = table.call(_calls.map_get, m, meta, word, into)
+        return self._value(found, into, default)
+
+    def __contains__(self, key: object) -> bool:
+        meta, word, _held = _words(key)
+        return bool(table.call(_calls.map_has, slot_of(self), meta, word))
+
+    def __setitem__(self, key: AnyKey, value: Any) -> None:
+        type_key = self._check(value)
+        meta, word, _held = _words(key)
+        if not table.call(_calls.map_replace, slot_of(self), meta, word, slot_of(value), type_key):
+            self._insert(meta, word, value, type_key, 0)
+
+    def setdefault(self, key: AnyKey, default: Any, /) -> Any:
+        """The key's value; if it is not there it is ``default`` from now on."""
+        type_key = self._check(default)
+        meta, word, _held = _words(key)
+        value = self.get(key)
+        while value is None and not self._insert(meta, word, default, type_key, 1):
+            value = self.get(key)
+        return default if value is None else value
+
+    def pop(self, key: AnyKey, default: Any = _MISSING, /) -> Any:
+        """Remove the key; what was its value, or ``default`` if it was not there."""
+        meta, word, _held = _words(key)
+        into = table.take()
+        value = self._value(table.call(_calls.map_remove, slot_of(self), meta, word, into), into, default)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __delitem__(self, key: AnyKey) -> None:
+        self.pop(key)
+
+    # --- all of them
+
+    def __len__(self) -> int:
+        return word_at(table.slot_of(self._handle), COUNT)
+
+    def __iter__(self) -> Iterator[Key]:
+        return (_key_of_entry(cursor) for cursor, _ in self._walk())
+
+    def keys(self) -> Keys:
+        """The keys, to walk over: a view, as dict's."""
+        return Keys(self)
+
+    def values(self) -> Values:
+        """The values, to walk over."""
+        return Values(self)
+
+    def items(self) -> Items:
+        """Pairs of a key and its value, to walk over."""
+        return Items(self)
+
+    def _walk(self) -> Iterator[tuple[_Node, Any]]:
+        """Each entry with its value; the entry is that of the last step as soon as the next is made."""
+        cursor = self._node(_calls.map_begin, slot_of(self))
+        found = -1
+        while found != ABSENT:
+            into = table.take()
+            found = table.call(_calls.map_next, slot_of(cursor), into)
+            if found > 0:
+                yield cursor, self._value(found, into, None)
+            else:
+                table.drop(into)
+
+    def update(self, other: Map | Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (), /, **named: Any) -> None:
+        """Give every key of ``other`` its value there, one after another."""
+        pairs: Any = other.items() if isinstance(other, (Map, Mapping)) else other
+        for key, value in pairs:
+            self[key] = value
+        for name, value in named.items():
+            self[name] = value
+
+    def clear(self) -> None:
+        """Remove every key at once, and give back what the map has grown to."""
+        table.call(_calls.map_clear, slot_of(self))
+
+    def __repr__(self) -> str:
+        if not is_usable(self):
+            return Reference.__repr__(self)
+        return f"<{type(self).__name__} of {len(self)} @{address_of(self):#x}>"
+
+    # --- how
+
+    def _value(self, found: int, into: int, default: Any) -> Any:
+        """The reference that a kernel has put into the slot, of the type that it has ``found``."""
+        if found == ABSENT:
+            table.drop(into)
+            return default
+        cls = type(self)
+        return reference(cls.elem if found == (cls._elem_key or cls._find_elem_key()) else class_of_key(found), into)
+
+    @classmethod
+    def _find_elem_key(cls) -> int:
+        """The key of the values' type: late, as the struct may have been in the making when the class was."""
+        cls._elem_key = -1 if cls.elem is None else key_of(cls.elem)
+        return cls._elem_key
+
+    def _check(self, value: object) -> int:
+        """The key of the value's type, which this map may hold."""
+        if not isinstance(value, Reference) or not is_declared(type(value)):
+            got = "None; to remove a key, del it" if value is None else f"{type(value).__name__}"
+            raise TypeError(f"{type(self).__name__} holds references to structs, arrays and maps, not {got}")
+        if self.elem is not None and type(value) is not self.elem:
+            raise TypeError(f"{type(self).__name__} holds a {self.elem.__name__}, not a {type(value).__name__}")
+        return key_of(type(value))
+
+    def _insert(self, meta: int, word: int, value: Reference, type_key: int, keep: int) -> int:
+        """Add an entry, and what the map needs to grow."""
+        m = slot_of(self)
+        entry = _allocated(_calls.map_new_entry, meta, word, slot_of(value), type_key)
+        done = table.call(_calls.map_insert, m, slot_of(entry), keep)
+        if done & (GROW | SPLIT):
+            with contextlib.suppress(OutOfMemory):  # the key is there; the map is only slower
+                self._grow(m) if done & GROW else self._split(m, slot_of(entry))
+        return done & ADDED
+
+    @staticmethod
+    def _split(m: int, entry: int) -> None:
+        size = SPAN_ELEM_SIZE[_SENTINEL_CLASS]
+        sentinel = _allocated(kernels.new_struct, _SENTINEL_CLASS, size, SENTINEL_MASK, 8)
+        table.call(_calls.map_split, m, entry, slot_of(sentinel))
+
+    @staticmethod
+    def _grow(m: int) -> None:
+        new = new_links(table.call(_calls.map_next_length, m), TABLE_TYPE)
+        at = 0
+        while at != COPIED:
+            at = table.call(_calls.map_copy, m, slot_of(new), at)
+        table.call(_calls.map_set_table, m, slot_of(new))
+
+    @staticmethod
+    def _node(kernel: Any, *args: int) -> _Node:
+        slot = table.take()
+        table.call(kernel, *args, slot)
+        return reference(_Node, slot)
+
+
+class Keys(_KeysView[Key]):
+    """``m.keys()``: as dict's, without set operations' speed."""
+
+
+class Values(_ValuesView[Any]):
+    """``m.values()``."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping._walk())  # type: ignore[attr-defined]
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == found for found in self)
+
+
+class Items(_ItemsView[Key, Any]):
+    """``m.items()``."""
+
+    def __iter__(self) -> Iterator[tuple[Key, Any]]:
+        return ((_key_of_entry(cursor), value) for cursor, value in self._mapping._walk())  # type: ignore[attr-defined]
+
+
+def _allocated(kernel: Any, *args: int) -> _Node:
+    slot = table.take()
+    table.allocate(kernel, slot, *args)
+    return reference(_Node, slot)
+
+
+def new_links(n: int, type_key: int) -> _Node:
+    """An array of ``n`` references, all None, that has no class."""
+    return _allocated(kernels.new_array, n, ARRAY_HEADER + 8 * n, type_key)
+
+
+# --- making them ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def map_class(elem: Any) -> type[Map]:
+    """``Map[elem]``; the struct ``elem`` may be in the making, or on its way to this process."""
+    what = {"__slots__": (), "elem": elem, "_elem_key": 0, "layout": OpaqueLayout("map", [elem])}
+    made: Any = ReferenceMeta(f"Map[{elem.__name__}]", (Map,), what)
+    made.__module__ = Map.__module__
+    return made  # type: ignore[no-any-return]
+
+
+def map(elem: Any = None, /) -> Any:  # noqa: A001 (its name in the package)
+    """A new map, of references to the class ``elem``; without it, to anything."""
+    cls: Any = Map if elem is None else Map.__class_getitem__(elem)
+    if isinstance(cls, MapOf):
+        raise TypeError(f"gomp.map holds what is declared: {elem} is not")
+    type_table.register(cls)
+    made = _allocated(kernels.new_struct, _MAP_CLASS, SPAN_ELEM_SIZE[_MAP_CLASS], MAP_MASK, SCAN_BYTES)
+    set_word_at(slot_of(made), SEED, signed(int.from_bytes(os.urandom(8), "little")))
+    return _as(cls, made)
+
+
+def _as(cls: Any, node: _Node) -> Any:
+    """The node's handle goes over to a reference of another class."""
+    made = object.__new__(cls)
+    made._handle, node._handle = node._handle, -1
+    return made
+
+
+def _register_types() -> None:
+    """What objects carry their type: entries with long keys, and tables."""
+    type_table.publish(ENTRY_TYPE, 0, SCAN_BYTES, 0, [ENTRY_MASK], Map)
+    type_table.publish(TABLE_TYPE, 8, 8, 8, [1], Map)
+
+
+type_table.also_registered.append(_register_types)

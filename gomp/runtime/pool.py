@@ -1,0 +1,136 @@
+"""``gomp.Pool``: Go's sync.Pool. The pool itself is :mod:`gomp.core.mutator.pool`.
+
+Declared at module level, as ``POOL = gomp.Pool(Node)`` or with a function that makes an object. Processes know a pool by its name: by default the
+module and the line of its declaration. What ``put`` gives away must not be used any more; what ``get`` gives is as it was put, or new.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct as packing
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import llvmlite.binding as llvm
+
+from gomp.core.mutator import pool as kernels_of_pools
+from gomp.core.mutator.boundary import NULL
+from gomp.core.mutator.pool import OTHER_TYPE, RING_TYPE
+from gomp.core.mutator.types import TABLE_FULL
+from gomp.core.shm import layout
+from gomp.errors import OutOfMemory
+from gomp.runtime import handles, structs
+from gomp.runtime.handles import table
+from gomp.runtime.hashmap import new_links
+from gomp.runtime.memstats import PoolStats, read_pools
+from gomp.runtime.references import Reference, is_reference_class, is_struct, key_of, reference, slot_of
+from gomp.runtime.type_table import register
+
+__all__ = ["Pool"]
+
+MAX_NAME = 32
+UNBOUND = -1
+T = TypeVar("T")
+_cells: dict[str, ctypes.c_int64] = {}
+
+
+class Pool(Generic[T]):
+    """A pool of objects of one class. ``new``: a struct, a function that makes one, or None; then ``of`` names the class.
+
+    ``max_bytes``: objects above that size are dropped when they are put. A function says by its annotation what it returns, or ``of`` does.
+    """
+
+    def __init__(
+        self,
+        new: type[T] | Callable[[], T] | None,
+        *,
+        of: type[T] | None = None,
+        name: str | None = None,
+        max_bytes: int = 0,
+    ) -> None:
+        self.new = new
+        self.cls: Any = of or _class_made_by(new)
+        caller = sys._getframe(1)
+        self.name = name or f"{caller.f_globals.get('__name__', '')[-24:]}:{caller.f_lineno}"
+        data = self.name.encode()
+        if not 0 < len(data) <= MAX_NAME or b"\0" in data:
+            raise ValueError(f"a pool's name is a string of 1 to {MAX_NAME} bytes, not {self.name!r}")
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes is 0 (no limit) or more, not {max_bytes}")
+        self.max_bytes = max_bytes
+        self.words: tuple[int, ...] = packing.unpack("<4q", data.ljust(MAX_NAME, b"\0"))
+        self.symbol = f"gomp_pool_{data.hex()}"
+        if self.name not in _cells:
+            _cells[self.name] = ctypes.c_int64(UNBOUND)
+            llvm.add_symbol(self.symbol, ctypes.addressof(_cells[self.name]))
+
+    def get(self) -> T | None:
+        """An object: one that somebody has put, else a new one; None if the pool makes none."""
+        place, into = self._place(), table.take()
+        if table.call(kernels_of_pools.pool_get, place, into) != NULL:
+            return reference(self.cls, into)  # type: ignore[no-any-return]
+        table.drop(into)
+        if self.new is None:
+            return None
+        return structs.new(self.cls) if is_struct(self.new) else self.new()
+
+    def put(self, value: T | None, /) -> None:
+        """Give an object away. None is ignored."""
+        if value is None:
+            return
+        if type(value) is not self.cls:
+            raise TypeError(f"pool {self.name!r} holds a {self.cls.__name__}, not a {type(value).__name__}")
+        place, slot = self._place(), slot_of(value)  # type: ignore[arg-type]
+        n = table.call(kernels_of_pools.pool_put, place, slot)
+        while n > NULL:  # the ring is full; a collection may take the new one, too, before it is used
+            ring = new_links(n, RING_TYPE)
+            table.call(kernels_of_pools.pool_grow, place, slot_of(ring))
+            n = table.call(kernels_of_pools.pool_put, place, slot)
+
+    def stats(self) -> PoolStats:
+        """What it has done so far."""
+        return read_pools()[self._place()]
+
+    def _place(self) -> int:
+        """The pool's number in the runtime that is open."""
+        cell = _cells[self.name]
+        if cell.value == UNBOUND:
+            register(self.cls)
+            place = table.call(kernels_of_pools.bind_pool, *self.words, key_of(self.cls), self.max_bytes)
+            if place == OTHER_TYPE:
+                raise TypeError(f"pool {self.name!r} holds another type than {self.cls.__name__}")
+            if place == TABLE_FULL:
+                raise OutOfMemory(f"no room for more than {layout.MAX_POOLS} pools")
+            cell.value = place
+        return cell.value
+
+    def __repr__(self) -> str:
+        return f"<gomp.Pool {self.name!r} of {self.cls.__name__}>"
+
+    def __reduce__(self) -> Any:
+        return _made, (self.new, self.cls, self.name, self.max_bytes)
+
+
+def _made(new: Any, of: Any, name: str, max_bytes: int) -> Pool[Any]:
+    return Pool(new, of=of, name=name, max_bytes=max_bytes)
+
+
+def _class_made_by(new: Any) -> type[Reference]:
+    if is_reference_class(new):
+        return new  # type: ignore[no-any-return]
+    made = typing.get_type_hints(getattr(new, "py_func", new)).get("return") if callable(new) else None
+    if not is_reference_class(made):
+        raise TypeError(
+            "gomp.Pool wants a struct, or a function whose annotation says which class it makes; or say of=..."
+        )
+    return made  # type: ignore[return-value]
+
+
+def _unbind() -> None:
+    for cell in _cells.values():
+        cell.value = UNBOUND
+
+
+handles.on_open(_unbind)
