@@ -159,6 +159,7 @@ class Harness:
         if stats.heap_objects > 64:
             raise AssertionError(f"{stats.heap_objects} objects are left that nobody can reach")
         heap = view(mheap_dtype, MHEAP)[0]
+        gomp.debug.free_os_memory()  # so that nothing is on its way back while it is counted
         committed = 512 * os.fstat(self.rt._segments.heap_fd).st_blocks
         if committed != heap.xheap_committed:
             raise AssertionError(
