@@ -46,11 +46,13 @@ from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_TRIGGER_TIME,
     GCSTATS,
+    MHEAP,
     PACER,
     PACER_EVENT_SET,
     RUNTIME,
     gcstats_dtype,
     layout_version,
+    mheap_dtype,
     p_dtype,
     pacer_dtype,
     runtime_dtype,
@@ -172,6 +174,7 @@ class Coordinator:
     def _init_records(self) -> None:
         s = self.settings
         init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
+        view(mheap_dtype, MHEAP)[0].huge_pages = segments.huge_page_bytes() // layout.PAGE_SIZE
         rt = view(runtime_dtype, RUNTIME)[0]
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree

@@ -158,7 +158,7 @@ def take_pages(npages: int, may_park: int) -> int:
         unlock_heap()
         if page < 0:
             return NO_MEMORY
-        grown = (mheap().end_page - end) << layout.PAGE_SHIFT
+        grown = (mheap().end_page - end) << layout.PAGE_SHIFT  # with what others have grown it by meanwhile: a hint
     me.taking_page = page
     me.taking_npages = npages
     if grown != 0:

@@ -85,6 +85,24 @@ def _try_lock_map(m: int) -> bool:
     return False
 
 
+@inline
+def _begin(slot: int) -> int:
+    """Enter, with the lock of the map in handle ``slot``: its address, or 0 if either cannot be had now."""
+    if enter() != OK:
+        return 0
+    m = load_handle(slot)
+    if not _try_lock_map(m):
+        leave()
+        return 0
+    return m
+
+
+@inline
+def _end(m: int) -> None:
+    release(lock_of(m))
+    leave()
+
+
 @kernel("int64(int64, int64, int64, int64)")
 def map_get(slot: int, meta: int, key: int, into: int) -> int:
     """Root the key's value in the empty slot ``into``: the key of its type, ABSENT, or RETRY."""
@@ -115,15 +133,11 @@ def map_has(slot: int, meta: int, key: int) -> int:
 @kernel("int64(int64, int64, int64, int64, int64)")
 def map_replace(slot: int, meta: int, key: int, value: int, type_key: int) -> int:
     """Give a key that is there the value in slot ``value``: 1; ABSENT if it is not, or its value of another type; or RETRY."""
-    if enter() != OK:
-        return RETRY
-    m = load_handle(slot)
-    if not _try_lock_map(m):
-        leave()
+    m = _begin(slot)
+    if m == 0:
         return RETRY
     done = replace_locked(m, meta, key, load_handle(value), type_key)
-    release(lock_of(m))
-    leave()
+    _end(m)
     return done
 
 
@@ -143,30 +157,23 @@ def map_new_entry(into: int, meta: int, key: int, value: int, type_key: int, aga
 @kernel("int64(int64, int64, int64)")
 def map_insert(slot: int, entry: int, keep: int) -> int:
     """Insert the entry in slot ``entry``; with ``keep`` only if its key is not there. ADDED, SPLIT, GROW as they apply, or RETRY."""
-    if enter() != OK:
-        return RETRY
-    m = load_handle(slot)
-    if not _try_lock_map(m):
-        leave()
+    m = _begin(slot)
+    if m == 0:
         return RETRY
     done = insert_locked(m, load_handle(entry), keep)
-    release(lock_of(m))
-    leave()
+    _end(m)
     return done
 
 
 @kernel("int64(int64, int64, int64)")
 def map_split(slot: int, entry: int, sentinel: int) -> int:
     """After SPLIT: make the node in slot ``sentinel`` where a bucket begins, that of the entry or another one: OK or RETRY."""
-    if enter() != OK:
+    m = _begin(slot)
+    if m == 0:
         return RETRY
-    m, e = load_handle(slot), load_handle(entry)
-    if not _try_lock_map(m):
-        leave()
-        return RETRY
+    e = load_handle(entry)
     split_locked(m, order_of(m, load64(e + META), entry_key(e)), load_handle(sentinel))
-    release(lock_of(m))
-    leave()
+    _end(m)
     return OK
 
 
@@ -193,26 +200,19 @@ def map_copy(slot: int, table: int, first: int) -> int:
 @kernel("int64(int64, int64)")
 def map_set_table(slot: int, table: int) -> int:
     """Give the map its new table, if nobody else has given it one: OK or RETRY."""
-    if enter() != OK:
-        return RETRY
-    m = load_handle(slot)
-    if not _try_lock_map(m):
-        leave()
+    m = _begin(slot)
+    if m == 0:
         return RETRY
     publish_table_locked(m, load_handle(table))
-    release(lock_of(m))
-    leave()
+    _end(m)
     return OK
 
 
 @kernel("int64(int64, int64, int64, int64)")
 def map_remove(slot: int, meta: int, key: int, into: int) -> int:
     """Remove a key and root what was its value in the empty slot ``into``: the key of its type, ABSENT, or RETRY."""
-    if enter() != OK:
-        return RETRY
-    m = load_handle(slot)
-    if not _try_lock_map(m):
-        leave()
+    m = _begin(slot)
+    if m == 0:
         return RETRY
     found = ABSENT
     entry = find_entry(m, meta, key)
@@ -220,23 +220,18 @@ def map_remove(slot: int, meta: int, key: int, into: int) -> int:
         found = load64(entry + TYPE)
         fill_handle(into, load_relaxed(entry + VALUE))
         remove_locked(m, meta, key)
-    release(lock_of(m))
-    leave()
+    _end(m)
     return found
 
 
 @kernel("int64(int64)")
 def map_clear(slot: int) -> int:
     """Remove every key: OK or RETRY."""
-    if enter() != OK:
-        return RETRY
-    m = load_handle(slot)
-    if not _try_lock_map(m):
-        leave()
+    m = _begin(slot)
+    if m == 0:
         return RETRY
     clear_locked(m)
-    release(lock_of(m))
-    leave()
+    _end(m)
     return OK
 
 
@@ -278,6 +273,12 @@ def map_next(cursor: int, into: int) -> int:
 # --- from compiled programs -------------------------------------------------------------------------------------------
 
 
+@inline
+def _lock_waiting(m: int) -> None:
+    make_room()
+    acquire(lock_of(m))
+
+
 @kernel("int64()")
 def new_map() -> int:
     """An empty map, or 0 if there is no memory."""
@@ -295,8 +296,7 @@ def map_len(m: int) -> int:
 @kernel("int64(int64, int64, int64, int64, int64)")
 def put_waiting(m: int, meta: int, key: int, value: int, type_key: int) -> int:
     """Give a key a value: OK or OUT_OF_MEMORY."""
-    make_room()
-    acquire(lock_of(m))
+    _lock_waiting(m)
     done = replace_locked(m, meta, key, value, type_key)
     release(lock_of(m))
     if done:
@@ -306,8 +306,7 @@ def put_waiting(m: int, meta: int, key: int, value: int, type_key: int) -> int:
         return OUT_OF_MEMORY
     write_pointer(entry + VALUE, value)
     store64(entry + TYPE, type_key)
-    make_room()
-    acquire(lock_of(m))
+    _lock_waiting(m)
     done = insert_locked(m, entry, 0)
     release(lock_of(m))
     if done & GROW:
@@ -322,8 +321,7 @@ def _split_waiting(m: int, entry: int) -> None:
     """Without memory the bucket stays as it is, and is looked for from another one."""
     sentinel = new_small(_SENTINEL_CLASS, _SENTINEL_SLOT, _SENTINEL_SLOT >> 3, SENTINEL_MASK, 8, PROGRAM)
     if sentinel != 0:
-        make_room()
-        acquire(lock_of(m))
+        _lock_waiting(m)
         split_locked(m, order_of(m, load64(entry + META), entry_key(entry)), sentinel)
         release(lock_of(m))
 
@@ -339,8 +337,7 @@ def _grow_waiting(m: int) -> None:
     while at >= 0:
         poll_slow()
         at = copy_buckets(m, table, at, _COPY)
-    make_room()
-    acquire(lock_of(m))
+    _lock_waiting(m)
     publish_table_locked(m, table)
     release(lock_of(m))
 
@@ -348,8 +345,7 @@ def _grow_waiting(m: int) -> None:
 @kernel("int64(int64, int64, int64)")
 def remove_waiting(m: int, meta: int, key: int) -> int:
     """Remove a key; what was its value, or ABSENT."""
-    make_room()
-    acquire(lock_of(m))
+    _lock_waiting(m)
     entry, value = find_entry(m, meta, key), ABSENT
     if entry != 0:  # and nobody else removes it now
         value = load_relaxed(entry + VALUE)
@@ -360,7 +356,6 @@ def remove_waiting(m: int, meta: int, key: int) -> int:
 
 @kernel("void(int64)")
 def clear_waiting(m: int) -> None:
-    make_room()
-    acquire(lock_of(m))
+    _lock_waiting(m)
     clear_locked(m)
     release(lock_of(m))

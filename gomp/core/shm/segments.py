@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import posix_ipc
 
@@ -128,3 +129,13 @@ def _map(addr: int, size: int, fd: int, offset: int, inherit: bool, fixed: int =
     if not inherit:
         libc.madvise(addr, size, MADV_DONTFORK)
     allow_range(addr, size)
+
+
+def huge_page_bytes() -> int:
+    """The size of the huge pages that the system gives shared memory by itself; 0 if it does not."""
+    try:
+        enabled = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").read_text()
+        size = int(Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").read_text())
+    except (OSError, ValueError):
+        return 0
+    return size if any(f"[{word}]" in enabled for word in ("always", "within_size", "force")) else 0
