@@ -23,7 +23,8 @@ import gomp
 from benchmarks import alloc, marking, sharing, trigger
 from benchmarks.go_twin import BUILD, HERE, build_go
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
-from gomp.runtime.memstats import MemStats, private_bytes
+from gomp.runtime.memstats import MemStats
+from gomp.runtime.residency import private_bytes
 
 PROCS, GOGC = 2, 100
 PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {

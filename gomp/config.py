@@ -14,6 +14,7 @@ any other way has to be right: whatever is not becomes a :class:`~gomp.errors.Co
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -26,12 +27,23 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from gomp.cgroup import CpuCgroup
 from gomp.errors import ConfigError
 
 NO_LIMIT = (1 << 63) - 1
+AUTO = -1  # a memory limit that follows the cgroup's
 GC_OFF = -1
 MAX_PROCS = 128  # half of the P records: the others are for attached processes
 OLDEST_KERNEL = (5, 4)  # the first with pidfds that can be waited for
@@ -117,7 +129,16 @@ def _byte_count(value: object) -> object:
 
 
 def _limit(value: object) -> object:
-    return NO_LIMIT if value is None or value == "off" else _byte_count(value)
+    if value == "auto":
+        return AUTO
+    limit = NO_LIMIT if value is None or value == "off" else _byte_count(value)
+    if isinstance(limit, int) and not 0 <= limit <= NO_LIMIT:
+        raise ValueError(f"write {_BYTES_HELP}, as 512MiB, or auto, or off")
+    return limit
+
+
+def _show_limit(value: int) -> int | str:
+    return "auto" if value == AUTO else value
 
 
 def _whole_arenas(value: object) -> object:
@@ -133,14 +154,17 @@ def _whole_arenas(value: object) -> object:
 
 Percent = Annotated[int, BeforeValidator(_gogc), Field(lt=1 << 31)]
 ByteCount = Annotated[int, BeforeValidator(_byte_count), Field(ge=0, le=NO_LIMIT)]
-MemoryLimit = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=NO_LIMIT)]
+MemoryLimit = Annotated[int, BeforeValidator(_limit), PlainSerializer(_show_limit)]
 HeapSize = Annotated[int, BeforeValidator(_whole_arenas)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 def default_procs() -> int:
-    """As many Ps as there are processors this process may run on."""
-    return min(len(os.sched_getaffinity(0)), MAX_PROCS)
+    """As many Ps as there are processors this process may run on; of a cgroup's quota of them the next whole number, but 2 at least (Go 1.25)."""
+    allowed, quota = len(os.sched_getaffinity(0)), CpuCgroup.of_this_process().quota()
+    if quota is not None:
+        allowed = min(allowed, max(math.ceil(quota), 2))
+    return min(allowed, MAX_PROCS)
 
 
 # --- the options ------------------------------------------------------------------------------------------------------
@@ -158,7 +182,14 @@ class RuntimeSettings(BaseSettings):
         100, description='heap growth in percent of the live heap before the next cycle, or "off" (GOGC)'
     )
     memory_limit: MemoryLimit = Field(
-        NO_LIMIT, description='soft limit on all memory of the runtime, or "off" (GOMEMLIMIT)'
+        NO_LIMIT,
+        description='soft limit on all memory of the runtime, "auto" to follow the cgroup\'s, or "off" (GOMEMLIMIT)',
+    )
+    memory_limit_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="with auto: the part of the cgroup's limit that the runtime and its interpreters may take",
     )
     max_heap: HeapSize = Field("4GiB", description="the heap never grows beyond this; rounded up to 64MiB")  # type: ignore[assignment]
     name: Name | None = Field(None, description="what `gomp ls` and `gomp verify` call this runtime")
@@ -245,6 +276,10 @@ class ProgramSettings(BaseModel):
 class ServiceSettings(RuntimeSettings):
     """What ``gomp serve`` is started with."""
 
+    memory_limit: MemoryLimit = Field(  # type: ignore[assignment]
+        "auto",
+        description='soft limit on all memory of the runtime, "auto" to follow the cgroup\'s, or "off" (GOMEMLIMIT)',
+    )
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that /metrics is served on")
     metrics_port: int = Field(6070, ge=0, le=65535, description="its port; 0 takes any free one")
     control: Literal["unix", "tcp", "off"] = Field(
@@ -279,7 +314,9 @@ def read_setting(name: Setting, value: object) -> int:
 
 
 def show_setting(name: Setting, value: int) -> int | str:
-    """The number as somebody would write it: "off" where that is what it means."""
+    """The number as somebody would write it: "off" or "auto" where that is what it means."""
+    if name == "memory_limit" and value == AUTO:
+        return "auto"
     is_off = value < 0 if name == "gogc" else value == NO_LIMIT
     return "off" if is_off else value
 
@@ -306,10 +343,10 @@ class GoEnvironment(PydanticBaseSettingsSource):
         return values
 
 
-def _go_memory_limit(text: str) -> int:
-    limit = NO_LIMIT if text == "off" else parse_byte_count(text)
+def _go_memory_limit(text: str) -> int | str:
+    limit = text if text in ("off", "auto") else parse_byte_count(text)
     if limit is None:
-        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_BYTES_HELP}, as 512MiB, or off")
+        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_BYTES_HELP}, as 512MiB, or auto, or off")
     return limit
 
 

@@ -20,7 +20,7 @@ from gomp.service import process
 
 
 def main():
-    settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2)
+    settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     runtime.nprocs = runtime.nrecords = settings.procs

@@ -6,7 +6,7 @@ import os
 
 import gomp
 from gomp.core.jit import COMPILED
-from gomp.runtime.memstats import private_bytes
+from gomp.runtime.residency import private_bytes
 
 MOST = 12 << 20
 

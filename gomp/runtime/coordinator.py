@@ -31,7 +31,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from gomp.config import RuntimeSettings, ServiceSettings, Setting, show_setting
+from gomp.cgroup import MemoryCgroup
+from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, Setting, show_setting
 from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
@@ -60,7 +61,8 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import cgroup, compiled, discovery, memstats, pacerlog
+from gomp.runtime import compiled, discovery, memstats, pacerlog
+from gomp.runtime.autolimit import AutoLimit
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
@@ -123,7 +125,9 @@ class Coordinator:
         ] = []  # who waits for how many cycles to have ended, and what was asked
         self.releasing: list[Channel] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
-        self.cgroup = cgroup.MemoryCgroup.of_this_process()
+        self.cgroup = MemoryCgroup.of_this_process()
+        self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
+        self.is_limit_auto = settings.memory_limit == AUTO
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +163,7 @@ class Coordinator:
         gc.freeze()
         self._warn_of_limit()
         self._fork_all(control)
+        self._follow_cgroup()
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
         if self.shared.backing == "memfd":
@@ -181,7 +186,7 @@ class Coordinator:
         rt.collect_every = s.debug.gccollectevery
         rt.stop_the_world = s.debug.gcstoptheworld
         pacer.set_gc_percent(s.gogc)
-        pacer.set_memory_limit(s.memory_limit)
+        pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)
         pacer.commit(1)
         tape = self._open_tape()
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
@@ -265,6 +270,7 @@ class Coordinator:
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
+                self._follow_cgroup()
         return self.exit_code
 
     def _step(self) -> float:
@@ -337,15 +343,32 @@ class Coordinator:
             return memstats.read()
 
     def _set(self, setting: Setting, value: int) -> int:
-        """Change a setting of the collector, as of now; what it was."""
+        """Change a setting, as somebody wants it, from now on; what it was."""
+        if setting == "memory_limit":
+            self.is_limit_auto = value == AUTO
+        if setting == "memory_limit" and value == AUTO:
+            old = int(view(pacer_dtype, PACER)[0].memory_limit)
+            self.auto_limit.again()
+            self._follow_cgroup()
+        else:
+            old = self._change(setting, value)
+        log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
+        return old
+
+    def _change(self, setting: Setting, value: int) -> int:
         change = pacer.set_gc_percent if setting == "gogc" else pacer.set_memory_limit
         with self._stopped_world():
             old = int(change(value))
             recommit_stw()
         self.collector.report()
         self._warn_of_limit()
-        log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
         return old
+
+    def _follow_cgroup(self) -> None:
+        """Where the memory limit is auto: set what the cgroup allows now."""
+        limit = self.auto_limit.look() if self.is_limit_auto else None
+        if limit is not None:
+            self._change("memory_limit", limit)
 
     def _warn_of_limit(self) -> None:
         """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it."""

@@ -22,7 +22,6 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gomp.core.gc import goal
@@ -463,22 +462,3 @@ def _total(ps: list[Any], name: str) -> int:
 
 def _bytes(counts: list[int], sizes: Iterable[int]) -> int:
     return sum(count * size for count, size in zip(counts, sizes, strict=True))
-
-
-def private_bytes(pid: int) -> int:
-    """Memory that process ``pid`` has for itself; 0 if there is none such, or it is not ours to look at.
-
-    The kernel calls private what only one process has mapped, also in a file; the runtime's segments are everybody's all the same.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines() if pid else []
-    except OSError:
-        return 0
-    found, is_ours = 0, False
-    for line in lines:
-        key, *rest = line.split()
-        if not key.endswith(":"):  # the line that begins a mapping; its file is last
-            is_ours = any(word in line for word in ("/dev/shm/gomp-", "memfd:gomp-"))
-        elif key.startswith("Private") and not is_ours:
-            found += int(rest[0]) << 10
-    return found

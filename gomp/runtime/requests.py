@@ -38,5 +38,5 @@ def fault(message: Message, from_p: bool) -> str:
 def _setting_fault(setting: str, value: int) -> str:
     if setting not in SETTINGS:
         return f"there is no setting {setting[:MAX_NAME]!r} to change: there are {', '.join(SETTINGS)}"
-    least, most = (-1, (1 << 31) - 1) if setting == "gogc" else (0, (1 << 63) - 1)
-    return "" if least <= value <= most else f"{setting}={value}: give {least} to {most}"
+    most = (1 << 31) - 1 if setting == "gogc" else (1 << 63) - 1
+    return "" if -1 <= value <= most else f"{setting}={value}: give -1 to {most}"  # -1: off, or auto

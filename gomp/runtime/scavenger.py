@@ -39,8 +39,9 @@ class Scavenger:
     def on_swept(self) -> None:
         """A sweep is over: begin anew, and write the line of what was done until now."""
         self._due = time.monotonic()
+        record = _pace()
+        record.swept_in_use = view(mheap_dtype, MHEAP)[0].xheap_inuse
         if self.traces:
-            record = _pace()
             total = int(record.xbackground_bytes), int(record.xeager_bytes)
             background, eager = (now - before for now, before in zip(total, self._traced, strict=True))
             self._traced = total

@@ -16,11 +16,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gomp.cgroup import MemoryCgroup
 from gomp.core.shm import layout, records
-from gomp.runtime import memstats
+from gomp.pressure import Pressure
+from gomp.runtime import memstats, residency
 from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
+from gomp.runtime.residency import ProcessMemory, Residency
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
+_CGROUP = MemoryCgroup.of_this_process()
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
 
 
@@ -33,7 +37,8 @@ class Snapshot:
     coordinator_pid: int
     service_pid: int
     heap_max: int
-    private: list[tuple[str, int]]  # bytes that only this process has, by process
+    processes: list[tuple[str, ProcessMemory]]
+    residency: Residency
 
 
 def snapshot() -> Snapshot:
@@ -48,8 +53,15 @@ def snapshot() -> Snapshot:
         coordinator_pid=int(runtime.coordinator_pid),
         service_pid=os.getpid(),
         heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
-        private=[(name, nbytes) for name, pid in processes if (nbytes := memstats.private_bytes(pid))],
+        processes=[(name, found) for name, pid in processes if (found := residency.process_memory(pid))],
+        residency=residency.read(*_segment_descriptors(), _CGROUP),
     )
+
+
+def _segment_descriptors() -> tuple[int, int]:
+    """Those of the coordinator, which this process has inherited."""
+    coordinator = records.view(records.p_dtype, layout.p_addr(layout.COORDINATOR_P))[0]
+    return int(coordinator.heap_fd), int(coordinator.meta_fd)
 
 
 def is_ready() -> bool:
@@ -70,12 +82,12 @@ Values = Iterable[tuple[str, float]]
 
 @dataclass(frozen=True)
 class Entry:
-    """One metric. ``read`` gives its value, or, for one with a label, the values with what the label says."""
+    """One metric. ``read`` gives its value, None where the system has none, or, for one with a label, the values with what the label says."""
 
     name: str
     kind: Literal["gauge", "counter"]
     help: str
-    read: Callable[[Snapshot], float | Values]
+    read: Callable[[Snapshot], float | Values | None]
     label: str = ""
 
 
@@ -85,6 +97,18 @@ def _each_p(read: Callable[[PStats], float]) -> Callable[[Snapshot], Values]:
 
 def _each_pool(read: Callable[[PoolStats], float]) -> Callable[[Snapshot], Values]:
     return lambda s: ((p.name, read(p)) for p in s.stats.pools)
+
+
+def _each_process(read: Callable[[ProcessMemory], float]) -> Callable[[Snapshot], Values]:
+    return lambda s: ((name, read(memory)) for name, memory in s.processes)
+
+
+def _pressure(read: Callable[[Pressure], float]) -> Callable[[Snapshot], Values]:
+    return lambda s: ((tasks, read(pressure)) for tasks, pressure in s.residency.pressure.items())
+
+
+def _cgroup_events(s: Snapshot) -> Values:
+    return s.residency.cgroup.events.items()
 
 
 def _repaired(repairs: RepairStats) -> Values:
@@ -153,7 +177,41 @@ TABLE = (
     Entry("gomp_service_pid", "gauge", "Process that answers here.", lambda s: s.service_pid),
     Entry("gomp_heap_max_bytes", "gauge", "The heap never grows beyond this.", lambda s: s.heap_max),
     Entry("gomp_mapped_bytes", "gauge", "What the memory limit counts: all that is mapped and not returned.", lambda s: s.stats.mapped),
-    Entry("gomp_process_private_bytes", "gauge", "Memory of a process's own, beside what the memory limit counts.", lambda s: s.private, "process"),
+    # ours: what is really in memory
+    Entry("gomp_heap_resident_bytes", "gauge", "Pages of the heap in memory, released ones included.", lambda s: s.residency.heap),
+    Entry("gomp_metadata_resident_bytes", "gauge", "Pages of the metadata in memory.", lambda s: s.residency.metadata),
+    Entry("gomp_heap_returnable_bytes", "gauge", "What a collection and free_os_memory would give back now.", lambda s: s.residency.returnable),
+    Entry(
+        "gomp_process_private_bytes",
+        "gauge",
+        "Memory of a process's own, beside what the memory limit counts.",
+        _each_process(lambda m: m.private),
+        "process",
+    ),
+    Entry(
+        "gomp_process_shared_bytes",
+        "gauge",
+        "Memory that it shares with others, the heap among it.",
+        _each_process(lambda m: m.shared),
+        "process",
+    ),
+    Entry("gomp_cgroup_memory_usage_bytes", "gauge", "What the cgroup is charged.", lambda s: s.residency.cgroup.usage),
+    Entry("gomp_cgroup_memory_limit_bytes", "gauge", "The strictest limit from the cgroup upwards.", lambda s: s.residency.cgroup.limit),
+    Entry("gomp_cgroup_memory_events_total", "counter", "How often the cgroup's limit was met, by what came of it.", _cgroup_events, "event"),
+    Entry(
+        "gomp_memory_pressure_ratio",
+        "gauge",
+        "Of the last ten seconds: when some task, or all, waited for memory.",
+        _pressure(lambda p: p.avg10 / 100),
+        "tasks",
+    ),
+    Entry(
+        "gomp_memory_pressure_seconds_total",
+        "counter",
+        "Time that some task, or all, waited for memory.",
+        _pressure(lambda p: p.total_s),
+        "tasks",
+    ),
     Entry("gomp_gc_landing_error_ratio", "gauge", "How far above its goal the last cycle ended, by the goal.", lambda s: s.stats.landing_error),
     Entry("gomp_heap_live_bytes", "gauge", "Marked by the last cycle or allocated since.", lambda s: s.stats.heap_live),
     Entry("gomp_gc_mark_cpu_seconds_total", "counter", "CPU time of marking, by everybody.", lambda s: s.stats.mark_cpu_s),
@@ -239,6 +297,8 @@ def families(s: Snapshot) -> Iterator[Metric]:
     yield _pauses(s.stats)
     for entry in TABLE:
         values = entry.read(s)
+        if values is None:
+            continue
         if isinstance(values, int | float):
             yield _FAMILIES[entry.kind](entry.name, entry.help, value=values)
             continue

@@ -334,6 +334,7 @@ scavpace_dtype = record(
         ("gc_percent_goal", "i8"),
         ("memory_limit_goal", "i8"),
         ("last_in_use", "i8"),  # heap in use at the end of the last marking
+        ("swept_in_use", "i8"),  # and when its sweep was over
         # totals, ever
         ("xbackground_bytes", "i8"),
         ("xeager_bytes", "i8"),  # by those who allocate

@@ -1,0 +1,193 @@
+"""The cgroups that this process is in: what memory and processor time they leave it.
+
+cgroup v1, v2 and hybrid hierarchies. A limit counts wherever it stands on the way up to the root, and the strictest decides. Inside a container the
+path in ``/proc/self/cgroup`` may not exist below the mount: then the mount itself is the cgroup. Every figure is read when it is asked for, so a
+limit that is changed meanwhile is followed.
+
+What is used is the *working set*, as for Kubernetes' kubelet: usage less the pages of files on the inactive list, which the kernel drops as soon as
+somebody needs the memory. Counted as used, they would fill any container that reads files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC, ROOT = Path("/proc/self"), Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
+_V1_CPU = ("cpu,cpuacct", "cpu")  # where the controller is mounted
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What one version calls its files and the statistics in ``memory.stat``, each of a level and all below it."""
+
+    limit: str
+    usage: str
+    inactive_file: str
+    anonymous: str
+    kernel: str  # a file in v1, a statistic in v2
+
+
+_V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_rss", "memory.kmem.usage_in_bytes")  # fmt: skip
+_V2 = _Names("memory.max", "memory.current", "inactive_file", "anon", "kernel")
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MemoryLevel:
+    """One cgroup with a memory controller. Sizes in bytes."""
+
+    directory: Path
+    _names: _Names
+
+    def limit(self) -> int | None:
+        """None: there is none, or it cannot be read."""
+        return _read(self.directory / self._names.limit)
+
+    def usage(self) -> int | None:
+        """What is charged to it: pages of files, shared memory, and the kernel's own included."""
+        return _read(self.directory / self._names.usage)
+
+    def headroom(self) -> int | None:
+        """What is left of the limit beside the working set."""
+        limit, usage = self.limit(), self.usage()
+        if limit is None or usage is None:
+            return None
+        return max(limit - max(usage - self._statistics().get(self._names.inactive_file, 0), 0), 0)
+
+    def anonymous(self) -> int:
+        """What its processes have for themselves, and the kernel for them: in a container of gomp's, the interpreters. Shared memory is not in it."""
+        found = self._statistics()
+        kernel = found.get(self._names.kernel) or _read(self.directory / self._names.kernel) or 0
+        return found.get(self._names.anonymous, 0) + kernel
+
+    def events(self) -> dict[str, int]:
+        """How often the limit was met: v2's ``memory.events``; in v1 ``max`` (allocations that met it) and ``oom_kill``."""
+        if self._names is _V2:
+            return _read_table(self.directory / "memory.events")
+        failures, kills = _read(self.directory / "memory.failcnt"), _read_table(self.directory / "memory.oom_control")
+        return ({} if failures is None else {"max": failures}) | {k: v for k, v in kills.items() if k == "oom_kill"}
+
+    def _statistics(self) -> dict[str, int]:
+        return _read_table(self.directory / "memory.stat")
+
+
+class MemoryCgroup:
+    """The levels with a memory controller, from this process's cgroup upwards."""
+
+    def __init__(self, levels: list[MemoryLevel]) -> None:
+        self.levels = levels
+
+    @classmethod
+    def of_this_process(cls, proc: Path = PROC, root: Path = ROOT) -> MemoryCgroup:
+        """Found from ``/proc/self/cgroup`` and the usual mounts. No cgroup, or an unreadable one, has no levels."""
+        for controllers, path in _lines_of(proc):
+            if "memory" in controllers:
+                return cls(_memory_levels(root / "memory", path, _V1))
+            if not controllers and (root / "cgroup.controllers").exists():
+                return cls(_memory_levels(root, path, _V2))
+        return cls([])
+
+    def headroom(self) -> int | None:
+        """Bytes until the nearest limit, or None if there is none."""
+        return min((room for level in self.levels if (room := level.headroom()) is not None), default=None)
+
+    def strictest(self) -> MemoryLevel | None:
+        """The level with the lowest limit, or None if no level has one."""
+        limits = [(limit, level) for level in self.levels if (limit := level.limit()) is not None]
+        return min(limits, key=lambda pair: pair[0])[1] if limits else None
+
+    def own(self) -> MemoryLevel | None:
+        """The level that a container is charged to."""
+        return self.levels[0] if self.levels else None
+
+
+def _memory_levels(mount: Path, path: str, names: _Names) -> list[MemoryLevel]:
+    """The root of a hierarchy has no limit, and in v2 no usage."""
+    return [MemoryLevel(level, names) for level in _upwards(mount, path) if (level / names.limit).exists()]
+
+
+# --- processors -------------------------------------------------------------------------------------------------------
+
+
+class CpuCgroup:
+    """The levels with a CPU controller, from this process's cgroup upwards."""
+
+    def __init__(self, levels: list[Path], is_v2: bool) -> None:
+        self._levels = levels
+        self._is_v2 = is_v2
+
+    @classmethod
+    def of_this_process(cls, proc: Path = PROC, root: Path = ROOT) -> CpuCgroup:
+        """As :meth:`MemoryCgroup.of_this_process`."""
+        for controllers, path in _lines_of(proc):
+            if "cpu" in controllers:
+                mount = next((root / name for name in _V1_CPU if (root / name).is_dir()), root / "cpu")
+                return cls(_upwards(mount, path), is_v2=False)
+            if not controllers and (root / "cgroup.controllers").exists():
+                return cls(_upwards(root, path), is_v2=True)
+        return cls([], is_v2=True)
+
+    def quota(self) -> float | None:
+        """Processors' worth of time that the strictest level allows, or None."""
+        read = _read_v2_quota if self._is_v2 else _read_v1_quota
+        return min((quota for level in self._levels if (quota := read(level)) is not None), default=None)
+
+
+def _read_v2_quota(level: Path) -> float | None:
+    try:
+        quota, period = (level / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+        return None
+
+
+def _read_v1_quota(level: Path) -> float | None:
+    quota, period = _read(level / "cpu.cfs_quota_us"), _read(level / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _lines_of(proc: Path) -> Iterable[tuple[set[str], str]]:
+    """Controllers and path of each hierarchy; v2's names no controller. v1's come first: a hybrid's v2 has no memory and no CPU controller."""
+    try:
+        lines = (proc / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    found = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        found.append((set(controllers.split(",")) - {""}, path))
+    yield from sorted(found, key=lambda pair: not pair[0])
+
+
+def _upwards(mount: Path, path: str) -> list[Path]:
+    leaf = mount / path.lstrip("/")
+    if not leaf.is_dir():
+        leaf = mount
+    return [leaf, *(parent for parent in leaf.parents if parent.is_relative_to(mount))]
+
+
+def _read(file: Path) -> int | None:
+    """The number in a cgroup's file; None for "max", for v1's way of saying so, and for what cannot be read."""
+    try:
+        value = int(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if value < _UNLIMITED else None
+
+
+def _read_table(file: Path) -> dict[str, int]:
+    """Lines of a name and a number; nothing for what cannot be read."""
+    try:
+        pairs = (line.split() for line in file.read_text().splitlines())
+        return {name: int(value) for name, value in pairs}
+    except (OSError, ValueError):
+        return {}

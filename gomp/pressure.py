@@ -1,0 +1,32 @@
+"""Pressure stall information: for how long tasks have waited for memory, of a cgroup v2 or of the whole system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSTEM = Path("/proc/pressure/memory")
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """One line: ``avg10`` is the percentage of the last ten seconds, ``total_s`` all of it in seconds."""
+
+    avg10: float
+    total_s: float
+
+
+def read_pressure(cgroup: Path | None, system: Path = SYSTEM) -> dict[str, Pressure]:
+    """By ``some`` (a task waited) and ``full`` (all did), of ``cgroup`` if it tells, else of the system; empty where the kernel does not tell."""
+    for file in ((cgroup / "memory.pressure",) if cgroup else ()) + (system,):
+        try:
+            return dict(_parse(line) for line in file.read_text().splitlines())
+        except (OSError, ValueError, KeyError):  # not there, or PSI is switched off
+            continue
+    return {}
+
+
+def _parse(line: str) -> tuple[str, Pressure]:
+    kind, *rest = line.split()
+    values = dict(item.split("=", 1) for item in rest)
+    return kind, Pressure(float(values["avg10"]), int(values["total"]) / 1e6)

@@ -1,0 +1,91 @@
+"""``memory_limit = "auto"``: what is set, and what the log says of it."""
+
+import logging
+
+import pytest
+
+from gomp.cgroup import MemoryCgroup
+from gomp.config import NO_LIMIT
+from gomp.runtime import autolimit
+from gomp.runtime.autolimit import AutoLimit
+
+MIB = 1 << 20
+
+
+class Cgroup:
+    """A cgroup v2 on disk, whose limit and statistics may change."""
+
+    def __init__(self, directory):
+        self.directory = directory / "mount"
+        self.directory.mkdir()
+        (directory / "cgroup").write_text("0::/\n")
+        (self.directory / "cgroup.controllers").write_text("memory\n")
+        self.memory = MemoryCgroup.of_this_process(directory, self.directory)
+        self.write(None, 0)
+        self.memory = MemoryCgroup.of_this_process(directory, self.directory)
+
+    def write(self, limit, taken):
+        (self.directory / "memory.max").write_text("max" if limit is None else f"{limit * MIB}")
+        (self.directory / "memory.stat").write_text(f"anon {taken * MIB}\nkernel 0\n")
+
+
+@pytest.fixture
+def cgroup(tmp_path):
+    return Cgroup(tmp_path)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(autolimit, "time", clock)
+    return clock
+
+
+def test_nine_tenths_less_what_the_interpreters_take(cgroup, clock, caplog):
+    caplog.set_level(logging.INFO)
+    cgroup.write(256, 60)
+    assert AutoLimit(cgroup.memory, 0.9).look() == int(0.9 * 256 * MIB) - 60 * MIB
+    (line,) = caplog.messages
+    assert line == (
+        "memory_limit is 170.4 MiB: auto is 0.9 of the cgroup's 256.0 MiB, less 60.0 MiB that its processes take for themselves"
+    )
+
+
+def test_without_a_cgroups_limit_there_is_none(cgroup, clock, caplog):
+    caplog.set_level(logging.INFO)
+    assert AutoLimit(cgroup.memory, 0.9).look() == NO_LIMIT
+    assert "no cgroup limits" in caplog.text
+
+
+def test_too_little_is_no_limit_and_a_warning_that_names_the_fix(cgroup, clock, caplog):
+    cgroup.write(128, 60)
+    assert AutoLimit(cgroup.memory, 0.9).look() == NO_LIMIT
+    assert "leaves less than 64 MiB; give the container more memory" in caplog.text
+
+
+def test_a_new_limit_is_followed_within_a_second(cgroup, clock):
+    cgroup.write(256, 60)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    auto.look()
+    cgroup.write(512, 60)
+    assert auto.look() is None
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() == int(0.9 * 512 * MIB) - 60 * MIB
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() is None
+
+
+def test_interpreters_that_grow_lower_it_unless_it_is_a_trifle(cgroup, clock):
+    cgroup.write(256, 60)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    auto.look()
+    for taken, limit in ((62, None), (69, int(0.9 * 256 * MIB) - 69 * MIB)):
+        cgroup.write(256, taken)
+        clock.now += autolimit.PERIOD_S
+        assert auto.look() == limit

@@ -1,0 +1,63 @@
+"""What is really in memory: of the segments, of the processes, and what a collection would give back."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import gomp
+from gomp.cgroup import MemoryCgroup
+from gomp.core import COMPILED
+from gomp.runtime import residency
+
+if not COMPILED:
+    pytest.skip("runs processes of its own", allow_module_level=True)
+
+MIB = 1 << 20
+KEPT, DROPPED = 64 * MIB, 128 * MIB
+
+
+@pytest.fixture
+def rt():
+    with gomp.Runtime(procs=2, max_heap="1GiB") as runtime:
+        yield runtime
+
+
+def read(rt):
+    return residency.read(rt._segments.heap_fd, rt._segments.meta_fd, MemoryCgroup.of_this_process())
+
+
+def fill(nbytes):
+    gomp.ndarray((nbytes,), np.uint8)[:] = 1
+
+
+def test_what_is_returnable_is_what_a_collection_and_a_release_give_back(rt):
+    kept = gomp.ndarray((KEPT,), np.uint8)
+    kept[:] = 1
+    rt.gc()
+    gomp.debug.set_gc_percent(-1)  # a cycle while it is filled would find it live
+    rt.run(fill, DROPPED)
+    before = read(rt)
+    gomp.debug.free_os_memory()
+    after = read(rt)
+    assert before.heap - after.heap >= DROPPED
+    assert before.returnable == pytest.approx(before.heap - after.heap, rel=0.1)
+    assert after.returnable < 8 * MIB
+
+
+def test_the_heap_is_in_memory_once_however_many_have_touched_it(rt):
+    shared = gomp.ndarray((KEPT,), np.uint8)
+    shared[:] = 1
+    rt.run(np.sum, shared)
+    own, *ps = (residency.process_memory(pid) for pid in (os.getpid(), *(p.pid for p in rt.stats().ps[:2])))
+    assert own.shared >= KEPT
+    assert max(memory.shared for memory in ps) >= KEPT
+    assert KEPT <= read(rt).heap < KEPT + 16 * MIB
+    assert all(memory.private < KEPT for memory in ps)
+
+
+def test_a_process_that_is_not_there_has_nothing(rt):
+    assert residency.process_memory(0) is None
+    assert residency.private_bytes(os.getpid()) > 0
