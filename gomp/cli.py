@@ -286,10 +286,16 @@ def collect(name: OfRuntime = None, url: Url = None, token_file: TokenFile = Non
 
 @ctl.command(name="free-os-memory")
 def free_os_memory(
-    name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False
+    now: Annotated[
+        bool, typer.Option(help="also what stays in memory until somebody needs it (madvdontneed=0)")
+    ] = False,
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> int:
     """Run a whole collection, and return everything that is free to the system."""
-    answer = _ask(name, url, token_file, "POST", "/control/free-os-memory")
+    answer = _ask(name, url, token_file, "POST", f"/control/free-os-memory{'?now=true' if now else ''}")
     return _tell(as_json, answer, f"{answer['heap_released']} bytes of the heap are returned")
 
 

@@ -87,6 +87,7 @@ class Debug:
 
     gctrace: int = 0  # 1: a line on stderr for each cycle
     gcpacertrace: int = 0  # 1: lines on stderr for what the pacer decides
+    madvdontneed: int = 1  # 0: memory that is returned stays until somebody needs it
     scavtrace: int = 0  # 1: a line on stderr after each sweep, for what has gone back to the system
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed

@@ -36,12 +36,13 @@ def set_memory_limit(limit: int) -> int:
     return current.peer().ask("set", setting="memory_limit", value=limit)["old"]  # type: ignore[no-any-return]
 
 
-def free_os_memory() -> int:
+def free_os_memory(now: bool = False) -> int:
     """Collect, return everything that is free to the system, and say how much is released then, in bytes.
 
-    For after a known peak, or before a long idle time: what comes back is committed again when it is wanted, page by page.
+    For after a known peak, or before a long idle time: what comes back is committed again when it is wanted, page by page. With
+    ``GODEBUG=madvdontneed=0`` it stays in memory until somebody needs it, as in Go, unless ``now``.
     """
-    return current.peer().ask("free_os_memory")["heap_released"]  # type: ignore[no-any-return]
+    return current.peer().ask("free_os_memory", now=now)["heap_released"]  # type: ignore[no-any-return]
 
 
 def _wait_for_mark() -> None:

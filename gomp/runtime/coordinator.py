@@ -67,6 +67,7 @@ from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
+from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.memstats import MemStats, RepairStats
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
@@ -100,6 +101,16 @@ class Attached:
     p: int | None = None
 
 
+@dataclass(frozen=True)
+class Waiter:
+    """Who wants to be told when so many cycles have ended, and the answer to which request that is; ``now``: see :meth:`Scavenger.release_all`."""
+
+    cycles: int
+    channel: Channel
+    op: str
+    now: bool = False
+
+
 class Coordinator:
     """One runtime."""
 
@@ -120,9 +131,7 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
-        self.collecting: list[
-            tuple[int, Channel, str]
-        ] = []  # who waits for how many cycles to have ended, and what was asked
+        self.collecting: list[Waiter] = []
         self.releasing: list[Channel] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
@@ -184,6 +193,7 @@ class Coordinator:
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
+        rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
         rt.stop_the_world = s.debug.gcstoptheworld
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)
@@ -192,7 +202,8 @@ class Coordinator:
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
         for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
             self._init_p(idx)
-        self.scavenger = Scavenger(s.procs, s.debug.scavtrace > 0)
+        lazy = None if s.debug.madvdontneed else LazyReturn(self.cgroup, self.shared.heap_fd)
+        self.scavenger = Scavenger(s.procs, s.debug.scavtrace > 0, lazy)
         self.collector = Collector(s.procs, s.debug, s.stop_deadline, self.scavenger, tape)
         self.collector.report()
 
@@ -609,7 +620,7 @@ class Coordinator:
     def _detach(self, peer: Attached) -> None:
         self._unwatch(peer.channel.fileno())
         self.attached.remove(peer)
-        self.collecting = [waiter for waiter in self.collecting if waiter[1] is not peer.channel]
+        self.collecting = [waiter for waiter in self.collecting if waiter.channel is not peer.channel]
         self.releasing = [channel for channel in self.releasing if channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
@@ -621,7 +632,8 @@ class Coordinator:
             if message.op == "verify":
                 channel.send("verify", **self._verify(message["level"]))
             elif message.op in ("collect", "free_os_memory"):
-                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), channel, message.op))
+                cycles = self.collector.want(GC_TRIGGER_FORCED)
+                self.collecting.append(Waiter(cycles, channel, message.op, message.fields.get("now", False)))
             elif message.op == "set":
                 channel.send("set", old=self._set(message["setting"], message["value"]))
             else:
@@ -630,14 +642,14 @@ class Coordinator:
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""
         done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
-        for target, channel, op in self.collecting:
-            if done >= target and op == "collect":
+        for waiter in self.collecting:
+            if done >= waiter.cycles and waiter.op == "collect":
                 with contextlib.suppress(RuntimeLost):
-                    channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
-            elif done >= target:
-                self.scavenger.release_all()
-                self.releasing.append(channel)
-        self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
+                    waiter.channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
+            elif done >= waiter.cycles:
+                self.scavenger.release_all(waiter.now)
+                self.releasing.append(waiter.channel)
+        self.collecting = [waiter for waiter in self.collecting if done < waiter.cycles]
 
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""

@@ -198,9 +198,9 @@ class Client:
         """Run a whole collection; how many there have been when it is done."""
         return int(self._ask("collect")["num_gc"])
 
-    def free_os_memory(self) -> int:
-        """Run a whole collection and return everything that is free to the system; all that is released then, in bytes."""
-        return int(self._ask("free_os_memory")["heap_released"])
+    def free_os_memory(self, now: bool = False) -> int:
+        """As :func:`gomp.debug.free_os_memory`."""
+        return int(self._ask("free_os_memory", now=now)["heap_released"])
 
     def _ask(self, op: str, **fields: Any) -> Message:
         self._channel.send(op, **fields)

@@ -13,7 +13,7 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "verify": {"level": int},
     "stats": {},
     "collect": {},
-    "free_os_memory": {},
+    "free_os_memory": {"now": bool},
     "set": {"setting": str, "value": int},
 }
 SETTINGS = ("gogc", "memory_limit")

@@ -13,28 +13,34 @@ from typing import Any
 
 from gomp.core.gc import scavenger, scavpace
 from gomp.core.shm.records import MHEAP, SCAVPACE, mheap_dtype, scavpace_dtype, view
+from gomp.runtime.lazyreturn import EVERYTHING, LazyReturn
 
 _SLICE_NS = 1_000_000
 
 
 class Scavenger:
-    """``procs`` Ps share the hundredth; with ``traces`` each sweep's end has its line."""
+    """``procs`` Ps share the hundredth; with ``traces`` each sweep's end has its line; ``lazy``: what is released may stay in memory."""
 
-    def __init__(self, procs: int, traces: bool) -> None:
+    def __init__(self, procs: int, traces: bool, lazy: LazyReturn | None = None) -> None:
         self.procs = procs
         self.traces = traces
+        self.lazy = lazy
         self.releasing = False  # everything, because somebody asked
         self._released = 0
         self._due = math.inf
         self._asleep_since: int | None = None  # since when, in ns; None: it is parked
         self._traced = (0, 0)
         self._was_reset = False
+        self._wants_all = False
         scavpace.init_pace()
 
     @property
     def rest_s(self) -> float:
         """For how many seconds there is nothing to do."""
-        return 0.0 if self.releasing else max(self._due - time.monotonic(), 0.0)
+        if self.releasing:
+            return 0.0
+        rest = max(self._due - time.monotonic(), 0.0)
+        return min(rest, self.lazy.rest_s) if self.lazy else rest
 
     def on_swept(self) -> None:
         """A sweep is over: begin anew, and write the line of what was done until now."""
@@ -49,22 +55,29 @@ class Scavenger:
             self._was_reset = False
             print(trace_line(background, eager, note), file=sys.stderr, flush=True)
 
-    def release_all(self) -> None:
-        """Return everything that is free, without the pace; :attr:`releasing` says whether that goes on."""
+    def release_all(self, now: bool) -> None:
+        """Return everything that is free, without the pace, and with ``now`` also what was returned lazily; :attr:`releasing` says whether
+        that goes on."""
         self.releasing = True
         self._released = 0
+        if now and self.lazy:
+            self._wants_all = True
 
     def step(self) -> None:
         """What is due, for a millisecond at most."""
         if self.releasing:
             self._release()
-        elif self.rest_s == 0.0:
+        elif time.monotonic() >= self._due:
             self._work()
+        if self.lazy:
+            self.lazy.step()
 
     def _release(self) -> None:
         released = scavenger.release_some(time.monotonic_ns() + _SLICE_NS)
         self._released += released
-        if released == 0:
+        if released == 0 and self.lazy and self._wants_all:
+            self.lazy.wanted, self._wants_all = EVERYTHING, False
+        elif released == 0 and not (self.lazy and self.lazy.wanted):
             self.releasing = False
             if self.traces:
                 print(trace_line(0, self._released, " (forced)"), file=sys.stderr, flush=True)

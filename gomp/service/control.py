@@ -2,9 +2,9 @@
 
     GET  /control                what is in force
     PUT  /control/gogc           the body is a percentage, or off
-    PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or off
+    PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or auto, or off
     POST /control/gc             a whole collection; answered when it is done
-    POST /control/free-os-memory the same, and everything that is free is returned to the system
+    POST /control/free-os-memory the same, and everything that is free is returned to the system; ?now=true: also where it is done lazily
 
 A body is text, or JSON as ``{"value": 200}``. Who may connect may change: the listener is a Unix socket for this user alone or, where that does
 not reach, a port of the loopback interface that wants the token of a file only this user can read.
@@ -66,7 +66,10 @@ def make_app(name: str, token: bytes | None) -> Starlette:
         return await ask(lambda client: {"num_gc": client.collect()})
 
     async def free_os_memory(request: Request) -> Response:
-        return await ask(lambda client: {"heap_released": client.free_os_memory()})
+        now = request.query_params.get("now", "false")
+        if now not in ("true", "false"):
+            return _sentence(422, f"now is true or false (not {now!r})")
+        return await ask(lambda client: {"heap_released": client.free_os_memory(now == "true")})
 
     routes = [
         Route("/control", show, methods=["GET"]),

@@ -18,6 +18,8 @@ MAX_PAGES = 64 * layout.CHUNK_PAGES
 class Heap:
     """The records of the heap under test as numpy sees them, and the address of its one P."""
 
+    segment_fd: int
+
     def __init__(self) -> None:
         self.p_addr = layout.PS_BASE
         self.p = records.view(records.p_dtype, self.p_addr)[0]
@@ -47,7 +49,8 @@ def _new_heap(max_pages: int = MAX_PAGES) -> Iterator[Heap]:
     try:
         heap = Heap()
         heap.runtime.max_pages = max_pages
-        heap.p.heap_fd = -1  # what is released here stays
+        heap.p.heap_fd = -1  # what is released here stays, unless a test wants it otherwise
+        heap.segment_fd = made.heap_fd
         yield heap
     finally:
         segments.unmap()

@@ -24,6 +24,7 @@ from gomp.core.gc.specials import rebuild_specials_stw
 from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
+from gomp.core.heap.lazyscav import forget_lazy_locked
 from gomp.core.heap.mcache import entry_addr, release_all_stw
 from gomp.core.heap.mcentral import push_span_locked, reset_mcentrals_stw, swept_set, unswept_set
 from gomp.core.heap.mheap import span_elem_size
@@ -98,6 +99,7 @@ def rebuild_derived_stw() -> None:
         _keep_taken_pages(nth_p(i))
     rebuild_specials_stw()
     _punch_unknown_pages()
+    forget_lazy_locked()
     rebuild_summaries_locked()
     _rebuild_counters()
     _rebuild_work_buffers()
@@ -225,7 +227,7 @@ def _keep_taken_pages(p: int) -> None:
 
 @inline
 def _punch_unknown_pages() -> None:
-    """Make the released pages what released pages are: zero, and not committed. The allocator does not zero them again.
+    """Make the released pages what released pages are: zero, and not committed. Unless they are released lazily, nobody zeroes them again.
 
     Most of them are already, and cost nothing.
     """

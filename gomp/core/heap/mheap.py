@@ -15,6 +15,7 @@ import numpy as np
 
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes
+from gomp.core.heap.lazyscav import reclaim
 from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
 from gomp.core.heap.palloc import (
     find_pages_locked,
@@ -57,6 +58,7 @@ from gomp.core.shm.records import (
 
 NO_MEMORY = -ENOMEM
 _COMMIT_STEP = 256 << 10
+_ENDLESS = 1 << 62
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
 _SPAN_ELEM_SIZE = np.array(SPAN_ELEM_SIZE, dtype=np.int64)
@@ -201,13 +203,17 @@ def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
 
 @inline
 def _commit_pages(page: int, npages: int, may_park: int) -> int:
-    """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long."""
+    """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long.
+
+    What was released lazily makes room for them.
+    """
     fd = self_p().heap_fd
     lo = page << layout.PAGE_SHIFT
     hi = lo + (npages << layout.PAGE_SHIFT)
     for at in range(lo, hi, _COMMIT_STEP):
-        if commit(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
-            return NO_MEMORY
+        while commit(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
+            if reclaim(_COMMIT_STEP, _ENDLESS) == 0:
+                return NO_MEMORY
         if may_park and stop_requested():
             park_while_stopped()
     return 0
@@ -245,7 +251,8 @@ def alloc_span(npages: int, span_class: int) -> int:
 def make_span(page: int, npages: int, span_class: int) -> None:
     """Make a span, in no list and empty, of the pages that were taken last."""
     me = self_p()
-    needzero = 1 if _pages_need_zero(page, npages) and me.taking_scav != npages else 0
+    are_zero = me.taking_scav == npages and runtime().scavenge_lazily == 0
+    needzero = 1 if _pages_need_zero(page, npages) and not are_zero else 0
     _init_span(page, npages, span_class, needzero)
     me.taking_page = mspan.NO_SPAN
 

@@ -1,7 +1,8 @@
 """Giving free memory back to the system (mgcscavenge.go).
 
 Pages are chosen by :mod:`~gomp.core.heap.scavindex`, taken as if for a span, punched out of the heap's segment without the heap lock, and freed
-again as released. A process that is killed in between leaves pages that belong to nothing: repair punches and frees them.
+again as released. A process that is killed in between leaves pages that belong to nothing: repair punches and frees them. Lazily, they only count
+as released (:mod:`~gomp.core.heap.lazyscav`).
 
 Two who want memory back: the background scavenger (:mod:`~gomp.core.gc.scavenger`), and whoever is about to commit memory that takes the
 runtime beyond its limit, or that has made the heap grow beyond what it may retain.
@@ -10,6 +11,7 @@ runtime beyond its limit, or that has made the heap grow beyond what it may reta
 from __future__ import annotations
 
 from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.lazyscav import release_lazily_locked
 from gomp.core.heap.palloc import borrow_pages_locked, lock_heap, return_pages_locked, unlock_heap
 from gomp.core.heap.scavindex import choose_locked
 from gomp.core.jit import inline, kernel
@@ -27,6 +29,7 @@ from gomp.core.shm.records import (
     SCAV_XEAGER,
     SCAV_XEAGER_NS,
     pacer,
+    runtime,
     scavpace,
     self_p,
 )
@@ -37,17 +40,21 @@ ALWAYS, UNLESS_LIMITED = 0, 1
 @kernel("int64(int64, int64)")
 def _scavenge_one(most: int, force: int) -> int:
     """Release about ``most`` pages, and those in a row; how many. The caller is critical."""
+    is_lazy = runtime().scavenge_lazily != 0
     lock_heap()
     page, n = choose_locked(most, force)
-    if page >= 0:
+    if page >= 0 and is_lazy:
+        release_lazily_locked(page, n)
+    elif page >= 0:
         borrow_pages_locked(page, n)
     unlock_heap()
     if page < 0:
         return 0
-    punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
-    lock_heap()
-    return_pages_locked(page, n, 1)
-    unlock_heap()
+    if not is_lazy:
+        punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
+        lock_heap()
+        return_pages_locked(page, n, 1)
+        unlock_heap()
     add_relaxed(MHEAP_XCOMMITTED, -(n << layout.PAGE_SHIFT))
     add_relaxed(MHEAP_XRELEASED, n << layout.PAGE_SHIFT)
     return n

@@ -20,8 +20,24 @@ from gomp.core.jit import primitive
 from gomp.core.shm.atomics import load_relaxed
 
 _NUMBERS = {
-    "x86_64": {"futex": 202, "fallocate": 285, "write": 1, "sched_yield": 24, "ppoll": 271, "pidfd_send_signal": 424},
-    "aarch64": {"futex": 98, "fallocate": 47, "write": 64, "sched_yield": 124, "ppoll": 73, "pidfd_send_signal": 424},
+    "x86_64": {
+        "futex": 202,
+        "fallocate": 285,
+        "write": 1,
+        "sched_yield": 24,
+        "ppoll": 271,
+        "pidfd_send_signal": 424,
+        "lseek": 8,
+    },
+    "aarch64": {
+        "futex": 98,
+        "fallocate": 47,
+        "write": 64,
+        "sched_yield": 124,
+        "ppoll": 73,
+        "pidfd_send_signal": 424,
+        "lseek": 62,
+    },
 }[platform.machine()]
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
@@ -134,6 +150,22 @@ def fallocate(fd: int, offset: int, size: int) -> int:
 def punch_hole(fd: int, offset: int, size: int) -> int:
     """Give ``size`` bytes of a segment back to the system; they read as zero afterwards."""
     return _call("fallocate", fd, _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE, offset, size)
+
+
+def _seek(whence: int) -> Any:
+    return lambda b, a: _lower_syscall(b, "lseek", a[0], a[1], ir.Constant(_I64, whence))
+
+
+@primitive("int64(int64, int64)", _seek(os.SEEK_DATA))
+def seek_data(fd: int, offset: int) -> int:
+    """Where in a segment the first byte at or after ``offset`` is that is in memory; a negated errno if none is."""
+    return _call("lseek", fd, offset, os.SEEK_DATA)
+
+
+@primitive("int64(int64, int64)", _seek(os.SEEK_HOLE))
+def seek_hole(fd: int, offset: int) -> int:
+    """The same of the first that is not."""
+    return _call("lseek", fd, offset, os.SEEK_HOLE)
 
 
 def _eventfd_signal(b: Any, a: Any) -> Any:

@@ -63,6 +63,7 @@ runtime_dtype = record(
         ("start_ns", "i8"),  # nanotime() when the runtime began
         ("coordinator_pid", "i8"),
         ("clobberfree", "i8"),  # GODEBUG
+        ("scavenge_lazily", "i8"),  # GODEBUG madvdontneed=0: released pages stay until memory is short
         ("collect_every", "i8"),  # GODEBUG gccollectevery=k: a collection at every k-th slow allocation; 0 is off
         (
             "stop_the_world",
@@ -644,7 +645,8 @@ density_dtype = record(
         ("in_use", "i8"),  # pages
         ("last_in_use", "i8"),
         ("gen", "i8"),  # in which in_use last changed
-        ("has_free", "i8"),  # 0: no page is free and committed; 1: one may be
+        ("has_free", "i4"),  # 0: no page is free and committed; 1: one may be
+        ("lazy_since", "i4"),  # see heap/lazyscav.py
     ],
     32,
 )

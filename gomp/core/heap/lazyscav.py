@@ -1,0 +1,133 @@
+"""Lazy return (``GODEBUG=madvdontneed=0``): pages that count as returned stay in memory until somebody needs it.
+
+It is what MADV_FREE does for private memory, and Linux refuses it for shared memory. A released page is then free and has its scav bit, as
+always, but its bytes may still be there: old data, so whoever gets it zeroes it. Committing it costs no fault. :func:`reclaim` punches such pages
+out: called by a commit that fails, and by the coordinator when the cgroup, the file system or the kernel's pressure figures say so.
+
+Which pages those are nobody notes. A chunk has ``lazy_since``, 1 + the generation in which pages were first released into it; 0 when it
+has none. Punching one that is gone already costs a system call. So nothing here has to be right after a kill: repair punches whatever is released.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.palloc import (
+    borrow_pages_locked,
+    lock_heap,
+    return_pages_locked,
+    set_scav_range_locked,
+    unlock_heap,
+)
+from gomp.core.heap.scavindex import CHUNK_WORDS
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.status import stop_requested
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import add_relaxed, ctz, lsl
+from gomp.core.shm.libc import nanotime, punch_hole, seek_data, seek_hole
+from gomp.core.shm.records import MHEAP_XBUDGET, chunks, densities, mheap, self_p
+
+_PIECE = 32  # pages that are away at a time: an allocation that does not find them grows the heap
+_NONE = -1
+
+
+@inline
+def release_lazily_locked(page: int, npages: int) -> None:
+    """Holds: mheap.lock. Free pages of one chunk count as released from here."""
+    set_scav_range_locked(page, npages)
+    d = densities()[page >> layout.CHUNK_SHIFT]
+    if d.lazy_since == 0:
+        d.lazy_since = mheap().scav_gen + 1
+
+
+@kernel("void()")
+def forget_lazy_locked() -> None:
+    """Holds: mheap.lock. Everything that is released has been punched out."""
+    for chunk_idx in range(mheap().end_page >> layout.CHUNK_SHIFT):
+        densities()[chunk_idx].lazy_since = 0
+
+
+@inline
+def _oldest_locked() -> int:
+    """The chunk that has had lazily released pages for longest; of several the highest, and -1 if there is none."""
+    oldest, since = _NONE, 1 << 62
+    for chunk_idx in range((mheap().end_page >> layout.CHUNK_SHIFT) - 1, -1, -1):
+        at = int(densities()[chunk_idx].lazy_since)
+        if 0 < at < since:
+            oldest, since = chunk_idx, at
+    return oldest
+
+
+@inline
+def _released_run(chunk_idx: int, at: int) -> tuple[int, int]:
+    """The first released pages of the chunk from index ``at`` on, in one word and _PIECE at most: (index, how many), or (-1, 0)."""
+    for word_idx in range(at >> 6, CHUNK_WORDS):
+        word = chunks()[chunk_idx].scav[word_idx] & ~chunks()[chunk_idx].alloc[word_idx]
+        if word_idx == at >> 6:
+            word &= lsl(-1, at & 63)
+        if word != 0:
+            low = ctz(word)
+            return word_idx * 64 + low, min(ctz(~(word >> low)), 64 - low, _PIECE)
+    return _NONE, 0
+
+
+@inline
+def _punch(page: int, npages: int) -> int:
+    """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
+    fd, found = self_p().heap_fd, 0
+    first, end = page << layout.PAGE_SHIFT, (page + npages) << layout.PAGE_SHIFT
+    at = first
+    while at < end:
+        data = seek_data(fd, at)
+        if data < 0 or data >= end:
+            break
+        at = min(seek_hole(fd, data), end)
+        found += at - data
+    punch_hole(fd, first, end - first)
+    return found
+
+
+@inline
+def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, int]:
+    """Punch out released pages of one chunk, from the lowest up: (bytes, those that were surely in memory). What is left keeps its age."""
+    base = chunk_idx << layout.CHUNK_SHIFT
+    punched, freed, at = 0, 0, 0
+    lock_heap()
+    since = densities()[chunk_idx].lazy_since
+    densities()[chunk_idx].lazy_since = 0  # whoever releases more from here on sets it again
+    while True:
+        at, n = _released_run(chunk_idx, at)
+        if n == 0 or punched >= nbytes or stop_requested() or (punched > 0 and nanotime() > deadline_ns):
+            break
+        borrow_pages_locked(base + at, n)
+        unlock_heap()
+        freed += _punch(base + at, n)
+        lock_heap()
+        return_pages_locked(base + at, n, 1)
+        punched += n << layout.PAGE_SHIFT
+        at += n
+    if n != 0:
+        densities()[chunk_idx].lazy_since = since
+    unlock_heap()
+    return punched, freed
+
+
+@kernel("int64(int64, int64)")
+def reclaim(nbytes: int, deadline_ns: int) -> int:
+    """Holds: nothing. Punch out ``nbytes`` of what was released lazily, if there is so much, oldest first; how much it was.
+
+    What was surely in memory may be committed at once: the budget has it. (A page that was committed and never touched looks like a hole.) After
+    the first piece it ends at the deadline, and when somebody wants to stop the world.
+    """
+    begin_critical()
+    done = 0
+    while done < nbytes and not stop_requested() and (done == 0 or nanotime() <= deadline_ns):
+        lock_heap()
+        chunk_idx = _oldest_locked()
+        unlock_heap()
+        if chunk_idx < 0:
+            break
+        punched, freed = _reclaim_chunk(chunk_idx, nbytes - done, deadline_ns)
+        done += punched
+        add_relaxed(MHEAP_XBUDGET, freed)
+    end_critical()
+    return done
