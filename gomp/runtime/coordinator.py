@@ -63,14 +63,14 @@ from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, discovery, memstats, pacerlog
 from gomp.runtime.autolimit import AutoLimit
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
 from gomp.runtime.memstats import MemStats, RepairStats
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
-from gomp.runtime.requests import fault
+from gomp.runtime.requests import Asker, fault
 from gomp.runtime.restarts import Restarts
 from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.tasks import Tasks
@@ -120,10 +120,8 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
-        self.collecting: list[
-            tuple[int, Channel, str]
-        ] = []  # who waits for how many cycles to have ended, and what was asked
-        self.releasing: list[Channel] = []  # who waits for all free memory to be returned
+        self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
+        self.releasing: list[Asker] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
         self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
@@ -538,7 +536,7 @@ class Coordinator:
             return False
         for message in messages:
             if problem := fault(message, from_p=True):
-                _refuse(channel, problem)
+                Asker(channel, message).refuse(problem)
             elif message.op == "go":
                 self.dispatcher.go(OnP(idx), message, idx)
             elif message.op == "started":
@@ -546,7 +544,7 @@ class Coordinator:
             elif message.op == "done":
                 self.dispatcher.done(idx, message)
             elif not is_dead and self.family.ps.get(idx) is child:
-                self._answer(channel, message)
+                self._answer(Asker(channel, message))
         return bool(messages)
 
     def _on_connect(self, fd: int) -> None:
@@ -600,51 +598,50 @@ class Coordinator:
             return
         for message in messages:
             if problem := fault(message, from_p=False):
-                _refuse(peer.channel, problem)
+                Asker(peer.channel, message).refuse(problem)
             elif message.op == "go":
                 self.dispatcher.go(peer.channel, message)
             else:
-                self._answer(peer.channel, message)
+                self._answer(Asker(peer.channel, message))
 
     def _detach(self, peer: Attached) -> None:
         self._unwatch(peer.channel.fileno())
         self.attached.remove(peer)
-        self.collecting = [waiter for waiter in self.collecting if waiter[1] is not peer.channel]
-        self.releasing = [channel for channel in self.releasing if channel is not peer.channel]
+        self.collecting = [waiter for waiter in self.collecting if waiter[1].channel is not peer.channel]
+        self.releasing = [asker for asker in self.releasing if asker.channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
 
-    def _answer(self, channel: Channel, message: Message) -> None:
+    def _answer(self, asker: Asker) -> None:
         """Requests to the coordinator itself."""
-        with contextlib.suppress(RuntimeLost):
+        message = asker.request
+        with contextlib.suppress(RuntimeLost):  # the runtime ends
             if message.op == "verify":
-                channel.send("verify", **self._verify(message["level"]))
+                asker.answer(**self._verify(message["level"]))
             elif message.op in ("collect", "free_os_memory"):
-                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), channel, message.op))
+                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
             elif message.op == "set":
-                channel.send("set", old=self._set(message["setting"], message["value"]))
+                asker.answer(old=self._set(message["setting"], message["value"]))
             else:
-                channel.send("stats", **self._stats().to_json())
+                asker.answer(**self._stats().to_json())
 
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""
         done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
-        for target, channel, op in self.collecting:
-            if done >= target and op == "collect":
-                with contextlib.suppress(RuntimeLost):
-                    channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
-            elif done >= target:
+        for asker in [asker for target, asker in self.collecting if done >= target]:
+            if asker.request.op == "collect":
+                asker.answer(num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
+            else:
                 self.scavenger.release_all()
-                self.releasing.append(channel)
+                self.releasing.append(asker)
         self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
 
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""
         if self.releasing and not self.scavenger.releasing:
-            for channel in self.releasing:
-                with contextlib.suppress(RuntimeLost):
-                    channel.send("free_os_memory", heap_released=memstats.read().heap_released)
+            for asker in self.releasing:
+                asker.answer(heap_released=memstats.read().heap_released)
             self.releasing = []
 
     # --- ending -------------------------------------------------------------------------------------------------------
