@@ -334,6 +334,19 @@ class Coordinator:
         with self._stopped_world():
             return asdict(verify(level))
 
+    def _retainers(self, p: int, slot: int) -> dict[str, Any]:
+        """What leads to the object in that handle; {"problem": why not} if there is none."""
+        from gomp.runtime.retainers import Search, may_search
+
+        with self._stopped_world():
+            if not may_search(p, slot):
+                return {"problem": f"P{p} has no reference number {slot}"}
+            found = Search(p, slot).run()
+        if found["root"] and found["root"].get("p", len(self.family.ps)) in self.family.ps:
+            running = [task.name for task in self.dispatcher.tasks.of(found["root"]["p"]) if task.has_started]
+            found["root"]["programs"] = running[:_NAMES_SHOWN]
+        return found
+
     def _stats(self) -> MemStats:
         """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
         with self._stopped_world():
@@ -621,6 +634,8 @@ class Coordinator:
                 asker.answer(**self._verify(message["level"]))
             elif message.op in ("collect", "free_os_memory"):
                 self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
+            elif message.op == "retainers":
+                asker.answer(**self._retainers(message["p"], message["slot"]))
             elif message.op == "set":
                 asker.answer(old=self._set(message["setting"], message["value"]))
             else:

@@ -18,6 +18,7 @@ from gomp.runtime.programs import MAX_NAME
 _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "go": {"name": str, "request": int},
     "verify": {"level": int},
+    "retainers": {"p": int, "slot": int},
     "stats": {},
     "collect": {},
     "free_os_memory": {},
