@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
     from gomp.runtime.pool import Pool
+    from gomp.runtime.retention import Retention, who_retains
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
     from gomp.runtime.structs import new, struct
@@ -71,6 +72,8 @@ _HOMES = {
     "Pool": "gomp.runtime.pool",
     "NDArray": "gomp.runtime.ndarrays",
     "ndarray": "gomp.runtime.ndarrays",
+    "Retention": "gomp.runtime.retention",
+    "who_retains": "gomp.runtime.retention",
     "Global": "gomp.runtime.root_table",
     "globals": "gomp.runtime.root_table",
     "Runtime": "gomp.runtime.runtime",
@@ -109,6 +112,7 @@ __all__ = [
     "Pointer",
     "Pool",
     "ProgramError",
+    "Retention",
     "Runtime",
     "RuntimeLost",
     "SegmentError",
@@ -144,6 +148,7 @@ __all__ = [
     "uint32",
     "uint64",
     "weak",
+    "who_retains",
 ]
 
 

@@ -56,7 +56,7 @@ def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
 
 def test_a_result_that_is_too_large_fails_its_goroutine(pair: tuple[Channel, Channel]) -> None:
     ours, theirs = pair
-    P(theirs, np.recarray(1, p_dtype)[0]).handle(
+    P(theirs, np.recarray(1, p_dtype)[0]).run(
         Message("run", {"g": 7, "name": "bytes", "awaited": True, "heir": -1}, Call(bytes, (1 << 15,)).dumps())
     )
     assert ours.next(1.0) == Message("started", {"g": 7})

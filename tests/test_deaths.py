@@ -255,13 +255,13 @@ def test_who_is_stopped_with_a_lock_is_killed_and_not_who_waits_for_it(then):
 def test_a_p_that_says_nonsense_is_killed_and_replaced(rt):
     wait_until_idle(rt)
     with pytest.raises(gomp.WorkerDied):
-        rt.run(lambda: (current.peer().channel.sock.send(bytes([255] * 8)), time.sleep(60)))
+        rt.run(lambda: (current.peer().mailbox.channel.sock.send(bytes([255] * 8)), time.sleep(60)))
     assert rt.run(os.getpid) > 0
 
 
 def ask_and_die_in_a_kernel() -> None:
     for _ in range(100):
-        current.peer().channel.send("stats")
+        current.peer().mailbox.channel.send("stats")
     enter_waiting()
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -74,6 +74,18 @@ def test_a_request_that_cannot_be_served_is_answered(rt: gomp.Runtime, header: d
     assert rt.run(len, "abc") == 3
 
 
+def test_an_answer_has_the_number_of_its_request(rt: gomp.Runtime) -> None:
+    with stranger(rt) as channel:
+        channel.send("verify", level=1, request=7)
+        channel.send("verify", request=8)
+        channel.send("stats", request="nine")
+        channel.send("stats")
+        answers = [channel.next(5.0) for _ in range(4)]
+    assert [a and (a.op, a.fields.get("request")) for a in answers] == [
+        ("verify", 7), ("error", 8), ("error", None), ("stats", None),
+    ]  # fmt: skip
+
+
 def test_a_p_may_say_more_than_a_stranger() -> None:
     done = Message("done", {"g": 1, "ok": True})
     assert fault(done, from_p=True) == ""

@@ -48,8 +48,9 @@ def check_answer(message: Message) -> Message:
 
 
 class Channel:
-    """One end. ``receive`` and ``send`` never block; ``next`` does.
+    """One end. ``receive`` and ``send`` never block; ``next``, ``fill`` and ``drain`` do.
 
+    One thread uses it at a time; ``fill`` and ``pop`` leave alone what ``send`` and ``drain`` use, so that one may receive while another sends.
     Only an end that ``takes_descriptors`` has the kernel install what its peer attaches: nobody else can be made to run out of them.
     """
 
@@ -98,11 +99,38 @@ class Channel:
         except OSError as error:
             raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
 
+    def drain(self) -> None:
+        """Wait until the peer has taken all that is queued. Raises RuntimeLost."""
+        while not self.is_flushed:
+            poller = select.poll()
+            poller.register(self.sock, select.POLLOUT)
+            poller.poll()
+            self.flush()
+
     def receive(self) -> list[Message]:
         """The whole messages that have arrived; some of them, from a peer that writes faster than we read.
 
         Raises RuntimeLost when the peer hung up or does not speak our language.
         """
+        self._read_messages()
+        messages = list(self._ready)
+        self._ready.clear()
+        return messages
+
+    def fill(self, timeout_s: float | None) -> None:
+        """Read what has arrived, for :meth:`pop`, or arrives within ``timeout_s``. Raises RuntimeLost as :meth:`receive` does."""
+        if self._ready:
+            return
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        if poller.poll(None if timeout_s is None else max(timeout_s, 0) * 1000):
+            self._read_messages()
+
+    def pop(self) -> Message | None:
+        """The next message that has been read."""
+        return self._ready.popleft() if self._ready else None
+
+    def _read_messages(self) -> None:
         for _ in range(_MAX_READS):
             try:
                 data = self._read()
@@ -116,9 +144,6 @@ class Channel:
                 raise RuntimeLost("the runtime hung up")
             self._in += data
         self._parse()
-        messages = list(self._ready)
-        self._ready.clear()
-        return messages
 
     def _read(self) -> bytes:
         if not self._takes_descriptors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gomp.core.gc import selfreach
 from gomp.core.gc.specials import RECORD
 from gomp.core.shm import layout, records
-from gomp.runtime.verify import scratch
+from gomp.runtime.verify import new_trace
 
 SHOWN = 100
 
@@ -35,4 +35,4 @@ def _leads_back(n: int) -> bool:
     record = records.view(records.special_dtype, layout.SPECIALS_BASE + n * RECORD)[0]
     if record.xstate != records.SPECIAL_ARMED or record.kind != records.SPECIAL_FINALIZER:
         return False
-    return int(selfreach.leads_back(*scratch(), n)) == selfreach.LEADS_BACK
+    return int(selfreach.leads_back(new_trace(), n)) == selfreach.LEADS_BACK

@@ -63,7 +63,7 @@ from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, discovery, memstats, pacerlog
 from gomp.runtime.autolimit import AutoLimit
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
@@ -71,7 +71,7 @@ from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.memstats import MemStats, RepairStats
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
-from gomp.runtime.requests import fault
+from gomp.runtime.requests import Asker, fault
 from gomp.runtime.restarts import Restarts
 from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.tasks import Tasks
@@ -101,16 +101,6 @@ class Attached:
     p: int | None = None
 
 
-@dataclass(frozen=True)
-class Waiter:
-    """Who wants to be told when so many cycles have ended, and the answer to which request that is; ``now``: see :meth:`Scavenger.release_all`."""
-
-    cycles: int
-    channel: Channel
-    op: str
-    now: bool = False
-
-
 class Coordinator:
     """One runtime."""
 
@@ -131,8 +121,8 @@ class Coordinator:
         self.ending = False
         self.exit_code = 0
         self.attached: list[Attached] = []
-        self.collecting: list[Waiter] = []
-        self.releasing: list[Channel] = []  # who waits for all free memory to be returned
+        self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
+        self.releasing: list[Asker] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
         self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
@@ -347,6 +337,19 @@ class Coordinator:
         with self._stopped_world():
             return asdict(verify(level))
 
+    def _retainers(self, p: int, slot: int) -> dict[str, Any]:
+        """What leads to the object in that handle; {"problem": why not} if there is none."""
+        from gomp.runtime.retainers import Search, may_search
+
+        with self._stopped_world():
+            if not may_search(p, slot):
+                return {"problem": f"P{p} has no reference number {slot}"}
+            found = Search(p, slot).run()
+        if found["root"] and found["root"].get("p", len(self.family.ps)) in self.family.ps:
+            running = [task.name for task in self.dispatcher.tasks.of(found["root"]["p"]) if task.has_started]
+            found["root"]["programs"] = running[:_NAMES_SHOWN]
+        return found
+
     def _stats(self) -> MemStats:
         """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
         with self._stopped_world():
@@ -549,7 +552,7 @@ class Coordinator:
             return False
         for message in messages:
             if problem := fault(message, from_p=True):
-                _refuse(channel, problem)
+                Asker(channel, message).refuse(problem)
             elif message.op == "go":
                 self.dispatcher.go(OnP(idx), message, idx)
             elif message.op == "started":
@@ -557,7 +560,7 @@ class Coordinator:
             elif message.op == "done":
                 self.dispatcher.done(idx, message)
             elif not is_dead and self.family.ps.get(idx) is child:
-                self._answer(channel, message)
+                self._answer(Asker(channel, message))
         return bool(messages)
 
     def _on_connect(self, fd: int) -> None:
@@ -611,52 +614,52 @@ class Coordinator:
             return
         for message in messages:
             if problem := fault(message, from_p=False):
-                _refuse(peer.channel, problem)
+                Asker(peer.channel, message).refuse(problem)
             elif message.op == "go":
                 self.dispatcher.go(peer.channel, message)
             else:
-                self._answer(peer.channel, message)
+                self._answer(Asker(peer.channel, message))
 
     def _detach(self, peer: Attached) -> None:
         self._unwatch(peer.channel.fileno())
         self.attached.remove(peer)
-        self.collecting = [waiter for waiter in self.collecting if waiter.channel is not peer.channel]
-        self.releasing = [channel for channel in self.releasing if channel is not peer.channel]
+        self.collecting = [waiter for waiter in self.collecting if waiter[1].channel is not peer.channel]
+        self.releasing = [asker for asker in self.releasing if asker.channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
 
-    def _answer(self, channel: Channel, message: Message) -> None:
+    def _answer(self, asker: Asker) -> None:
         """Requests to the coordinator itself."""
-        with contextlib.suppress(RuntimeLost):
+        message = asker.request
+        with contextlib.suppress(RuntimeLost):  # the runtime ends
             if message.op == "verify":
-                channel.send("verify", **self._verify(message["level"]))
+                asker.answer(**self._verify(message["level"]))
             elif message.op in ("collect", "free_os_memory"):
-                cycles = self.collector.want(GC_TRIGGER_FORCED)
-                self.collecting.append(Waiter(cycles, channel, message.op, message.fields.get("now", False)))
+                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
+            elif message.op == "retainers":
+                asker.answer(**self._retainers(message["p"], message["slot"]))
             elif message.op == "set":
-                channel.send("set", old=self._set(message["setting"], message["value"]))
+                asker.answer(old=self._set(message["setting"], message["value"]))
             else:
-                channel.send("stats", **self._stats().to_json())
+                asker.answer(**self._stats().to_json())
 
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""
         done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
-        for waiter in self.collecting:
-            if done >= waiter.cycles and waiter.op == "collect":
-                with contextlib.suppress(RuntimeLost):
-                    waiter.channel.send("collect", num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
-            elif done >= waiter.cycles:
-                self.scavenger.release_all(waiter.now)
-                self.releasing.append(waiter.channel)
-        self.collecting = [waiter for waiter in self.collecting if done < waiter.cycles]
+        for asker in [asker for target, asker in self.collecting if done >= target]:
+            if asker.request.op == "collect":
+                asker.answer(num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
+            else:
+                self.scavenger.release_all(asker.request["now"])
+                self.releasing.append(asker)
+        self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
 
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""
         if self.releasing and not self.scavenger.releasing:
-            for channel in self.releasing:
-                with contextlib.suppress(RuntimeLost):
-                    channel.send("free_os_memory", heap_released=memstats.read().heap_released)
+            for asker in self.releasing:
+                asker.answer(heap_released=memstats.read().heap_released)
             self.releasing = []
 
     # --- ending -------------------------------------------------------------------------------------------------------

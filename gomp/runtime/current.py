@@ -37,7 +37,7 @@ def close_process() -> None:
 def _leave_in_child() -> None:
     """A forked child has no runtime; a copy of its parent's connection would keep the runtime alive after the parent."""
     if _peer is not None:
-        _peer.channel.close()
+        _peer.mailbox.leave()
         for fd in _descriptors:
             os.close(fd)
     close_process()

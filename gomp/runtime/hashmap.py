@@ -78,6 +78,7 @@ Key = int | str | bytes
 AnyKey = Key | Str | Bytes
 _KIND_MASK = (1 << KIND_BITS) - 1
 _MAP_CLASS, _SENTINEL_CLASS = span_class_for(MAP_BYTES, True), span_class_for(SENTINEL_BYTES, True)
+MAP_SLOT = SPAN_ELEM_SIZE[_MAP_CLASS]
 _BYTES_OFFSET = bytes.__basicsize__ - 1  # of the first byte in a bytes object of CPython, a multiple of 8
 _MISSING: Any = object()
 
@@ -390,7 +391,7 @@ def map(elem: Any = None, /) -> Any:  # noqa: A001 (its name in the package)
     if isinstance(cls, MapOf):
         raise TypeError(f"gomp.map holds what is declared: {elem} is not")
     type_table.register(cls)
-    made = _allocated(kernels.new_struct, _MAP_CLASS, SPAN_ELEM_SIZE[_MAP_CLASS], MAP_MASK, SCAN_BYTES)
+    made = _allocated(kernels.new_struct, _MAP_CLASS, MAP_SLOT, MAP_MASK, SCAN_BYTES)
     set_word_at(slot_of(made), SEED, signed(int.from_bytes(os.urandom(8), "little")))
     return _as(cls, made)
 

@@ -1,12 +1,19 @@
-"""The process of a P: forked by the coordinator, it runs goroutines one after another until the coordinator is gone."""
+"""The process of a P: forked by the coordinator, it runs goroutines one after another until the coordinator is gone.
+
+They run in the main thread, and in whatever thread of a program waits for another goroutine: that one may be queued here, behind a program that
+waits for the thread.
+"""
 
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import pickle
 import socket
+import threading
+from collections import deque
 from typing import Any
 
 from gomp import forked
@@ -25,59 +32,76 @@ from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
 _PARCELS_KEPT = 1024
+NO_REQUEST = 0  # a number that none has
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MOST_FREE = 256 << 10
 
 
 class P(Peer):
-    """Goroutines come as messages; the socket's buffer is this P's queue."""
+    """Goroutines come as messages; the socket's buffer and ``_queue`` are this P's queue."""
 
     def __init__(self, channel: Channel, record: Any) -> None:
         super().__init__(channel)
         self._record = record
+        self._queue: deque[Message] = deque()
         self._parcels: dict[int, list[Sent]] = {}  # results with references, from the last ones that were sent
-        self._parcel = 0
+        self._numbers = itertools.count(1)  # of parcels
 
     def serve(self) -> None:
         while True:
-            self.step(None)
+            self._take(NO_REQUEST, None)
+            self._run_queued()
 
-    def step(self, timeout: float | None) -> None:
+    def _take(self, request: int, timeout: float | None) -> Message | None:
+        if threading.current_thread() is not threading.main_thread():
+            return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
         limiter.begin_idle()
-        message = self.channel.next(timeout)
-        limiter.end_idle()
-        if message is not None:
-            self.handle(message)
+        try:
+            return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+        finally:
+            limiter.end_idle()
 
-    def handle(self, message: Message) -> None:
+    def _has_more_to_do(self, request: int) -> bool:
+        return bool(self._queue) or (request != NO_REQUEST and not self.mailbox.is_expected(request))
+
+    def arrived(self, message: Message) -> None:
         if message.op == "run":
-            self._run(message)
+            self._queue.append(message)
         elif message.op == "undelivered":
             outbox.revoke(self._parcels.pop(message["parcel"], ()))
         else:
-            super().handle(message)
+            super().arrived(message)
 
-    def _run(self, message: Message) -> None:
+    def _run_queued(self) -> bool:
+        try:
+            message = self._queue.popleft()
+        except IndexError:
+            return False
+        self.run(message)
+        return True
+
+    def run(self, message: Message) -> None:
+        """Run one goroutine and say how it ended."""
         g, heir = message["g"], message["heir"]
-        self.channel.send("started", g=g)
+        self.mailbox.post("started", g=g)
         succeeded, payload, sent = dump_outcome(lambda: self._call(message), heir)
         self._record.programs += 1
         try:
-            self.channel.send("done", payload, g=g, ok=succeeded, parcel=self._keep(sent))
+            self.mailbox.post("done", payload, g=g, ok=succeeded, parcel=self._keep(sent))
         except MessageTooLarge as error:
             outbox.revoke(sent)
-            self.channel.send("done", dump_failure(error), g=g, ok=False)
+            self.mailbox.post("done", dump_failure(error), g=g, ok=False)
 
     def _keep(self, sent: list[Sent]) -> int:
         """Remember what a result has sent, until the coordinator may have said that there is nobody for it; its number, 0 for none."""
         if not sent:
             return 0
-        self._parcel += 1
-        self._parcels[self._parcel] = sent
+        parcel = next(self._numbers)
+        self._parcels[parcel] = sent
         if len(self._parcels) > _PARCELS_KEPT:
-            del self._parcels[next(iter(self._parcels))]
-        return self._parcel
+            self._parcels.pop(min(list(self._parcels)), None)
+        return parcel
 
     @staticmethod
     def _call(message: Message) -> object:

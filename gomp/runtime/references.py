@@ -268,9 +268,7 @@ def class_of_key(key: int) -> Any:
         _learn_keys()
     if key in _by_key:
         return _by_key[key]
-    for cls in reversed(_made):
-        if not is_declared(cls):
-            continue
+    for cls in reversed(declared_classes()):
         if _hash(name_of(cls), _NAME_BITS) == key >> _LAYOUT_BITS:
             raise TypeError(
                 f"an object of {name_of(cls)}, which was declared differently where the object comes from: it, or a struct that it refers "
@@ -286,9 +284,14 @@ def is_declared(cls: Any) -> bool:
     return "_info" in cls.__dict__ or trait(cls, "layout") is not None
 
 
+def declared_classes() -> list[Any]:
+    """Every class of objects that this process knows."""
+    return list(filter(is_declared, _made))
+
+
 def _learn_keys() -> None:
     """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of them."""
-    for cls in list(filter(is_declared, _made)):
+    for cls in declared_classes():
         try:
             _by_key.setdefault(key_of(cls), cls)
             if is_struct(cls):

@@ -1,16 +1,24 @@
-"""What the coordinator may be told: checked here, once, so that behind it a message has the fields its ``op`` stands for.
+"""What the coordinator may be told: checked here, once, so that behind it a message has the fields its ``op`` stands for. And how it answers.
 
 Anybody who may open the runtime's socket may write anything into it, and a program may write into its P's.
+
+A request may have a number, ``request``; its answer has the same, so that a process with several threads knows whose it is.
 """
 
 from __future__ import annotations
 
-from gomp.runtime.channel import Message
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from gomp.errors import RuntimeLost
+from gomp.runtime.channel import Channel, Message
 from gomp.runtime.programs import MAX_NAME
 
 _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "go": {"name": str, "request": int},
     "verify": {"level": int},
+    "retainers": {"p": int, "slot": int},
     "stats": {},
     "collect": {},
     "free_os_memory": {"now": bool},
@@ -25,6 +33,8 @@ def fault(message: Message, from_p: bool) -> str:
     fields = (_P_FIELDS if from_p else _CLIENT_FIELDS).get(message.op)
     if fields is None:
         return f"unknown request {message.op[:MAX_NAME]!r}"
+    if "request" in message.fields:
+        fields = fields | {"request": int}
     for name, kind in fields.items():
         if not isinstance(message.fields.get(name), kind):
             return f"{message.op!r} needs {name}, of type {kind.__name__}"
@@ -40,3 +50,25 @@ def _setting_fault(setting: str, value: int) -> str:
         return f"there is no setting {setting[:MAX_NAME]!r} to change: there are {', '.join(SETTINGS)}"
     most = (1 << 31) - 1 if setting == "gogc" else (1 << 63) - 1
     return "" if -1 <= value <= most else f"{setting}={value}: give -1 to {most}"  # -1: off, or auto
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who has sent a request, and waits for the answer."""
+
+    channel: Channel
+    request: Message
+
+    def answer(self, **fields: Any) -> None:
+        self._send(self.request.op, fields)
+
+    def refuse(self, problem: str) -> None:
+        """Say that the request cannot be served, so that nobody waits for ever."""
+        self._send("error", {"text": problem})
+
+    def _send(self, op: str, fields: dict[str, Any]) -> None:
+        number = self.request.fields.get("request")
+        if isinstance(number, int):
+            fields["request"] = number
+        with contextlib.suppress(RuntimeLost):
+            self.channel.send(op, **fields)

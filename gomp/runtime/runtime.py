@@ -7,7 +7,6 @@ dies, its socket hangs up and the runtime ends.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -145,12 +144,8 @@ class Runtime:
             return
         peer, self._peer = self._peer, None
         interrupt.handler.uninstall()
+        peer.mailbox.close()
         current.close_process()
-        with contextlib.suppress(OSError):  # the coordinator is gone already
-            peer.channel.sock.shutdown(
-                socket.SHUT_RDWR
-            )  # a copy of the descriptor in another process must not keep it open
-        peer.channel.close()
         self._reap()
         view(runtime_dtype, RUNTIME)[
             0

@@ -1,6 +1,7 @@
-"""Proof that the heap is sound: :func:`verify` runs the kernels of :mod:`gomp.core.gc.verify` and words what they find.
+"""Proof that the heap is sound: :func:`verify` runs the kernels of ``gomp/core/gc/verify/`` and words what they find.
 
-Whoever calls it has stopped the world, or is the only process and outside every kernel.
+Those are slow, simple, and share no code with what they check but the record layouts. Whoever calls them has stopped the world, or is the only
+process and outside every kernel. Spans may be in mcaches, and the heap may be in the middle of being marked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ import ctypes
 import mmap
 from dataclasses import dataclass
 
-from gomp.core.gc import verify as kernels
+from gomp.core.gc.verify import problems, trace
+from gomp.core.gc.verify.counters import check_counters
+from gomp.core.gc.verify.lists import check_lists
+from gomp.core.gc.verify.pages import check_pages
+from gomp.core.gc.verify.spans import check_spans
+from gomp.core.gc.verify.specials import check_specials
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import allow_range, load64, store64, zero_range
 
@@ -29,7 +35,7 @@ class Report:
     reached: int = 0  # objects reached from the roots: level 3
 
 
-class _Scratch:
+class Scratch:
     """Private memory for kernels, kept from one use to the next: bytes at ``address``, zeroed when it is given out."""
 
     def __init__(self) -> None:
@@ -47,7 +53,7 @@ class _Scratch:
         return self.address
 
 
-_out, _visited, _stack = _Scratch(), _Scratch(), _Scratch()
+_out, _trace, _visited, _queue = Scratch(), Scratch(), Scratch(), Scratch()
 
 
 def verify(level: int) -> Report:
@@ -57,20 +63,20 @@ def verify(level: int) -> Report:
     """
     out = _out.zeroed(_OUT_BYTES)
     store64(out, MAX_PROBLEMS)
-    kernels.check_counters(out)
+    check_counters(out)
     if level >= 2:
-        kernels.check_spans(out)
-        kernels.check_lists(out)
-        kernels.check_pages(out)
-        kernels.check_specials(out)
+        check_spans(out)
+        check_lists(out)
+        check_pages(out)
+        check_specials(out)
     reached = 0
-    if level >= 3 and _word(out, kernels.OUT_PROBLEMS) == 0:
-        reached = _trace(out)
+    if level >= 3 and _word(out, problems.OUT_PROBLEMS) == 0:
+        reached = int(trace.trace(new_trace(out)))
     return Report(
         level=level,
-        spans=_word(out, kernels.OUT_SPANS),
-        objects=_word(out, kernels.OUT_OBJECTS),
-        bytes=_word(out, kernels.OUT_BYTES),
+        spans=_word(out, problems.OUT_SPANS),
+        objects=_word(out, problems.OUT_OBJECTS),
+        bytes=_word(out, problems.OUT_BYTES),
         problems=_problem_lines(out),
         reached=reached,
     )
@@ -80,28 +86,32 @@ def check_marks() -> tuple[str, ...]:
     """GODEBUG=gccheckmark: what the precise roots lead to and is not marked. World: stopped, and marking has just ended."""
     out = _out.zeroed(_OUT_BYTES)
     store64(out, MAX_PROBLEMS)
-    kernels.check_counters(out)
-    store64(out + 8 * kernels.OUT_IS_MARKED, 1)
-    _trace(out)
+    check_counters(out)
+    t = new_trace(out)
+    store64(t + trace.T_IS_MARKED, 1)
+    trace.trace(t)
     return _problem_lines(out)
 
 
-def scratch() -> tuple[int, int, int]:
-    """What a trace needs, zeroed: a result that has counted the objects, a bit for each word of the heap, and a stack. World: stopped."""
+def new_trace(out: int = 0) -> int:
+    """The record of a trace that begins; its problems go to ``out``, a result that has counted the objects. World: stopped."""
+    t = _trace.zeroed(trace.TRACE_BYTES)
+    store64(t + trace.T_OUT, out)
+    store64(t + trace.T_VISITED, _visited.zeroed(visited_bytes()))
+    store64(t + trace.T_QUEUE, _queue.zeroed(8 * (_word(out, problems.OUT_OBJECTS) if out else count_objects()) + 8))
+    return t
+
+
+def visited_bytes() -> int:
+    """Size of a bitmap with a bit for each word of the heap."""
+    return int(records.view(records.mheap_dtype, records.MHEAP)[0].end_page) * layout.PAGE_SIZE // 64 + 8
+
+
+def count_objects() -> int:
+    """How many objects the heap has, those among them that nobody can reach. World: stopped."""
     out = _out.zeroed(_OUT_BYTES)
-    kernels.check_counters(out)
-    return out, *_marks_and_stack(out)
-
-
-def _trace(out: int) -> int:
-    return int(kernels.check_reachable(out, *_marks_and_stack(out)))
-
-
-def _marks_and_stack(out: int) -> tuple[int, int]:
-    grown_bytes = int(records.view(records.mheap_dtype, records.MHEAP)[0].end_page) * layout.PAGE_SIZE
-    visited = _visited.zeroed(grown_bytes // 64 + 8)
-    stack = _stack.zeroed(8 * _word(out, kernels.OUT_OBJECTS) + 8)
-    return visited, stack
+    check_counters(out)
+    return _word(out, problems.OUT_OBJECTS)
 
 
 def _word(out: int, idx: int) -> int:
@@ -109,13 +119,13 @@ def _word(out: int, idx: int) -> int:
 
 
 def _problem_lines(out: int) -> tuple[str, ...]:
-    found = _word(out, kernels.OUT_PROBLEMS)
-    lines = [_problem_line(out + kernels.FIRST_PROBLEM + 32 * i) for i in range(min(found, MAX_PROBLEMS))]
+    found = _word(out, problems.OUT_PROBLEMS)
+    lines = [_problem_line(out + problems.FIRST_PROBLEM + 32 * i) for i in range(min(found, MAX_PROBLEMS))]
     if found > MAX_PROBLEMS:
         lines.append(f"{found - MAX_PROBLEMS} more")
     return tuple(lines)
 
 
 def _problem_line(addr: int) -> str:
-    code, a, b, c = (int(load64(addr + 8 * i)) for i in range(kernels.PROBLEM_WORDS))
-    return kernels.PROBLEMS[code].format(a=a, b=b, c=c)
+    code, a, b, c = (int(load64(addr + 8 * i)) for i in range(problems.PROBLEM_WORDS))
+    return problems.PROBLEMS[code].format(a=a, b=b, c=c)

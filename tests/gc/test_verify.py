@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from heap_world import heap_world
 
-from gomp.core.gc import verify as codes
+from gomp.core.gc.verify import problems as codes
 from gomp.core.heap import mspan
 from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records

@@ -5,7 +5,8 @@ Nouns
 transit   a pair of slots in the handle table of the P that sends. The *slot* holds the object's address, as any handle does; the *ticket* says
           for whom that is. Both are named, with the ticket's number, by the bytes that travel.
 ticket    a word that is no heap address, so that whoever scans the table passes over it: 0; ``-n``, ready for whoever has number n; or
-          CLAIMED, by whom. A P's numbers only grow, through all its processes: no two transits have the same.
+          CLAIMED, by whom. A P's numbers only grow, through all its processes: no two transits have the same. The slot's is their lower half, so
+          that a ticket tells which slot it is for.
 
 ::
 
@@ -60,6 +61,7 @@ from gomp.core.shm.atomics import cas_acq_rel, load_relaxed, store_relaxed, stor
 from gomp.core.shm.records import p_at, runtime, self_p
 
 GONE = 1  # the transit that was named has been received or revoked, or its sender has died
+SLOT_BITS = (layout.HANDLES_PER_P - 1).bit_length()  # leaves 2**40 numbers above CLAIMED
 CLAIMED = -(1 << 62)  # less the claimer: its process's number among those of its P << 8 | its P
 
 
@@ -70,7 +72,7 @@ def send_reference(source: int, slot: int, ticket_slot: int) -> int:
         return RETRY
     me = self_p()
     me.transits += 1  # before it is used: a kill in between loses a number
-    number = me.transits
+    number = (me.transits << SLOT_BITS) | slot
     store_relaxed(slot_addr(slot), load_handle(source))
     store_release(slot_addr(ticket_slot), -number)  # pairs with _claim
     leave()
