@@ -51,6 +51,7 @@ from gomp.runtime import (  # Numba learns from those that are marked
     handles,
     interrupt,
     maptypes,  # noqa: F401
+    mapwalks,  # noqa: F401
     pooltypes,  # noqa: F401
     program_cache,
     texttypes,  # noqa: F401

@@ -140,8 +140,8 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "hashmap", "kinds", "maptypes", "parts", "polling", "pool", "pooltypes",
-    "references", "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
+    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "hashmap", "kinds", "mapkeys", "maptypes", "mapwalks", "parts",
+    "polling", "pool", "pooltypes", "references", "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
 )  # fmt: skip
 
 

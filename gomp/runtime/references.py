@@ -293,7 +293,7 @@ def _learn_keys() -> None:
             _by_key.setdefault(key_of(cls), cls)
             if is_struct(cls):
                 array = array_class(cls)
-                for made in (array, map_class(cls), map_class(array)):
+                for made in (array, *_maps_of(cls), *_maps_of(array)):
                     _by_key.setdefault(key_of(made), made)
         except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
             continue
@@ -307,11 +307,17 @@ def array_class(elem: Any, n: int = 0) -> Any:
     return made[elem, n] if n else made[elem]
 
 
-def map_class(elem: Any) -> Any:
-    """``Map[elem]``."""
+def map_class(elem: Any, kind: int) -> Any:
+    """``Map[elem]`` with keys of a kind."""
     from gomp.runtime import hashmap
 
-    return hashmap.map_class(elem)
+    return hashmap.map_class(elem, kind)
+
+
+def _maps_of(elem: Any) -> list[Any]:
+    from gomp.runtime.mapkeys import ANY_KEY, KIND_NAMES
+
+    return [map_class(elem, kind) for kind in (ANY_KEY, *KIND_NAMES)]
 
 
 def is_map_class(cls: Any) -> bool:
