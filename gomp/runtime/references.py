@@ -23,7 +23,7 @@ from gomp.core.sched.status import OK
 from gomp.core.shm import layout as memory
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import wrong_type
+from gomp.runtime.kinds import SCALARS, scalar, wrong_type
 
 T = TypeVar("T")
 _LAYOUT_BITS = 40
@@ -287,13 +287,18 @@ def is_declared(cls: Any) -> bool:
 
 
 def _learn_keys() -> None:
-    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of them."""
+    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of what there is."""
+    for kind in SCALARS.values():
+        array_class(kind)
     for cls in list(filter(is_declared, _made)):
         try:
             _by_key.setdefault(key_of(cls), cls)
-            if is_struct(cls):
+            if is_struct(cls) or trait(cls, "is_text"):
                 array = array_class(cls)
                 for made in (array, *_maps_of(cls), *_maps_of(array)):
+                    _by_key.setdefault(key_of(made), made)
+            elif scalar(trait(cls, "elem")) and not trait(cls, "length"):
+                for made in _maps_of(cls):
                     _by_key.setdefault(key_of(made), made)
         except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
             continue
