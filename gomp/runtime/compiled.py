@@ -1,7 +1,7 @@
 """``@gomp.compiled``: functions that run as machine code on the shared heap.
 
 What such a function may do: arithmetic, loops, calls of other compiled functions, references (``reftypes``), numpy and whatever else Numba's
-nopython mode knows. It takes ints, floats, bools, references and None, and returns a reference or anything without one.
+nopython mode knows. It takes ints, floats, bools, references, arrays of the heap and None, and returns a reference or anything without one.
 Arguments that may be None are annotated with their struct.
 
 A call from Python
@@ -59,16 +59,18 @@ from gomp.runtime import (  # Numba learns from those that are marked
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
+from gomp.runtime.ndarraytypes import as_shared, from_words, words_of, words_type
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.references import ReferenceMeta, reference, slot_of
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type
+from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type, shown, typed_by_value
 from gomp.runtime.type_table import register
 
 __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
+Kind = type | types.Type  # of an argument
 compile_in_child = False  # set by a P when it starts
 _NEVER = -1
 _EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
@@ -93,7 +95,7 @@ class Compiled(Generic[A, R]):
             raise TypeError(f"@gomp.compiled compiles functions written in Python, not {function!r}")
         functools.update_wrapper(self, function)
         self.py_func = function
-        self._programs: dict[tuple[type, ...], Program] = {}
+        self._programs: dict[tuple[Kind, ...], Program] = {}
         code = function.__code__
         self._arity = code.co_argcount + code.co_kwonlyargcount
         if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
@@ -104,7 +106,7 @@ class Compiled(Generic[A, R]):
     @functools.cached_property
     def dispatcher(self) -> Any:
         """Numba's side of the function; made late, because a function that comes by cloudpickle is not whole at first."""
-        made = njit(pipeline_class=PollingCompiler)(self.py_func)
+        made = njit(pipeline_class=PollingCompiler, boundscheck=True)(self.py_func)
         made._compiler.fold_argument_types = self._fold
         return made
 
@@ -115,8 +117,10 @@ class Compiled(Generic[A, R]):
             args = bound.args  # type: ignore[assignment]
         if not COMPILED:
             return self.py_func(*args, **kwargs)
-        kinds = tuple(map(type, args))
-        program = self._programs.get(kinds) or self.program(kinds)
+        program = self._programs.get(tuple(map(type, args)))
+        if program is None:
+            kinds = self._kinds(args)
+            program = self._programs.get(kinds) or self.program(kinds)
         return program.run(args)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -128,18 +132,31 @@ class Compiled(Generic[A, R]):
             found = getattr(found, name, None)
         return self.__qualname__ if found is self and self.__module__ != "__main__" else (compiled, (self.py_func,))
 
-    def program(self, kinds: tuple[type, ...]) -> Program:
-        """The program for arguments of these Python types: from this process, from the cache, or compiled now."""
+    def _kinds(self, args: tuple[Any, ...]) -> tuple[Kind, ...]:
+        """Of each argument its type; where that does not say enough, the Numba type that its value has."""
+        return tuple(map(self._kind, self._signature.parameters, args))
+
+    def _kind(self, name: str, value: object) -> Kind:
+        look = typed_by_value.get(type(value))
+        try:
+            return look(value) if look else type(value)
+        except TypeError as error:
+            raise TypeError(f"argument {name} of {self.__name__} {error}") from None
+
+    def program(self, kinds: tuple[Kind, ...]) -> Program:
+        """The program for arguments of these kinds: from this process, from the cache, or compiled now."""
         if kinds not in self._programs:
             self._programs[kinds] = self._load(kinds, self.numba_types(kinds))
         return self._programs[kinds]
 
-    def numba_types(self, kinds: tuple[type, ...]) -> tuple[types.Type, ...]:
+    def numba_types(self, kinds: tuple[Kind, ...]) -> tuple[types.Type, ...]:
         names = list(self._signature.parameters)
         given = tuple(self._argument_type(name, kind) for name, kind in zip(names, kinds, strict=True))
         return self._with_annotations(given)
 
-    def _argument_type(self, name: str, kind: type) -> types.Type:
+    def _argument_type(self, name: str, kind: Kind) -> types.Type:
+        if isinstance(kind, types.Type):
+            return kind
         for accepted, result in (
             (bool, types.boolean),
             (np.bool_, types.boolean),
@@ -155,7 +172,7 @@ class Compiled(Generic[A, R]):
         if isinstance(kind, ReferenceMeta):
             return numba_type(kind)
         raise TypeError(
-            f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference or None"
+            f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference, a gomp.ndarray or None"
         )
 
     @functools.cached_property
@@ -198,7 +215,7 @@ class Compiled(Generic[A, R]):
 
     # --- from source to program
 
-    def _load(self, kinds: tuple[type, ...], args: tuple[types.Type, ...]) -> Program:
+    def _load(self, kinds: tuple[Kind, ...], args: tuple[types.Type, ...]) -> Program:
         survey = Survey(self.py_func)
         classes = tuple(survey.classes)
         if not survey.certain:
@@ -225,7 +242,7 @@ class Compiled(Generic[A, R]):
             signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
             result = self._check_result(signature.return_type)
             wrapper = njit(_wrapper(self, args, signature))
-            slots = types.Tuple([types.int64 if isinstance(t, (RefType, NullType)) else t for t in args])
+            slots = types.Tuple(list(map(_crossing_as, args)))
             wrapper.compile((types.int64, slots))
         except errors.NumbaError as error:
             raise CompileError(one_line(error, self.py_func)) from None
@@ -236,13 +253,23 @@ class Compiled(Generic[A, R]):
             return type_.cls  # type: ignore[no-any-return]
         if isinstance(type_, NullType) or type_ == types.none:
             return type(None)
-        if any(isinstance(t, RefType) for t in getattr(type_, "types", ())) or isinstance(
-            getattr(type_, "dtype", None), RefType
-        ):
-            raise CompileError(
-                f"{self.__name__} returns {type_}: a reference is returned alone, not inside something else"
-            )
+        if isinstance(type_, types.Array):
+            return np.ndarray
+        for kind, name in ((RefType, "a reference"), (types.Array, "an array")):
+            if _holds(type_, kind):
+                raise CompileError(
+                    f"{self.__name__} returns {shown(type_)}: {name} is returned alone, not inside something else"
+                )
         return None
+
+
+def _holds(type_: types.Type, kind: type) -> bool:
+    """Whether values of the type are made of some of that kind."""
+    parts = [
+        *getattr(type_, "types", ()),
+        *(getattr(type_, name, None) for name in ("dtype", "key_type", "value_type")),
+    ]
+    return any(isinstance(p, kind) or (isinstance(p, types.Type) and _holds(p, kind)) for p in parts)
 
 
 @typeof_impl.register(Compiled)
@@ -257,8 +284,10 @@ def _typeof_compiled(value: Compiled[Any, Any], context: object) -> types.Type:
 class Program:
     """Machine code for one combination of argument types, and how to call it."""
 
-    kinds: tuple[type, ...]
-    result: type | None  # of a reference; NoneType; None for a value that Numba has made a Python object of
+    kinds: tuple[Kind, ...]
+    result: (
+        type | None
+    )  # of a reference; NoneType; ndarray; None for another value that Numba has made a Python object of
     code: Loaded
     classes: tuple[Any, ...]  # the type table must have them
     ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
@@ -280,6 +309,8 @@ class Program:
             if self.result is type(None):
                 self.entry(NO_SLOT, words)
                 return None
+            if self.result is np.ndarray:
+                return as_shared(self.entry(NO_SLOT, words), args)
             return self._run_for_reference(words)
         except Interrupted as error:
             interrupted = error
@@ -312,10 +343,19 @@ class Program:
         self.ready_for = table.first
 
 
-def _conversion(kind: type) -> Callable[[Any], Any] | None:
-    """From an argument of this type to the number that crosses; None where Numba's own conversion does (and checks ints for their size)."""
+def _crossing_as(type_: types.Type) -> types.Type:
+    """The type of what an argument crosses as."""
+    if isinstance(type_, types.Array):
+        return words_type(type_)
+    return types.int64 if isinstance(type_, (RefType, NullType)) else type_
+
+
+def _conversion(kind: Kind) -> Callable[[Any], Any] | None:
+    """From an argument of this type to what crosses; None where Numba's own conversion does (and checks ints for their size)."""
     if kind in (int, float, bool):
         return None
+    if isinstance(kind, types.Array):
+        return words_of
     if kind is type(None):
         return lambda none: NO_SLOT
     if isinstance(kind, ReferenceMeta):
@@ -378,6 +418,8 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
 
 
 def _argument(context: Any, builder: Any, type_: types.Type, word: Any) -> Any:
+    if isinstance(type_, types.Array):
+        return from_words(context, builder, type_, word)
     if isinstance(type_, RefType):
         return call_inline(context, builder, load_handle, types.int64, (word,))
     return ir.Constant(ir.IntType(64), 0) if isinstance(type_, NullType) else word

@@ -117,7 +117,7 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
         func_ir = state.func_ir
         _replace_none(func_ir.blocks)
         loops = list(compute_cfg_from_blocks(func_ir.blocks).loops().values())
-        may_cut = _is_scalar_code(func_ir)
+        may_cut = _is_scalar_code(func_ir) and not any(isinstance(t, types.Array) for t in state.args)
         polled = set()
         for loop in loops:
             plan = _strip_plan(func_ir, loop, loops) if may_cut else None

@@ -155,6 +155,8 @@ class GlobalType(types.Type):
 
 NULL_TYPE, NULL = NullType(), Null()
 
+# By Python types that say too little of an argument: what its value's Numba type is. TypeError, which goes on after "argument x of f".
+typed_by_value: dict[type, Callable[[Any], types.Type]] = {}
 
 _NUMBERS: dict[str, types.Type] = {
     **{name: getattr(types, name) for name in SCALARS if hasattr(types, name)},
