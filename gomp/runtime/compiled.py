@@ -24,7 +24,8 @@ import inspect
 import sys
 import threading
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -39,7 +40,7 @@ from numba.extending import intrinsic, typeof_impl
 from gomp.core import machine_code
 from gomp.core.jit import COMPILED, inline
 from gomp.core.machine_code import Loaded
-from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
+from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
@@ -57,20 +58,30 @@ from gomp.runtime import (  # Numba learns from those that are marked
     texttypes,  # noqa: F401
 )
 from gomp.runtime.compile_errors import one_line
+from gomp.runtime.crossing import (
+    Kind,
+    Result,
+    conversion,
+    crosses_as,
+    kind_of,
+    made_of,
+    received,
+    result_of,
+    type_of,
+    type_of_none,
+)
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
-from gomp.runtime.ndarraytypes import as_shared, from_words, words_of, words_type
+from gomp.runtime.ndarraytypes import as_shared
 from gomp.runtime.polling import PollingCompiler
-from gomp.runtime.references import ReferenceMeta, reference, slot_of
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type, shown, typed_by_value
+from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType
 from gomp.runtime.type_table import register
 
 __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
 
 A = ParamSpec("A")
 R = TypeVar("R")
-Kind = type | types.Type  # of an argument
 compile_in_child = False  # set by a P when it starts
 _NEVER = -1
 _EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
@@ -137,9 +148,13 @@ class Compiled(Generic[A, R]):
         return tuple(map(self._kind, self._signature.parameters, args))
 
     def _kind(self, name: str, value: object) -> Kind:
-        look = typed_by_value.get(type(value))
+        with self._about_argument(name):
+            return kind_of(value)
+
+    @contextmanager
+    def _about_argument(self, name: str) -> Iterator[None]:
         try:
-            return look(value) if look else type(value)
+            yield
         except TypeError as error:
             raise TypeError(f"argument {name} of {self.__name__} {error}") from None
 
@@ -155,25 +170,8 @@ class Compiled(Generic[A, R]):
         return self._with_annotations(given)
 
     def _argument_type(self, name: str, kind: Kind) -> types.Type:
-        if isinstance(kind, types.Type):
-            return kind
-        for accepted, result in (
-            (bool, types.boolean),
-            (np.bool_, types.boolean),
-            (int, types.int64),
-            (float, types.float64),
-        ):
-            if issubclass(kind, accepted):
-                return result
-        if issubclass(kind, (np.integer, np.floating)):
-            return types.int64 if issubclass(kind, np.integer) else types.float64
-        if kind is type(None):
-            return NULL_TYPE
-        if isinstance(kind, ReferenceMeta):
-            return numba_type(kind)
-        raise TypeError(
-            f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference, a gomp.ndarray or None"
-        )
+        with self._about_argument(name):
+            return type_of(kind)
 
     @functools.cached_property
     def _signature(self) -> inspect.Signature:
@@ -193,8 +191,7 @@ class Compiled(Generic[A, R]):
                     annotation = eval(annotation, self.py_func.__globals__, scope)
                 except (NameError, AttributeError, TypeError, SyntaxError):
                     annotation = None
-            options = [x for x in (annotation, *getattr(annotation, "__args__", ())) if isinstance(x, ReferenceMeta)]
-            out.append(numba_type(options[0]) if len(options) == 1 else None)
+            out.append(type_of_none(annotation))
         return out
 
     def _with_annotations(self, given: tuple[types.Type, ...]) -> tuple[types.Type, ...]:
@@ -230,46 +227,23 @@ class Compiled(Generic[A, R]):
         result, compiled_code = self._compile_into(file, args)
         return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
 
-    def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+    def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         program_cache.begin_names(file.stem)
         result, code = self.compile_for(args)
         program_cache.store(file, result, code)
         return result, code
 
-    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         """Compile for arguments of these Numba types: the class of the resulting reference, if it is one, and the code."""
         try:
             signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
-            result = self._check_result(signature.return_type)
+            result = result_of(signature.return_type, self.__name__)
             wrapper = njit(_wrapper(self, args, signature))
-            slots = types.Tuple(list(map(_crossing_as, args)))
+            slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
         except errors.NumbaError as error:
             raise CompileError(one_line(error, self.py_func)) from None
         return result, wrapper.overloads[types.int64, slots]
-
-    def _check_result(self, type_: types.Type) -> type | None:
-        if isinstance(type_, RefType):
-            return type_.cls  # type: ignore[no-any-return]
-        if isinstance(type_, NullType) or type_ == types.none:
-            return type(None)
-        if isinstance(type_, types.Array):
-            return np.ndarray
-        for kind, name in ((RefType, "a reference"), (types.Array, "an array")):
-            if _holds(type_, kind):
-                raise CompileError(
-                    f"{self.__name__} returns {shown(type_)}: {name} is returned alone, not inside something else"
-                )
-        return None
-
-
-def _holds(type_: types.Type, kind: type) -> bool:
-    """Whether values of the type are made of some of that kind."""
-    parts = [
-        *getattr(type_, "types", ()),
-        *(getattr(type_, name, None) for name in ("dtype", "key_type", "value_type")),
-    ]
-    return any(isinstance(p, kind) or (isinstance(p, types.Type) and _holds(p, kind)) for p in parts)
 
 
 @typeof_impl.register(Compiled)
@@ -285,16 +259,14 @@ class Program:
     """Machine code for one combination of argument types, and how to call it."""
 
     kinds: tuple[Kind, ...]
-    result: (
-        type | None
-    )  # of a reference; NoneType; ndarray; None for another value that Numba has made a Python object of
+    result: Result
     code: Loaded
     classes: tuple[Any, ...]  # the type table must have them
     ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
 
     def __post_init__(self) -> None:
         self.entry = self.code.entry
-        self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := _conversion(kind))]
+        self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := conversion(kind))]
 
     def run(self, args: tuple[Any, ...]) -> Any:
         if self.ready_for != table.first or not table.is_open:
@@ -332,8 +304,8 @@ class Program:
             raise
         if status != OK:
             table.drop(slot)
-            return None
-        return reference(self.result, slot)  # type: ignore[arg-type]
+            slot = NO_SLOT
+        return made_of(self.result, slot)
 
     def _get_ready(self) -> None:
         if not table.is_open:
@@ -341,26 +313,6 @@ class Program:
         for cls in self.classes:
             register(cls)
         self.ready_for = table.first
-
-
-def _crossing_as(type_: types.Type) -> types.Type:
-    """The type of what an argument crosses as."""
-    if isinstance(type_, types.Array):
-        return words_type(type_)
-    return types.int64 if isinstance(type_, (RefType, NullType)) else type_
-
-
-def _conversion(kind: Kind) -> Callable[[Any], Any] | None:
-    """From an argument of this type to what crosses; None where Numba's own conversion does (and checks ints for their size)."""
-    if kind in (int, float, bool):
-        return None
-    if isinstance(kind, types.Array):
-        return words_of
-    if kind is type(None):
-        return lambda none: NO_SLOT
-    if isinstance(kind, ReferenceMeta):
-        return slot_of
-    return bool if issubclass(kind, np.bool_) else float if issubclass(kind, (float, np.floating)) else int
 
 
 @inline
@@ -388,12 +340,12 @@ def _frame_address(context: Any) -> Any:
 
 def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: Any) -> Callable[..., Any]:
     """The function that Python calls: slots for references, and out of KERNEL on every way out."""
-    gives_reference = isinstance(body.return_type, RefType)
+    gives_reference = isinstance(body.return_type, SlotType)
     result = types.int64 if gives_reference or isinstance(body.return_type, NullType) else body.return_type
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         slot, words = values
-        given = [_argument(context, builder, t, builder.extract_value(words, i)) for i, t in enumerate(args)]
+        given = [received(context, builder, t, builder.extract_value(words, i)) for i, t in enumerate(args)]
         code = function.dispatcher.overloads[args]
         context.add_linking_libs([code.library])
         status, value = context.call_internal_no_propagate(builder, code.fndesc, body, given)
@@ -415,14 +367,6 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
         return call_and_leave(slot, words)
 
     return run
-
-
-def _argument(context: Any, builder: Any, type_: types.Type, word: Any) -> Any:
-    if isinstance(type_, types.Array):
-        return from_words(context, builder, type_, word)
-    if isinstance(type_, RefType):
-        return call_inline(context, builder, load_handle, types.int64, (word,))
-    return ir.Constant(ir.IntType(64), 0) if isinstance(type_, NullType) else word
 
 
 # --- the thread's stack -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 ``s[i]``, ``len(s)``      of texts (``texttypes``), where ``==`` compares what they hold
 ``x is y``, ``x == y``    whether it is the same object; ``x is None``
 ``ROOT.get()``            a load from the root table (``globaltypes``)
+``gomp.weak(x)``          and ``keep_alive`` (``lifetypes``); arrays of numpy's shape are Numba's own (``ndarraytypes``)
 ========================  =============================================================================================
 
 None is a type of its own here (:class:`NullType`), which unifies with every reference type: so a reference is one word, never Numba's
@@ -73,7 +74,11 @@ def rejection(message: str) -> errors.TypingError:
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-class RefType(types.Type):
+class SlotType(types.Type):
+    """An address that crosses between Python and compiled code in a handle's slot; 0 if there is none."""
+
+
+class RefType(SlotType):
     """A reference to an object of the struct or array class ``cls``, or None."""
 
     def __init__(self, cls: ReferenceMeta) -> None:

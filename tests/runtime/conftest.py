@@ -31,6 +31,7 @@ collect_ignore = (
         "test_map_compiled.py",
         "test_map_walks.py",
         "test_ndarray_compiled.py",
+        "test_lifetimes_compiled.py",
     ]
 )
 _NEVER = 1 << 62
