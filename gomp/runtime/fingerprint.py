@@ -21,6 +21,7 @@ from numba.core.dispatcher import Dispatcher
 from gomp.errors import CompileError
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
+from gomp.runtime.parts import ByValue, Inline
 from gomp.runtime.pool import Pool
 from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of
 from gomp.runtime.root_table import Global
@@ -37,7 +38,11 @@ class Survey:
         self.certain = True
         self._seen: set[int] = set()
         self._digest = hashlib.sha256()
+        self._makes_by_value = False
         self._function(function)
+        if self._makes_by_value:
+            for cls in filter(is_struct, list(self.classes)):
+                self.classes[array_class(ByValue(cls))] = None
 
     def hexdigest(self, *more: object) -> str:
         digest = self._digest.copy()
@@ -96,6 +101,10 @@ class Survey:
     def _value(self, name: str, value: Any) -> None:
         if isinstance(value, ReferenceMeta):
             self._class(value)
+        elif isinstance(value, ByValue):
+            self._class(array_class(value))
+        elif value is Inline:
+            self._makes_by_value = True
         elif isinstance(value, Scalar):
             self._note(name, value.name)
         elif isinstance(value, _PLAIN):

@@ -70,11 +70,14 @@ if TYPE_CHECKING:
     Inline: TypeAlias = Annotated[T, "by value"]
 else:
 
-    class Inline:
-        """``gomp.Inline[T]``: a struct by value, as the annotation of a field or the element of a fixed array."""
+    class _InlineMeta(type):
+        """A class of its own, by which compiled code knows it."""
 
-        def __class_getitem__(cls, struct: object) -> ByValue:
+        def __getitem__(cls, struct: object) -> ByValue:
             return ByValue(struct)
+
+    class Inline(metaclass=_InlineMeta):
+        """``gomp.Inline[T]``: a struct by value, as the annotation of a field or the element of an array."""
 
 
 class Names(Mapping[str, Any]):

@@ -293,15 +293,23 @@ def _learn_keys() -> None:
     for cls in list(filter(is_declared, _made)):
         try:
             _by_key.setdefault(key_of(cls), cls)
-            if is_struct(cls) or trait(cls, "is_text"):
-                array = array_class(cls)
-                for made in (array, *_maps_of(cls), *_maps_of(array)):
-                    _by_key.setdefault(key_of(made), made)
-            elif scalar(trait(cls, "elem")) and not trait(cls, "length"):
-                for made in _maps_of(cls):
-                    _by_key.setdefault(key_of(made), made)
+            for made in _made_of(cls):
+                _by_key.setdefault(key_of(made), made)
         except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
             continue
+
+
+def _made_of(cls: Any) -> list[Any]:
+    """The arrays and maps that another process may have made of a class without this one having named them."""
+    from gomp.runtime.parts import ByValue
+
+    if is_struct(cls):
+        arrays = [array_class(cls), array_class(ByValue(cls))]
+    elif trait(cls, "is_text"):
+        arrays = [array_class(cls)]
+    else:
+        return _maps_of(cls) if scalar(trait(cls, "elem")) and not trait(cls, "length") else []
+    return [*arrays, *(made for elem in (cls, *arrays) for made in _maps_of(elem))]
 
 
 def array_class(elem: Any, n: int = 0) -> Any:

@@ -39,7 +39,7 @@ from gomp.runtime.arrays import Array
 from gomp.runtime.fields import Field
 from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
-from gomp.runtime.parts import Link, Part
+from gomp.runtime.parts import ByValue, Inline, Link, Part
 from gomp.runtime.references import ReferenceMeta, key_of
 from gomp.runtime.root_table import Global
 from gomp.runtime.texts import Bytes, Str
@@ -142,6 +142,25 @@ class StructClass(types.Type):
         return "class", key_of(self.cls), id(self.cls)
 
 
+class ByValueClass(types.Type):
+    """``gomp.Inline[T]``, as an argument of ``gomp.array``."""
+
+    def __init__(self, described: ByValue) -> None:
+        self.described = described
+        super().__init__(name=f"Inline[{described.cls.__name__}#{key_of(described.cls):x}]")
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return "by value", key_of(self.described.cls), id(self.described.cls)
+
+
+class InlineName(types.Type):
+    """``gomp.Inline`` itself."""
+
+    def __init__(self) -> None:
+        super().__init__(name="gomp.Inline")
+
+
 class ScalarClass(types.Type):
     """A kind of number itself, as ``gomp.int8``."""
 
@@ -224,6 +243,8 @@ class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
 
 register_model(StructClass)(models.OpaqueModel)
 register_model(ScalarClass)(models.OpaqueModel)
+register_model(ByValueClass)(models.OpaqueModel)
+register_model(InlineName)(models.OpaqueModel)
 register_model(GlobalType)(models.OpaqueModel)
 
 
@@ -235,6 +256,16 @@ def _typeof_class(value: Any, context: object) -> types.Type:
 @typeof_impl.register(Scalar)
 def _typeof_kind(value: Scalar, context: object) -> types.Type:
     return ScalarClass(value)
+
+
+@typeof_impl.register(ByValue)
+def _typeof_by_value(value: ByValue, context: object) -> types.Type:
+    return ByValueClass(value)
+
+
+@typeof_impl.register(type(Inline))
+def _typeof_inline(value: Any, context: object) -> types.Type:
+    return InlineName()
 
 
 @typeof_impl.register(Null)
@@ -249,6 +280,8 @@ def _typeof_global(value: Global[Any], context: object) -> types.Type:
 
 @lower_constant(StructClass)
 @lower_constant(ScalarClass)
+@lower_constant(ByValueClass)
+@lower_constant(InlineName)
 @lower_constant(GlobalType)
 def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return context.get_dummy_value()

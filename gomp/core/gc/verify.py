@@ -902,5 +902,7 @@ def _visit_typed(out: int, visited: int, stack: int, depth: int, addr: int, only
         for slot in range(obj + 8, obj + 8 + load64(obj) * t.elem_size, 8):
             if only_others and slot < addr + _FIRST_OBLET and _leads_to(slot, addr):
                 continue
-            depth = _visit(out, visited, stack, depth, slot)
+            i = (slot - obj - 8) % t.elem_size >> 3
+            if lsr(load64(t.mask + ((i >> 6) << 3)), i & 63) & 1:
+                depth = _visit(out, visited, stack, depth, slot)
     return depth
