@@ -289,7 +289,7 @@ def scan_typed(p: int, page: int, addr: int) -> None:
         else:
             offset = (lo - obj - 8) % t.elem_size
             for slot in range(lo, hi, 8):
-                word = load_relaxed(slot) if _is_set(t.mask, offset >> 3) else 0
+                word = load_relaxed(slot) if _is_reference(type_addr, offset) else 0
                 if word != 0:
                     grey_later(p, word, base)
                 offset += 8
@@ -298,15 +298,16 @@ def scan_typed(p: int, page: int, addr: int) -> None:
 
 
 @inline
-def _is_set(mask: int, i: int) -> bool:
-    return lsr(load64(mask + ((i >> 6) << 3)), i & 63) & 1 == 1
+def _is_reference(type_addr: int, offset: int) -> bool:
+    """Whether the word ``offset`` bytes into an element is a reference. The mask ends with the last one."""
+    t = type_at(type_addr)
+    return offset < t.ptr_bytes and lsr(load64(t.mask + ((offset >> 9) << 3)), (offset >> 3) & 63) & 1 == 1
 
 
 @inline
 def is_reference_word(type_addr: int, offset: int) -> bool:
-    """Whether the word ``offset`` bytes into an array, behind its length, is one that the mask of the elements says to be a reference."""
-    t = type_at(type_addr)
-    return _is_set(t.mask, (offset - 8) % t.elem_size >> 3)
+    """Whether the word ``offset`` bytes into an array, behind its length, is a reference."""
+    return _is_reference(type_addr, (offset - 8) % type_at(type_addr).elem_size)
 
 
 @inline

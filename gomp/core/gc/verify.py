@@ -903,6 +903,6 @@ def _visit_typed(out: int, visited: int, stack: int, depth: int, addr: int, only
             if only_others and slot < addr + _FIRST_OBLET and _leads_to(slot, addr):
                 continue
             i = (slot - obj - 8) % t.elem_size >> 3
-            if lsr(load64(t.mask + ((i >> 6) << 3)), i & 63) & 1:
+            if 8 * i < t.ptr_bytes and lsr(load64(t.mask + ((i >> 6) << 3)), i & 63) & 1:
                 depth = _visit(out, visited, stack, depth, slot)
     return depth
