@@ -266,6 +266,12 @@ def _name(elem: Any) -> str:
     return kind.name if kind else str(getattr(elem, "__name__", getattr(elem, "name", elem)))
 
 
+def _in_code(elem: Any) -> str:
+    """What an element is called in a program."""
+    kind = scalar(elem)
+    return repr(kind) if kind else f"gomp.{_name(elem)}" if isinstance(elem, ByValue) else _name(elem)
+
+
 def _make_class(elem: Any, p: Part, n: int) -> type[Array[Any]]:
     name = f"Array[{_name(elem)}, {n}]" if n else f"Array[{_name(elem)}]"
     info = ArrayInfo(p, n, name)
@@ -277,6 +283,7 @@ def _make_class(elem: Any, p: Part, n: int) -> type[Array[Any]]:
             "elem": elem,
             "length": n,
             "layout": info,
+            "made_by": f"gomp.array({_in_code(elem)}, ...)",
             "holds_links": bool(p.reference_words) and n == 0,
             **_element_access(p, info, name),
         },
@@ -306,7 +313,7 @@ def _element_part(elem: Any) -> Part:
     if isinstance(elem, ReferenceMeta) and is_declared(elem) and not trait(elem, "length"):
         return Link(elem, None, f"Array[{_name(elem)}]")
     raise TypeError(
-        f"an array holds numbers, references to a struct, array or text, or structs by value, not {_name(elem)}: "
+        f"an array holds numbers or references to a struct, array or text, or structs by value, not {_name(elem)}: "
         "use int, float, bool, gomp.int8 to gomp.float32, T or gomp.Inline[T]"
     )
 

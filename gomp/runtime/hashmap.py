@@ -121,6 +121,7 @@ class Map(Reference, Generic[K, V]):
     __slots__ = ()
     elem: ClassVar[Any] = None
     key_kind: ClassVar[int] = ANY_KEY
+    made_by: ClassVar[str] = "gomp.map()"
     _elem_key: ClassVar[int] = 0
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("map")
 
@@ -345,6 +346,7 @@ def map_class(elem: Any, kind: int) -> Any:
     """``Map[elem]``, whose keys are of a kind; the struct ``elem`` may be in the making, or on its way to this process."""
     what = {"__slots__": (), "elem": elem, "key_kind": kind, "_elem_key": 0, "layout": OpaqueLayout("map", [elem])}
     keys = "" if kind == ANY_KEY else f"{KIND_NAMES[kind]}, "
+    what["made_by"] = f"gomp.map({keys}{elem.__name__})"
     made: Any = ReferenceMeta(f"Map[{keys}{elem.__name__}]", (Map,), what)
     made.__module__ = Map.__module__
     return made

@@ -37,14 +37,12 @@ object_new = object.__new__
 class ReferenceMeta(type):
     """The class of the classes of references: their instances are made by the heap, not by calling them."""
 
-    how_made = "gomp.new({}, ...)"
-
     def __init__(cls, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _made.append(cls)
 
     def __call__(cls, *args: object, **kwargs: object) -> Any:
-        raise TypeError(f"objects of the shared heap are made with {cls.how_made.format(cls.__name__)}")
+        raise TypeError(f"objects of the shared heap are made with {how_made(cls)}")
 
 
 class Reference(metaclass=ReferenceMeta):
@@ -170,7 +168,12 @@ def _wrong_class(cls: Any, value: object, where: Callable[[], str]) -> TypeError
         return TypeError(
             f"{where()} holds a {name_of(cls)} as it was declared before: {cls.__name__} was declared again, and is another type now"
         )
-    return wrong_type(where(), f"a {cls.__name__} or None", value)
+    return wrong_type(where(), f"a {cls.__name__} or None", value, f"make one with {how_made(cls)}")
+
+
+def how_made(cls: Any) -> str:
+    """In messages: the call that makes such an object."""
+    return trait(cls, "made_by") or f"gomp.new({cls.__name__}, ...)"
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
-from gomp.runtime.references import is_struct
+from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
     ArrayRef,
     MapRef,
@@ -100,9 +100,9 @@ def check_part(part: Part, given: types.Type, where: str) -> None:
         raise rejection(f"{where} is a {part.cls.__name__} by value: it cannot be replaced, set what is in it")
     wanted = part_type(part)
     if not can_store(wanted, given):
-        raise rejection(
-            f"{where} holds {part.wants if isinstance(part, Scalar) else shown(wanted)}, not {shown(given)}"
-        )
+        wants = part.wants if isinstance(part, Scalar) else shown(wanted)
+        fix = part.how_to_convert if isinstance(part, Scalar) else f"make one with {how_made(wanted.cls)}"
+        raise rejection(f"{where} holds {wants}, not {shown(given)}: {fix}")
 
 
 def check_range(context: Any, builder: Any, part: Part, given: types.Type, value: Any, where: str) -> None:
@@ -112,10 +112,10 @@ def check_range(context: Any, builder: Any, part: Part, given: types.Type, value
     given = types.unliteral(given)
     if part.is_integer:
         wrong = _is_outside(builder, part, given, value)
-        text = f"{where} is {part.wants}, {part.low} to {part.high}; the value does not fit"
+        text = f"{where} is {part.wants}, {part.low} to {part.high}; the value does not fit: test it before, or declare a wider one"
     else:
         wrong = None if given == types.float32 else _is_beyond_float32(context, builder, given, value)
-        text = f"{where} is {part.wants}, up to {FLOAT32_MAX:.6g}; the value does not fit"
+        text = f"{where} is {part.wants}, up to {FLOAT32_MAX:.6g}; the value does not fit: use float"
     if wrong is not None:
         raise_if(context, builder, wrong, OverflowError, text)
 

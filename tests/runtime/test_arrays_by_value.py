@@ -154,7 +154,7 @@ def test_they_stand_in_fields_arrays_and_maps(heap):
         (lambda: array(Inline[Point], -1), ValueError, "an array cannot have -1 elements"),
         (lambda: array(Inline[Point], 1 << 50), MemoryError, "larger than any heap"),
         (lambda: array(Inline[Point], [1]), TypeError, "is a Point by value"),
-        (lambda: array(list, 2), TypeError, r"an array holds numbers, references.*not list: use int.*T or gomp.Inline\[T\]"),
+        (lambda: array(list, 2), TypeError, r"an array holds numbers or references.*not list: use int.*T or gomp.Inline\[T\]"),
     ],
 )  # fmt: skip
 def test_what_is_refused(heap, make, error, message):
