@@ -56,7 +56,7 @@ class Scalar:
                 raise wrong_type(where(), self.wants, value, self.how_to_convert)
             if not self.low <= value <= self.high:
                 raise OverflowError(
-                    f"{where()} is {self.wants}, {self.low} to {self.high}; {value} does not fit: {_wide_enough(int(value))}"
+                    f"{where()} is {self.wants}, {self.low} to {self.high}; {value} does not fit: {_wide_enough(self, int(value))}"
                 )
             return int(value)
         if self.code == "?":
@@ -83,12 +83,12 @@ class Scalar:
         return f"convert it with {'int' if self.is_integer else 'bool' if self.code == '?' else 'float'}()"
 
 
-def _wide_enough(value: int) -> str:
-    """In messages: the narrowest kind that holds an integer, signed if possible."""
-    held = [kind for kind in _WIDTHS if kind.is_integer and kind.low <= value <= kind.high]
+def _wide_enough(kind: Scalar, value: int) -> str:
+    """In messages: the narrowest kind that holds an integer, which ``kind`` does not; with a sign, or without one, like that if possible."""
+    held = [wider for wider in _WIDTHS if wider.is_integer and wider.low <= value <= wider.high]
     if not held:
         return "no integer here is wider than 64 bits, keep it as text"
-    return f"{min(held, key=lambda kind: (kind.size, kind.low == 0))!r} holds it"
+    return f"{min(held, key=lambda wider: ((wider.low < 0) != (kind.low < 0), wider.size))!r} holds it"
 
 
 def wrong_type(where: str, wants: str, value: object, fix: str) -> TypeError:
