@@ -76,8 +76,9 @@ if __name__ == "__main__":
         assert (value_of(node), size_of(names), first_of(image), target_of(pointer)) == (5, 2, 0.0, 5)
         print(rt.verify())
     use_all("no runtime is open")
-    refused("no runtime is open", lambda: next(walk), lambda: gomp.new(Node), lambda: gomp.array(int, 3), lambda: gomp.map(str, Node), 
-            lambda: gomp.ndarray(3), lambda: gomp.str("x"), lambda: nothing(), lambda: first_of(image), lambda: ROOT.get(), lambda: gomp.globals["x"], lambda: POOL.get())
+    refused("no runtime is open", lambda: next(walk), lambda: gomp.new(Node), lambda: gomp.array(int, 3), lambda: gomp.map(str, Node))
+    refused("no runtime is open", lambda: gomp.ndarray(3), lambda: gomp.str("x"), lambda: nothing(), lambda: first_of(image))
+    refused("no runtime is open", lambda: ROOT.get(), lambda: gomp.globals["x"], lambda: POOL.get())
     del image
     with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
         mine = gomp.new(Node, value=6)
