@@ -173,7 +173,7 @@ def _setitem(array: Any, i: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _length_finder(cls: type[Array[Any]]) -> Any:
+def length_finder(cls: type[Array[Any]]) -> Any:
     n = cls.length
 
     @inline
@@ -188,7 +188,7 @@ def _length_finder(cls: type[Array[Any]]) -> Any:
 @in_compiled_code(len)
 def _len(array: Any) -> Any:
     if isinstance(array, ArrayRef):
-        length = _length_finder(array.cls)
+        length = length_finder(array.cls)
         return lambda array: length(address(array))
     return None
 

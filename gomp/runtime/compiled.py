@@ -47,6 +47,7 @@ from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
+    arraywalks,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
     handles,

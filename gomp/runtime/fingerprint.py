@@ -155,9 +155,9 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys",
-    "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "references", "refops", "reftypes",
-    "root_table", "structs", "texts", "texttypes",
+    "arrays", "arraytypes", "arraywalks", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes",
+    "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "references",
+    "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
 )  # fmt: skip
 
 

@@ -6,8 +6,8 @@
 ``gomp.new(Node, ...)``   malloc's fast path with this type's constants, inlined
 ``node.at``               of a part by value: the address itself, inside the object
 ``gomp.array(T, n)``      the same by size, which is only known when it runs (``arraytypes``)
-``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector
-``m[key]``, ``len(m)``    of maps (``maptypes``)
+``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector; ``for x in a`` (``arraywalks``)
+``m[key]``, ``len(m)``    of maps (``maptypes``); ``for key in m`` (``mapwalks``)
 ``s[i]``, ``len(s)``      of texts (``texttypes``), where ``==`` compares what they hold
 ``x is y``, ``x == y``    whether it is the same object; ``x is None``
 ``ROOT.get()``            a load from the root table (``globaltypes``)

@@ -32,6 +32,7 @@ collect_ignore = (
         "test_map_walks.py",
         "test_ndarray_compiled.py",
         "test_lifetimes_compiled.py",
+        "test_array_walks.py",
     ]
 )
 _NEVER = 1 << 62
