@@ -20,6 +20,10 @@ def wrong(node: Node) -> None:
     node.history[0] = "text"
     gomp.new(Node).value.bit_length().missing
     total(3)
+    gomp.map(str, Node)[3]
+    gomp.map(int, Node)[3] = 4
+    names: gomp.Map[Node, Node]
+    gomp.map(str, Node).get("a").value
 """
 
 
@@ -32,9 +36,9 @@ def mypy(file, cache):
 def test_the_example_is_typed_and_runs(tmp_path):
     assert mypy(EXAMPLE, tmp_path) == ""
     done = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=100)
-    assert (done.stdout, done.stderr) == ("9 113 3.0 root b'k' [2, 3, 0, 0, 0, 5]\n", "")
+    assert (done.stdout, done.stderr) == ("9 113 3.0 root b'k' [2, 3, 0, 0, 0, 5]\n['FIRST', 'first'] 40 [0.5]\n", "")
     wrong = tmp_path / "wrong.py"
     wrong.write_text(EXAMPLE.read_text() + WRONG)
     first = EXAMPLE.read_text().count("\n") + 4
     found = {int(line.split(":")[1]) for line in mypy(wrong, tmp_path).splitlines() if ": error: " in line}
-    assert found == set(range(first, first + 6))
+    assert found == set(range(first, first + 10))

@@ -1,6 +1,6 @@
 """Arrays: ``Array[T]``, objects of the heap whose number of elements stands in their first word, and ``Array[T, n]``, parts of structs by value.
 
-An element is a number of any kind, or a reference to a struct, a text or another array; in fixed arrays also a struct by value, ``Inline[T]``.
+An element is a number of any kind, a reference to a struct, a text or another array, or a struct by value, ``Inline[T]``.
 Indices count from 0. Reading or writing an element is what it is for a field, with the index checked first.
 """
 
@@ -266,6 +266,12 @@ def _name(elem: Any) -> str:
     return kind.name if kind else str(getattr(elem, "__name__", getattr(elem, "name", elem)))
 
 
+def _in_code(elem: Any) -> str:
+    """What an element is called in a program."""
+    kind = scalar(elem)
+    return repr(kind) if kind else f"gomp.{_name(elem)}" if isinstance(elem, ByValue) else _name(elem)
+
+
 def _make_class(elem: Any, p: Part, n: int) -> type[Array[Any]]:
     name = f"Array[{_name(elem)}, {n}]" if n else f"Array[{_name(elem)}]"
     info = ArrayInfo(p, n, name)
@@ -277,7 +283,8 @@ def _make_class(elem: Any, p: Part, n: int) -> type[Array[Any]]:
             "elem": elem,
             "length": n,
             "layout": info,
-            "holds_links": isinstance(p, Link) and n == 0,
+            "made_by": f"gomp.array({_in_code(elem)}, ...)",
+            "holds_links": bool(p.reference_words) and n == 0,
             **_element_access(p, info, name),
         },
     )
@@ -293,16 +300,22 @@ def _canonical(elem: Any) -> Any:
 def _array_class(elem: Any) -> type[Array[Any]]:
     elem = _canonical(elem)
     if (elem, 0) not in _classes:
-        kind = scalar(elem)
-        if kind is None and not (isinstance(elem, ReferenceMeta) and is_declared(elem) and not trait(elem, "length")):
-            more = (
-                " (structs by value stand in structs: gomp.Array[gomp.Inline[T], n])"
-                if isinstance(elem, ByValue)
-                else ""
-            )
-            raise TypeError(f"an array holds numbers or references to a struct, array or text, not {_name(elem)}{more}")
-        _classes[elem, 0] = _make_class(elem, kind or Link(elem, None, f"Array[{_name(elem)}]"), 0)
+        _classes[elem, 0] = _make_class(elem, _element_part(elem), 0)
     return _classes[elem, 0]
+
+
+def _element_part(elem: Any) -> Part:
+    kind = scalar(elem)
+    if kind is not None:
+        return kind
+    if isinstance(elem, ByValue):
+        return part(elem, None, f"Array[{_name(elem)}]")
+    if isinstance(elem, ReferenceMeta) and is_declared(elem) and not trait(elem, "length"):
+        return Link(elem, None, f"Array[{_name(elem)}]")
+    raise TypeError(
+        f"an array holds numbers or references to a struct, array or text, or structs by value, not {_name(elem)}: "
+        "use int, float, bool, gomp.int8 to gomp.float32, T or gomp.Inline[T]"
+    )
 
 
 def fixed_class(elem: Any, n: int, owner: Any, where: str) -> type[Array[Any]]:
@@ -331,7 +344,7 @@ def array(elem: type[T], n: int | Iterable[T | None], /) -> Array[T]: ...
 @overload
 def array(elem: object, n: int | Iterable[Any], /) -> Array[Any]: ...
 def array(elem: Any, n: int | Iterable[Any], /) -> Any:
-    """A new array: of ``n`` elements, references all None or numbers all zero; or of the elements of an iterable."""
+    """A new array: of ``n`` elements, references all None, numbers all zero; or of the elements of an iterable."""
     cls = Array[elem]
     if isinstance(cls, ArrayOf):
         raise TypeError(f"gomp.array makes arrays of what is declared: {_name(elem)} is not")

@@ -24,9 +24,19 @@ from gomp.core.shm.atomics import load64
 from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import arrays
 from gomp.runtime.arrays import MAX_ARRAY, Array
+from gomp.runtime.parts import ByValue
 from gomp.runtime.references import array_class, key_of
 from gomp.runtime.refops import HEAP_FULL, address, check_part, check_range, load_part, store_part
-from gomp.runtime.reftypes import ArrayRef, ScalarClass, StructClass, in_compiled_code, numba_type, rejection
+from gomp.runtime.reftypes import (
+    ArrayRef,
+    ByValueClass,
+    InlineName,
+    ScalarClass,
+    StructClass,
+    in_compiled_code,
+    numba_type,
+    rejection,
+)
 
 # --- making arrays ----------------------------------------------------------------------------------------------------
 
@@ -36,11 +46,19 @@ class _Array(AbstractTemplate):  # type: ignore[misc]
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
         elem = _element(args[0]) if len(args) == 2 and not kws else None
         if elem is None or not isinstance(args[1], types.Integer):
-            raise rejection("write gomp.array(T, n), with T a kind of number or a class of references, and n an int")
-        return Signature(numba_type(array_class(elem)), (args[0], types.int64), recvr=None)
+            raise rejection(
+                "write gomp.array(T, n), with T a kind of number, a class of references or gomp.Inline[...], and n an int"
+            )
+        try:
+            made = array_class(elem)
+        except TypeError as error:
+            raise rejection(str(error)) from None
+        return Signature(numba_type(made), (args[0], types.int64), recvr=None)
 
 
 def _element(type_: types.Type) -> Any:
+    if isinstance(type_, ByValueClass):
+        return type_.described
     if isinstance(type_, StructClass):
         return type_.cls
     if isinstance(type_, ScalarClass):
@@ -61,7 +79,7 @@ def _array_allocator(cls: type[Array[Any]]) -> Callable[[int], int]:
 
     def new_references(n: int) -> int:
         _check_length(n)
-        addr = new_typed(ARRAY_HEADER + 8 * n, find_type(key), PROGRAM)
+        addr = new_typed(ARRAY_HEADER + width * n, find_type(key), PROGRAM)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         set_length(addr, n)
@@ -84,6 +102,15 @@ def _check_length(n: int) -> None:
         raise ValueError("an array cannot have a negative number of elements")
     if n > MAX_ARRAY:
         raise OutOfMemory("an array of so many elements is larger than any heap")
+
+
+@in_compiled_code(operator.getitem)
+def _by_value(name: Any, cls: Any) -> Any:
+    """``gomp.Inline[T]``, as the element of an array that is made."""
+    if isinstance(name, InlineName) and isinstance(cls, StructClass):
+        described = ByValue(cls.cls)
+        return lambda name, cls: described
+    return None
 
 
 # --- elements ---------------------------------------------------------------------------------------------------------
@@ -146,7 +173,7 @@ def _setitem(array: Any, i: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _length_finder(cls: type[Array[Any]]) -> Any:
+def length_finder(cls: type[Array[Any]]) -> Any:
     n = cls.length
 
     @inline
@@ -161,7 +188,7 @@ def _length_finder(cls: type[Array[Any]]) -> Any:
 @in_compiled_code(len)
 def _len(array: Any) -> Any:
     if isinstance(array, ArrayRef):
-        length = _length_finder(array.cls)
+        length = length_finder(array.cls)
         return lambda array: length(address(array))
     return None
 

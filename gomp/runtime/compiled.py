@@ -1,7 +1,7 @@
 """``@gomp.compiled``: functions that run as machine code on the shared heap.
 
 What such a function may do: arithmetic, loops, calls of other compiled functions, references (``reftypes``), numpy and whatever else Numba's
-nopython mode knows. It takes ints, floats, bools, references and None, and returns a reference or anything without one.
+nopython mode knows. It takes ints, floats, bools, references, arrays of the heap and None, and returns a reference or anything without one.
 Arguments that may be None are annotated with their struct.
 
 A call from Python
@@ -24,7 +24,8 @@ import inspect
 import sys
 import threading
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -39,29 +40,43 @@ from numba.extending import intrinsic, typeof_impl
 from gomp.core import machine_code
 from gomp.core.jit import COMPILED, inline
 from gomp.core.machine_code import Loaded
-from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle, load_handle
+from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
+    arraywalks,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
     handles,
     interrupt,
     maptypes,  # noqa: F401
+    mapwalks,  # noqa: F401
     pooltypes,  # noqa: F401
     program_cache,
     texttypes,  # noqa: F401
 )
 from gomp.runtime.compile_errors import one_line
+from gomp.runtime.crossing import (
+    Kind,
+    Result,
+    conversion,
+    crosses_as,
+    kind_of,
+    made_of,
+    received,
+    result_of,
+    type_of,
+    type_of_none,
+)
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
+from gomp.runtime.ndarraytypes import as_shared
 from gomp.runtime.polling import PollingCompiler
-from gomp.runtime.references import ReferenceMeta, reference, slot_of
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, numba_type
+from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType
 from gomp.runtime.type_table import register
 
 __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
@@ -92,7 +107,7 @@ class Compiled(Generic[A, R]):
             raise TypeError(f"@gomp.compiled compiles functions written in Python, not {function!r}")
         functools.update_wrapper(self, function)
         self.py_func = function
-        self._programs: dict[tuple[type, ...], Program] = {}
+        self._programs: dict[tuple[Kind, ...], Program] = {}
         code = function.__code__
         self._arity = code.co_argcount + code.co_kwonlyargcount
         if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
@@ -103,7 +118,7 @@ class Compiled(Generic[A, R]):
     @functools.cached_property
     def dispatcher(self) -> Any:
         """Numba's side of the function; made late, because a function that comes by cloudpickle is not whole at first."""
-        made = njit(pipeline_class=PollingCompiler)(self.py_func)
+        made = njit(pipeline_class=PollingCompiler, boundscheck=True)(self.py_func)
         made._compiler.fold_argument_types = self._fold
         return made
 
@@ -114,8 +129,10 @@ class Compiled(Generic[A, R]):
             args = bound.args  # type: ignore[assignment]
         if not COMPILED:
             return self.py_func(*args, **kwargs)
-        kinds = tuple(map(type, args))
-        program = self._programs.get(kinds) or self.program(kinds)
+        program = self._programs.get(tuple(map(type, args)))
+        if program is None:
+            kinds = self._kinds(args)
+            program = self._programs.get(kinds) or self.program(kinds)
         return program.run(args)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -127,35 +144,35 @@ class Compiled(Generic[A, R]):
             found = getattr(found, name, None)
         return self.__qualname__ if found is self and self.__module__ != "__main__" else (compiled, (self.py_func,))
 
-    def program(self, kinds: tuple[type, ...]) -> Program:
-        """The program for arguments of these Python types: from this process, from the cache, or compiled now."""
+    def _kinds(self, args: tuple[Any, ...]) -> tuple[Kind, ...]:
+        """Of each argument its type; where that does not say enough, the Numba type that its value has."""
+        return tuple(map(self._kind, self._signature.parameters, args))
+
+    def _kind(self, name: str, value: object) -> Kind:
+        with self._about_argument(name):
+            return kind_of(value)
+
+    @contextmanager
+    def _about_argument(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except TypeError as error:
+            raise TypeError(f"argument {name} of {self.__name__} {error}") from None
+
+    def program(self, kinds: tuple[Kind, ...]) -> Program:
+        """The program for arguments of these kinds: from this process, from the cache, or compiled now."""
         if kinds not in self._programs:
             self._programs[kinds] = self._load(kinds, self.numba_types(kinds))
         return self._programs[kinds]
 
-    def numba_types(self, kinds: tuple[type, ...]) -> tuple[types.Type, ...]:
+    def numba_types(self, kinds: tuple[Kind, ...]) -> tuple[types.Type, ...]:
         names = list(self._signature.parameters)
         given = tuple(self._argument_type(name, kind) for name, kind in zip(names, kinds, strict=True))
         return self._with_annotations(given)
 
-    def _argument_type(self, name: str, kind: type) -> types.Type:
-        for accepted, result in (
-            (bool, types.boolean),
-            (np.bool_, types.boolean),
-            (int, types.int64),
-            (float, types.float64),
-        ):
-            if issubclass(kind, accepted):
-                return result
-        if issubclass(kind, (np.integer, np.floating)):
-            return types.int64 if issubclass(kind, np.integer) else types.float64
-        if kind is type(None):
-            return NULL_TYPE
-        if isinstance(kind, ReferenceMeta):
-            return numba_type(kind)
-        raise TypeError(
-            f"argument {name} of {self.__name__} cannot be {kind.__name__}: use int, float, bool, a reference or None"
-        )
+    def _argument_type(self, name: str, kind: Kind) -> types.Type:
+        with self._about_argument(name):
+            return type_of(kind)
 
     @functools.cached_property
     def _signature(self) -> inspect.Signature:
@@ -175,8 +192,7 @@ class Compiled(Generic[A, R]):
                     annotation = eval(annotation, self.py_func.__globals__, scope)
                 except (NameError, AttributeError, TypeError, SyntaxError):
                     annotation = None
-            options = [x for x in (annotation, *getattr(annotation, "__args__", ())) if isinstance(x, ReferenceMeta)]
-            out.append(numba_type(options[0]) if len(options) == 1 else None)
+            out.append(type_of_none(annotation))
         return out
 
     def _with_annotations(self, given: tuple[types.Type, ...]) -> tuple[types.Type, ...]:
@@ -197,7 +213,7 @@ class Compiled(Generic[A, R]):
 
     # --- from source to program
 
-    def _load(self, kinds: tuple[type, ...], args: tuple[types.Type, ...]) -> Program:
+    def _load(self, kinds: tuple[Kind, ...], args: tuple[types.Type, ...]) -> Program:
         survey = Survey(self.py_func)
         classes = tuple(survey.classes)
         if not survey.certain:
@@ -212,36 +228,23 @@ class Compiled(Generic[A, R]):
         result, compiled_code = self._compile_into(file, args)
         return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
 
-    def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+    def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         program_cache.begin_names(file.stem)
         result, code = self.compile_for(args)
         program_cache.store(file, result, code)
         return result, code
 
-    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[type | None, CompileResult]:
+    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         """Compile for arguments of these Numba types: the class of the resulting reference, if it is one, and the code."""
         try:
             signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
-            result = self._check_result(signature.return_type)
+            result = result_of(signature.return_type, self.__name__)
             wrapper = njit(_wrapper(self, args, signature))
-            slots = types.Tuple([types.int64 if isinstance(t, (RefType, NullType)) else t for t in args])
+            slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
         except errors.NumbaError as error:
             raise CompileError(one_line(error, self.py_func)) from None
         return result, wrapper.overloads[types.int64, slots]
-
-    def _check_result(self, type_: types.Type) -> type | None:
-        if isinstance(type_, RefType):
-            return type_.cls  # type: ignore[no-any-return]
-        if isinstance(type_, NullType) or type_ == types.none:
-            return type(None)
-        if any(isinstance(t, RefType) for t in getattr(type_, "types", ())) or isinstance(
-            getattr(type_, "dtype", None), RefType
-        ):
-            raise CompileError(
-                f"{self.__name__} returns {type_}: a reference is returned alone, not inside something else"
-            )
-        return None
 
 
 @typeof_impl.register(Compiled)
@@ -256,15 +259,15 @@ def _typeof_compiled(value: Compiled[Any, Any], context: object) -> types.Type:
 class Program:
     """Machine code for one combination of argument types, and how to call it."""
 
-    kinds: tuple[type, ...]
-    result: type | None  # of a reference; NoneType; None for a value that Numba has made a Python object of
+    kinds: tuple[Kind, ...]
+    result: Result
     code: Loaded
     classes: tuple[Any, ...]  # the type table must have them
     ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
 
     def __post_init__(self) -> None:
         self.entry = self.code.entry
-        self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := _conversion(kind))]
+        self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := conversion(kind))]
 
     def run(self, args: tuple[Any, ...]) -> Any:
         if self.ready_for != table.first or not table.is_open:
@@ -279,6 +282,8 @@ class Program:
             if self.result is type(None):
                 self.entry(NO_SLOT, words)
                 return None
+            if self.result is np.ndarray:
+                return as_shared(self.entry(NO_SLOT, words), args)
             return self._run_for_reference(words)
         except Interrupted as error:
             interrupted = error
@@ -300,8 +305,8 @@ class Program:
             raise
         if status != OK:
             table.drop(slot)
-            return None
-        return reference(self.result, slot)  # type: ignore[arg-type]
+            slot = NO_SLOT
+        return made_of(self.result, slot)
 
     def _get_ready(self) -> None:
         if not table.is_open:
@@ -309,17 +314,6 @@ class Program:
         for cls in self.classes:
             register(cls)
         self.ready_for = table.first
-
-
-def _conversion(kind: type) -> Callable[[Any], Any] | None:
-    """From an argument of this type to the number that crosses; None where Numba's own conversion does (and checks ints for their size)."""
-    if kind in (int, float, bool):
-        return None
-    if kind is type(None):
-        return lambda none: NO_SLOT
-    if isinstance(kind, ReferenceMeta):
-        return slot_of
-    return bool if issubclass(kind, np.bool_) else float if issubclass(kind, (float, np.floating)) else int
 
 
 @inline
@@ -347,12 +341,12 @@ def _frame_address(context: Any) -> Any:
 
 def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: Any) -> Callable[..., Any]:
     """The function that Python calls: slots for references, and out of KERNEL on every way out."""
-    gives_reference = isinstance(body.return_type, RefType)
+    gives_reference = isinstance(body.return_type, SlotType)
     result = types.int64 if gives_reference or isinstance(body.return_type, NullType) else body.return_type
 
     def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         slot, words = values
-        given = [_argument(context, builder, t, builder.extract_value(words, i)) for i, t in enumerate(args)]
+        given = [received(context, builder, t, builder.extract_value(words, i)) for i, t in enumerate(args)]
         code = function.dispatcher.overloads[args]
         context.add_linking_libs([code.library])
         status, value = context.call_internal_no_propagate(builder, code.fndesc, body, given)
@@ -374,12 +368,6 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
         return call_and_leave(slot, words)
 
     return run
-
-
-def _argument(context: Any, builder: Any, type_: types.Type, word: Any) -> Any:
-    if isinstance(type_, RefType):
-        return call_inline(context, builder, load_handle, types.int64, (word,))
-    return ir.Constant(ir.IntType(64), 0) if isinstance(type_, NullType) else word
 
 
 # --- the thread's stack -----------------------------------------------------------------------------------------------

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
+from gomp.errors import CompileError
 from gomp.runtime.kinds import Scalar
+from gomp.runtime.ndarrays import block_of
+from gomp.runtime.parts import ByValue, Inline
 from gomp.runtime.pool import Pool
 from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of
 from gomp.runtime.root_table import Global
@@ -35,7 +38,11 @@ class Survey:
         self.certain = True
         self._seen: set[int] = set()
         self._digest = hashlib.sha256()
+        self._makes_by_value = False
         self._function(function)
+        if self._makes_by_value:
+            for cls in filter(is_struct, list(self.classes)):
+                self.classes[array_class(ByValue(cls))] = None
 
     def hexdigest(self, *more: object) -> str:
         digest = self._digest.copy()
@@ -94,6 +101,10 @@ class Survey:
     def _value(self, name: str, value: Any) -> None:
         if isinstance(value, ReferenceMeta):
             self._class(value)
+        elif isinstance(value, ByValue):
+            self._class(array_class(value))
+        elif value is Inline:
+            self._makes_by_value = True
         elif isinstance(value, Scalar):
             self._note(name, value.name)
         elif isinstance(value, _PLAIN):
@@ -112,6 +123,10 @@ class Survey:
         elif hasattr(value, "py_func") and isinstance(value.py_func, types.FunctionType):
             self._note(name, isinstance(value, Dispatcher))
             self._function(value.py_func)
+        elif isinstance(value, np.ndarray) and block_of(value) is not None:
+            raise CompileError(
+                f"{name} is an array of the shared heap, and compiled code would have what it holds now as a constant: make it an argument"
+            )
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             self._note(name, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
         elif isinstance(value, types.ModuleType):
@@ -140,8 +155,9 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "compiled", "fingerprint", "globaltypes", "hashmap", "kinds", "maptypes", "parts", "polling", "pool", "pooltypes",
-    "references", "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
+    "arrays", "arraytypes", "arraywalks", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes",
+    "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "references",
+    "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
 )  # fmt: skip
 
 

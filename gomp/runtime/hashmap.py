@@ -1,9 +1,9 @@
 """``gomp.map``: hash maps in the shared heap, from Python. The map itself is :mod:`gomp.core.mutator.hashmap`.
 
-A map's keys are ints (of 64 bits), strings and bytes (of at most 64 KiB), mixed as one likes: ``1``, ``"1"`` and ``b"1"`` are three keys; a
-``gomp.Str`` or ``gomp.Bytes`` is the key that it is equal to. Its
+A map's keys are ints (of 64 bits), strings and bytes (of at most 64 KiB), mixed as one likes: ``1``, ``"1"`` and ``b"1"`` are three keys. Its
 values are references to structs, arrays and other maps; None is no value, it is what ``get`` says of a key that is not there. ``gomp.map(T)`` makes
-a ``gomp.Map[T]``, whose values are all of class T, and which compiled code can read; ``gomp.map()`` makes a ``gomp.Map``, which holds any.
+a ``gomp.Map[T]``, whose values are all of class T, and which compiled code can read; ``gomp.map(str, T)`` a ``gomp.Map[str, T]``, whose keys are all
+strings, and over which compiled code can walk; ``gomp.map()`` a ``gomp.Map``, which holds any.
 
 Every operation on one key is atomic for all processes. A walk over a map meets every key that is there from its beginning to its end exactly
 once, with a value that it has meanwhile; of keys that come or go it meets some.
@@ -12,49 +12,40 @@ once, with a value that it has meanwhile; of keys that come or go it meets some.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import operator
+import itertools
 import os
 from collections.abc import ItemsView as _ItemsView
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import KeysView as _KeysView
 from collections.abc import ValuesView as _ValuesView
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
-from gomp.core.jit import COMPILED
 from gomp.core.mutator import mapcalls
 from gomp.core.mutator.boundary import ARRAY_HEADER
 from gomp.core.mutator.hashmap import (
     ADDED,
-    BYTES_KEY,
     COUNT,
     ENTRY_MASK,
     ENTRY_TYPE,
     GROW,
-    INT_KEY,
-    KEY,
-    KIND_BITS,
     MAP_BYTES,
     MAP_MASK,
-    MAX_KEY_BYTES,
-    META,
     SCAN_BYTES,
     SEED,
     SENTINEL_BYTES,
     SENTINEL_MASK,
     SPLIT,
-    STR_KEY,
     TABLE_TYPE,
 )
 from gomp.core.mutator.mapcalls import ABSENT, COPIED
 from gomp.core.sched.status import RETRY
-from gomp.core.shm.atomics import allow_range, signed
+from gomp.core.shm.atomics import signed
 from gomp.errors import OutOfMemory
 from gomp.runtime import handles, type_table
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import INT
+from gomp.runtime.mapkeys import ANY_KEY, KIND_NAMES, Key, key_of_entry, kind_of, words, words_of_kind
 from gomp.runtime.parts import ArrayOf, Later, MapOf, Names, evaluated
 from gomp.runtime.references import (
     OpaqueLayout,
@@ -70,17 +61,20 @@ from gomp.runtime.references import (
     slot_of,
     word_at,
 )
-from gomp.runtime.texts import Bytes, Str
 
 __all__ = ["Map", "map"]
 
-Key = int | str | bytes
-AnyKey = Key | Str | Bytes
-_KIND_MASK = (1 << KIND_BITS) - 1
 _MAP_CLASS, _SENTINEL_CLASS = span_class_for(MAP_BYTES, True), span_class_for(SENTINEL_BYTES, True)
 MAP_SLOT = SPAN_ELEM_SIZE[_MAP_CLASS]
-_BYTES_OFFSET = bytes.__basicsize__ - 1  # of the first byte in a bytes object of CPython, a multiple of 8
 _MISSING: Any = object()
+V = TypeVar("V")
+T = TypeVar("T")
+if TYPE_CHECKING:
+    from gomp.runtime.texts import Bytes, Str
+
+    K = TypeVar("K", bound=Key)
+else:
+    K = TypeVar("K")
 
 
 class _Calls:
@@ -113,55 +107,6 @@ _calls = _Calls()
 handles.on_open(_calls.bind)
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def _words(key: object) -> tuple[int, int, bytes]:
-    """A key as it crosses: its META word, and an int or the address of its bytes; and those, which the caller holds meanwhile."""
-    if isinstance(key, (Str, Bytes)):
-        key = str(key) if isinstance(key, Str) else bytes(key)
-    if isinstance(key, str):
-        kind, data = STR_KEY, key.encode("utf-8", "surrogatepass")
-    elif isinstance(key, bytes):
-        kind, data = BYTES_KEY, key
-    else:
-        return INT_KEY, _int_key(key), b""
-    n = len(data)
-    if n > MAX_KEY_BYTES:
-        raise ValueError(f"a key has at most {MAX_KEY_BYTES} bytes, not {n}")
-    return kind | n << KIND_BITS, id(data) + _BYTES_OFFSET if COMPILED else _copied(data), data
-
-
-_buffer = ctypes.create_string_buffer(MAX_KEY_BYTES + 16)
-
-
-def _copied(data: bytes) -> int:
-    """In plain Python kernels read only what is known to be mapped."""
-    addr = (ctypes.addressof(_buffer) + 7) & -8
-    allow_range(addr, MAX_KEY_BYTES + 8)
-    ctypes.memmove(addr, data, len(data))
-    return addr
-
-
-def _int_key(key: object) -> int:
-    try:
-        number = operator.index(key)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"a key is an int, a str or bytes, not {type(key).__name__} {key!r}") from None
-    if not INT.low <= number <= INT.high:
-        raise OverflowError(f"an int key is an int64; {number} does not fit")
-    return number
-
-
-def _key_of_entry(entry: Reference) -> Key:
-    slot = slot_of(entry)
-    meta = word_at(slot, META)
-    if meta == INT_KEY:
-        return word_at(slot, KEY)
-    data = ctypes.string_at(address_of(entry) + KEY, meta >> KIND_BITS)  # the handle keeps it, and it never changes
-    return data if meta & _KIND_MASK == BYTES_KEY else data.decode("utf-8", "surrogatepass")
-
-
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
@@ -171,34 +116,51 @@ class _Node(Reference):
     __slots__ = ()
 
 
-class Map(Reference):
-    """A reference to a map: ``gomp.Map[T]`` if all values are of class T, else ``gomp.Map``."""
+class Map(Reference, Generic[K, V]):
+    """A reference to a map: ``gomp.Map[T]`` if all values are of class T, ``gomp.Map[str, T]`` if all keys are strings too, else ``gomp.Map``."""
 
     __slots__ = ()
     elem: ClassVar[Any] = None
+    key_kind: ClassVar[int] = ANY_KEY
+    made_by: ClassVar[str] = "gomp.map()"
     _elem_key: ClassVar[int] = 0
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("map")
 
-    def __class_getitem__(cls, elem: Any) -> Any:
-        elem = evaluated(elem, Names())
-        if isinstance(elem, (Later, ArrayOf, MapOf)):
-            return MapOf(elem)
-        if not isinstance(elem, ReferenceMeta):
-            raise TypeError(f"a map holds structs, arrays or maps, not {getattr(elem, '__name__', elem)}")
-        return map_class(elem)
+    if not TYPE_CHECKING:  # which knows what Generic makes of it
+
+        def __class_getitem__(cls, what: Any) -> Any:
+            key, elem = what if isinstance(what, tuple) and len(what) == 2 else (Any, what)
+            kind = kind_of(evaluated(key, Names()))
+            elem = evaluated(elem, Names())
+            if isinstance(elem, (Later, ArrayOf, MapOf)):
+                return MapOf(elem, kind)
+            if not isinstance(elem, ReferenceMeta):
+                raise TypeError(
+                    f"a map holds structs, arrays, texts or maps, not {getattr(elem, '__name__', elem)}: "
+                    "write gomp.Map[T], or gomp.Map[str, T] with keys of one kind"
+                )
+            return map_class(elem, kind)
+
+    @classmethod
+    def _words(cls, key: object) -> tuple[int, int, bytes]:
+        return words(key) if cls.key_kind == ANY_KEY else words_of_kind(cls.key_kind, key, cls)
 
     # --- one key
 
-    def __getitem__(self, key: AnyKey) -> Any:
+    def __getitem__(self, key: K | Str | Bytes) -> V:
         value = self.get(key, _MISSING)
         if value is _MISSING:
             raise KeyError(key)
         return value
 
-    def get(self, key: AnyKey, default: Any = None, /) -> Any:
+    @overload
+    def get(self, key: K | Str | Bytes, /) -> V | None: ...
+    @overload
+    def get(self, key: K | Str | Bytes, default: T, /) -> V | T: ...
+    def get(self, key: Any, default: Any = None, /) -> Any:
         """The key's value; ``default`` if it is not there."""
         m = table.slot_of(self._handle)
-        meta, word, _held = _words(key)
+        meta, word, _held = self._words(key)
         into = table.take()
         found = _calls.map_get(m, meta, word, into)
         if found == RETRY:
@@ -206,34 +168,40 @@ class Map(Reference):
         return self._value(found, into, default)
 
     def __contains__(self, key: object) -> bool:
-        meta, word, _held = _words(key)
+        meta, word, _held = self._words(key)
         return bool(table.call(_calls.map_has, slot_of(self), meta, word))
 
-    def __setitem__(self, key: AnyKey, value: Any) -> None:
+    def __setitem__(self, key: K | Str | Bytes, value: V) -> None:
         type_key = self._check(value)
-        meta, word, _held = _words(key)
-        if not table.call(_calls.map_replace, slot_of(self), meta, word, slot_of(value), type_key):
-            self._insert(meta, word, value, type_key, 0)
+        meta, word, _held = self._words(key)
+        held: Any = value
+        if not table.call(_calls.map_replace, slot_of(self), meta, word, slot_of(held), type_key):
+            self._insert(meta, word, held, type_key, 0)
 
-    def setdefault(self, key: AnyKey, default: Any, /) -> Any:
+    def setdefault(self, key: K | Str | Bytes, default: V, /) -> V:
         """The key's value; if it is not there it is ``default`` from now on."""
         type_key = self._check(default)
-        meta, word, _held = _words(key)
+        meta, word, _held = self._words(key)
+        held: Any = default
         value = self.get(key)
-        while value is None and not self._insert(meta, word, default, type_key, 1):
+        while value is None and not self._insert(meta, word, held, type_key, 1):
             value = self.get(key)
         return default if value is None else value
 
-    def pop(self, key: AnyKey, default: Any = _MISSING, /) -> Any:
+    @overload
+    def pop(self, key: K | Str | Bytes, /) -> V: ...
+    @overload
+    def pop(self, key: K | Str | Bytes, default: T, /) -> V | T: ...
+    def pop(self, key: Any, default: Any = _MISSING, /) -> Any:
         """Remove the key; what was its value, or ``default`` if it was not there."""
-        meta, word, _held = _words(key)
+        meta, word, _held = self._words(key)
         into = table.take()
         value = self._value(table.call(_calls.map_remove, slot_of(self), meta, word, into), into, default)
         if value is _MISSING:
             raise KeyError(key)
         return value
 
-    def __delitem__(self, key: AnyKey) -> None:
+    def __delitem__(self, key: K | Str | Bytes) -> None:
         self.pop(key)
 
     # --- all of them
@@ -241,18 +209,18 @@ class Map(Reference):
     def __len__(self) -> int:
         return word_at(table.slot_of(self._handle), COUNT)
 
-    def __iter__(self) -> Iterator[Key]:
-        return (_key_of_entry(cursor) for cursor, _ in self._walk())
+    def __iter__(self) -> Iterator[K]:
+        return (key_of_entry(cursor) for cursor, _ in self._walk())
 
-    def keys(self) -> Keys:
+    def keys(self) -> Keys[K]:
         """The keys, to walk over: a view, as dict's."""
         return Keys(self)
 
-    def values(self) -> Values:
+    def values(self) -> Values[V]:
         """The values, to walk over."""
         return Values(self)
 
-    def items(self) -> Items:
+    def items(self) -> Items[K, V]:
         """Pairs of a key and its value, to walk over."""
         return Items(self)
 
@@ -268,13 +236,11 @@ class Map(Reference):
             else:
                 table.drop(into)
 
-    def update(self, other: Map | Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (), /, **named: Any) -> None:
+    def update(self, other: Map[K, V] | Mapping[K, V] | Iterable[tuple[K, V]] = (), /, **named: V) -> None:
         """Give every key of ``other`` its value there, one after another."""
         pairs: Any = other.items() if isinstance(other, (Map, Mapping)) else other
-        for key, value in pairs:
+        for key, value in itertools.chain(pairs, named.items()):
             self[key] = value
-        for name, value in named.items():
-            self[name] = value
 
     def clear(self) -> None:
         """Remove every key at once, and give back what the map has grown to."""
@@ -341,25 +307,25 @@ class Map(Reference):
         return reference(_Node, slot)
 
 
-class Keys(_KeysView[Key]):
+class Keys(_KeysView[K]):
     """``m.keys()``: as dict's, without set operations' speed."""
 
 
-class Values(_ValuesView[Any]):
+class Values(_ValuesView[V]):
     """``m.values()``."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[V]:
         return (value for _, value in self._mapping._walk())  # type: ignore[attr-defined]
 
     def __contains__(self, value: object) -> bool:
         return any(value == found for found in self)
 
 
-class Items(_ItemsView[Key, Any]):
+class Items(_ItemsView[K, V]):
     """``m.items()``."""
 
-    def __iter__(self) -> Iterator[tuple[Key, Any]]:
-        return ((_key_of_entry(cursor), value) for cursor, value in self._mapping._walk())  # type: ignore[attr-defined]
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return ((key_of_entry(cursor), value) for cursor, value in self._mapping._walk())  # type: ignore[attr-defined]
 
 
 def _allocated(kernel: Any, *args: int) -> _Node:
@@ -377,19 +343,31 @@ def new_links(n: int, type_key: int) -> _Node:
 
 
 @functools.cache
-def map_class(elem: Any) -> type[Map]:
-    """``Map[elem]``; the struct ``elem`` may be in the making, or on its way to this process."""
-    what = {"__slots__": (), "elem": elem, "_elem_key": 0, "layout": OpaqueLayout("map", [elem])}
-    made: Any = ReferenceMeta(f"Map[{elem.__name__}]", (Map,), what)
+def map_class(elem: Any, kind: int) -> Any:
+    """``Map[elem]``, whose keys are of a kind; the struct ``elem`` may be in the making, or on its way to this process."""
+    what = {"__slots__": (), "elem": elem, "key_kind": kind, "_elem_key": 0, "layout": OpaqueLayout("map", [elem])}
+    keys = "" if kind == ANY_KEY else f"{KIND_NAMES[kind]}, "
+    what["made_by"] = f"gomp.map({keys}{elem.__name__})"
+    made: Any = ReferenceMeta(f"Map[{keys}{elem.__name__}]", (Map,), what)
     made.__module__ = Map.__module__
-    return made  # type: ignore[no-any-return]
+    return made
 
 
-def map(elem: Any = None, /) -> Any:  # noqa: A001 (its name in the package)
-    """A new map, of references to the class ``elem``; without it, to anything."""
-    cls: Any = Map if elem is None else Map.__class_getitem__(elem)
+@overload
+def map() -> Map[Any, Any]: ...  # noqa: A001
+@overload
+def map(elem: type[V], /) -> Map[Any, V]: ...  # noqa: A001
+@overload
+def map(key: type[K], elem: type[V], /) -> Map[K, V]: ...  # noqa: A001
+def map(*of: Any) -> Any:  # noqa: A001 (its name in the package)
+    """A new map, of references to the class that is named last, with keys of the kind that is named before; without them, of anything to anything."""
+    if len(of) > 2:
+        raise TypeError(f"write gomp.map(T) or gomp.map(K, T): {len(of)} types were given")
+    cls: Any = Map
+    if of:
+        cls = cls[of if len(of) == 2 else of[0]]
     if isinstance(cls, MapOf):
-        raise TypeError(f"gomp.map holds what is declared: {elem} is not")
+        raise TypeError(f"gomp.map holds what is declared: {of[-1]} is not")
     type_table.register(cls)
     made = _allocated(kernels.new_struct, _MAP_CLASS, MAP_SLOT, MAP_MASK, SCAN_BYTES)
     set_word_at(slot_of(made), SEED, signed(int.from_bytes(os.urandom(8), "little")))

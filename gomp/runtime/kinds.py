@@ -53,32 +53,47 @@ class Scalar:
         """``value`` as it is stored. TypeError or OverflowError, which begin with ``where()``."""
         if self.is_integer:
             if not isinstance(value, (int, np.integer, np.bool_)):
-                raise wrong_type(where(), self.wants, value)
+                raise wrong_type(where(), self.wants, value, self.how_to_convert)
             if not self.low <= value <= self.high:
-                raise OverflowError(f"{where()} is {self.wants}, {self.low} to {self.high}; {value} does not fit")
+                raise OverflowError(
+                    f"{where()} is {self.wants}, {self.low} to {self.high}; {value} does not fit: {_wide_enough(self, int(value))}"
+                )
             return int(value)
         if self.code == "?":
             if not isinstance(value, (bool, np.bool_)):
-                raise wrong_type(where(), self.wants, value)
+                raise wrong_type(where(), self.wants, value, self.how_to_convert)
             return bool(value)
         if not isinstance(value, (float, int, np.floating, np.integer)):
-            raise wrong_type(where(), self.wants, value)
+            raise wrong_type(where(), self.wants, value, self.how_to_convert)
         return self._checked_float(value, where)
 
     def _checked_float(self, value: Any, where: Callable[[], str]) -> float:
         try:
             number = float(value)
         except OverflowError:
-            raise OverflowError(f"{where()} is {self.wants}; {value} does not fit") from None
+            raise OverflowError(f"{where()} is {self.wants}; {value} does not fit: keep it as text") from None
         # What rounds to the largest float32 still fits; infinities and NaN are float32s too.
         if self.code == "f" and abs(number) > FLOAT32_MAX and np.isfinite(number):
-            raise OverflowError(f"{where()} is {self.wants}, up to {FLOAT32_MAX:.6g}; {number} does not fit")
+            raise OverflowError(f"{where()} is {self.wants}, up to {FLOAT32_MAX:.6g}; {number} does not fit: use float")
         return number
 
+    @property
+    def how_to_convert(self) -> str:
+        """In messages: what makes such a number of something else."""
+        return f"convert it with {'int' if self.is_integer else 'bool' if self.code == '?' else 'float'}()"
 
-def wrong_type(where: str, wants: str, value: object) -> TypeError:
+
+def _wide_enough(kind: Scalar, value: int) -> str:
+    """In messages: the narrowest kind that holds an integer, which ``kind`` does not; with a sign, or without one, like that if possible."""
+    held = [wider for wider in _WIDTHS if wider.is_integer and wider.low <= value <= wider.high]
+    if not held:
+        return "no integer here is wider than 64 bits, keep it as text"
+    return f"{min(held, key=lambda wider: ((wider.low < 0) != (kind.low < 0), wider.size))!r} holds it"
+
+
+def wrong_type(where: str, wants: str, value: object, fix: str) -> TypeError:
     got = "None" if value is None else f"{type(value).__name__} {_short(value)}"
-    return TypeError(f"{where} holds {wants}, not {got}")
+    return TypeError(f"{where} holds {wants}, not {got}: {'give a value' if value is None else fix}")
 
 
 def _short(value: object) -> str:

@@ -267,6 +267,25 @@ class Weak(Generic[T]):
         return f"<weak {self.value()!r}>" if table.is_open else "<weak pointer of an ended runtime>"
 
 
+def weak_of(cls: Any, slot: int) -> Weak[Any]:
+    """The weak pointer to an object of the class ``cls`` that owns a slot with its handle."""
+    return Weak(reference(_Handle, slot), cls)
+
+
+def target_class(pointer: Weak[Any]) -> Any:
+    """The class of the object that a weak pointer was made of; None if that was None. TypeError, without the beginning, for other pointers."""
+    if pointer._handle is None:
+        return None
+    if not isinstance(pointer._handle, _Handle) or isinstance(pointer._cls, tuple):
+        raise TypeError("is a weak pointer to a global or to a part of an object: give the object's own")
+    return pointer._cls
+
+
+def handle_slot(pointer: Weak[Any]) -> int:
+    """The slot of a weak pointer's handle."""
+    return slot_of(pointer._handle)
+
+
 def weak(ptr: T) -> Weak[T]:
     """A weak pointer to what ``ptr`` points to. Of None, one that is None for ever; of a global, one that never is."""
     if ptr is None or isinstance(ptr, Global):

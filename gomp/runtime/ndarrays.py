@@ -56,15 +56,15 @@ class Memory(Reference):
 class _Block:
     """The base of the arrays over one memory."""
 
-    __slots__ = ("__array_interface__", "__weakref__", "addr", "made_as", "memory")
+    __slots__ = ("__array_interface__", "__weakref__", "addr", "made_as", "memory", "nbytes")
 
     def __init__(self, memory: Memory) -> None:
         at = address_of(memory)
-        data_offset, nbytes, text_bytes = _HEADER.unpack(ctypes.string_at(at, _HEADER.size))
+        data_offset, self.nbytes, text_bytes = _HEADER.unpack(ctypes.string_at(at, _HEADER.size))
         self.memory = memory
         self.addr = at + data_offset
         self.made_as = _read_text(ctypes.string_at(at + _HEADER.size, text_bytes))
-        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (nbytes,), "data": (self.addr, False)}
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": (self.addr, False)}
 
     def array(
         self, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0, strides: tuple[int, ...] | None = None
@@ -124,6 +124,17 @@ def reduce_view(array: npt.NDArray[Any]) -> tuple[Callable[..., Any], tuple[Any,
     strides = None if array.flags.c_contiguous else array.strides
     offset = array.__array_interface__["data"][0] - block.addr if array.size else 0
     return restore, (block.memory, array.dtype, array.shape, offset, strides, array.flags.writeable)
+
+
+def view_of(block: _Block, array: npt.NDArray[Any]) -> NDArray | None:
+    """``array`` as a view that keeps the block, if its elements lie in it; an array without elements may be anywhere."""
+    offset = array.__array_interface__["data"][0] - block.addr if array.size else 0
+    if not 0 <= offset <= max(block.nbytes - array.itemsize, 0):
+        return None
+    strides = None if array.flags.c_contiguous else array.strides
+    view = block.array(array.dtype, array.shape, offset, strides)
+    view.flags.writeable = array.flags.writeable
+    return view
 
 
 def restore(

@@ -53,9 +53,10 @@ class ArrayOf(_Described):
 
 @dataclass(frozen=True)
 class MapOf(_Described):
-    """``Map[elem]``."""
+    """``Map[elem]``; ``kind`` says of which keys."""
 
     elem: Any
+    kind: int
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,14 @@ if TYPE_CHECKING:
     Inline: TypeAlias = Annotated[T, "by value"]
 else:
 
-    class Inline:
-        """``gomp.Inline[T]``: a struct by value, as the annotation of a field or the element of a fixed array."""
+    class _InlineMeta(type):
+        """A class of its own, by which compiled code knows it."""
 
-        def __class_getitem__(cls, struct: object) -> ByValue:
+        def __getitem__(cls, struct: object) -> ByValue:
             return ByValue(struct)
+
+    class Inline(metaclass=_InlineMeta):
+        """``gomp.Inline[T]``: a struct by value, as the annotation of a field or the element of an array."""
 
 
 class Names(Mapping[str, Any]):
@@ -138,7 +142,7 @@ class Link:
             return None if elem is None else references.array_class(elem)
         if isinstance(described, MapOf):
             elem = self._found(described.elem)
-            return None if elem is None else references.map_class(elem)
+            return None if elem is None else references.map_class(elem, described.kind)
         return described
 
     @property
@@ -191,7 +195,7 @@ Part = Scalar | Link | Embedded
 def _portable(cls: Any) -> Any:
     """A class, or of an array's or a map's class what it is one of."""
     if references.is_map_class(cls):
-        return MapOf(_portable(cls.elem))
+        return MapOf(_portable(cls.elem), cls.key_kind)
     part_of = getattr(trait(cls, "layout"), "part", None)
     if part_of is None:
         return cls
@@ -219,7 +223,7 @@ def part(annotation: object, owner: Any, where: str) -> Part:
         return Link(annotation, owner, where)
     shown = getattr(annotation, "__name__", annotation)
     raise TypeError(
-        f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], Array[T, n], Map[T], Str or Bytes"
+        f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], Array[T, n], Map[K, T], Str or Bytes"
     )
 
 

@@ -16,7 +16,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         if isinstance(obj, ReferenceMeta) and issubclass(obj, Array) and obj is not Array:
             return rebuilt_class, (obj.elem, obj.length)
         if is_map_class(obj):
-            return map_class, (obj.elem,)
+            return map_class, (obj.elem, obj.key_kind)
         return super().reducer_override(obj)
 
 

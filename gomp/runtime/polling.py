@@ -6,6 +6,7 @@
    a poll in its header would keep LLVM from vectorising it. Arithmetic on the loop variable: 0.28 ns an iteration in strips, 0.82 with a poll
    in each, 0.27 with none. A strip of iterations without calls takes microseconds. (Loops over a gomp array gain nothing, 1.5 ns either way:
    there it is the check of the index that is not vectorised.)
+   Functions of gomp that are Python's alone are refused by name.
 3. None becomes the value of a type that unifies with references (``reftypes.NullType``).
 4. A reference to an array or a text is stored, volatile, to a stack slot of its own whenever a variable takes it: LLVM may otherwise keep only an
    address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
@@ -37,10 +38,11 @@ from gomp.runtime import arrays, structs
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.references import ReferenceMeta
 from gomp.runtime.refops import check_part, check_range
-from gomp.runtime.reftypes import NULL, ArrayRef, RefType, TextRef, in_compiled_code
+from gomp.runtime.reftypes import MARK, NULL, ArrayRef, RefType, TextRef, in_compiled_code
 from gomp.runtime.root_table import Global
 
 STRIP = 1024
+refused: dict[python_types.FunctionType, str] = {}  # functions of gomp that compiled code does not have, and why
 
 
 # --- what is put in ---------------------------------------------------------------------------------------------------
@@ -115,9 +117,10 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
 
     def run_pass(self, state: Any) -> bool:
         func_ir = state.func_ir
+        _check_names(func_ir)
         _replace_none(func_ir.blocks)
         loops = list(compute_cfg_from_blocks(func_ir.blocks).loops().values())
-        may_cut = _is_scalar_code(func_ir)
+        may_cut = _is_scalar_code(func_ir) and not any(isinstance(t, types.Array) for t in state.args)
         polled = set()
         for loop in loops:
             plan = _strip_plan(func_ir, loop, loops) if may_cut else None
@@ -132,6 +135,18 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
         _insert_call(entry, after_args, "poll_at_entry", poll_at_entry)
         func_ir._definitions = build_definitions(func_ir.blocks)
         return True
+
+
+def _check_names(func_ir: Any) -> None:
+    """CompileError for what is refused by name: before its arguments are looked at, which may be unknown here too."""
+    for value in _values(func_ir):
+        known = value.value if isinstance(value, (ir.Global, ir.FreeVar)) else None
+        if isinstance(value, ir.Expr) and value.op == "getattr":
+            module = guard(get_definition, func_ir, value.value)
+            if isinstance(module, (ir.Global, ir.FreeVar)) and isinstance(module.value, python_types.ModuleType):
+                known = getattr(module.value, value.attr, None)
+        if isinstance(known, python_types.FunctionType) and known in refused:
+            raise errors.TypingError(MARK + refused[known], loc=value.loc)
 
 
 def _call(block: ir.Block, name: str, function: Any, *args: ir.Var) -> tuple[list[ir.Stmt], ir.Var]:
@@ -306,14 +321,19 @@ class _VolatileStore(llvm_ir.instructions.StoreInstr):  # type: ignore[misc]
         buf.append("".join(plain).replace("store ", "store volatile ", 1))
 
 
+def keep_on_stack(builder: Any, value: Any, name: str) -> None:
+    """Have the value itself in a stack slot from here on, and nothing derived from it in its place until here."""
+    slot = cgutils.alloca_once(builder, value.type, name=f"{name}.live")
+    builder._insert(_VolatileStore(builder.block, value, slot))
+
+
 class Lower(lowering.Lower):  # type: ignore[misc]
     """Steps 4 and 5."""
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
         if isinstance(self.typeof(name), (ArrayRef, TextRef)):
-            slot = cgutils.alloca_once(self.builder, value.type, name=f"{name}.live")
-            self.builder._insert(_VolatileStore(self.builder.block, value, slot))
+            keep_on_stack(self.builder, value, name)
 
     def lower_inst(self, inst: ir.Stmt) -> None:
         if isinstance(inst, ir.SetAttr) and isinstance(self.typeof(inst.target.name), RefType):

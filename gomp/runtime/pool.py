@@ -7,6 +7,7 @@ module and the line of its declaration. What ``put`` gives away must not be used
 from __future__ import annotations
 
 import ctypes
+import operator
 import struct as packing
 import sys
 import typing
@@ -24,6 +25,7 @@ from gomp.errors import OutOfMemory
 from gomp.runtime import handles, structs
 from gomp.runtime.handles import table
 from gomp.runtime.hashmap import new_links
+from gomp.runtime.kinds import INT
 from gomp.runtime.memstats import PoolStats, read_pools
 from gomp.runtime.references import Reference, is_reference_class, is_struct, key_of, reference, slot_of
 from gomp.runtime.type_table import register
@@ -57,9 +59,7 @@ class Pool(Generic[T]):
         data = self.name.encode()
         if not 0 < len(data) <= MAX_NAME or b"\0" in data:
             raise ValueError(f"a pool's name is a string of 1 to {MAX_NAME} bytes, not {self.name!r}")
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes is 0 (no limit) or more, not {max_bytes}")
-        self.max_bytes = max_bytes
+        self.max_bytes = _checked_limit(max_bytes)
         self.words: tuple[int, ...] = packing.unpack("<4q", data.ljust(MAX_NAME, b"\0"))
         self.symbol = f"gomp_pool_{data.hex()}"
         if self.name not in _cells:
@@ -100,7 +100,9 @@ class Pool(Generic[T]):
             register(self.cls)
             place = table.call(kernels_of_pools.bind_pool, *self.words, key_of(self.cls), self.max_bytes)
             if place == OTHER_TYPE:
-                raise TypeError(f"pool {self.name!r} holds another type than {self.cls.__name__}")
+                raise TypeError(
+                    f"pool {self.name!r} holds another type than {self.cls.__name__}: give one of them another name"
+                )
             if place == TABLE_FULL:
                 raise OutOfMemory(f"no room for more than {layout.MAX_POOLS} pools")
             cell.value = place
@@ -111,6 +113,17 @@ class Pool(Generic[T]):
 
     def __reduce__(self) -> Any:
         return _made, (self.new, self.cls, self.name, self.max_bytes)
+
+
+def _checked_limit(max_bytes: Any) -> int:
+    """TypeError or ValueError if it is no number of bytes; a limit above every object's size is none."""
+    try:
+        limit = operator.index(max_bytes)
+    except TypeError:
+        raise TypeError(f"max_bytes is a number of bytes, 0 for no limit, not {max_bytes!r}") from None
+    if limit < 0:
+        raise ValueError(f"max_bytes is 0 (no limit) or more, not {limit}")
+    return limit if limit <= INT.high else 0
 
 
 def _made(new: Any, of: Any, name: str, max_bytes: int) -> Pool[Any]:

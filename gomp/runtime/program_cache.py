@@ -13,6 +13,7 @@ import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
@@ -34,13 +35,13 @@ def directory() -> Path:
     return found
 
 
-def load(file: Path) -> tuple[type | None, Loaded]:
+def load(file: Path) -> tuple[Any, Loaded]:
     """What :func:`store` put there."""
     code, (result,) = machine_code.unpack(file.read_bytes())
     return result, code
 
 
-def store(file: Path, result: type | None, code: CompileResult) -> None:
+def store(file: Path, result: Any, code: CompileResult) -> None:
     """Keep a program: the class of the reference that it returns, if it does, and its machine code."""
     write_atomically(file, machine_code.pack(code, result))
 

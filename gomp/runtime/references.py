@@ -23,7 +23,7 @@ from gomp.core.sched.status import OK
 from gomp.core.shm import layout as memory
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import wrong_type
+from gomp.runtime.kinds import SCALARS, scalar, wrong_type
 
 T = TypeVar("T")
 _LAYOUT_BITS = 40
@@ -37,14 +37,12 @@ object_new = object.__new__
 class ReferenceMeta(type):
     """The class of the classes of references: their instances are made by the heap, not by calling them."""
 
-    how_made = "gomp.new({}, ...)"
-
     def __init__(cls, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _made.append(cls)
 
     def __call__(cls, *args: object, **kwargs: object) -> Any:
-        raise TypeError(f"objects of the shared heap are made with {cls.how_made.format(cls.__name__)}")
+        raise TypeError(f"objects of the shared heap are made with {how_made(cls)}")
 
 
 class Reference(metaclass=ReferenceMeta):
@@ -170,7 +168,12 @@ def _wrong_class(cls: Any, value: object, where: Callable[[], str]) -> TypeError
         return TypeError(
             f"{where()} holds a {name_of(cls)} as it was declared before: {cls.__name__} was declared again, and is another type now"
         )
-    return wrong_type(where(), f"a {cls.__name__} or None", value)
+    return wrong_type(where(), f"a {cls.__name__} or None", value, f"make one with {how_made(cls)}")
+
+
+def how_made(cls: Any) -> str:
+    """In messages: the call that makes such an object."""
+    return trait(cls, "made_by") or f"gomp.new({cls.__name__}, ...)"
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
@@ -290,16 +293,29 @@ def declared_classes() -> list[Any]:
 
 
 def _learn_keys() -> None:
-    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of them."""
+    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of what there is."""
+    for kind in SCALARS.values():
+        array_class(kind)
     for cls in declared_classes():
         try:
             _by_key.setdefault(key_of(cls), cls)
-            if is_struct(cls):
-                array = array_class(cls)
-                for made in (array, map_class(cls), map_class(array)):
-                    _by_key.setdefault(key_of(made), made)
+            for made in _made_of(cls):
+                _by_key.setdefault(key_of(made), made)
         except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
             continue
+
+
+def _made_of(cls: Any) -> list[Any]:
+    """The arrays and maps that another process may have made of a class without this one having named them."""
+    from gomp.runtime.parts import ByValue
+
+    if is_struct(cls):
+        arrays = [array_class(cls), array_class(ByValue(cls))]
+    elif trait(cls, "is_text"):
+        arrays = [array_class(cls)]
+    else:
+        return _maps_of(cls) if scalar(trait(cls, "elem")) and not trait(cls, "length") else []
+    return [*arrays, *(made for elem in (cls, *arrays) for made in _maps_of(elem))]
 
 
 def array_class(elem: Any, n: int = 0) -> Any:
@@ -310,11 +326,17 @@ def array_class(elem: Any, n: int = 0) -> Any:
     return made[elem, n] if n else made[elem]
 
 
-def map_class(elem: Any) -> Any:
-    """``Map[elem]``."""
+def map_class(elem: Any, kind: int) -> Any:
+    """``Map[elem]`` with keys of a kind."""
     from gomp.runtime import hashmap
 
-    return hashmap.map_class(elem)
+    return hashmap.map_class(elem, kind)
+
+
+def _maps_of(elem: Any) -> list[Any]:
+    from gomp.runtime.mapkeys import ANY_KEY, KIND_NAMES
+
+    return [map_class(elem, kind) for kind in (ANY_KEY, *KIND_NAMES)]
 
 
 def is_map_class(cls: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
+from numba.core.imputils import lower_getattr, lower_getattr_generic, lower_setattr_generic
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Signature, infer_getattr, infer_global
 from numba.extending import intrinsic, lower_builtin
 
@@ -26,7 +26,7 @@ from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
-from gomp.runtime.references import is_struct
+from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
     ArrayRef,
     MapRef,
@@ -100,9 +100,9 @@ def check_part(part: Part, given: types.Type, where: str) -> None:
         raise rejection(f"{where} is a {part.cls.__name__} by value: it cannot be replaced, set what is in it")
     wanted = part_type(part)
     if not can_store(wanted, given):
-        raise rejection(
-            f"{where} holds {part.wants if isinstance(part, Scalar) else shown(wanted)}, not {shown(given)}"
-        )
+        wants = part.wants if isinstance(part, Scalar) else shown(wanted)
+        fix = part.how_to_convert if isinstance(part, Scalar) else f"make one with {how_made(wanted.cls)}"
+        raise rejection(f"{where} holds {wants}, not {shown(given)}: {fix}")
 
 
 def check_range(context: Any, builder: Any, part: Part, given: types.Type, value: Any, where: str) -> None:
@@ -112,10 +112,10 @@ def check_range(context: Any, builder: Any, part: Part, given: types.Type, value
     given = types.unliteral(given)
     if part.is_integer:
         wrong = _is_outside(builder, part, given, value)
-        text = f"{where} is {part.wants}, {part.low} to {part.high}; the value does not fit"
+        text = f"{where} is {part.wants}, {part.low} to {part.high}; the value does not fit: test it before, or declare a wider one"
     else:
         wrong = None if given == types.float32 else _is_beyond_float32(context, builder, given, value)
-        text = f"{where} is {part.wants}, up to {FLOAT32_MAX:.6g}; the value does not fit"
+        text = f"{where} is {part.wants}, up to {FLOAT32_MAX:.6g}; the value does not fit: use float"
     if wrong is not None:
         raise_if(context, builder, wrong, OverflowError, text)
 
@@ -157,8 +157,10 @@ def address(context: Any, ref: Any) -> Any:
 class _StructAttribute(AttributeTemplate):  # type: ignore[misc]
     key = StructRef
 
-    def generic_resolve(self, type_: StructRef, attr: str) -> types.Type:
+    def generic_resolve(self, type_: StructRef, attr: str) -> types.Type | None:
         layout = structs.info(type_.cls)
+        if attr == "address" and attr not in layout.fields:
+            return None
         if attr not in layout.fields:
             what = "is a method: compiled code can call functions only" if hasattr(type_.cls, attr) else "is no field"
             raise rejection(f"{attr} {what}; {type_.cls.__name__} has {', '.join(layout.fields)}")
@@ -182,6 +184,22 @@ def _load_field(context: Any, builder: Any, type_: StructRef, value: Any, attr: 
         context, builder, _is_null(builder, value), NilDereference, f"{attr} of a {type_.cls.__name__} that is None"
     )
     return load_part(context, builder, field.part, value, field.offset)
+
+
+@infer_getattr
+class _Address(AttributeTemplate):  # type: ignore[misc]
+    key = RefType
+
+    def resolve_address(self, type_: RefType) -> types.Type:
+        return types.int64
+
+
+@lower_getattr(RefType, "address")
+def _load_address(context: Any, builder: Any, type_: RefType, value: Any) -> Any:
+    if isinstance(type_, StructRef) and "address" in structs.info(type_.cls).fields:
+        return _load_field(context, builder, type_, value, "address")
+    raise_if(context, builder, _is_null(builder, value), NilDereference, "the address of a reference that is None")
+    return value
 
 
 @lower_setattr_generic(StructRef)

@@ -6,11 +6,12 @@
 ``gomp.new(Node, ...)``   malloc's fast path with this type's constants, inlined
 ``node.at``               of a part by value: the address itself, inside the object
 ``gomp.array(T, n)``      the same by size, which is only known when it runs (``arraytypes``)
-``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector
-``m[key]``, ``len(m)``    of maps (``maptypes``)
+``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector; ``for x in a`` (``arraywalks``)
+``m[key]``, ``len(m)``    of maps (``maptypes``); ``for key in m`` (``mapwalks``)
 ``s[i]``, ``len(s)``      of texts (``texttypes``), where ``==`` compares what they hold
 ``x is y``, ``x == y``    whether it is the same object; ``x is None``
 ``ROOT.get()``            a load from the root table (``globaltypes``)
+``gomp.weak(x)``          and ``keep_alive`` (``lifetypes``); arrays of numpy's shape are Numba's own (``ndarraytypes``)
 ========================  =============================================================================================
 
 None is a type of its own here (:class:`NullType`), which unifies with every reference type: so a reference is one word, never Numba's
@@ -38,7 +39,7 @@ from gomp.runtime.arrays import Array
 from gomp.runtime.fields import Field
 from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
-from gomp.runtime.parts import Link, Part
+from gomp.runtime.parts import ByValue, Inline, Link, Part
 from gomp.runtime.references import ReferenceMeta, key_of
 from gomp.runtime.root_table import Global
 from gomp.runtime.texts import Bytes, Str
@@ -73,7 +74,11 @@ def rejection(message: str) -> errors.TypingError:
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
-class RefType(types.Type):
+class SlotType(types.Type):
+    """An address that crosses between Python and compiled code in a handle's slot; 0 if there is none."""
+
+
+class RefType(SlotType):
     """A reference to an object of the struct or array class ``cls``, or None."""
 
     def __init__(self, cls: ReferenceMeta) -> None:
@@ -137,6 +142,25 @@ class StructClass(types.Type):
         return "class", key_of(self.cls), id(self.cls)
 
 
+class ByValueClass(types.Type):
+    """``gomp.Inline[T]``, as an argument of ``gomp.array``."""
+
+    def __init__(self, described: ByValue) -> None:
+        self.described = described
+        super().__init__(name=f"Inline[{described.cls.__name__}#{key_of(described.cls):x}]")
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return "by value", key_of(self.described.cls), id(self.described.cls)
+
+
+class InlineName(types.Type):
+    """``gomp.Inline`` itself."""
+
+    def __init__(self) -> None:
+        super().__init__(name="gomp.Inline")
+
+
 class ScalarClass(types.Type):
     """A kind of number itself, as ``gomp.int8``."""
 
@@ -155,6 +179,8 @@ class GlobalType(types.Type):
 
 NULL_TYPE, NULL = NullType(), Null()
 
+# By Python types that say too little of an argument: what its value's Numba type is. TypeError, which goes on after "argument x of f".
+typed_by_value: dict[type, Callable[[Any], types.Type]] = {}
 
 _NUMBERS: dict[str, types.Type] = {
     **{name: getattr(types, name) for name in SCALARS if hasattr(types, name)},
@@ -217,6 +243,8 @@ class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
 
 register_model(StructClass)(models.OpaqueModel)
 register_model(ScalarClass)(models.OpaqueModel)
+register_model(ByValueClass)(models.OpaqueModel)
+register_model(InlineName)(models.OpaqueModel)
 register_model(GlobalType)(models.OpaqueModel)
 
 
@@ -228,6 +256,16 @@ def _typeof_class(value: Any, context: object) -> types.Type:
 @typeof_impl.register(Scalar)
 def _typeof_kind(value: Scalar, context: object) -> types.Type:
     return ScalarClass(value)
+
+
+@typeof_impl.register(ByValue)
+def _typeof_by_value(value: ByValue, context: object) -> types.Type:
+    return ByValueClass(value)
+
+
+@typeof_impl.register(type(Inline))
+def _typeof_inline(value: Any, context: object) -> types.Type:
+    return InlineName()
 
 
 @typeof_impl.register(Null)
@@ -242,6 +280,8 @@ def _typeof_global(value: Global[Any], context: object) -> types.Type:
 
 @lower_constant(StructClass)
 @lower_constant(ScalarClass)
+@lower_constant(ByValueClass)
+@lower_constant(InlineName)
 @lower_constant(GlobalType)
 def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return context.get_dummy_value()

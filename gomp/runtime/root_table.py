@@ -81,9 +81,17 @@ def _write(name: str, value: Reference | None, key: int) -> None:
     place = place_of(name)
     slot = NO_SLOT if value is None else slot_of(value)
     if table.call(boundary.write_global, place, slot, key) == NO_TYPE:
-        raise TypeError(
-            f"global {name!r} holds another type than {type(value).__name__}: a name keeps the type of its first value"
-        )
+        raise _other_type(name, boundary.global_type(place), key)
+
+
+def _other_type(name: str, held: int, given: int) -> TypeError:
+    try:
+        holds = f"a {class_of_key(held).__name__}"
+    except TypeError as error:  # which names a struct that is declared differently elsewhere
+        return TypeError(f"global {name!r} holds {error}")
+    return TypeError(
+        f"global {name!r} holds {holds}, not a {class_of_key(given).__name__}: a name keeps the type of its first value, take another name"
+    )
 
 
 class Globals(MutableMapping[str, Any]):

@@ -23,7 +23,6 @@ from gomp.runtime.kinds import wrong_type
 from gomp.runtime.references import (
     OpaqueLayout,
     Reference,
-    ReferenceMeta,
     address_of,
     is_usable,
     reference,
@@ -39,16 +38,7 @@ CHARACTERS = 8  # where a Str says how many characters it has
 _SHOWN = 60
 
 
-class TextMeta(ReferenceMeta):
-    """The class of Bytes and Str."""
-
-    how_made = "gomp.{}(...)"
-
-    def __call__(cls, *args: object, **kwargs: object) -> Any:
-        raise TypeError(f"objects of the shared heap are made with gomp.{cls.__name__.lower()}(...)")
-
-
-class _Text(Reference, metaclass=TextMeta):
+class _Text(Reference):
     __slots__ = ()
     is_text: ClassVar[bool] = True
     header: ClassVar[int]
@@ -106,6 +96,7 @@ class Bytes(_Text):
 
     __slots__ = ()
     header = BYTES_HEADER
+    made_by: ClassVar[str] = "gomp.bytes(...)"
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("bytes")
 
     def __len__(self) -> int:
@@ -140,6 +131,7 @@ class Str(_Text):
 
     __slots__ = ()
     header = STR_HEADER
+    made_by: ClassVar[str] = "gomp.str(...)"
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("str")
 
     def __len__(self) -> int:
@@ -189,14 +181,14 @@ def bytes_(data: Any, /) -> Bytes:
     try:
         whole = memoryview(bytes(data) if isinstance(data, Bytes) else data)
     except TypeError:
-        raise wrong_type("gomp.bytes", "bytes, or what has a buffer of them", data) from None
+        raise wrong_type("gomp.bytes", "bytes, or what has a buffer of them", data, "encode a str first") from None
     return _new(Bytes, BYTES_HEADER, whole.cast("B") if whole.c_contiguous and whole.nbytes else whole.tobytes())
 
 
 def str_(text: Any, /) -> Str:
     """A copy of a text in the shared heap: ``gomp.str(s)``."""
     if not isinstance(text, (str, Str)):
-        raise wrong_type("gomp.str", "a str", text)
+        raise wrong_type("gomp.str", "a str", text, "convert it with str()")
     plain = str(text)
     made = _new(Str, STR_HEADER, plain.encode("utf-8", "surrogatepass"))
     set_word_at(table.slot_of(made._handle), CHARACTERS, len(plain))

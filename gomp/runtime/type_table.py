@@ -9,7 +9,7 @@ from gomp.core.mutator.types import find_type, publish_type, reserve_mask, set_m
 from gomp.core.shm.atomics import signed
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
-from gomp.runtime.references import is_struct, key_of
+from gomp.runtime.references import is_struct, key_of, trait
 
 _registered: set[int] = set()
 also_registered: list[Callable[[], None]] = []  # what makes types known that have no class: called once a runtime
@@ -28,8 +28,10 @@ def register(cls: Any) -> None:
         layout = cls._info
         if layout.allocation.by_type:
             publish(key, layout.size, layout.ptr_bytes, 0, mask_words(layout.reference_words), cls)
-    elif getattr(cls, "holds_links", False):
-        publish(key, 8, 8, 8, [1], cls)
+    elif trait(cls, "holds_links"):
+        part = cls.layout.part
+        words = part.reference_words
+        publish(key, part.size, 8 * (words[-1] + 1), part.size, mask_words(words), cls)
     _registered.add(key)
 
 

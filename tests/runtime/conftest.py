@@ -22,7 +22,18 @@ from gomp.runtime.waiting import Collector
 
 # What these test exists only in machine code.
 collect_ignore = (
-    [] if COMPILED else ["test_compiled.py", "test_collected.py", "test_parts_compiled.py", "test_map_compiled.py"]
+    []
+    if COMPILED
+    else [
+        "test_compiled.py",
+        "test_collected.py",
+        "test_parts_compiled.py",
+        "test_map_compiled.py",
+        "test_map_walks.py",
+        "test_ndarray_compiled.py",
+        "test_lifetimes_compiled.py",
+        "test_array_walks.py",
+    ]
 )
 _NEVER = 1 << 62
 

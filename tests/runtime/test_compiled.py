@@ -490,7 +490,7 @@ def test_references_inside_tuples_do_not_leave(heap):
 
 @pytest.mark.parametrize("value", ["x", [1], np.zeros(3)])
 def test_other_arguments_are_refused(heap, value):
-    with pytest.raises(TypeError, match="argument root of find cannot be"):
+    with pytest.raises(TypeError, match=r"argument root of find (cannot be|is an array of this process)"):
         find(value, 1)
 
 

@@ -64,7 +64,8 @@ def test_a_name_keeps_the_type_of_its_first_value(heap):
     roots["x"] = new(Tree)
     del roots["x"]
     with pytest.raises(
-        TypeError, match="global 'x' holds another type than Other: a name keeps the type of its first value"
+        TypeError,
+        match="global 'x' holds a Tree, not a Other: a name keeps the type of its first value, take another name",
     ):
         roots["x"] = new(Other)
     roots["x"] = new(Tree, size=5)

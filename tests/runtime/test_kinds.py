@@ -42,9 +42,10 @@ def test_an_integer_holds_its_range_and_no_more(heap, kind):
         one.value, many[1] = value, value
         assert (one.value, many[1], list(many)) == (value, value, [0, value, 0])
     for value in (kind.low - 1, kind.high + 1, -(1 << 70), 1 << 70):
-        with pytest.raises(OverflowError, match=f"^field value of One {text}{value} does not fit$"):
+        fix = ".* holds it|no integer here is wider than 64 bits, keep it as text"
+        with pytest.raises(OverflowError, match=f"^field value of One {text}{value} does not fit: ({fix})$"):
             one.value = value
-        with pytest.raises(OverflowError, match=rf"^an element of Array\[.*\] {text}{value} does not fit$"):
+        with pytest.raises(OverflowError, match=rf"^an element of Array\[.*\] {text}{value} does not fit: ({fix})$"):
             many[1] = value
         with pytest.raises(OverflowError):
             array(kind, [0, value])

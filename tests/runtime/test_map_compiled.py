@@ -66,7 +66,7 @@ def test_every_operation(heap):
             if m[i].number != i or m.get(i).number != i:
                 return 2
         for i in range(0, n, 2):
-            if m.pop(i).number != i or m.pop(i) is not None or m.get(i) is not None:
+            if m.pop(i).number != i or m.pop(i, None) is not None or m.get(i) is not None:
                 return 3
         if len(m) != n // 2 or not m:
             return 4
@@ -135,11 +135,15 @@ def test_errors(heap):
         del m[key]
 
     @compiled
+    def take(m: Map[Item], key: int) -> int:
+        return m.pop(key).number
+
+    @compiled
     def put(m: Map[Item], item: Item) -> None:
         m[1] = item
 
     m = map(Item)
-    for use in (look, remove):
+    for use in (look, remove, take):
         with pytest.raises(KeyError, match="the key is not in the map"):
             use(m, 5)
     with pytest.raises(NilDereference, match="a map that is None"):
@@ -152,7 +156,7 @@ def test_errors(heap):
     ("body", "message"),
     [
         (lambda m, item: m.get(1.5), r"a key of a Map\[Item\] cannot be float64 in compiled code"),
-        (lambda m, item: m.items(), "items is a method"),
+        (lambda m, item: m.update(m), "update is a method"),
         (lambda m, item: map(), r"write gomp.map\(T\)"),
     ],
 )

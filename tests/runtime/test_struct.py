@@ -330,7 +330,9 @@ def test_an_index_outside_is_an_error(heap, i):
 def test_an_array_refuses_other_elements(heap):
     with pytest.raises(TypeError, match=r"Array\[Node\] holds a Node or None, not Number"):
         array(Node, 1)[0] = new(Number)
-    with pytest.raises(TypeError, match="an array holds numbers or references to a struct, array or text, not str"):
+    with pytest.raises(
+        TypeError, match="an array holds numbers or references to a struct, array or text, or structs by value, not str"
+    ):
         array(str, 1)
     with pytest.raises(ValueError, match="an array cannot have -1 elements"):
         array(int, -1)

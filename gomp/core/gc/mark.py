@@ -27,6 +27,7 @@ from gomp.core.shm.atomics import (
     load_relaxed,
     load_seq_cst,
     lsl,
+    lsr,
     or_acq_rel,
     or_seq_cst,
     prefetch,
@@ -280,10 +281,33 @@ def scan_typed(p: int, page: int, addr: int) -> None:
         lo = max(addr, obj + 8)
         hi = min(end, obj + 8 + load64(obj) * t.elem_size)
         p_at(p).heap_scan_work += max(hi - lo, 0)
-        for slot in range(lo, hi, 8):
-            word = load_relaxed(slot)
-            if word != 0:
-                grey_later(p, word, base)
+        if t.elem_size == 8:
+            for slot in range(lo, hi, 8):
+                word = load_relaxed(slot)
+                if word != 0:
+                    grey_later(p, word, base)
+        else:
+            offset = (lo - obj - 8) % t.elem_size
+            for slot in range(lo, hi, 8):
+                word = load_relaxed(slot) if _is_reference(type_addr, offset) else 0
+                if word != 0:
+                    grey_later(p, word, base)
+                offset += 8
+                if offset == t.elem_size:
+                    offset = 0
+
+
+@inline
+def _is_reference(type_addr: int, offset: int) -> bool:
+    """Whether the word ``offset`` bytes into an element is a reference. The mask ends with the last one."""
+    t = type_at(type_addr)
+    return offset < t.ptr_bytes and lsr(load64(t.mask + ((offset >> 9) << 3)), (offset >> 3) & 63) & 1 == 1
+
+
+@inline
+def is_reference_word(type_addr: int, offset: int) -> bool:
+    """Whether the word ``offset`` bytes into an array, behind its length, is a reference."""
+    return _is_reference(type_addr, (offset - 8) % type_at(type_addr).elem_size)
 
 
 @inline

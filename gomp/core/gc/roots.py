@@ -14,7 +14,7 @@ was taken is seen to by whoever arms it (:mod:`~gomp.core.mutator.lifetimes`).
 from __future__ import annotations
 
 from gomp.core.gc import work
-from gomp.core.gc.mark import OBLET, grey, grey_conservative
+from gomp.core.gc.mark import OBLET, grey, grey_conservative, is_reference_word
 from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
 from gomp.core.heap import mspan
@@ -187,7 +187,8 @@ def _grey_typed(p: int, page: int, base: int) -> None:
         if end > base + OBLET:
             work.put(p, base + OBLET)  # the rest is work for anybody
         for slot in range(obj + 8, min(end, base + OBLET), 8):
-            _grey_outside(p, slot, base, limit)
+            if t.elem_size == 8 or is_reference_word(type_addr, slot - obj):
+                _grey_outside(p, slot, base, limit)
 
 
 # --- a P --------------------------------------------------------------------------------------------------------------

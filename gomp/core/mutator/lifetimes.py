@@ -1,6 +1,7 @@
 """What Python calls for finalizers, cleanups and weak pointers: slot numbers, offsets and record numbers in, a record number or status out.
 
-Who enters, and RETRY: as in :mod:`gomp.core.mutator.boundary`. The lock of the specials is tried, and a RETRY if it is taken.
+Who enters, and RETRY: as in :mod:`gomp.core.mutator.boundary`. The lock of the specials is tried, and a RETRY if it is taken. Compiled programs have
+weak pointers by addresses, and wait.
 
 Adding while the heap is marked (mheap.go, addfinalizer). A root job has looked at the table, perhaps at the record's number, before it was armed: so
 whoever arms a finalizer greys the object's fields, and whoever makes a weak handle greys the handle. A cleanup's function is held by its process.
@@ -31,8 +32,9 @@ from gomp.core.heap import mspan
 from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.boundary import OUT_OF_MEMORY, fill_handle, load_handle
+from gomp.core.mutator.malloc import PROGRAM, new_bytes
 from gomp.core.sched import redo
-from gomp.core.sched.locks import release, try_lock
+from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsr, store_release
@@ -65,6 +67,7 @@ NIL = 1  # a weak pointer to nothing, or to what is dead
 SAME_SLOT, SAME_ADDRESS = 1, 2
 TO_FORGET = 1 << 40  # added to the number of a finalizer that another process has cleared
 _HEADER = 8
+_BOX_BYTES = 16
 
 
 @inline
@@ -235,17 +238,11 @@ def add_weak(slot: int, offset: int, box: int) -> int:
     if _begin() != OK:
         return RETRY
     status = OK
-    n = find_locked(addr, SPECIAL_WEAK)
-    if n != NONE:
-        _hold(box, special_at(special_addr(n)).value)
+    handle = _find_or_add_weak_locked(addr, load_handle(box))
+    if handle == 0:
+        status = OUT_OF_MEMORY
     else:
-        handle = load_handle(box)
-        store_release(handle, addr)
-        if add_locked(addr, SPECIAL_WEAK, owner_word(_own()), handle) == NONE:
-            store_release(handle, 0)
-            status = OUT_OF_MEMORY
-        elif _is_marking():
-            grey(_own(), handle, 0)
+        fill_handle(box, handle)
     _end()
     return status
 
@@ -292,11 +289,62 @@ def _is_alive_locked(addr: int) -> bool:
 
 
 @inline
-def _hold(into: int, addr: int) -> int:
-    """Root an object that something else than a reference led to."""
+def _shaded(addr: int) -> int:
+    """An object that something else than a reference led to."""
     if _is_marking():
         grey(_own(), addr, 0)
-    return fill_handle(into, addr)
+    return addr
+
+
+@inline
+def _hold(into: int, addr: int) -> int:
+    """Root such an object."""
+    return fill_handle(into, _shaded(addr))
+
+
+# --- weak pointers in compiled programs -------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def weak_waiting(addr: int) -> int:
+    """The weak handle of a place in an object that the program's frames keep; 0 if there is no memory."""
+    acquire(RT_XSPECIALS_LOCK)
+    n = find_locked(addr, SPECIAL_WEAK)
+    box = _shaded(special_at(special_addr(n)).value) if n != NONE else 0
+    release(RT_XSPECIALS_LOCK)
+    if box != 0:
+        return box
+    box = new_bytes(_BOX_BYTES, PROGRAM)
+    if box == 0:
+        return 0
+    make_room_for_special()
+    acquire(RT_XSPECIALS_LOCK)
+    box = _find_or_add_weak_locked(addr, box)
+    release(RT_XSPECIALS_LOCK)
+    return box
+
+
+@inline
+def _find_or_add_weak_locked(addr: int, box: int) -> int:
+    """The weak handle of a place: ``box``, a fresh 16-byte object, unless it has one. 0 if there is no memory for the record."""
+    n = find_locked(addr, SPECIAL_WEAK)
+    if n != NONE:
+        return _shaded(special_at(special_addr(n)).value)
+    store_release(box, addr)
+    if add_locked(addr, SPECIAL_WEAK, owner_word(_own()), box) == NONE:
+        store_release(box, 0)
+        return 0
+    return _shaded(box)
+
+
+@kernel("int64(int64)")
+def weak_value_waiting(box: int) -> int:
+    """What a weak handle leads to, or 0: for the same reasons as :func:`weak_value`, with the program's frame in place of the handle."""
+    acquire(RT_XSPECIALS_LOCK)
+    addr = load_acquire(box)  # pairs with _drop_weak
+    found = _shaded(addr) if addr != 0 and _is_alive_locked(addr) else 0
+    release(RT_XSPECIALS_LOCK)
+    return found
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from gomp.core.shm.atomics import (
     fence_release,
     load64,
     load_relaxed,
+    lsl,
     lsr,
     popcount,
     store64,
@@ -176,7 +177,7 @@ def new_typed(size: int, type_addr: int, caller: int) -> int:
     t = type_at(type_addr)
     if size <= MAX_INLINE:
         c = size_class(size)
-        mask = load64(t.mask) if t.elem_size == 0 else _array_mask(size, t.ptr_bytes)
+        mask = load64(t.mask) if t.elem_size == 0 else _array_mask(size, type_addr)
         scan_bytes = t.ptr_bytes if t.elem_size == 0 else size
         return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, scan_bytes, caller)
     c = size_class(size + _HEADER)
@@ -191,9 +192,15 @@ def new_typed(size: int, type_addr: int, caller: int) -> int:
 
 
 @inline
-def _array_mask(size: int, ptr_bytes: int) -> int:
-    """Every word but the first, the length, of an array of references; 0 for other elements."""
-    return lsr(-1, 64 - (size >> 3)) & ~1 if ptr_bytes else 0
+def _array_mask(size: int, type_addr: int) -> int:
+    """The references in an array of so many bytes: of one of references, every word but the first, the length."""
+    t = type_at(type_addr)
+    if t.elem_size == 8:
+        return lsr(-1, 64 - (size >> 3)) & ~1 if t.ptr_bytes else 0
+    mask = 0
+    for at in range(8, size, t.elem_size):
+        mask |= lsl(load64(t.mask), at >> 3)
+    return mask
 
 
 # --- the slow path ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.mutator.barrier import write_pointer
 from gomp.core.mutator.boundary import OUT_OF_MEMORY, fill_handle, finish_new, load_handle, set_length
 from gomp.core.mutator.hashmap import (
+    ADDED,
     COUNT,
     GROW,
     MAP_BYTES,
@@ -293,27 +294,28 @@ def map_len(m: int) -> int:
     return load_relaxed(m + COUNT)
 
 
-@kernel("int64(int64, int64, int64, int64, int64)")
-def put_waiting(m: int, meta: int, key: int, value: int, type_key: int) -> int:
-    """Give a key a value: OK or OUT_OF_MEMORY."""
-    _lock_waiting(m)
-    done = replace_locked(m, meta, key, value, type_key)
-    release(lock_of(m))
-    if done:
-        return OK
+@kernel("int64(int64, int64, int64, int64, int64, int64)")
+def put_waiting(m: int, meta: int, key: int, value: int, type_key: int, keep: int) -> int:
+    """Give a key a value; with ``keep`` only if it is not there. ADDED if it was not, else OK; or OUT_OF_MEMORY."""
+    if keep == 0:
+        _lock_waiting(m)
+        done = replace_locked(m, meta, key, value, type_key)
+        release(lock_of(m))
+        if done:
+            return OK
     entry = new_entry(meta, key, PROGRAM)
     if entry == 0:
         return OUT_OF_MEMORY
     write_pointer(entry + VALUE, value)
     store64(entry + TYPE, type_key)
     _lock_waiting(m)
-    done = insert_locked(m, entry, 0)
+    done = insert_locked(m, entry, keep)
     release(lock_of(m))
     if done & GROW:
         _grow_waiting(m)
     elif done & SPLIT:
         _split_waiting(m, entry)
-    return OK
+    return done & ADDED
 
 
 @kernel("void(int64, int64)")

@@ -1,4 +1,4 @@
-"""What a type checker sees of structs, arrays and texts: this file passes ``mypy --strict``, and runs."""
+"""What a type checker sees of structs, arrays, texts and maps: this file passes ``mypy --strict``, and runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ class Node:
     children: gomp.Array[Node] | None
     name: gomp.Str | None
     key: gomp.Bytes | None
+    by_name: gomp.Map[str, Node] | None
+    by_number: gomp.Map[int, gomp.Array[float]] | None
 
 
 ROOT = gomp.Global("typed_root", Node)
+NAMES = gomp.Global("typed_names", gomp.Map[str, Node])
 
 
 @gomp.compiled
@@ -66,7 +69,39 @@ def read(node: Node) -> tuple[int, float, str, bytes, list[int]]:
     return first + view[0], sum(ratios), str(node.name), bytes(node.key), values[1:] + node.history[:]
 
 
+@gomp.compiled
+def measure(nodes: gomp.Map[str, Node]) -> int:
+    result = 0
+    for name, node in nodes.items():
+        result += len(name) + node.value
+    for name in nodes:
+        result += nodes[name].value
+    for node in nodes.values():
+        result += node.value
+    return result
+
+
+def fill(node: Node) -> gomp.Map[str, Node]:
+    nodes = gomp.map(str, Node)
+    nodes["first"] = node
+    nodes["second"] = nodes.setdefault("first", node)
+    node.by_name = nodes
+    node.by_number = gomp.map(int, gomp.Array[float])
+    node.by_number[7] = gomp.array(float, [0.5])
+    NAMES.set(nodes)
+    found: Node | None = nodes.get("third")
+    anything: gomp.Map[str, Node] = gomp.map(Node) if found else nodes
+    lost: gomp.Weak[Node] = gomp.weak(nodes.pop("second"))
+    still: Node | None = lost.value()
+    assert still is not None
+    for name, value in anything.items():
+        nodes[name.upper()] = value
+    return nodes
+
+
 if __name__ == "__main__":
     with gomp.Runtime(procs=1):
         made = build(5)
         print(total(made), *read(made))
+        names = fill(made)
+        print(sorted(names), measure(names), [ratios[0] for ratios in names["first"].by_number.values()])  # type: ignore[union-attr]

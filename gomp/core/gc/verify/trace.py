@@ -279,6 +279,11 @@ def type_record_of(page: int, addr: int) -> int:
     return load64(addr) if is_typed(page) else spans()[page].large_type
 
 
+@inline
+def _mask_bit(mask: int, i: int) -> bool:
+    return lsr(load64(mask + ((i >> 6) << 3)), i & 63) & 1 == 1
+
+
 @kernel("void(int64, int64, int64)")
 def _visit_typed(t: int, addr: int, only_others: int) -> None:
     page = mspan.find_span(addr)
@@ -289,11 +294,12 @@ def _visit_typed(t: int, addr: int, only_others: int) -> None:
     record = type_at(type_addr)
     if record.elem_size == 0:
         for i in range(record.ptr_bytes >> 3):
-            is_reference = lsr(load64(record.mask + ((i >> 6) << 3)), i & 63) & 1
-            if is_reference and not (only_others and _leads_to(obj + 8 * i, addr)):
+            if _mask_bit(record.mask, i) and not (only_others and _leads_to(obj + 8 * i, addr)):
                 visit(t, obj + 8 * i)
     elif record.ptr_bytes != 0:
         for slot in range(obj + 8, obj + 8 + load64(obj) * record.elem_size, 8):
-            if only_others and slot < addr + _FIRST_OBLET and _leads_to(slot, addr):
-                continue
-            visit(t, slot)
+            offset = (slot - obj - 8) % record.elem_size
+            is_reference = offset < record.ptr_bytes and _mask_bit(record.mask, offset >> 3)
+            is_own = only_others and slot < addr + _FIRST_OBLET and _leads_to(slot, addr)
+            if is_reference and not is_own:
+                visit(t, slot)

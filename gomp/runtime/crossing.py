@@ -1,0 +1,145 @@
+"""What crosses between Python and a compiled program, and as what: only numbers do.
+
+==================  ==========================================  ==============================
+in Python           in compiled code                            crosses as
+==================  ==========================================  ==============================
+int, float, bool    Numba's                                     itself
+a reference, None   an address (``reftypes``)                   the number of a handle's slot
+a weak pointer      the address of its handle (``lifetypes``)   the number of a handle's slot
+an array            Numba's (``ndarraytypes``)                  address, shape and strides
+==================  ==========================================  ==============================
+
+The *kind* of an argument chooses the program: its Python type, or where that does not say enough, the Numba type that its value has.
+"""
+
+from __future__ import annotations
+
+import types as python_types
+from collections.abc import Callable
+from typing import Any, Union, get_args, get_origin
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from gomp.core.mutator.boundary import NO_SLOT, load_handle
+from gomp.errors import CompileError
+from gomp.runtime.lifetimes import Weak, handle_slot
+from gomp.runtime.lifetypes import WeakRef, WeakResult
+from gomp.runtime.ndarraytypes import from_words, words_of, words_type
+from gomp.runtime.references import ReferenceMeta, reference, slot_of
+from gomp.runtime.refops import call_inline
+from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, SlotType, numba_type, shown, typed_by_value
+
+Kind = type | types.Type
+Result = (
+    type | WeakResult | None
+)  # a class of references; NoneType; ndarray; None for what Numba has made a Python object of
+_NUMBERS = (
+    ((bool, np.bool_), types.boolean),
+    ((int, np.integer), types.int64),
+    ((float, np.floating), types.float64),
+)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def kind_of(value: object) -> Kind:
+    """The kind of an argument. TypeError, which goes on after "argument x of f"."""
+    look = typed_by_value.get(type(value))
+    return look(value) if look else type(value)
+
+
+def type_of(kind: Kind) -> types.Type:
+    """The Numba type of arguments of a kind. TypeError, which goes on after "argument x of f"."""
+    if isinstance(kind, types.Type):
+        return kind
+    for accepted, number in _NUMBERS:
+        if issubclass(kind, accepted):
+            return number
+    if kind is type(None):
+        return NULL_TYPE
+    if isinstance(kind, ReferenceMeta):
+        return numba_type(kind)
+    raise TypeError(f"cannot be {kind.__name__}: use int, float, bool, a reference, a gomp.ndarray or None")
+
+
+def type_of_none(annotation: object) -> types.Type | None:
+    """What None is where an argument is annotated so; None if the annotation does not say."""
+    is_union = isinstance(annotation, python_types.UnionType) or get_origin(annotation) is Union
+    options = get_args(annotation) if is_union else (annotation,)
+    found = [type_ for option in options if (type_ := _pointer_type(option)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _pointer_type(annotation: object) -> types.Type | None:
+    if get_origin(annotation) is Weak:
+        (target,) = get_args(annotation)
+        return WeakRef(target) if isinstance(target, ReferenceMeta) else None
+    return numba_type(annotation) if isinstance(annotation, ReferenceMeta) else None
+
+
+def crosses_as(type_: types.Type) -> types.Type:
+    if isinstance(type_, types.Array):
+        return words_type(type_)
+    return types.int64 if isinstance(type_, (SlotType, NullType)) else type_
+
+
+def conversion(kind: Kind) -> Callable[[Any], Any] | None:
+    """From an argument of this kind to what crosses; None where Numba's own conversion does (and checks ints for their size)."""
+    if kind in (int, float, bool):
+        return None
+    if isinstance(kind, types.Array):
+        return words_of
+    if isinstance(kind, WeakRef):
+        return handle_slot
+    if kind is type(None):
+        return lambda none: NO_SLOT
+    if isinstance(kind, ReferenceMeta):
+        return slot_of
+    return bool if issubclass(kind, np.bool_) else float if issubclass(kind, (float, np.floating)) else int
+
+
+def received(context: Any, builder: Any, type_: types.Type, word: Any) -> Any:
+    """The argument, inside the program, out of what has crossed."""
+    if isinstance(type_, types.Array):
+        return from_words(context, builder, type_, word)
+    if isinstance(type_, SlotType):
+        return call_inline(context, builder, load_handle, types.int64, (word,))
+    return ir.Constant(ir.IntType(64), 0) if isinstance(type_, NullType) else word
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def result_of(type_: types.Type, name: str) -> Result:
+    """What the function called ``name``, which returns values of that type, gives to Python. Raises CompileError."""
+    if isinstance(type_, RefType):
+        return type_.cls  # type: ignore[no-any-return]
+    if isinstance(type_, WeakRef):
+        return WeakResult(type_.target)
+    if isinstance(type_, NullType) or type_ == types.none:
+        return type(None)
+    if isinstance(type_, types.Array):
+        return np.ndarray
+    for kind, what in ((SlotType, "a reference"), (types.Array, "an array")):
+        if _holds(type_, kind):
+            raise CompileError(f"{name} returns {shown(type_)}: {what} is returned alone, not inside something else")
+    return None
+
+
+def _holds(type_: types.Type, kind: type) -> bool:
+    """Whether values of the type are made of some of that kind."""
+    parts = [
+        *getattr(type_, "types", ()),
+        *(getattr(type_, name, None) for name in ("dtype", "key_type", "value_type")),
+    ]
+    return any(isinstance(p, kind) or (isinstance(p, types.Type) and _holds(p, kind)) for p in parts)
+
+
+def made_of(result: Result, slot: int) -> Any:
+    """The reference or the weak pointer that a program has left in a slot; NO_SLOT: it was None."""
+    if isinstance(result, WeakResult):
+        return result.made(slot)
+    return None if slot == NO_SLOT else reference(result, slot)  # type: ignore[arg-type]

@@ -1,0 +1,252 @@
+"""What a program may get wrong, in Python and in compiled code: an exception names the place, the type and the fix, and the heap is whole."""
+
+from __future__ import annotations
+
+import pytest
+from kernel_heap import collect_now
+
+import gomp
+from gomp.core.jit import COMPILED
+from gomp.errors import CompileError, NilDereference
+from gomp.runtime.arrays import Array, array
+from gomp.runtime.compiled import compiled
+from gomp.runtime.hashmap import Map, map  # noqa: A004
+from gomp.runtime.ndarrays import ndarray
+from gomp.runtime.parts import Inline
+from gomp.runtime.pool import Pool
+from gomp.runtime.root_table import Global
+from gomp.runtime.structs import new, struct
+from gomp.runtime.texts import Str, bytes_, str_
+from gomp.runtime.verify import verify
+
+in_machine_code = pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
+
+
+@struct
+class Point:
+    x: gomp.int16
+    y: gomp.float32
+
+
+@struct
+class Shape:
+    small: gomp.int8
+    bits: gomp.uint64
+    area: float
+    is_open: bool
+    name: Str
+    at: Inline[Point]
+    next: Shape
+    points: Array[Point]
+    weights: Array[gomp.uint8, 3]
+    by_name: Map[str, Point]
+
+
+ROOT = Global("bad_input", Shape)
+
+
+@pytest.fixture
+def shape(heap):
+    """A shape that is what it was, in a heap that is whole, when the test has done what it did."""
+    made = new(Shape, 1, 2, 3.0, True, str_("four"))
+    made.weights[2] = 5
+    yield made
+    collect_now()
+    assert verify(3).problems == ()
+    assert (made.small, made.bits, made.area, made.is_open, made.name, made.weights[:]) == (
+        1,
+        2,
+        3.0,
+        True,
+        "four",
+        [0, 0, 5],
+    )
+    assert (made.at.x, made.at.y, made.next, made.points, made.by_name) == (0, 0.0, None, None, None)
+
+
+PYTHON = [
+    ("small", 1.5, TypeError, r"field small of Shape holds an int8, not float 1.5: convert it with int\(\)"),
+    ("small", "7", TypeError, r"field small of Shape holds an int8, not str '7': convert it with int\(\)"),
+    ("small", None, TypeError, r"field small of Shape holds an int8, not None: give a value"),
+    ("small", 128, OverflowError, r"field small of Shape is an int8, -128 to 127; 128 does not fit: gomp.int16 holds it"),
+    ("small", -(1 << 40), OverflowError, r"-1099511627776 does not fit: int holds it"),
+    ("bits", -1, OverflowError, r"field bits of Shape is a uint64, 0 to 18446744073709551615; -1 does not fit: gomp.int8 holds it"),
+    ("bits", 1 << 64, OverflowError, r"no integer here is wider than 64 bits, keep it as text"),
+    ("area", "3", TypeError, r"field area of Shape holds a float, not str '3': convert it with float\(\)"),
+    ("area", 10**400, OverflowError, r"field area of Shape is a float; 1000.*does not fit: keep it as text"),
+    ("is_open", 1, TypeError, r"field is_open of Shape holds a bool, not int 1: convert it with bool\(\)"),
+    ("name", "text", TypeError, r"field name of Shape holds a Str or None, not str 'text': make one with gomp.str\(...\)"),
+    ("at", None, TypeError, r"field at of Shape is a Point by value, a part of the object: .*"),
+    ("next", 5, TypeError, r"field next of Shape holds a Shape or None, not int 5: make one with gomp.new\(Shape, ...\)"),
+    ("points", [1], TypeError, r"field points of Shape holds a Array\[Point\] or None, not list \[1\]: make one with gomp.array\(Point, ...\)"),
+    ("weights", [1, 2, 3], TypeError, r"field weights of Shape is a Array\[uint8, 3\] by value"),
+    ("by_name", {}, TypeError, r"field by_name of Shape holds a Map\[str, Point\] or None, not dict {}: make one with gomp.map\(str, Point\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value", "error", "message"), PYTHON)
+def test_a_field_refuses_from_python(shape, field, value, error, message):
+    with pytest.raises(error, match=message):
+        setattr(shape, field, value)
+    if value is not None:
+        with pytest.raises(error, match=message):
+            new(Shape, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("next", lambda: new(Point)),
+        ("name", lambda: bytes_(b"x")),
+        ("points", lambda: array(Inline[Point], 2)),
+        ("points", lambda: array(int, 2)),
+        ("by_name", lambda: map(Point)),
+        ("by_name", lambda: map(int, Point)),
+    ],
+)
+def test_references_of_another_class_are_refused(shape, field, make):
+    with pytest.raises(TypeError, match=rf"field {field} of Shape holds a .* or None, not .*: make one with gomp\."):
+        setattr(shape, field, make())
+
+
+SIZES = [
+    (lambda n: array(int, n), ValueError, MemoryError),
+    (lambda n: array(Shape, n), ValueError, MemoryError),
+    (lambda n: array(Inline[Shape], n), ValueError, MemoryError),
+    (lambda n: ndarray(n), ValueError, MemoryError),
+    (lambda n: ndarray((2, n), "u1"), ValueError, MemoryError),
+    (lambda n: ndarray((n, n), "u1"), ValueError, MemoryError),
+    (lambda n: Array[int, n], ValueError, ValueError),
+    (lambda n: Pool(Shape, max_bytes=n), ValueError, None),
+]
+
+
+@pytest.mark.parametrize(("make", "below", "above"), SIZES)
+def test_sizes_that_cannot_be(shape, make, below, above):
+    with pytest.raises(below, match=r"-5|negative"):
+        make(-5)
+    if above:
+        for absurd in (1 << 40, 1 << 62, 1 << 80):
+            with pytest.raises(above):
+                make(absurd)
+    with pytest.raises((TypeError, ValueError)):
+        make("many")
+    with pytest.raises((TypeError, ValueError)):
+        make(2.5)
+
+
+# --- compiled code ----------------------------------------------------------------------------------------------------
+
+
+def set_small(s: Shape, value: int) -> None:
+    s.small = value
+
+
+def set_bits(s: Shape, value: int) -> None:
+    s.bits = value
+
+
+def set_area(s: Shape, value: float) -> None:
+    s.area = value
+
+
+def set_open(s: Shape, value: bool) -> None:
+    s.is_open = value
+
+
+def set_x(s: Shape, value: int) -> None:
+    s.at.x = value
+
+
+def set_y(s: Shape, value: float) -> None:
+    s.at.y = value
+
+
+def set_weight(s: Shape, value: int) -> None:
+    s.weights[1] = value
+
+
+def set_next(s: Shape, value: Shape) -> None:
+    s.next = value
+
+
+def set_root(s: Shape, value: Shape) -> None:
+    ROOT.set(value)
+
+
+def make_small(s: Shape, value: int) -> Shape:
+    return new(Shape, value)
+
+
+@in_machine_code
+@pytest.mark.parametrize(
+    ("body", "value", "error", "message"),
+    [
+        (set_small, 1.5, CompileError, r"field small of Shape holds an int8, not float64: convert it with int\(\)"),
+        (set_small, 128, OverflowError, "field small of Shape is an int8, -128 to 127; the value does not fit: .*declare a wider one"),
+        (make_small, -129, OverflowError, "field small of Shape is an int8, -128 to 127; the value does not fit"),
+        (set_bits, -1, OverflowError, "field bits of Shape is a uint64, 0 to 18446744073709551615; the value does not fit"),
+        (set_x, 1 << 40, OverflowError, "field x of Point is an int16"),
+        (set_y, 1e300, OverflowError, r"field y of Point is a float32, up to 3.40282e\+38; the value does not fit: use float"),
+        (set_open, 1, CompileError, r"field is_open of Shape holds a bool, not int64: convert it with bool\(\)"),
+        (set_weight, 256, OverflowError, r"an element of Array\[uint8, 3\] is a uint8, 0 to 255; the value does not fit"),
+        (set_weight, 1.0, CompileError, r"an element of Array\[uint8, 3\] holds a uint8, not float64"),
+        (set_next, 5, CompileError, r"field next of Shape holds Shape, not int64: make one with gomp.new\(Shape, ...\)"),
+        (set_root, 5, CompileError, "global 'bad_input' holds Shape, not int64"),
+        (set_small, "x", TypeError, "argument value of set_small cannot be str: use int, float, bool, a reference, a gomp.ndarray or None"),
+        (set_small, 1 << 70, OverflowError, None),
+        (set_area, None, CompileError, "field area of Shape holds a float, not None"),
+    ],
+)  # fmt: skip
+def test_a_field_refuses_in_compiled_code(shape, body, value, error, message):
+    with pytest.raises(error, match=message):
+        compiled(body)(shape, value)
+
+
+@in_machine_code
+def test_references_of_another_class_do_not_compile(shape):
+    for value in (new(Point), array(Shape, 1), str_("x"), map(str, Point)):
+        with pytest.raises(
+            CompileError, match=r"field next of Shape holds Shape, not .*: make one with gomp.new\(Shape, ...\)"
+        ):
+            compiled(set_next)(shape, value)
+
+
+@in_machine_code
+def test_sizes_that_cannot_be_in_compiled_code(collected_heap):
+    @compiled
+    def numbers(n: int) -> Array[int]:
+        return array(int, n)
+
+    @compiled
+    def shapes(n: int) -> Array[Shape]:
+        return array(Shape, n)
+
+    @compiled
+    def points(n: int) -> Array[Inline[Shape]]:
+        return array(Inline[Shape], n)
+
+    for make in (numbers, shapes, points):
+        with pytest.raises(ValueError, match="an array cannot have a negative number of elements"):
+            make(-5)
+        for absurd in (1 << 35, 1 << 62):
+            with pytest.raises(MemoryError):
+                make(absurd)
+        with pytest.raises(OverflowError):
+            make(1 << 80)
+        with pytest.raises(CompileError, match="and n an int"):
+            make(2.5)
+
+
+@in_machine_code
+def test_none_where_an_object_is_needed(shape):
+    @compiled
+    def through(s: Shape) -> int:
+        return s.next.small
+
+    with pytest.raises(NilDereference, match="small of a Shape that is None"):
+        through(shape)
+    with pytest.raises(NilDereference, match="next of a Shape that is None"):
+        through(None)
+    with pytest.raises(NilDereference, match="small of a Shape that is None"):
+        compiled(set_small)(None, 5)
