@@ -74,10 +74,8 @@ DEDICATED = 2
 NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
-_BALANCE_EVERY = 64  # entries, of a few objects or a whole span each
-_BALANCE_BYTES = (
-    64 << 10
-)  # or so much scanned: a piece of a table is one entry, and 16,000 objects that others could scan
+_BALANCE_EVERY = 64  # entries: objects, or spans of them
+_BALANCE_BYTES = 64 << 10  # or so much scanned: a piece of a table is one entry and leads to 16,000 objects
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
 _STEP_NS = 1_000_000  # of the coordinator's, between looks at its sockets
