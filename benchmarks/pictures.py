@@ -101,11 +101,12 @@ def draw_gogc() -> None:
     figure, axes = plt.subplots(figsize=(7, 3))
     axes.plot([cost.peak_mib for cost in costs], [100 * cost.gc_share for cost in costs], "o-")
     for gogc, cost in zip(GOGCS, costs, strict=True):
-        axes.annotate(f"  GOGC={gogc}", (cost.peak_mib, 100 * cost.gc_share), fontsize="small")
+        axes.annotate(f"  GOGC={gogc}", (cost.peak_mib, 100 * cost.gc_share), fontsize="small", va="bottom")
         print(
             f"| {gogc} | {cost.cycles} | {cost.peak_mib:.0f} MiB | {100 * cost.gc_share:.1f}% | {cost.wall_s:.2f} s |"
         )
     axes.set(xlabel="most memory mapped, MiB", ylabel="GC CPU, percent")
+    axes.margins(0.18, 0.1)  # for the labels
     _save(figure, "gogc")
 
 

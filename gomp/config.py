@@ -48,7 +48,8 @@ GC_OFF = -1
 MAX_PROCS = 128  # half of the P records: the others are for attached processes
 OLDEST_KERNEL = (5, 4)  # the first with pidfds that can be waited for
 
-_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DIGITS = 19  # of NO_LIMIT
+_INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
 _BYTE_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _BYTE_COUNT = re.compile(r"([+-]?[0-9]+)(B|KiB|MiB|GiB|TiB|)", re.ASCII)
 _BYTES_HELP = "a whole number of bytes with an optional B, KiB, MiB, GiB or TiB"
@@ -57,19 +58,26 @@ _BYTES_HELP = "a whole number of bytes with an optional B, KiB, MiB, GiB or TiB"
 # --- Go's grammars ----------------------------------------------------------------------------------------------------
 
 
+def _parse_integer(text: str) -> int | None:
+    """``text`` as a number; None also if it is beyond 63 bits by its length: Python refuses to read thousands of digits."""
+    match = _INTEGER.fullmatch(text)
+    if not match or len(match[2]) > _DIGITS:
+        return None
+    return int(match[1] + match[2])
+
+
 def parse_int32(text: str) -> int | None:
     """``text`` as Go's runtime reads a number of 32 bits, or None."""
-    if not _INTEGER.fullmatch(text) or not -(1 << 31) <= int(text) < 1 << 31:
-        return None
-    return int(text)
+    n = _parse_integer(text)
+    return n if n is not None and -(1 << 31) <= n < 1 << 31 else None
 
 
 def parse_byte_count(text: str) -> int | None:
     """``text`` as Go reads GOMEMLIMIT: ``1048576``, ``64B``, ``512MiB``; None if malformed or beyond 63 bits."""
     match = _BYTE_COUNT.fullmatch(text)
-    if not match:
+    if not match or (number := _parse_integer(match[1])) is None:
         return None
-    n = int(match[1]) << _BYTE_UNITS[match[2]]
+    n = number << _BYTE_UNITS[match[2]]
     return n if 0 <= n <= NO_LIMIT else None
 
 
@@ -304,8 +312,8 @@ _SETTING_TYPES: dict[str, TypeAdapter[int]] = {"gogc": TypeAdapter(Percent), "me
 
 def read_setting(name: Setting, value: object) -> int:
     """What somebody has written for GOGC or the memory limit, as a number. Raises ConfigError."""
-    if isinstance(value, str) and _INTEGER.fullmatch(value) and name == "gogc":
-        value = int(value)
+    if isinstance(value, str) and name == "gogc" and (percent := _parse_integer(value)) is not None:
+        value = percent
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ConfigError(f"{name}: write a number or a text (not {value!r})")
     try:

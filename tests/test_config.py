@@ -69,6 +69,16 @@ def test_a_malformed_gomemlimit_is_fatal(text, monkeypatch):
         load(RuntimeSettings)
 
 
+def test_numbers_of_any_length_are_read_as_go_reads_them(monkeypatch):
+    long, padded = "9" * 5000, "0" * 5000 + "5"  # more digits than Python makes a number of
+    assert config.parse_gogc(long) == 100
+    assert config.parse_gogc(padded) == 5
+    assert config.parse_byte_count(padded + "KiB") == 5120
+    monkeypatch.setenv("GOMEMLIMIT", long)
+    with pytest.raises(ConfigError, match="malformed GOMEMLIMIT"):
+        load(RuntimeSettings)
+
+
 @pytest.mark.parametrize("text", ["", "0", "-3", "two", "1.5"])
 def test_a_gomaxprocs_that_is_no_positive_number_is_ignored(text, monkeypatch):
     monkeypatch.setenv("GOMAXPROCS", text)

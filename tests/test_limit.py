@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from served import gomp as command
 
 import gomp
 from gomp.core import COMPILED
@@ -167,3 +168,22 @@ def litter_on_both(rt: gomp.Runtime, seconds: float) -> int:
 def busy_s(stats: memstats.MemStats) -> float:
     """CPU time of mark workers and assists."""
     return stats.mark_assist_s + stats.mark_dedicated_s + stats.mark_fractional_s
+
+
+def test_a_limit_below_what_the_runtime_takes_is_accepted_with_one_warning(environment):
+    """Also one that it only passes once it has begun to work."""
+    done = command(environment | {"GOMEMLIMIT": "1MiB"}, "run", "reference.churn", "n=20000", "m=40000")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("WARNING") == 1
+    assert "memory_limit is 1048576 bytes, and beside the heap the runtime itself takes" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "is_told"), [((), False), (("--log-level", "info"), True)], ids=["default", "info"])
+def test_a_change_by_a_script_is_logged_where_it_asks_for_that(environment, tmp_path, flags, is_told):
+    (tmp_path / "told").mkdir()
+    (tmp_path / "told" / "halves.py").write_text(
+        "import gomp\n\ndef main():\n    return gomp.debug.set_gc_percent(50)\n"
+    )
+    done = command(environment | {"PYTHONPATH": str(tmp_path)}, "run", "told.halves:main", *flags)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "100"), done.stderr
+    assert ("gogc is 50 now; it was 100" in done.stderr) is is_told

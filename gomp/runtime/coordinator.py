@@ -125,6 +125,7 @@ class Coordinator:
         self.releasing: list[Asker] = []  # who waits for all free memory to be returned
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
+        self.warned_limit = -1  # the last that somebody was warned of
         self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
         self.is_limit_auto = settings.memory_limit == AUTO
 
@@ -160,7 +161,6 @@ class Coordinator:
         compiled.prepare()
         gc.collect()
         gc.freeze()
-        self._warn_of_limit()
         self._fork_all(control)
         self._follow_cgroup()
         self._watch(self.wake_fd, self._on_wake)
@@ -272,6 +272,7 @@ class Coordinator:
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
                 self._follow_cgroup()
+                self._warn_of_limit()
         return self.exit_code
 
     def _step(self) -> float:
@@ -385,16 +386,21 @@ class Coordinator:
             self._change("memory_limit", limit)
 
     def _warn_of_limit(self) -> None:
-        """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it."""
-        stats = memstats.read()
-        needs = stats.mapped - stats.heap_inuse - stats.heap_free
-        if stats.memory_limit < needs:
-            log.warning(
-                "memory_limit is %d bytes, and beside the heap the runtime itself takes %d: the limit will be passed, and cycles follow one "
-                "another, with up to half of the CPU time",
-                stats.memory_limit,
-                needs,
-            )
+        """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it: they are told once.
+
+        What the runtime takes is known when it has begun to work: the first object costs it more than all before.
+        """
+        heap, limit = view(mheap_dtype, MHEAP)[0], int(view(pacer_dtype, PACER)[0].memory_limit)
+        needs = int(heap.xmetadata_bytes + heap.xwbuf_bytes + heap.xtable_bytes)
+        if limit >= needs or limit == self.warned_limit:
+            return
+        self.warned_limit = limit
+        log.warning(
+            "memory_limit is %d bytes, and beside the heap the runtime itself takes %d: the limit will be passed, and cycles follow one "
+            "another, with up to half of the CPU time",
+            limit,
+            needs,
+        )
 
     @contextlib.contextmanager
     def _stopped_world(self) -> Iterator[None]:
@@ -737,9 +743,9 @@ def _main() -> int:
         return 1
     sys.path[:] = first["path"]
     os.chdir(first["cwd"])
-    logs.configure("warning", "coordinator")
     try:
         settings = RuntimeSettings.model_validate(first["settings"])
+        logs.configure(settings.log_level, "coordinator")
         load_all_kernels(lambda done, total: channel.send("progress", done=done, total=total))
         return _run(Coordinator(settings, sock), lambda: None)
     except GompError as error:

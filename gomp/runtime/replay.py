@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +77,7 @@ def read_tape(path: Path, kind: Kind) -> Iterator[Operation]:
         raise
     except (OSError, EOFError, zlib.error) as error:
         raise TapeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TapeError(f"{path} is no tape: {error}") from None
 
 
@@ -93,11 +94,17 @@ def _read_table(rows: Any) -> Iterator[Operation]:
 def _parse(number: int, text: str, kind: Kind) -> Operation:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        raise TapeError(f"line {number}: no JSON: {error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:  # numbers, or nesting, beyond what Python reads
         raise TapeError(f"line {number}: no JSON: {error}") from None
     if not isinstance(row, dict):
         raise TapeError(f"line {number}: an operation is an object")
-    op = row.get("op", "row" if kind in ("goals", "scavenger") else "")
+    if kind in ("goals", "scavenger"):
+        row = {"op": "row"} | row
+    if "op" not in row:
+        raise TapeError(f"line {number}: field 'op' is missing")
+    op = row["op"]
     if not isinstance(op, str):
         raise TapeError(f"line {number}: field 'op' is {op!r}, not a text")
     row = {"out": None} | row if op in ("init", "revise") else row  # of which nothing need be expected
@@ -544,9 +551,13 @@ def in_fields_of(expected: Any, found: Any) -> Any:
 
 def replay(path: Path, kind: Kind) -> Iterator[tuple[Operation, Any]]:
     """Each operation of a tape and what it gives. Raises TapeError."""
+    operations = read_tape(path, kind)
+    first = next(operations, None)
+    if first is None:
+        raise TapeError(f"{path} is no tape: there is no operation in it")
     with fresh_records():
         state = REPLAYS[kind]()
-        for operation in read_tape(path, kind):
+        for operation in itertools.chain([first], operations):
             try:
                 found = state.apply(operation)
             except ArithmeticError as error:

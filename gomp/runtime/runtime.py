@@ -103,7 +103,10 @@ class Runtime:
         theirs.close()
         channel = Channel(ours, takes_descriptors=True)
         try:
-            channel.send("start", settings=self.settings.model_dump(mode="json"), path=sys.path, cwd=os.getcwd())
+            settings = self.settings.model_dump(mode="json")
+            if "log_level" not in self.settings.model_fields_set:
+                settings["log_level"] = "warning"  # what a script prints is its own, unless it wants more
+            channel.send("start", settings=settings, path=sys.path, cwd=os.getcwd())
             ready = self._wait_until_ready(channel)
             self._join(channel, ready)
         except BaseException:

@@ -11,7 +11,7 @@ import pytest
 
 from gomp import cli
 from gomp.errors import ConfigError
-from gomp.runtime.replay import Difference, compare, read_tape, replay
+from gomp.runtime.replay import Difference, compare, replay
 
 DATA = Path(__file__).parents[1] / "data"
 LINE = 4
@@ -52,6 +52,7 @@ LOOP, PI, GOALS = "scavenger/loop_1p.jsonl", "scavenger/pi.jsonl", "goals/goals.
         ("pacer", PACER, "start_cycle", put("in"), "field 'in' is missing"),
         ("pacer", PACER, "start_cycle", put("out"), "field 'out' is missing"),
         ("pacer", PACER, "start_cycle", put("in", value=[]), "field 'in' is not an object"),
+        ("pacer", PACER, "start_cycle", put("op"), "field 'op' is missing"),
         ("pacer", PACER, "start_cycle", put("op", value="stop"), "unknown operation 'stop'"),
         ("pacer", PACER, "start_cycle", put("op", value=["stop"]), "field 'op' is ['stop']"),
         ("pacer", PACER, "start_cycle", put("in", "heap_live"), "field 'in.heap_live' is missing"),
@@ -106,12 +107,27 @@ def test_so_it_is_in_a_table(tmp_path, text, said):
 def test_a_file_that_cannot_be_unpacked_is_one_line(tmp_path, content):
     tape = tmp_path / "tape.jsonl.gz"
     tape.write_bytes(content)
-    if not content:
-        assert list(read_tape(tape, "pacer")) == []
-        return
     with pytest.raises(ConfigError) as caught:
-        list(read_tape(tape, "pacer"))
+        list(replay(tape, "pacer"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hello", "line 1: no JSON: Expecting value at character 0"),
+        ('{"op": "init", "in": ' + "[" * 100_000, "line 1: no JSON: "),
+        ('{"op": "init", "in": ' + "9" * 10_000 + "}", "line 1: no JSON: "),
+        ("[1]", "line 1: an operation is an object"),
+        ("", "there is no operation in it"),
+    ],
+    ids=["text", "nested", "digits", "array", "empty"],
+)
+def test_so_is_what_is_no_json(tmp_path, text, said):
+    tape = tmp_path / "tape.jsonl"
+    tape.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        list(replay(tape, "pacer"))
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,20 @@ DEDICATED = 2
 NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
-_BALANCE_EVERY = 64
+_BALANCE_EVERY = 64  # entries: objects, or spans of them
+_BALANCE_BYTES = 64 << 10  # or so much scanned: a piece of a table is one entry and leads to 16,000 objects
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
 _STEP_NS = 1_000_000  # of the coordinator's, between looks at its sockets
 _SLICE_NS = 20_000_000  # of a program's: Go's sysmon looks every 10 ms, first sees that one has begun, then that it is over (proc.go, retake)
+
+
+@inline
+def _call_waiters() -> None:
+    """Have assists that wait go on: there is credit, or something to mark (enlistWorker)."""
+    if load_relaxed(PACER_XWAITERS) > 0:
+        add_acq_rel(PACER_XCREDIT_GIVEN, 1)
+        futex_wake(PACER_XCREDIT_GIVEN)
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
@@ -101,10 +110,12 @@ def drain(budget: int) -> int:
         if entry != 0:
             scan(p, entry)
             n += 1
-            if n % _BALANCE_EVERY == 0:
+            if n % _BALANCE_EVERY == 0 or p_at(p).heap_scan_work >= _BALANCE_BYTES:
                 done += publish_scan_work(p)
                 if not work.has_full():
                     spanq.share(p)
+                    if work.has_full():
+                        _call_waiters()
             continue
         if grey_pending(p):
             continue
@@ -142,9 +153,7 @@ def give_credit(scanned: int) -> None:
     if scanned == 0:
         return
     add_relaxed(PACER_XCREDIT, scanned)
-    if load_relaxed(PACER_XWAITERS) > 0:
-        add_acq_rel(PACER_XCREDIT_GIVEN, 1)
-        futex_wake(PACER_XCREDIT_GIVEN)
+    _call_waiters()
 
 
 # --- a worker on a P --------------------------------------------------------------------------------------------------
