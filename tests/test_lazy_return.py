@@ -15,7 +15,6 @@ from real_cgroup import make_cgroup
 import gomp
 from gomp.core import COMPILED
 from gomp.runtime.lazyreturn import PERIOD_S
-from gomp.runtime.residency import resident_bytes
 
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
@@ -58,13 +57,13 @@ def faults_of_look_and_fill(words: int) -> tuple[int, int]:
 
 def test_it_counts_as_returned_at_once_stays_resident_and_is_used_again_zeroed_and_without_a_fault(rt):
     rt.run(fill, PEAK // 8)
-    committed = resident_bytes(rt._segments.heap_fd)
+    committed = rt.resident().heap
     released = gomp.debug.free_os_memory()
     stats = rt.stats()
     assert released >= PEAK
     assert stats.heap_idle >= PEAK
     assert stats.mapped < PEAK
-    assert resident_bytes(rt._segments.heap_fd) == committed
+    assert rt.resident().heap == committed
     wrong, faults = rt.run(faults_of_look_and_fill, PEAK // 8)
     assert (wrong, faults < PEAK // 4096 / 16) == (0, True), faults
     assert rt.stats().mapped > PEAK
@@ -74,19 +73,18 @@ def test_it_counts_as_returned_at_once_stays_resident_and_is_used_again_zeroed_a
 def test_free_os_memory_returns_it_now_if_it_is_told_to(rt):
     rt.run(fill, PEAK // 8)
     gomp.debug.free_os_memory(now=True)
-    assert resident_bytes(rt._segments.heap_fd) == rt.stats().heap_inuse
+    assert rt.resident().heap == rt.stats().heap_inuse
     rt.verify(3)
 
 
 SCRIPT = textwrap.dedent("""
     import sys
     import gomp
-    from gomp.runtime.residency import resident_bytes
     from test_lazy_return import fill
     MIB = 1 << 20
     if __name__ == "__main__":
         with gomp.Runtime(procs=1, gogc="off", max_heap="1GiB") as rt:
-            def tell(): print(resident_bytes(rt._segments.heap_fd) // MIB, flush=True)
+            def tell(): print(rt.resident().heap // MIB, flush=True)
             rt.run(fill, 16 * MIB)
             gomp.debug.free_os_memory()
             tell()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import gomp
-from gomp.cgroup import MemoryCgroup
 from gomp.core import COMPILED
 from gomp.runtime import residency
 
@@ -25,10 +24,6 @@ def rt():
         yield runtime
 
 
-def read(rt):
-    return residency.read(rt._segments.heap_fd, rt._segments.meta_fd, MemoryCgroup.of_this_process())
-
-
 def fill(nbytes):
     gomp.ndarray((nbytes,), np.uint8)[:] = 1
 
@@ -39,9 +34,9 @@ def test_what_is_returnable_is_what_a_collection_and_a_release_give_back(rt):
     rt.gc()
     gomp.debug.set_gc_percent(-1)  # a cycle while it is filled would find it live
     rt.run(fill, DROPPED)
-    before = read(rt)
+    before = rt.resident()
     gomp.debug.free_os_memory()
-    after = read(rt)
+    after = rt.resident()
     assert before.heap - after.heap >= DROPPED
     assert before.returnable == pytest.approx(before.heap - after.heap, rel=0.1)
     assert after.returnable < 8 * MIB
@@ -54,7 +49,7 @@ def test_the_heap_is_in_memory_once_however_many_have_touched_it(rt):
     own, *ps = (residency.process_memory(pid) for pid in (os.getpid(), *(p.pid for p in rt.stats().ps[:2])))
     assert own.shared >= KEPT
     assert max(memory.shared for memory in ps) >= KEPT
-    assert KEPT <= read(rt).heap < KEPT + 16 * MIB
+    assert KEPT <= rt.resident().heap < KEPT + 16 * MIB
     assert all(memory.private < KEPT for memory in ps)
 
 

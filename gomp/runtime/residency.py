@@ -73,7 +73,7 @@ def _needed() -> int:
     """The heap that a collection now would leave in use, taken to be what the last one left; before the first, all of it."""
     after_last = int(records.view(records.scavpace_dtype, records.SCAVPACE)[0].swept_in_use)
     in_use = int(records.view(records.mheap_dtype, records.MHEAP)[0].xheap_inuse)
-    return min(after_last or in_use, in_use)
+    return min(after_last, in_use)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gomp import errors
+from gomp.cgroup import MemoryCgroup
 from gomp.config import RuntimeSettings, check_system, load
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
@@ -35,11 +36,12 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.kernels import Progress, load_all_kernels
-from gomp.runtime import current, discovery, interrupt, mapping, waiting
+from gomp.runtime import current, discovery, interrupt, mapping, residency, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
+from gomp.runtime.residency import Residency
 
 _START_TIMEOUT_S = 300.0
 _END_TIMEOUT_S = 5.0
@@ -195,6 +197,11 @@ class Runtime:
     def stats(self) -> MemStats:
         """The runtime's counters, exactly: as Go's ReadMemStats this stops the world and empties the Ps' caches."""
         return MemStats.from_json(self._open().ask("stats").fields)
+
+    def resident(self) -> Residency:
+        """What is really in memory: pages of the segments, the charge of this process's cgroup, and what could be given back. Nothing is stopped."""
+        self._open()
+        return residency.read(self._segments.heap_fd, self._segments.meta_fd, MemoryCgroup.of_this_process())
 
     def verify(self, level: int = 3) -> str:
         """Walk the heap and prove it consistent; one line that says what was seen. Raises HeapCorrupt, naming what is wrong."""

@@ -33,6 +33,7 @@ class Scavenger:
         self._was_reset = False
         self._wants_all = False
         scavpace.init_pace()
+        _pace().swept_in_use = EVERYTHING  # nothing has been swept
 
     @property
     def rest_s(self) -> float:
