@@ -154,6 +154,16 @@ def test_other_references_of_this_process(leaf: Leaf) -> None:
     assert "this process" in found.root.text
 
 
+@pytest.mark.parametrize("n", [1, 3, 40, 5000])
+def test_an_array_of_structs(leaf: Leaf, n: int) -> None:
+    pairs = gomp.array(gomp.Inline[Pair], n)
+    pairs[n - 1].of = leaf
+    gomp.globals["pairs"] = pairs
+    del pairs
+    assert path(gomp.who_retains(leaf)) == f"global → Array[Inline[Pair]][{n - 1}].of → Leaf"
+    del gomp.globals["pairs"]
+
+
 def test_an_array_of_numbers(rt: gomp.Runtime, leaf: Leaf) -> None:
     array = gomp.ndarray(1000, float)
     assert gomp.who_retains(array).is_only_mine

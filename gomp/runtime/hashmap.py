@@ -124,6 +124,7 @@ class Map(Reference, Generic[K, V]):
     key_kind: ClassVar[int] = ANY_KEY
     made_by: ClassVar[str] = "gomp.map()"
     _elem_key: ClassVar[int] = 0
+    _words: ClassVar[Any] = staticmethod(words)
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("map")
 
     if not TYPE_CHECKING:  # which knows what Generic makes of it
@@ -140,10 +141,6 @@ class Map(Reference, Generic[K, V]):
                     "write gomp.Map[T], or gomp.Map[str, T] with keys of one kind"
                 )
             return map_class(elem, kind)
-
-    @classmethod
-    def _words(cls, key: object) -> tuple[int, int, bytes]:
-        return words(key) if cls.key_kind == ANY_KEY else words_of_kind(cls.key_kind, key, cls)
 
     # --- one key
 
@@ -345,10 +342,12 @@ def new_links(n: int, type_key: int) -> _Node:
 @functools.cache
 def map_class(elem: Any, kind: int) -> Any:
     """``Map[elem]``, whose keys are of a kind; the struct ``elem`` may be in the making, or on its way to this process."""
+    of = elem.__name__ if kind == ANY_KEY else f"{KIND_NAMES[kind]}, {elem.__name__}"
     what = {"__slots__": (), "elem": elem, "key_kind": kind, "_elem_key": 0, "layout": OpaqueLayout("map", [elem])}
-    keys = "" if kind == ANY_KEY else f"{KIND_NAMES[kind]}, "
-    what["made_by"] = f"gomp.map({keys}{elem.__name__})"
-    made: Any = ReferenceMeta(f"Map[{keys}{elem.__name__}]", (Map,), what)
+    what["made_by"] = f"gomp.map({of})"
+    if kind != ANY_KEY:
+        what["_words"] = staticmethod(words_of_kind(kind, f"Map[{of}]"))
+    made: Any = ReferenceMeta(f"Map[{of}]", (Map,), what)
     made.__module__ = Map.__module__
     return made
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import types as python_types
+from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
 from gomp.core.jit import COMPILED
@@ -58,12 +59,16 @@ def words(key: object) -> tuple[int, int, bytes]:
     return kind | n << KIND_BITS, id(data) + _BYTES_OFFSET if COMPILED else _copied(data), data
 
 
-def words_of_kind(kind: int, key: object, cls: type) -> tuple[int, int, bytes]:
-    """The same, for a map of the class ``cls``, whose keys are of one kind."""
-    found = words(key)
-    if found[0] & _KIND_MASK != kind:
-        raise TypeError(f"a key of a {cls.__name__} is {_a(KIND_NAMES[kind])}, not {type(key).__name__} {key!r}")
-    return found
+def words_of_kind(kind: int, map_name: str) -> Callable[[object], tuple[int, int, bytes]]:
+    """The same, for maps whose keys are of one kind."""
+
+    def words_of(key: object) -> tuple[int, int, bytes]:
+        found = words(key)
+        if found[0] & _KIND_MASK != kind:
+            raise TypeError(f"a key of a {map_name} is {_a(KIND_NAMES[kind])}, not {type(key).__name__} {key!r}")
+        return found
+
+    return words_of
 
 
 def _a(name: str) -> str:

@@ -20,7 +20,8 @@ from numba.core import cgutils, errors, types
 from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
-from gomp.runtime.ndarrays import NDArray, block_of, view_of
+from gomp.runtime.ndarrays import NDArray, block_of, ndarray, view_of
+from gomp.runtime.polling import refused
 from gomp.runtime.reftypes import in_compiled_code, rejection, typed_by_value
 
 
@@ -45,6 +46,9 @@ def _array_type(dtype: np.dtype[Any], ndim: int, layout: str, readonly: bool, al
 
 
 typed_by_value[NDArray] = typed_by_value[np.ndarray] = _type_of
+refused[ndarray] = (
+    "gomp.ndarray is made in Python, and an argument here; what compiled code makes itself is gomp.array(float, n)"
+)
 
 
 def words_type(type_: types.Array) -> types.Type:

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
+import numpy as np
+
 from gomp.core.heap.sizeclass import MAX_INLINE, SPAN_ELEM_SIZE, span_class_for
 from gomp.core.shm.atomics import signed
 from gomp.runtime import references
@@ -222,6 +224,10 @@ def part(annotation: object, owner: Any, where: str) -> Part:
     if isinstance(annotation, (Later, ArrayOf, MapOf, ReferenceMeta)):
         return Link(annotation, owner, where)
     shown = getattr(annotation, "__name__", annotation)
+    if isinstance(annotation, type) and issubclass(annotation, np.ndarray):
+        raise TypeError(
+            f"{where} cannot be {shown}: a gomp.ndarray is an argument, a result or a value of gomp.globals; a field holds a gomp.Array[T]"
+        )
     raise TypeError(
         f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], Array[T, n], Map[K, T], Str or Bytes"
     )

@@ -147,7 +147,8 @@ class Global(Generic[T]):
 
     def __init__(self, name: str, cls: type[T]) -> None:
         if not is_reference_class(cls):
-            raise TypeError(f"global {name!r} holds a struct or an array, not {getattr(cls, '__name__', cls)}")
+            fix = "use gomp.globals" if isinstance(cls, type) and issubclass(cls, np.ndarray) else "give its class"
+            raise TypeError(f"global {name!r} holds a struct or an array, not {getattr(cls, '__name__', cls)}: {fix}")
         self.name = name
         self.cls = cls
         self.words = name_words(name)

@@ -86,14 +86,21 @@ def candidates(obj: Object, known: dict[tuple[int, int], list[Shape]]) -> list[S
         found = class_or_none(obj.type)
         return [] if found is None else [found]
     inner = [NODE] if _is_node(obj.size, obj.mask) else []
-    arrays = [*known[ARRAYS], BUCKETS, RING] if _is_array(obj.mask) else []
-    return known.get((obj.size, obj.mask), []) + arrays + inner
+    arrays = [cls for cls in known[ARRAYS] if _is_array(obj, cls.layout.part)]
+    tables = [BUCKETS, RING] if _is_array(obj, Link) else []
+    return known.get((obj.size, obj.mask), []) + arrays + tables + inner
 
 
-def _is_array(mask: int) -> bool:
-    """Whether all words behind the first, up to some, are references."""
-    bits = mask & ((1 << 64) - 1)
-    return bits & 1 == 0 and (bits + 2) & bits == 0
+def _is_array(obj: Object, element: Any) -> bool:
+    """Whether the references of an object are those of so many such elements behind a length."""
+    wanted = (obj.mask or 0) & ((1 << 64) - 1)
+    words, bits = element.size // 8, sum(1 << word for word in element.reference_words)
+    found = 0
+    for at in range(1, obj.size // 8 - words + 1, words):
+        if found >= wanted:
+            break
+        found |= bits << at
+    return found == wanted
 
 
 def _is_node(size: int, mask: int) -> bool:

@@ -15,12 +15,16 @@ from numba.core import types
 from gomp.core.jit import inline
 from gomp.core.shm.atomics import load8, load64
 from gomp.errors import NilDereference
-from gomp.runtime.polling import poll_in_loop
+from gomp.runtime.polling import poll_in_loop, refused
 from gomp.runtime.refops import address
 from gomp.runtime.reftypes import TextRef, in_compiled_code
-from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str
+from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str, bytes_, str_
 
 _STRIP = 4096
+for _make in (bytes_, str_):
+    refused[_make] = (
+        f"gomp.{_make.__name__.rstrip('_')} copies what Python has: make the text there, and give it as an argument"
+    )
 
 
 def _is(ref: Any, cls: type) -> bool:

@@ -360,6 +360,19 @@ def weak_pointers(world):
     return body
 
 
+def weak_pointers_of_programs(world):
+    """Not while the heap is marked: a program that allocates would wait for credit."""
+    addr = world.address(world.new(VICTIM, 64))
+
+    def body():
+        box = specials.weak_waiting(addr)
+        assert specials.weak_waiting(addr) == box
+        assert specials.weak_value_waiting(box) == addr
+        assert specials.weak_waiting(addr + 8) != box
+
+    return in_kernel(world, body)
+
+
 def things_with_specials(x, p, numbers):
     """Objects of several sizes that die with a finalizer, a cleanup or both, and the survivor's weak handles of them."""
     world, boxes = x.world, []
@@ -513,7 +526,7 @@ SCENARIOS = (
     refill_from_a_swept_span, refill_by_sweeping, sweep_many, large, large_with_references, large_where_something_was, growth, handles, names,
     giving_memory_back, growth_beyond_the_limit, stores_while_marking, moves_while_marking, marking, marking_with_work_given_away,
     allocating_while_marking, assisting, sending, receiving_while_marking,
-    finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, sweep_of_specials, finalizers_run,
+    finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, weak_pointers_of_programs, sweep_of_specials, finalizers_run,
     map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared,
     pool_use, pool_use_while_marking,
 )  # fmt: skip

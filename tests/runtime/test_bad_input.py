@@ -109,6 +109,16 @@ def test_references_of_another_class_are_refused(shape, field, make):
         setattr(shape, field, make())
 
 
+def test_an_ndarray_is_no_field_and_no_declared_global(heap):
+    with pytest.raises(
+        TypeError,
+        match=r"field image of Frame cannot be NDArray: a gomp.ndarray is an argument, a result or a value of gomp.globals",
+    ):
+        struct(type("Frame", (), {"__annotations__": {"image": gomp.NDArray}, "__module__": __name__}))
+    with pytest.raises(TypeError, match=r"global 'image' holds a struct or an array, not NDArray: use gomp.globals"):
+        Global("image", gomp.NDArray)
+
+
 SIZES = [
     (lambda n: array(int, n), ValueError, MemoryError),
     (lambda n: array(Shape, n), ValueError, MemoryError),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kernel_heap import collect_now
 
+import gomp
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import CompileError
 from gomp.runtime.compiled import compiled
@@ -221,6 +222,10 @@ def test_what_is_refused(heap):
         TypeError, match="argument a of tail is an array of dtype >i4, which compiled code does not know"
     ):
         tail(ndarray(3, ">i4"), 1)
+    with pytest.raises(CompileError, match=r"gomp.ndarray is made in Python, and an argument here"):
+        compiled(lambda: ndarray(3))()
+    with pytest.raises(CompileError, match=r"gomp.str copies what Python has: make the text there"):
+        compiled(lambda: gomp.str("x"))()
     a.flags.writeable = False
     assert tail(a, 1).flags.writeable is False
     with pytest.raises(CompileError, match="this array is read-only"):
