@@ -240,28 +240,37 @@ def _is_idle(p: int) -> bool:
     return load_relaxed(p + P_XIDLE) != 0 or (load_relaxed(p + P_XNATIVE_N) != 0 and load_relaxed(PACER_XWAITERS) > 0)
 
 
+@inline
+def _is_worker_due(p: int, now: int) -> bool:
+    """Whether the P would be a dedicated or a fractional worker if it could mark. An idle one is with its scheduler, whatever its slice."""
+    if load_relaxed(PACER_XDEDICATED_NEEDED) > 0:
+        return True
+    if pacer().fractional_goal == 0.0 or not _is_fraction_due(p, now):
+        return False
+    return _is_idle(p) or _is_slice_over(p, now)
+
+
 @kernel("int64(int64)")
 def _pick_stand_in(now: int) -> int:
-    """Number of a P that cannot mark and whose turn it is: an idle one first; NOBODY if all are in programs or have had their share."""
-    due = NOBODY
+    """Number of a P that cannot mark and whose turn it is: one that owes work first, as an idle worker is a scheduler's last choice (proc.go,
+    findRunnable); NOBODY if all are in programs or have had their share."""
+    idle = NOBODY
     for i in range(runtime().nprocs):
         p = layout.p_addr(i)
         if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
             continue
-        if _is_idle(p) and pacer().max_idle > 0:  # the coordinator is one worker at most
+        if _is_worker_due(p, now):
             return i
-        if due == NOBODY and (
-            load_relaxed(PACER_XDEDICATED_NEEDED) > 0 or (_is_slice_over(p, now) and _is_fraction_due(p, now))
-        ):
-            due = i
-    return due
+        if idle == NOBODY and _is_idle(p) and pacer().max_idle > 0:  # the coordinator is one worker at most
+            idle = i
+    return idle
 
 
 @inline
 def _stand_in(i: int, now: int, alone: int) -> None:
     """Mark for a slice at the expense of P ``i``: as long as that cannot, or for all of it ``alone``."""
     p = layout.p_addr(i)
-    idle, dedicated = _is_idle(p), load_relaxed(PACER_XDEDICATED_NEEDED) > 0
+    idle, dedicated = _is_idle(p) and not _is_worker_due(p, now), load_relaxed(PACER_XDEDICATED_NEEDED) > 0
     began_cpu = cputime()
     done, took = _CHECK_EVERY, 0
     while done >= _CHECK_EVERY and took < _STEP_NS:

@@ -6,6 +6,7 @@ A P that waits here has published its native roots and is SAFE.
 
 from __future__ import annotations
 
+from gomp.core.gc import limiter
 from gomp.core.gc.assist import PAID, try_assist
 from gomp.core.gc.ragged import pass_ragged
 from gomp.core.gc.worker import run_worker
@@ -184,8 +185,11 @@ def _park_for_credit() -> None:
     given = load_acquire(PACER_XCREDIT_GIVEN)
     add_relaxed(PACER_XWAITERS, 1)
     if is_credit_awaited():
+        limiter.begin_event(limiter.EVENT_IDLE, nanotime())  # nobody's program runs here
         park_until(PACER_XCREDIT_GIVEN, given + 1)
-        store_relaxed(layout.SELF_BASE + P_XSLICE, nanotime())
+        now = nanotime()
+        limiter.end_event(now)
+        store_relaxed(layout.SELF_BASE + P_XSLICE, now)
     add_relaxed(PACER_XWAITERS, -1)
 
 
