@@ -76,6 +76,11 @@ class MemoryLevel:
         return _read_table(self.directory / "memory.stat")
 
 
+def memory_level(directory: Path, is_v2: bool) -> MemoryLevel:
+    """The cgroup of that directory."""
+    return MemoryLevel(directory, _V2 if is_v2 else _V1)
+
+
 class MemoryCgroup:
     """The levels with a memory controller, from this process's cgroup upwards."""
 

@@ -299,6 +299,25 @@ def free_os_memory(
     return _tell(as_json, answer, f"{answer['heap_released']} bytes of the heap are returned")
 
 
+@app.command()
+def stress(
+    program: Annotated[str, typer.Argument(help="ramp, burst_idle, sawtooth, thrash or leak", show_default=False)],
+    memory: Annotated[str, typer.Option(help="limit of its cgroup, as 256m")] = "256m",
+    seconds: Annotated[float, typer.Option(min=1.0, help="how long the program runs")] = 60.0,
+    png: Annotated[Path | None, typer.Option(help="file for a picture")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a program that misuses memory in a cgroup of its own, and say what came of it."""
+    from gomp.stress.report import draw
+    from gomp.stress.run import parse_memory, run
+
+    done = run(program, parse_memory(memory), seconds)
+    print(json.dumps(done.to_json()) if as_json else done.text())
+    if png:
+        draw(done, png)
+    return 0 if done.went_on and done.oom_kills == 0 else EXIT_FAILED
+
+
 @ctl.command()
 def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
     """Show the settings in force."""

@@ -40,6 +40,7 @@ LAYERS = (
     "gomp.debug",
     "gomp",
     "gomp.ctl",
+    "gomp.stress",
     "gomp.cli",
     "gomp.__main__",
     "workers",

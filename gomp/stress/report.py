@@ -1,0 +1,119 @@
+"""What a stress run came to: in numbers, as text, as JSON, and as one picture."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gomp.errors import ConfigError
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look. Bytes, but ``t`` in seconds; CPU time in seconds and counts are totals since the start."""
+
+    t: float
+    charge: int  # of the cgroup
+    resident: int  # of the heap
+    mapped: int  # what the memory limit counts
+    released: int
+    goal: int
+    allocated: int
+    gc_cpu_s: float
+    cycles: int
+    limit: int
+    procs: int
+    ended: int  # programs that have
+    deaths: int  # of processes of Ps
+    returned: int  # to the system, ever
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one program in one cgroup. ``peak_charge`` is the kernel's; ``return_s`` None: not all came back while it was waited for."""
+
+    program: str
+    memory: int
+    memory_limit: int | None
+    seconds: float
+    procs: int
+    peak_charge: int
+    oom_kills: int
+    deaths: int
+    scrape_failures: int
+    error: str  # what the program raised; "" if nothing
+    went_on: bool  # afterwards the service collected, and its heap verified
+    released: int  # bytes returned to the system, ever
+    return_s: float | None  # from the end of the program until the heap was back to nearly nothing
+    samples: tuple[Sample, ...]
+
+    @property
+    def gc_share(self) -> float:
+        """CPU time of collection by that of the Ps."""
+        if len(self.samples) < 2:
+            return 0.0
+        first, last = self.samples[0], self.samples[-1]
+        return (last.gc_cpu_s - first.gc_cpu_s) / max((last.t - first.t) * self.procs, 1e-9)
+
+    @property
+    def rates(self) -> list[float]:
+        """Bytes allocated a second, from sample to sample."""
+        pairs = zip(self.samples, self.samples[1:], strict=False)
+        return [(b.allocated - a.allocated) / max(b.t - a.t, 1e-9) for a, b in pairs]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"gc_share": self.gc_share, "bytes_per_s": statistics.median(self.rates or [0.0])}
+
+    def text(self) -> str:
+        """For people, a line a figure."""
+        rates = self.rates or [0.0]
+        back = "not within the time" if self.return_s is None else f"{self.return_s:.1f} s"
+        lines = {
+            "program": f"{self.program}, {self.seconds:.0f} s in a cgroup of {self.memory / _MIB:.0f} MiB",
+            "memory limit": "none" if self.memory_limit is None else f"{self.memory_limit / _MIB:.1f} MiB",
+            "peak charge": f"{self.peak_charge / _MIB:.1f} MiB ({100 * self.peak_charge / self.memory:.0f}%)",
+            "kills": f"{self.oom_kills} by the kernel for want of memory, {self.deaths} processes of Ps have died",
+            "scrapes": f"{len(self.samples)}, {self.scrape_failures} of all were not answered",
+            "ended with": self.error or "no error",
+            "afterwards": "the service went on, and its heap verified" if self.went_on else "the service did not go on",
+            "GC CPU": f"{100 * self.gc_share:.1f}% in {self.samples[-1].cycles if self.samples else 0} cycles",
+            "throughput": f"{statistics.median(rates) / _MIB:.0f} MiB/s, from {min(rates) / _MIB:.0f} to {max(rates) / _MIB:.0f}",
+            "returned": f"{self.released / _MIB:.0f} MiB in all",
+            "time to return": back,
+        }
+        width = max(map(len, lines))
+        return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
+
+
+def draw(report: Report, file: Path) -> None:
+    """Memory above, throughput below, over time. Raises ConfigError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("a picture needs matplotlib: pip install 'gomp[plot]'") from None
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    memory, speed = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    times = [sample.t for sample in report.samples]
+    for name, label in (
+        ("charge", "charge of the cgroup"),
+        ("resident", "heap in memory"),
+        ("mapped", "counted by the limit"),
+    ):
+        memory.plot(times, [getattr(sample, name) / _MIB for sample in report.samples], label=label)
+    memory.axhline(report.memory / _MIB, color="black", linestyle="--", label="limit of the cgroup")
+    if report.memory_limit is not None:
+        memory.axhline(report.memory_limit / _MIB, color="gray", linestyle=":", label="memory limit")
+    memory.set_ylabel("MiB")
+    memory.legend(loc="lower right", fontsize="small")
+    memory.set_title(f"{report.program}: {report.oom_kills} OOM kills, GC CPU {100 * report.gc_share:.0f}%")
+    speed.plot(times[1:], [rate / _MIB for rate in report.rates], color="C3")
+    speed.set_ylabel("MiB/s allocated")
+    speed.set_xlabel("seconds")
+    try:
+        figure.savefig(file, dpi=100)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {file}: {error}") from None

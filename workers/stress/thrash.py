@@ -1,0 +1,16 @@
+"""A live set just under the limit, and garbage as fast as can be: collection without end."""
+
+from __future__ import annotations
+
+import time
+
+from workers.stress.blocks import LiveSet, litter
+
+
+def main(seconds: float = 60.0, share: float = 0.92) -> None:
+    """What is live is so much of the limit."""
+    live, began = LiveSet(share), time.monotonic()
+    live.resize(1.0)
+    while time.monotonic() - began < seconds:
+        litter(1000)
+    live.close()
