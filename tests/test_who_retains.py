@@ -137,6 +137,11 @@ def test_a_map_of_anything_and_of_maps(leaf: Leaf) -> None:
 def test_a_part_of_an_object(leaf: Leaf) -> None:
     tree = gomp.new(Tree, left=gomp.new(Tree))
     part = tree.left.inner
+    tree.left = None
+    mine = gomp.who_retains(part)
+    assert (mine.is_only_mine, mine.target, mine.address) == (True, "Pair", part.address)
+    tree.left = gomp.new(Tree)
+    part = tree.left.inner
     gomp.globals["root"] = tree
     del tree
     found = gomp.who_retains(part)

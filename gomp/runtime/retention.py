@@ -105,7 +105,7 @@ def _answer(obj: Reference) -> Retention:
     cls = type(obj)
     if answer["root"] is None:
         me = Root("own", "nothing but this reference of the process that asks", p=table.p_idx)
-        return Retention(me, (), cls.__name__, path[-1].at)
+        return Retention(me, (), cls.__name__, path[-1].at + path[-1].inside)
     gap = len(path) // 2 if answer["left_out"] else len(path)
     first = _first_shape(answer["root"])
     if answer["left_out"]:
