@@ -57,6 +57,7 @@ from gomp.runtime import (  # Numba learns from those that are marked
     pooltypes,  # noqa: F401
     program_cache,
     texttypes,  # noqa: F401
+    textwalks,  # noqa: F401
 )
 from gomp.runtime.compile_errors import one_line
 from gomp.runtime.crossing import (
