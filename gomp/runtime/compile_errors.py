@@ -29,6 +29,13 @@ def one_line(error: errors.NumbaError, function: Any) -> str:
     return f"{file}:{line}: in {function.__name__}: {_reason(text)}"
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Numba keeps some errors for good, and their tracebacks would keep what the frames hold: a caller's arrays, say."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _reason(text: str) -> str:
     marked = re.findall(re.escape(MARK) + r"(.*)", text)
     if marked:

@@ -57,8 +57,9 @@ from gomp.runtime import (  # Numba learns from those that are marked
     pooltypes,  # noqa: F401
     program_cache,
     texttypes,  # noqa: F401
+    textwalks,  # noqa: F401
 )
-from gomp.runtime.compile_errors import one_line
+from gomp.runtime.compile_errors import forget_frames, one_line
 from gomp.runtime.crossing import (
     Kind,
     Result,
@@ -243,7 +244,9 @@ class Compiled(Generic[A, R]):
             slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
         except errors.NumbaError as error:
-            raise CompileError(one_line(error, self.py_func)) from None
+            message = one_line(error, self.py_func)
+            forget_frames(error)
+            raise CompileError(message) from None
         return result, wrapper.overloads[types.int64, slots]
 
 

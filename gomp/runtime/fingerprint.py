@@ -157,7 +157,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes",
     "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "references",
-    "refops", "reftypes", "root_table", "structs", "texts", "texttypes",
+    "refops", "reftypes", "root_table", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@
 ``gomp.array(T, n)``      the same by size, which is only known when it runs (``arraytypes``)
 ``a[i]``, ``len(a)``      checked: a reference past the end would be followed by the collector; ``for x in a`` (``arraywalks``)
 ``m[key]``, ``len(m)``    of maps (``maptypes``); ``for key in m`` (``mapwalks``)
-``s[i]``, ``len(s)``      of texts (``texttypes``), where ``==`` compares what they hold
+``s[i]``, ``len(s)``      of texts (``texttypes``, ``textwalks``), where ``==`` compares what they hold
 ``x is y``, ``x == y``    whether it is the same object; ``x is None``
 ``ROOT.get()``            a load from the root table (``globaltypes``)
 ``gomp.weak(x)``          and ``keep_alive`` (``lifetypes``); arrays of numpy's shape are Numba's own (``ndarraytypes``)

@@ -38,21 +38,21 @@ def _check(base: int, i: int, n: int) -> None:
 
 
 @inline
-def _checked(base: int) -> int:
+def check_text(base: int) -> int:
     if base == 0:
         raise NilDereference("a text that is None")
     return base
 
 
 @inline
-def _next(at: int) -> int:
+def next_character(at: int) -> int:
     """The address of the character after the one at ``at``."""
     first = load8(at)
     return at + (1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4)
 
 
 @inline
-def _decode(at: int) -> int:
+def code_point_at(at: int) -> int:
     """The code point of the character at ``at``."""
     first = load8(at)
     if first < 0x80:
@@ -74,8 +74,8 @@ def _code_point(base: int, i: int) -> int:
     for k in range(i):
         if k % _STRIP == 0:
             poll_in_loop()
-        at = _next(at)
-    return _decode(at)
+        at = next_character(at)
+    return code_point_at(at)
 
 
 @inline
@@ -101,9 +101,9 @@ def _same(a: int, b: int, header: int) -> bool:
 @in_compiled_code(len)
 def _len(text: Any) -> Any:
     if _is(text, Str):
-        return lambda text: load64(_checked(address(text)) + CHARACTERS)
+        return lambda text: load64(check_text(address(text)) + CHARACTERS)
     if _is(text, Bytes):
-        return lambda text: load64(_checked(address(text)))
+        return lambda text: load64(check_text(address(text)))
     return None
 
 
@@ -112,9 +112,9 @@ def _getitem(text: Any, i: Any) -> Any:
     if not isinstance(i, types.Integer):
         return None
     if _is(text, Str):
-        return lambda text, i: chr(_code_point(_checked(address(text)), np.int64(i)))
+        return lambda text, i: chr(_code_point(check_text(address(text)), np.int64(i)))
     if _is(text, Bytes):
-        return lambda text, i: _byte(_checked(address(text)), np.int64(i))
+        return lambda text, i: _byte(check_text(address(text)), np.int64(i))
     return None
 
 
@@ -139,9 +139,9 @@ def _is_string(a: Any, b: Any) -> Any:
     for k in range(len(b)):
         if k % _STRIP == 0:
             poll_in_loop()
-        if _decode(at) != ord(b[k]):
+        if code_point_at(at) != ord(b[k]):
             return False
-        at = _next(at)
+        at = next_character(at)
     return True
 
 

@@ -33,6 +33,7 @@ collect_ignore = (
         "test_ndarray_compiled.py",
         "test_lifetimes_compiled.py",
         "test_array_walks.py",
+        "test_text_walks.py",
     ]
 )
 _NEVER = 1 << 62

