@@ -133,7 +133,7 @@ def test_it_goes_when_the_cgroup_has_little_left_and_nobody_is_killed():
         assert before >= 128
         time.sleep(3 * PERIOD_S)
         assert script.ask("look 0") == before
-        cgroup.set_limit(cgroup.usage() + 48 * MIB)
+        cgroup.set_limit(cgroup.level.usage() + 48 * MIB)
         for _ in range(8):
             script.ask("private 10")
             time.sleep(3 * PERIOD_S)
@@ -148,7 +148,7 @@ def test_an_allocation_that_fits_beside_what_is_in_use_takes_its_place():
         script.ask()
         script.ask("heap 300")
         script.ask("release 0")
-        cgroup.set_limit(cgroup.usage() + 64 * MIB)
+        cgroup.set_limit(cgroup.level.usage() + 64 * MIB)
         time.sleep(1)  # the coordinator looks at the limit now and then
         script.ask("heap 300")
         script.end()
