@@ -39,6 +39,7 @@ def _flag(name: str) -> Any:
 Procs = Annotated[str | None, _flag("procs")]
 Gogc = Annotated[str | None, _flag("gogc")]
 MemoryLimit = Annotated[str | None, _flag("memory_limit")]
+MemoryLimitShare = Annotated[float | None, _flag("memory_limit_share")]
 MaxHeap = Annotated[str | None, _flag("max_heap")]
 Name = Annotated[str | None, _flag("name")]
 StopDeadline = Annotated[str | None, _flag("stop_deadline")]
@@ -64,6 +65,7 @@ def serve(
     procs: Procs = None,
     gogc: Gogc = None,
     memory_limit: MemoryLimit = None,
+    memory_limit_share: MemoryLimitShare = None,
     max_heap: MaxHeap = None,
     name: Name = None,
     metrics_host: MetricsHost = None,
@@ -83,6 +85,7 @@ def serve(
         procs=procs,
         gogc=gogc,
         memory_limit=memory_limit,
+        memory_limit_share=memory_limit_share,
         max_heap=max_heap,
         name=name,
         metrics_host=metrics_host,
@@ -110,6 +113,7 @@ def run(
     procs: Procs = None,
     gogc: Gogc = None,
     memory_limit: MemoryLimit = None,
+    memory_limit_share: MemoryLimitShare = None,
     max_heap: MaxHeap = None,
     name: Name = None,
     stop_deadline: StopDeadline = None,
@@ -124,6 +128,7 @@ def run(
         procs=procs,
         gogc=gogc,
         memory_limit=memory_limit,
+        memory_limit_share=memory_limit_share,
         max_heap=max_heap,
         name=name,
         stop_deadline=stop_deadline,
