@@ -108,6 +108,10 @@ def accept(number: int, answered: tuple[Parcel, list[Any]]) -> None:
         raise AssertionError(f"the answer to {number} is number {parcel[0]}")
 
 
+GONE = (
+    gomp.WorkerDied,
+    gomp.StaleReference,
+)  # whoever had it died: before its end, or after it with what it was about to give away
 MAKERS = (make_slip, make_array, make_map, make_rows)
 
 

@@ -46,7 +46,7 @@ class Script:
             try:
                 parcels.accept(number, call.result(60))
                 self.answered += 1
-            except gomp.WorkerDied:
+            except parcels.GONE:
                 self.died += 1
 
     def drain(self, procs: int) -> None:
