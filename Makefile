@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-FAULTS_ARGS ?= --seconds 120
+FAULTS_ARGS ?= --seconds 105
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Ps are killed at random under load; the seed that is printed repeats the plan of the kills.
+# Ps are killed at random under load, for two minutes with beginning and end; the seed that is printed repeats the plan of the kills.
 faults: $(READY)
 	$(BIN)/gomp kernels
 	$(BIN)/python -m tests.faults.harness $(FAULTS_ARGS)

@@ -254,6 +254,25 @@ def test_what_a_killed_sender_sent_dies_with_it(rt: gomp.Runtime, no_leak: None)
         pickle.loads(data)
 
 
+def test_a_result_whose_references_died_with_its_p_is_a_death(rt: gomp.Runtime, no_leak: None) -> None:
+    """As if the P had died a little earlier: whoever tries again then, does so now."""
+    ps = [view(p_dtype, layout.p_addr(p))[0] for p in range(2)]
+    ended = sum(int(p.programs) for p in ps)
+    goroutines = [rt.go(chain, 3) for _ in ps]
+    while sum(int(p.programs) for p in ps) < ended + len(ps):
+        time.sleep(0.01)
+    time.sleep(0.2)  # until their results have left them
+    killed = {int(p.xpid) for p in ps}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    while {0, *killed} & {int(p.xpid) for p in ps}:
+        time.sleep(0.01)
+    for goroutine in goroutines:
+        with pytest.raises(gomp.WorkerDied, match=r"before its result was received: the sender of this reference, P\d"):
+            goroutine.wait(30)
+    assert len(rt.run(chain, 3)) == 3
+
+
 def outlive(seconds: float) -> None:
     """Start a goroutine whose result nobody will be there to receive."""
     gomp.go(slow_chain, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -75,6 +76,16 @@ def test_goroutines_are_spread_over_the_ps_and_may_start_more_than_there_are_ps(
     assert rt.run(sum_of_children, 50) == sum(2 * i for i in range(50))
     pids = {g.wait() for g in [rt.go(os.getpid) for _ in range(4)]}
     assert len(pids) == rt.run(num_procs) == 2
+
+
+def test_who_asks_again_and_again_without_waiting_is_told(rt: gomp.Runtime) -> None:
+    goroutine = rt.go(abs, -3)
+    for _ in range(1000):
+        with contextlib.suppress(TimeoutError):
+            assert goroutine.wait(0) == 3
+            return
+        time.sleep(0.01)
+    raise AssertionError("the result never arrives")
 
 
 def test_an_unknown_program_is_named(rt: gomp.Runtime) -> None:

@@ -113,8 +113,12 @@ class Mailbox:
         return number in self._expected
 
     def take(self, number: int, timeout: float | None, is_enough: Callable[[], bool] = _never) -> Message | None:
-        """The answer to request ``number``; None after ``timeout`` seconds, or if ``is_enough()`` before it is there. Raises RuntimeLost."""
+        """The answer to request ``number``; None after ``timeout`` seconds, or if ``is_enough()`` before it is there. Raises RuntimeLost.
+
+        Without time, too, what has arrived is looked at once: who only asks again and again would never be told.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
+        has_looked = False
         while True:
             with self._changed:
                 answer = self._answers.pop(number, None)
@@ -122,7 +126,8 @@ class Mailbox:
                     self._expected.discard(number)
                     return answer
                 left = None if deadline is None else deadline - time.monotonic()
-                if is_enough() or (left is not None and left <= 0):
+                is_over = left is not None and left <= 0
+                if is_enough() or (is_over and (has_looked or self._is_receiving)):
                     return None
                 if self._lost:
                     raise RuntimeLost(self._lost)
@@ -131,6 +136,7 @@ class Mailbox:
                     continue
                 self._is_receiving = True
             self._receive(left)
+            has_looked = True
 
     def _receive(self, timeout: float | None) -> None:
         """Be the receiver until something has come, or for ``timeout`` seconds."""

@@ -21,7 +21,7 @@ import cloudpickle
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from gomp.errors import ConfigError, ProgramError
+from gomp.errors import ConfigError, ProgramError, StaleReference, WorkerDied
 from gomp.runtime import transit
 
 MAX_NAME = 200
@@ -150,9 +150,14 @@ class RemoteTraceback(Exception):
 
 
 def load_outcome(succeeded: bool, payload: bytes) -> Any:
-    """The result that :func:`dump_outcome` packed; raises what it packed."""
+    """The result that :func:`dump_outcome` packed; raises what it packed, and WorkerDied if the P took references in it along when it died."""
     if succeeded:
-        return cloudpickle.loads(payload)
+        try:
+            return cloudpickle.loads(payload)
+        except StaleReference as error:
+            raise WorkerDied(
+                f"the goroutine had ended, and its P has died before its result was received: {error}"
+            ) from None
     error, text = cloudpickle.loads(payload)
     error.__cause__ = RemoteTraceback(text)
     raise error

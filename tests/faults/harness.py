@@ -1,8 +1,12 @@
 """Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make faults``.
 
 Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
-looks at it next; every P also makes large objects, tiny ones, globals and garbage. A killer kills one P after another, at a random time or in a phase
-of the collector that it waits for. After some kills the heap is verified, and its accounts are compared with what the file system says.
+looks at it next; every P also makes large objects, tiny ones, globals and garbage, and works with maps, pools, texts, arrays, finalizers, cleanups,
+weak pointers, and references that are sent from process to process. So does the script, which is not killed (:mod:`tests.faults.script`).
+
+A killer kills one P after another, at a random time or in a phase of the collector that it waits for. After each kill the heap is verified, and a map holds what whoever died has left there, and nothing else. At the
+end each finalizer and cleanup of a process that lives has run once, nothing is in transit, held or left, and the heap's accounts agree with what the
+file system says.
 
 The plan of the kills follows from the seed, which is printed first; the moment at which each strikes is the machine's.
 """
@@ -24,14 +28,15 @@ from typing import Any
 import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import GC_MARK, MHEAP, RUNTIME, SWEEP_SETS, mheap_dtype, p_dtype, runtime_dtype, view
-from tests.faults import load
+from tests.faults import load, maps
+from tests.faults.script import Script
 from workers import stress_trade
 
 PHASES = ("any", "any", "marking", "sweeping", "in a kernel")
 PHASE_PATIENCE_S = 0.3
 MEAN_GAP_S = 0.4
-VERIFY_EVERY = 10
-TRADE_S = 2.0  # how long a trader trades before another takes over
+TRADE_S = 1.0  # how long a trader trades before another takes over, and calls of others find a P
+LOOK_S = 0.01
 UP_S = 30.0  # within which each P has a process again
 
 
@@ -47,6 +52,10 @@ class Report:
     kills: int = 0
     verified: int = 0
     trades: int = 0
+    answers: int = 0
+    finalized: int = 0
+    cleaned: int = 0
+    lost: int = 0  # finalizers and cleanups of those who were killed
     phases: dict[str, int] = field(default_factory=dict)
     repair_ms: list[float] = field(default_factory=list)
 
@@ -56,6 +65,10 @@ class Report:
             "kills": self.kills,
             "verified": self.verified,
             "trades": self.trades,
+            "answers": self.answers,
+            "finalized": self.finalized,
+            "cleaned": self.cleaned,
+            "lost": self.lost,
             "phases": self.phases,
             "repair_ms_median": statistics.median(self.repair_ms) if self.repair_ms else None,
             "repair_ms_max": max(self.repair_ms, default=None),
@@ -69,38 +82,52 @@ class Harness:
         self.rt = rt
         self.procs = procs
         self.rng = random.Random(seed)
+        self.seeds = random.Random(~seed)  # of the traders, of whom there are as many as the machine is fast
         self.until = until
         self.report = Report(seed)
         self.traders: dict[int, gomp.runtime.peer.Goroutine] = {}
         self.next_idx = 1
+        stress_trade.MARKET.set(gomp.array(stress_trade.Letter, stress_trade.MAILBOXES))
+        self.script = Script(rt, random.Random(seed))
 
     def run(self, kills: int) -> Report:
-        stress_trade.MARKET.set(gomp.array(stress_trade.Letter, stress_trade.MAILBOXES))
-        self.start_traders()
         while self.report.kills < kills and time.monotonic() < self.until:
-            time.sleep(min(self.rng.expovariate(1 / MEAN_GAP_S), 4 * MEAN_GAP_S))  # a P dies less than once a second
+            self.work(min(self.rng.expovariate(1 / MEAN_GAP_S), 4 * MEAN_GAP_S))  # a P dies less than once a second
             self.kill_one(self.rng.randrange(self.procs), self.rng.choice(PHASES), self.rng.random())
-            self.start_traders()
-            if self.report.kills % VERIFY_EVERY == 0:
-                self.check()
+            self.check()
         self.check()
         return self.report
+
+    def work(self, seconds: float) -> None:
+        """What the script does for so long while nobody is killed."""
+        until = time.monotonic() + seconds
+        while True:
+            self.start_traders()
+            if time.monotonic() > until:
+                return
+            self.script.step()
+            time.sleep(LOOK_S)
 
     def start_traders(self) -> None:
         """One for each P, in the place of those that have died. Anything else that ends one is a failure."""
         for idx, goroutine in list(self.traders.items()):
-            try:
-                self.report.trades += goroutine.wait(0.0)
-                del self.traders[idx]
-            except TimeoutError:
-                pass
-            except gomp.WorkerDied:
-                del self.traders[idx]
+            with contextlib.suppress(TimeoutError):
+                self.end_trader(idx, goroutine, 0.0)
+        if not all(p_record(idx).xpid for idx in range(self.procs)):
+            return  # one would go to a P that has another already
         while len(self.traders) < self.procs:
             self.traders[self.next_idx] = self.rt.go(
-                load.trade_and_litter, TRADE_S, self.next_idx, self.rng.getrandbits(40)
+                load.work_a_shift, TRADE_S, self.next_idx, self.seeds.getrandbits(40)
             )
             self.next_idx += 1
+
+    def end_trader(self, idx: int, goroutine: gomp.runtime.peer.Goroutine, timeout_s: float) -> None:
+        done = None
+        with contextlib.suppress(gomp.WorkerDied):
+            trades, done = goroutine.wait(timeout_s)
+            self.report.trades += trades
+        del self.traders[idx]
+        maps.settle(idx, done)
 
     def kill_one(self, idx: int, phase: str, fraction: float) -> None:
         if not self.wait_for(lambda: p_record(idx).xpid, UP_S):
@@ -146,9 +173,10 @@ class Harness:
 
     def drain(self) -> None:
         """End the traders, drop everything, and see that nothing is left."""
-        for goroutine in self.traders.values():
-            with contextlib.suppress(gomp.WorkerDied):
-                self.report.trades += goroutine.wait(60)
+        for idx, goroutine in list(self.traders.items()):
+            self.end_trader(idx, goroutine, 60.0)
+        self.script.drain(self.procs)
+        self.report.answers = self.script.answered
         stress_trade.MARKET.set(None)
         for link in load.LINKS:
             link.set(None)
@@ -156,6 +184,8 @@ class Harness:
         self.rt.gc()
         self.rt.verify(3)
         stats = self.rt.stats()
+        self.report.finalized, self.report.cleaned = stats.finalizers.executed, stats.cleanups.executed
+        self.report.lost = stats.finalizers.lost + stats.cleanups.lost
         if stats.heap_objects > 64:
             raise AssertionError(f"{stats.heap_objects} objects are left that nobody can reach")
         heap = view(mheap_dtype, MHEAP)[0]

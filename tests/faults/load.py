@@ -1,11 +1,15 @@
-"""What runs on the Ps that are killed: trade in sealed objects, and litter of every kind."""
+"""What runs on the Ps that are killed: trade in sealed objects, litter, and all else that a heap is for (:mod:`tests.faults.script`)."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import time
 
 import gomp
+from tests.faults import parcels
+from tests.faults.script import Shift
 from workers import stress_trade
 
 
@@ -34,17 +38,21 @@ def make_garbage(rounds: int, number: int) -> int:
 LINKS = [gomp.Global(f"faults.link{i}", Link) for i in range(8)]
 
 
-def trade_and_litter(seconds: float, idx: int, seed: int) -> int:
-    """What runs on a P until it is killed or its time is over."""
-    trader = stress_trade.Trader(idx, seed)
+def work_a_shift(seconds: float, idx: int, seed: int) -> tuple[int, list[int]]:
+    """What runs on a P until it is killed or its time is over: how many trades, and how far it came with the map."""
+    trader, shift = stress_trade.Trader(idx, seed), Shift(idx, random.Random(seed))
+    number = seed % 10_000
+    call = gomp.go(parcels.answer, parcels.make_parcel(number))
     until = time.monotonic() + seconds
-    done = 0
     while time.monotonic() < until:
-        done += trader.work(0.02)
+        trader.work(0.02)
         if make_garbage(20, idx) != 0:
             raise AssertionError("an object does not hold what was stored in it")
         LINKS[idx % len(LINKS)].set(gomp.new(Link, None, idx))
-    return done
+        shift.step()
+    with contextlib.suppress(*parcels.GONE):
+        parcels.accept(number, call.wait(60))
+    return trader.trades, shift.end()
 
 
 def chatter(share: int, shares: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 15
+SECONDS = 12
 
 if not COMPILED:
     pytest.skip("kills real processes", allow_module_level=True)
