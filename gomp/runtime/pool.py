@@ -91,7 +91,8 @@ class Pool(Generic[T]):
 
     def stats(self) -> PoolStats:
         """What it has done so far."""
-        return read_pools()[self._place()]
+        place = self._place()
+        return read_pools()[place]
 
     def _place(self) -> int:
         """The pool's number in the runtime that is open."""
@@ -147,3 +148,4 @@ def _unbind() -> None:
 
 
 handles.on_open(_unbind)
+handles.on_close(_unbind)

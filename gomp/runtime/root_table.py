@@ -22,7 +22,6 @@ from gomp.core.mutator import boundary
 from gomp.core.mutator.boundary import NO_SLOT, NO_TYPE, NULL
 from gomp.core.shm import layout
 from gomp.core.shm.records import global_dtype, view
-from gomp.errors import RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
 from gomp.runtime.ndarrays import Memory, memory_of
@@ -33,6 +32,7 @@ UNBOUND = -1
 T = TypeVar("T")
 _places: dict[str, int] = {}
 handles.on_open(_places.clear)
+handles.on_close(_places.clear)
 
 
 def name_words(name: str) -> tuple[int, ...]:
@@ -47,6 +47,7 @@ def place_of(name: str) -> int:
     """The global's number; its record is added if the name is new."""
     if name not in _places:
         words = name_words(name)
+        table.check_open()
         _places[name] = check_table(table.call(boundary.add_global, *words), f"more than {layout.MAX_GLOBALS} globals")
     return _places[name]
 
@@ -59,8 +60,7 @@ def _find(name: object) -> int:
 
 
 def _read_names() -> None:
-    if not table.is_open:
-        raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+    table.check_open()
     known = len(_places)
     n = boundary.count_globals()
     if n > known:
@@ -186,3 +186,4 @@ def _unbind() -> None:
 
 
 handles.on_open(_unbind)
+handles.on_close(_unbind)
