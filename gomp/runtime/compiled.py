@@ -243,7 +243,7 @@ class Compiled(Generic[A, R]):
             wrapper = njit(_wrapper(self, args, signature))
             slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
-        except errors.NumbaError as error:
+        except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:
             raise CompileError(one_line(error, self.py_func)) from None
         return result, wrapper.overloads[types.int64, slots]
 

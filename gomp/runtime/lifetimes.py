@@ -59,7 +59,7 @@ def _pointer(slot: int, is_tiny: bool) -> Pointer:
     return made
 
 
-def pointer(obj: Reference, field: str) -> Pointer:
+def pointer(obj: Any, field: str) -> Pointer:
     """A pointer to a field of ``obj``."""
     found = getattr(type(obj), field, None) if isinstance(obj, Reference) else None
     if not isinstance(found, Field):

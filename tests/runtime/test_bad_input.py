@@ -271,6 +271,18 @@ def test_containers_that_the_collector_does_not_see_are_refused(shape):
 
 
 @in_machine_code
+def test_what_numba_cannot_read_is_a_compile_error(shape):
+    @compiled
+    def imports(s: Shape) -> int:
+        import math
+
+        return math.floor(s.area)
+
+    with pytest.raises(CompileError, match=r"test_bad_input.py:\d+: in imports: .*IMPORT_NAME"):
+        imports(shape)
+
+
+@in_machine_code
 def test_none_where_an_object_is_needed(shape):
     @compiled
     def through(s: Shape) -> int:
