@@ -300,6 +300,33 @@ def test_copies_are_the_same_object(rt: gomp.Runtime, no_leak: None) -> None:
     assert copy.deepcopy([node]) == [node]
 
 
+def follow(pointer: gomp.Weak[Node]) -> tuple[gomp.Weak[Node], int | None]:
+    node = pointer.value()
+    return pointer, None if node is None else node.value
+
+
+def test_weak_pointers_travel_and_keep_nothing(rt: gomp.Runtime, no_leak: None) -> None:
+    node = gomp.new(Node, value=5)
+    pointer = gomp.weak(node)
+    assert rt.run(follow, pointer) == (pointer, 5)
+    received = pickle.loads(pickle.dumps({"weak": pointer, "none": gomp.weak(None)}))
+    assert received == {"weak": pointer, "none": gomp.weak(None)}
+    assert received["weak"].value() == node
+    del node
+    rt.gc()
+    assert rt.run(follow, pointer) == (pointer, None)
+
+
+def test_what_stays_in_its_process_says_so(rt: gomp.Runtime, no_leak: None) -> None:
+    node = gomp.new(Node)
+    with pytest.raises(TypeError, match="a pointer into an object stays in its process: send the object"):
+        rt.run(abs, gomp.pointer(node, "value"))
+    cleanup = gomp.add_cleanup(node, print, "never")
+    with pytest.raises(TypeError, match="a cleanup stays in the process that registered it"):
+        rt.run(abs, cleanup)
+    cleanup.stop()
+
+
 def serve_one(address: str) -> int:
     with Client(address) as connection:
         node = connection.recv()

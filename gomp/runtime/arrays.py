@@ -140,7 +140,13 @@ class Array(Reference, Generic[T, N]):
         return any(value in self[i : i + _CHUNK] for i in range(0, len(self), _CHUNK))
 
     def _checked(self, position: Any) -> int:
-        n, index = len(self), operator.index(position)
+        n = len(self)
+        try:
+            index = operator.index(position)
+        except TypeError:
+            raise TypeError(
+                f"an element of {type(self).__name__} has an int as its index, not {type(position).__name__}; several are set one by one"
+            ) from None
         if not 0 <= index < n:
             raise IndexError(
                 f"index {index} of an array of {n}: indices are 0 to {n - 1}"

@@ -11,7 +11,7 @@ from numba.core import errors
 from gomp.runtime.reftypes import MARK
 
 
-def one_line(error: errors.NumbaError, function: Any) -> str:
+def one_line(error: errors.NumbaError | errors.UnsupportedBytecodeError, function: Any) -> str:
     """A Numba error in one line: where, and what is wrong."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     places = re.findall(r'File "([^"]+)", line (\d+)', text)

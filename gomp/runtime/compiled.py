@@ -132,6 +132,7 @@ class Compiled(Generic[A, R]):
             return self.py_func(*args, **kwargs)
         program = self._programs.get(tuple(map(type, args)))
         if program is None:
+            table.check_open()  # machine code is linked with kernels that a runtime loads
             kinds = self._kinds(args)
             program = self._programs.get(kinds) or self.program(kinds)
         return program.run(args)  # type: ignore[no-any-return]
@@ -243,7 +244,7 @@ class Compiled(Generic[A, R]):
             wrapper = njit(_wrapper(self, args, signature))
             slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
-        except errors.NumbaError as error:
+        except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:
             message = one_line(error, self.py_func)
             forget_frames(error)
             raise CompileError(message) from None
@@ -312,8 +313,7 @@ class Program:
         return made_of(self.result, slot)
 
     def _get_ready(self) -> None:
-        if not table.is_open:
-            raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+        table.check_open()
         for cls in self.classes:
             register(cls)
         self.ready_for = table.first

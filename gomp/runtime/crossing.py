@@ -29,7 +29,7 @@ from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
 from gomp.runtime.references import ReferenceMeta, reference, slot_of
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, SlotType, numba_type, shown, typed_by_value
+from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, SlotType, holds, numba_type, shown, typed_by_value
 
 Kind = type | types.Type
 Result = (
@@ -124,18 +124,9 @@ def result_of(type_: types.Type, name: str) -> Result:
     if isinstance(type_, types.Array):
         return np.ndarray
     for kind, what in ((SlotType, "a reference"), (types.Array, "an array")):
-        if _holds(type_, kind):
+        if holds(type_, kind):
             raise CompileError(f"{name} returns {shown(type_)}: {what} is returned alone, not inside something else")
     return None
-
-
-def _holds(type_: types.Type, kind: type) -> bool:
-    """Whether values of the type are made of some of that kind."""
-    parts = [
-        *getattr(type_, "types", ()),
-        *(getattr(type_, name, None) for name in ("dtype", "key_type", "value_type")),
-    ]
-    return any(isinstance(p, kind) or (isinstance(p, types.Type) and _holds(p, kind)) for p in parts)
 
 
 def made_of(result: Result, slot: int) -> Any:

@@ -106,15 +106,17 @@ class HandleTable:
     def is_open(self) -> bool:
         return self.first != _CLOSED
 
+    def check_open(self) -> None:
+        """RuntimeLost if this process has no runtime open: nothing is mapped then, and a kernel would be a crash."""
+        if not self.is_open:
+            raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+
     def slot_of(self, handle: int) -> int:
         """The slot of a live handle."""
         slot = handle - self.first
         if slot < 0:
-            raise RuntimeLost(
-                "this reference belongs to a runtime that has ended"
-                if self.is_open
-                else "no runtime is open in this process: use gomp.Runtime()"
-            )
+            self.check_open()
+            raise RuntimeLost("this reference belongs to a runtime that has ended")
         return slot
 
     def take(self) -> int:
@@ -125,8 +127,7 @@ class HandleTable:
             return self._grow()
 
     def _grow(self) -> int:
-        if not self.is_open:
-            raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+        self.check_open()
         first = self.call(boundary.grow_handles, _GROW_BY)
         if first == boundary.OUT_OF_MEMORY:
             raise OutOfMemory(

@@ -53,6 +53,7 @@ from gomp.runtime.references import (
     ReferenceMeta,
     address_of,
     class_of_key,
+    how_made,
     is_declared,
     is_usable,
     key_of,
@@ -267,10 +268,15 @@ class Map(Reference, Generic[K, V]):
     def _check(self, value: object) -> int:
         """The key of the value's type, which this map may hold."""
         if not isinstance(value, Reference) or not is_declared(type(value)):
-            got = "None; to remove a key, del it" if value is None else f"{type(value).__name__}"
-            raise TypeError(f"{type(self).__name__} holds references to structs, arrays and maps, not {got}")
+            got = "None (to remove a key, del it)" if value is None else f"{type(value).__name__}"
+            raise TypeError(
+                f"{type(self).__name__} holds references to structs, arrays, texts and maps, not {got}: make one with "
+                f"{how_made(self.elem) if self.elem else 'gomp.new, gomp.array, gomp.str or gomp.map'}"
+            )
         if self.elem is not None and type(value) is not self.elem:
-            raise TypeError(f"{type(self).__name__} holds a {self.elem.__name__}, not a {type(value).__name__}")
+            raise TypeError(
+                f"{type(self).__name__} holds a {self.elem.__name__}, not a {type(value).__name__}: make one with {how_made(self.elem)}"
+            )
         return key_of(type(value))
 
     def _insert(self, meta: int, word: int, value: Reference, type_key: int, keep: int) -> int:

@@ -11,17 +11,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
 
 from gomp.core.gc.specials import CLEANUPS, FINALIZERS
 from gomp.core.mutator import boundary
 from gomp.core.mutator import lifetimes as kernels
 from gomp.errors import CleanupError, FinalizerError, OutOfMemory
+from gomp.runtime import transit
 from gomp.runtime.callbacks import callbacks
 from gomp.runtime.fields import Field
 from gomp.runtime.handles import kernels as boundary_kernels
 from gomp.runtime.handles import table
-from gomp.runtime.references import Reference, is_struct, is_usable, reference, slot_of
+from gomp.runtime.references import OpaqueLayout, Reference, is_struct, is_usable, key_of, reference, slot_of
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import info
 
@@ -44,6 +47,11 @@ class Pointer(Reference):
     def __repr__(self) -> str:
         return f"<pointer {self.address:#x}>" if is_usable(self) else "<pointer of an ended runtime>"
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a pointer into an object stays in its process: send the object, and take gomp.pointer of it there"
+        )
+
 
 def _pointer(slot: int, is_tiny: bool) -> Pointer:
     made: Pointer = reference(Pointer, slot)
@@ -51,7 +59,7 @@ def _pointer(slot: int, is_tiny: bool) -> Pointer:
     return made
 
 
-def pointer(obj: Reference, field: str) -> Pointer:
+def pointer(obj: Any, field: str) -> Pointer:
     """A pointer to a field of ``obj``."""
     found = getattr(type(obj), field, None) if isinstance(obj, Reference) else None
     if not isinstance(found, Field):
@@ -68,6 +76,12 @@ def _may_be_tiny(obj: Reference) -> bool:
     if isinstance(obj, Pointer):
         return obj._is_tiny
     return is_struct(type(obj)) and not info(type(obj)).reference_words and info(type(obj)).size < _TINY_BYTES
+
+
+def _no_pointer(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{type(value).__name__} is an array of numpy's: weakref.ref and weakref.finalize know when this process has let go of it"
+    return f"{type(value).__name__} is no pointer into the shared heap: give what gomp.new, gomp.array, gomp.map, gomp.str or gomp.bytes has made"
 
 
 # --- finalizers -------------------------------------------------------------------------------------------------------
@@ -160,6 +174,9 @@ class Cleanup:
     def __init__(self, record: int = 0, number: int = 0) -> None:
         self._record, self._number = record, number
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a cleanup stays in the process that registered it, which runs or stops it")
+
     def stop(self) -> None:
         """Take it back, unless it is due already. May be repeated."""
         if (
@@ -183,7 +200,7 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
     if isinstance(ptr, Global):
         return Cleanup()
     if not isinstance(ptr, Reference):
-        raise TypeError(f"gomp.add_cleanup: {type(ptr).__name__} is no pointer into the shared heap")
+        raise TypeError(f"gomp.add_cleanup: {_no_pointer(ptr)}")
     _check_cleanup(ptr, function, arg)
     number = callbacks.add(lambda _: function(arg))
     record = table.call(kernels.add_cleanup, slot_of(ptr), 0, number)
@@ -235,6 +252,7 @@ class _Handle(Reference):
     """The heap object that all weak pointers to one place share."""
 
     __slots__ = ()
+    layout: ClassVar[OpaqueLayout] = OpaqueLayout("weak handle")
 
 
 class Weak(Generic[T]):
@@ -264,7 +282,18 @@ class Weak(Generic[T]):
         return hash(self._handle)
 
     def __repr__(self) -> str:
+        if self._handle is None:
+            return "<weak None>"
         return f"<weak {self.value()!r}>" if table.is_open else "<weak pointer of an ended runtime>"
+
+    def __reduce__(self) -> Any:
+        if not isinstance(self._handle, _Handle) or isinstance(self._cls, tuple):
+            return Weak, (self._handle, self._cls)
+        return _received, (self._handle, key_of(self._cls), transit.declaration(self._cls))
+
+
+def _received(handle: _Handle, key: int, declared: bytes | None) -> Weak[Any]:
+    return Weak(handle, transit.class_of(key, declared))
 
 
 def weak_of(cls: Any, slot: int) -> Weak[Any]:
@@ -291,7 +320,7 @@ def weak(ptr: T) -> Weak[T]:
     if ptr is None or isinstance(ptr, Global):
         return Weak(ptr, None)
     if not isinstance(ptr, Reference):
-        raise TypeError(f"gomp.weak: {type(ptr).__name__} is no pointer into the shared heap")
+        raise TypeError(f"gomp.weak: {_no_pointer(ptr)}")
     cls = (Pointer, ptr._is_tiny) if isinstance(ptr, Pointer) else type(ptr)
     return Weak(_handle_of(ptr), cls)
 

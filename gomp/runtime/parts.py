@@ -21,7 +21,7 @@ import numpy as np
 from gomp.core.heap.sizeclass import MAX_INLINE, SPAN_ELEM_SIZE, span_class_for
 from gomp.core.shm.atomics import signed
 from gomp.runtime import references
-from gomp.runtime.kinds import Scalar, scalar
+from gomp.runtime.kinds import SCALARS, Scalar, scalar
 from gomp.runtime.references import ReferenceMeta, trait
 
 MAX_STRUCT = 1 << 20
@@ -99,7 +99,7 @@ class Names(Mapping[str, Any]):
 
 
 def evaluated(annotation: object, names: Names) -> object:
-    """An annotation, which may be text, without what says that it may be None."""
+    """An annotation, which may be text, without what says that it may be None, if it may."""
     if isinstance(annotation, str):
         annotation = eval(annotation, {}, names)
         if isinstance(annotation, str):  # quotes within quotes
@@ -108,7 +108,8 @@ def evaluated(annotation: object, names: Names) -> object:
         rest = [x for x in get_args(annotation) if x is not type(None)]
         if len(rest) == 1:
             only = rest[0]
-            return evaluated(getattr(only, "__forward_arg__", only), names)
+            only = evaluated(getattr(only, "__forward_arg__", only), names)
+            return annotation if scalar(only) is not None or isinstance(only, ByValue) else only
     return annotation
 
 
@@ -228,8 +229,26 @@ def part(annotation: object, owner: Any, where: str) -> Part:
         raise TypeError(
             f"{where} cannot be {shown}: a gomp.ndarray is an argument, a result or a value of gomp.globals; a field holds a gomp.Array[T]"
         )
-    raise TypeError(
-        f"{where} cannot be {shown}: use int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], Array[T, n], Map[K, T], Str or Bytes"
+    raise TypeError(f"{where} cannot be {shown}: use {_instead_of(annotation)}")
+
+
+_INSTEAD: dict[object, str] = {
+    str: "gomp.Str, and make the text with gomp.str(...)",
+    bytes: "gomp.Bytes, and make the bytes with gomp.bytes(...)",
+    list: "gomp.Array[T], or gomp.Array[T, n] by value",
+    tuple: "gomp.Array[T, n], or a struct as gomp.Inline[T]",
+    dict: "gomp.Map[K, T]",
+    **{np.dtype(kind.code).type: repr(kind) for kind in SCALARS.values()},
+}
+
+
+def _instead_of(annotation: object) -> str:
+    """In messages: what a field may be, if not this."""
+    if type(None) in get_args(annotation):
+        return "it without None, which only references may be"
+    return _INSTEAD.get(get_origin(annotation) or annotation) or (
+        "int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], gomp.Array[T], gomp.Array[T, n], gomp.Map[K, T], "
+        "gomp.Str or gomp.Bytes"
     )
 
 

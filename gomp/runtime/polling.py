@@ -12,6 +12,7 @@
    address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
 5. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
    width, without a word.
+6. Lists, sets and dicts of references are refused: what they hold lies in memory of Numba's, where the collector does not look.
 """
 
 from __future__ import annotations
@@ -38,10 +39,13 @@ from gomp.runtime import arrays, structs
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.references import ReferenceMeta
 from gomp.runtime.refops import check_part, check_range
-from gomp.runtime.reftypes import MARK, NULL, ArrayRef, RefType, TextRef, in_compiled_code
+from gomp.runtime.reftypes import MARK, NULL, ArrayRef, RefType, SlotType, TextRef, holds, in_compiled_code
 from gomp.runtime.root_table import Global
 
 STRIP = 1024
+_IN_MEMORY_OF_NUMBA = {
+    types.List: "list", types.ListType: "list", types.Set: "set", types.DictType: "dict", types.Array: "array",
+}  # fmt: skip
 refused: dict[python_types.FunctionType, str] = {}  # functions of gomp that compiled code does not have, and why
 
 
@@ -328,7 +332,7 @@ def keep_on_stack(builder: Any, value: Any, name: str) -> None:
 
 
 class Lower(lowering.Lower):  # type: ignore[misc]
-    """Steps 4 and 5."""
+    """Steps 4 to 6."""
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
@@ -338,7 +342,18 @@ class Lower(lowering.Lower):  # type: ignore[misc]
     def lower_inst(self, inst: ir.Stmt) -> None:
         if isinstance(inst, ir.SetAttr) and isinstance(self.typeof(inst.target.name), RefType):
             self._check_store(inst)
+        if isinstance(inst, ir.Assign):
+            self._check_container(inst)
         super().lower_inst(inst)
+
+    def _check_container(self, inst: ir.Assign) -> None:
+        type_ = self.typeof(inst.target.name)
+        kind = _IN_MEMORY_OF_NUMBA.get(type(type_))
+        if kind and holds(type_, SlotType):
+            raise errors.TypingError(
+                f"{MARK}a {kind} keeps no references alive in compiled code: use gomp.array(T, n), gomp.map(K, T) or fields",
+                loc=inst.loc,
+            )
 
     def _check_store(self, inst: ir.SetAttr) -> None:
         field = structs.info(self.typeof(inst.target.name).cls).fields[inst.attr]

@@ -27,7 +27,7 @@ from gomp.runtime.handles import table
 from gomp.runtime.hashmap import new_links
 from gomp.runtime.kinds import INT
 from gomp.runtime.memstats import PoolStats, read_pools
-from gomp.runtime.references import Reference, is_reference_class, is_struct, key_of, reference, slot_of
+from gomp.runtime.references import Reference, is_reference_class, is_struct, key_of, name_of, reference, slot_of
 from gomp.runtime.type_table import register
 
 __all__ = ["Pool"]
@@ -35,7 +35,8 @@ __all__ = ["Pool"]
 MAX_NAME = 32
 UNBOUND = -1
 T = TypeVar("T")
-_cells: dict[str, ctypes.c_int64] = {}
+_cells: list[ctypes.c_int64] = []
+_declared: dict[str, tuple[Any, ctypes.c_int64]] = {}  # by name: the class and the place of the last declaration
 
 
 class Pool(Generic[T]):
@@ -62,9 +63,21 @@ class Pool(Generic[T]):
         self.max_bytes = _checked_limit(max_bytes)
         self.words: tuple[int, ...] = packing.unpack("<4q", data.ljust(MAX_NAME, b"\0"))
         self.symbol = f"gomp_pool_{data.hex()}"
-        if self.name not in _cells:
-            _cells[self.name] = ctypes.c_int64(UNBOUND)
-            llvm.add_symbol(self.symbol, ctypes.addressof(_cells[self.name]))
+        self._cell = self._declare()
+
+    def _declare(self) -> ctypes.c_int64:
+        """The word with its place: that of another declaration if its class is the same. A place is bound for one class."""
+        cls, cell = _declared.get(self.name, (None, ctypes.c_int64(UNBOUND)))
+        if cls is self.cls:
+            return cell
+        if cls is not None:
+            if name_of(cls) != name_of(self.cls):
+                raise self._other_type()
+            cell = ctypes.c_int64(UNBOUND)  # the class was declared again, perhaps with other fields
+        _cells.append(cell)
+        _declared[self.name] = self.cls, cell
+        llvm.add_symbol(self.symbol, ctypes.addressof(cell))
+        return cell
 
     def get(self) -> T | None:
         """An object: one that somebody has put, else a new one; None if the pool makes none."""
@@ -74,14 +87,24 @@ class Pool(Generic[T]):
         table.drop(into)
         if self.new is None:
             return None
-        return structs.new(self.cls) if is_struct(self.new) else self.new()
+        return structs.new(self.cls) if is_struct(self.new) else self._made()
+
+    def _made(self) -> T:
+        made: Any = self.new()  # type: ignore[misc]
+        if type(made) is not self.cls:
+            raise TypeError(
+                f"pool {self.name!r}: the function that makes its objects gave a {type(made).__name__}, not a {self.cls.__name__}"
+            )
+        return made  # type: ignore[no-any-return]
 
     def put(self, value: T | None, /) -> None:
         """Give an object away. None is ignored."""
         if value is None:
             return
         if type(value) is not self.cls:
-            raise TypeError(f"pool {self.name!r} holds a {self.cls.__name__}, not a {type(value).__name__}")
+            raise TypeError(
+                f"pool {self.name!r} holds a {self.cls.__name__}, not a {type(value).__name__}: put what its get gives"
+            )
         place, slot = self._place(), slot_of(value)  # type: ignore[arg-type]
         n = table.call(kernels_of_pools.pool_put, place, slot)
         while n > NULL:  # the ring is full; a collection may take the new one, too, before it is used
@@ -91,22 +114,26 @@ class Pool(Generic[T]):
 
     def stats(self) -> PoolStats:
         """What it has done so far."""
-        return read_pools()[self._place()]
+        place = self._place()
+        return read_pools()[place]
 
     def _place(self) -> int:
         """The pool's number in the runtime that is open."""
-        cell = _cells[self.name]
+        cell = self._cell
         if cell.value == UNBOUND:
             register(self.cls)
             place = table.call(kernels_of_pools.bind_pool, *self.words, key_of(self.cls), self.max_bytes)
             if place == OTHER_TYPE:
-                raise TypeError(
-                    f"pool {self.name!r} holds another type than {self.cls.__name__}: give one of them another name"
-                )
+                raise self._other_type()
             if place == TABLE_FULL:
                 raise OutOfMemory(f"no room for more than {layout.MAX_POOLS} pools")
             cell.value = place
         return cell.value
+
+    def _other_type(self) -> TypeError:
+        return TypeError(
+            f"pool {self.name!r} holds another type than {self.cls.__name__}: give one of them another name"
+        )
 
     def __repr__(self) -> str:
         return f"<gomp.Pool {self.name!r} of {self.cls.__name__}>"
@@ -142,8 +169,9 @@ def _class_made_by(new: Any) -> type[Reference]:
 
 
 def _unbind() -> None:
-    for cell in _cells.values():
+    for cell in _cells:
         cell.value = UNBOUND
 
 
 handles.on_open(_unbind)
+handles.on_close(_unbind)

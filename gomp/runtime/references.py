@@ -158,12 +158,13 @@ def write_reference(cls: Any, ref: Reference, offset: int, value: object, where:
     elif type(value) is cls:
         source = table.slot_of(value._handle)  # type: ignore[attr-defined]
     else:
-        raise _wrong_class(cls, value, where)
+        raise wrong_class(cls, value, where)
     if kernels.write_reference(slot, offset, source) != OK:
         table.call(kernels.write_reference, slot, offset, source)
 
 
-def _wrong_class(cls: Any, value: object, where: Callable[[], str]) -> TypeError:
+def wrong_class(cls: Any, value: object, where: Callable[[], str]) -> TypeError:
+    """What to raise where something holds references to a ``cls``, and was given anything else."""
     if isinstance(value, Reference) and type(value).__name__ == cls.__name__:
         return TypeError(
             f"{where()} holds a {name_of(cls)} as it was declared before: {cls.__name__} was declared again, and is another type now"

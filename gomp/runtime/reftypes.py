@@ -26,6 +26,7 @@ for it. An address computed from an array or a text may lie outside, so these st
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -228,7 +229,16 @@ def can_store(wanted: types.Type, given: types.Type) -> bool:
 
 def shown(type_: types.Type) -> str:
     """A type's name in messages."""
-    return str(types.unliteral(type_)).partition("#")[0]
+    return re.sub(r"#[0-9a-f]+", "", str(types.unliteral(type_)))
+
+
+def holds(type_: types.Type, kind: type) -> bool:
+    """Whether values of the type are made of some of that kind."""
+    parts = [
+        *getattr(type_, "types", ()),
+        *(getattr(type_, name, None) for name in ("dtype", "key_type", "value_type")),
+    ]
+    return any(isinstance(p, kind) or (isinstance(p, types.Type) and holds(p, kind)) for p in parts)
 
 
 @register_model(StructRef)

@@ -16,23 +16,22 @@ from typing import Any, Generic, TypeVar
 
 import llvmlite.binding as llvm
 import numpy as np
-import numpy.typing as npt
 
 from gomp.core.mutator import boundary
 from gomp.core.mutator.boundary import NO_SLOT, NO_TYPE, NULL
 from gomp.core.shm import layout
 from gomp.core.shm.records import global_dtype, view
-from gomp.errors import RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
 from gomp.runtime.ndarrays import Memory, memory_of
-from gomp.runtime.references import Reference, class_of_key, is_reference_class, key_of, reference, slot_of
+from gomp.runtime.references import Reference, class_of_key, is_reference_class, key_of, reference, slot_of, wrong_class
 
 MAX_NAME = 47
 UNBOUND = -1
 T = TypeVar("T")
 _places: dict[str, int] = {}
 handles.on_open(_places.clear)
+handles.on_close(_places.clear)
 
 
 def name_words(name: str) -> tuple[int, ...]:
@@ -47,6 +46,7 @@ def place_of(name: str) -> int:
     """The global's number; its record is added if the name is new."""
     if name not in _places:
         words = name_words(name)
+        table.check_open()
         _places[name] = check_table(table.call(boundary.add_global, *words), f"more than {layout.MAX_GLOBALS} globals")
     return _places[name]
 
@@ -59,8 +59,7 @@ def _find(name: object) -> int:
 
 
 def _read_names() -> None:
-    if not table.is_open:
-        raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
+    table.check_open()
     known = len(_places)
     n = boundary.count_globals()
     if n > known:
@@ -89,8 +88,11 @@ def _other_type(name: str, held: int, given: int) -> TypeError:
         holds = f"a {class_of_key(held).__name__}"
     except TypeError as error:  # which names a struct that is declared differently elsewhere
         return TypeError(f"global {name!r} holds {error}")
+    gives = class_of_key(given).__name__
+    if holds == f"a {gives}":
+        holds += " as it was declared before"
     return TypeError(
-        f"global {name!r} holds {holds}, not a {class_of_key(given).__name__}: a name keeps the type of its first value, take another name"
+        f"global {name!r} holds {holds}, not a {gives}: a name keeps the type of its first value, take another name"
     )
 
 
@@ -104,12 +106,13 @@ class Globals(MutableMapping[str, Any]):
             raise KeyError(name)
         return value
 
-    def __setitem__(self, name: str, value: Reference | npt.NDArray[Any]) -> None:
+    def __setitem__(self, name: str, value: Any) -> None:  # structs are no References to type checkers
         if isinstance(value, np.ndarray):
             value = memory_of(value, f"gomp.globals[{name!r}]")
         if not isinstance(value, Reference):
             raise TypeError(
-                f"gomp.globals[{name!r}] holds a struct or an array, not {type(value).__name__}; to clear it, del it"
+                f"gomp.globals[{name!r}] holds what gomp.new, gomp.array, gomp.map, gomp.str or gomp.ndarray has made, not "
+                f"{type(value).__name__}; to clear it, del it"
             )
         _write(name, value, key_of(type(value)))
 
@@ -162,12 +165,15 @@ class Global(Generic[T]):
         key = boundary.global_type(place)
         if key not in (0, key_of(self.cls)):
             other = class_of_key(key)  # whose own error names a struct that is declared differently elsewhere
-            raise TypeError(f"global {self.name!r} does not hold a {self.cls.__name__}, but a {other.__name__}")
+            raise TypeError(
+                f"global {self.name!r} does not hold a {self.cls.__name__}, but a {other.__name__}: a name keeps the type of its first value, "
+                "take another name"
+            )
         return _read(place)  # type: ignore[no-any-return]
 
     def set(self, value: T | None) -> None:
         if value is not None and type(value) is not self.cls:
-            raise TypeError(f"global {self.name!r} holds a {self.cls.__name__} or None, not {type(value).__name__}")
+            raise wrong_class(self.cls, value, lambda: f"global {self.name!r}")
         _write(self.name, value, key_of(self.cls))  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
@@ -186,3 +192,4 @@ def _unbind() -> None:
 
 
 handles.on_open(_unbind)
+handles.on_close(_unbind)

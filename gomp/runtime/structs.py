@@ -115,9 +115,21 @@ def struct(cls: type[T]) -> type[T]:
     return made  # type: ignore[no-any-return]
 
 
+_NOT_ITS_OWN = {
+    "__init__": "objects are made by gomp.new, which calls none: write a function, or a classmethod, that calls gomp.new",
+    "__new__": "objects are made by gomp.new: write a function, or a classmethod, that calls it",
+    "__del__": "it would be called for each reference, and not for the object: use gomp.add_cleanup",
+    "__eq__": "two references are equal if they are the same object: give the comparison a name of its own",
+    "__hash__": "two references are equal if they are the same object: give the hash a name of its own",
+}
+
+
 def _make_class(cls: type, annotations: dict[str, object]) -> Any:
     dropped = {"__dict__", "__weakref__", "__slots__"}
     namespace = {k: v for k, v in cls.__dict__.items() if k not in dropped}
+    for name, why in _NOT_ITS_OWN.items():
+        if name in namespace:
+            raise TypeError(f"struct {cls.__name__} cannot have {name} (nor be a dataclass): {why}")
     for name in annotations:
         if name in namespace:
             raise TypeError(

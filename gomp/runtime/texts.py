@@ -140,6 +140,9 @@ class Str(_Text):
     def __str__(self) -> str:
         return str(self._octets(), "utf-8", "surrogatepass")
 
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
     def __getitem__(self, index: Any) -> str:
         if isinstance(index, slice):
             return str(self)[index]
@@ -181,14 +184,19 @@ def bytes_(data: Any, /) -> Bytes:
     try:
         whole = memoryview(bytes(data) if isinstance(data, Bytes) else data)
     except TypeError:
-        raise wrong_type("gomp.bytes", "bytes, or what has a buffer of them", data, "encode a str first") from None
+        raise wrong_type(
+            "gomp.bytes",
+            "bytes, or what has a buffer of them",
+            data,
+            "encode a str, and make bytes() of what else there is",
+        ) from None
     return _new(Bytes, BYTES_HEADER, whole.cast("B") if whole.c_contiguous and whole.nbytes else whole.tobytes())
 
 
 def str_(text: Any, /) -> Str:
     """A copy of a text in the shared heap: ``gomp.str(s)``."""
     if not isinstance(text, (str, Str)):
-        raise wrong_type("gomp.str", "a str", text, "convert it with str()")
+        raise wrong_type("gomp.str", "a str", text, "decode bytes, and convert what else there is with str()")
     plain = str(text)
     made = _new(Str, STR_HEADER, plain.encode("utf-8", "surrogatepass"))
     set_word_at(table.slot_of(made._handle), CHARACTERS, len(plain))

@@ -200,7 +200,7 @@ def receive(
         raise RuntimeLost(
             "this reference belongs to another runtime than the one that is open here: send what the object holds instead"
         )
-    cls = _class_of(key, declared)
+    cls = class_of(key, declared)
     into = table.take()
     try:
         status = table.call(transit.receive_reference, p, slot, ticket_slot, number, into)
@@ -218,7 +218,8 @@ def receive(
     return reference(cls, into)
 
 
-def _class_of(key: int, declared: bytes | None) -> Any:
+def class_of(key: int, declared: bytes | None) -> Any:
+    """The class of a type that was pickled with its :func:`declaration`. TypeError if it cannot be had."""
     try:
         return class_of_key(key)
     except TypeError:

@@ -14,6 +14,7 @@ from gomp.runtime.references import is_struct, key_of, trait
 _registered: set[int] = set()
 also_registered: list[Callable[[], None]] = []  # what makes types known that have no class: called once a runtime
 handles.on_open(_registered.clear)
+handles.on_close(_registered.clear)
 
 
 def register(cls: Any) -> None:
@@ -21,6 +22,7 @@ def register(cls: Any) -> None:
     key = key_of(cls)
     if key in _registered:
         return
+    table.check_open()
     if not _registered:
         for register_more in also_registered:
             register_more()

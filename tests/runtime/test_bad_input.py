@@ -249,6 +249,40 @@ def test_sizes_that_cannot_be_in_compiled_code(collected_heap):
 
 
 @in_machine_code
+def test_containers_that_the_collector_does_not_see_are_refused(shape):
+    @compiled
+    def in_list(s: Shape) -> int:
+        return len([s, s])
+
+    @compiled
+    def in_dict(s: Shape) -> int:
+        return len({1: (s, 2)})
+
+    @compiled
+    def in_tuple(s: Shape) -> int:
+        return (s, 7)[1] + len([1, 2])
+
+    for kept, kind in ((in_list, "list"), (in_dict, "dict")):
+        with pytest.raises(
+            CompileError, match=rf"test_bad_input.py:\d+: .* a {kind} keeps no references alive .*: use gomp.array"
+        ):
+            kept(shape)
+    assert in_tuple(shape) == 9
+
+
+@in_machine_code
+def test_what_numba_cannot_read_is_a_compile_error(shape):
+    @compiled
+    def imports(s: Shape) -> int:
+        import math
+
+        return math.floor(s.area)
+
+    with pytest.raises(CompileError, match=r"test_bad_input.py:\d+: in imports: .*IMPORT_NAME"):
+        imports(shape)
+
+
+@in_machine_code
 def test_none_where_an_object_is_needed(shape):
     @compiled
     def through(s: Shape) -> int:

@@ -80,7 +80,7 @@ def test_bad_names(heap, name):
 
 @pytest.mark.parametrize("value", [None, 3, "x"])
 def test_only_references_are_held(heap, value):
-    with pytest.raises(TypeError, match=r"gomp.globals\['x'\] holds a struct or an array"):
+    with pytest.raises(TypeError, match=r"gomp.globals\['x'\] holds what gomp.new, .* has made, not"):
         roots["x"] = value
 
 
@@ -90,6 +90,21 @@ def test_many_names(heap):
     collect_now()
     root_table._places.clear()
     assert [roots[name].n for name in roots] == list(range(1500))
+
+
+def test_a_class_that_was_declared_again_is_told_from_the_one_before(heap):
+    def declare(**fields):
+        return struct(type("Again", (), {"__annotations__": fields, "__module__": __name__}))
+
+    before, now = declare(n=int), declare(n=float)
+    root = Global("again", before)
+    root.set(new(before))
+    with pytest.raises(
+        TypeError, match=r"global 'again' holds a .*Again as it was declared before: Again was declared again"
+    ):
+        root.set(new(now))
+    with pytest.raises(TypeError, match="global 'again' holds a Again as it was declared before, not a Again"):
+        roots["again"] = new(now)
 
 
 def test_a_declared_global(heap):
@@ -103,7 +118,7 @@ def test_a_declared_global(heap):
     assert "trees" not in roots
     with pytest.raises(TypeError, match="global 'trees' holds a Tree or None, not Other"):
         root.set(new(Other))
-    with pytest.raises(TypeError, match="global 'trees' does not hold a Other, but a Tree"):
+    with pytest.raises(TypeError, match="global 'trees' does not hold a Other, but a Tree: a name keeps the type"):
         Global("trees", Other).get()
     with pytest.raises(TypeError, match="global 'y' holds a struct or an array, not int"):
         Global("y", int)

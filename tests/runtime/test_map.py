@@ -139,10 +139,11 @@ def test_values_are_of_the_declared_class(heap):
     with pytest.raises(TypeError, match=r"Map\[Item\] holds a Item, not a Owner"):
         m[1] = new(Owner)
     with pytest.raises(
-        TypeError, match=r"Map\[Item\] holds references to structs, arrays and maps, not None; to remove a key, del it"
+        TypeError,
+        match=r"Map\[Item\] holds references to structs, arrays, texts and maps, not None \(to remove a key, del it\): make one with gomp.new\(Item",
     ):
         m[1] = None
-    with pytest.raises(TypeError, match=r"holds references to structs, arrays and maps, not int"):
+    with pytest.raises(TypeError, match=r"holds references to structs, arrays, texts and maps, not int"):
         m.setdefault(1, 5)
     with pytest.raises(TypeError, match="a map holds structs, arrays, texts or maps, not int"):
         map(int)
@@ -321,5 +322,5 @@ def test_a_map_of_a_struct_that_is_declared_later(heap):
 def test_what_has_no_type_of_its_own_is_no_value(heap):
     m = map()
     for value in (pointer(item(1), "number"), weak(item(1))):
-        with pytest.raises(TypeError, match="Map holds references to structs, arrays and maps, not "):
+        with pytest.raises(TypeError, match="Map holds references to structs, arrays, texts and maps, not "):
             m[1] = value

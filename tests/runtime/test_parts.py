@@ -172,7 +172,7 @@ def test_the_same_part_is_written_in_several_ways():
         ("Inline[int]", TypeError, r"field a of X cannot hold int by value: gomp.Inline\[...\] wants a struct"),
         ("Inline[NeverDeclared]", TypeError, "cannot hold NeverDeclared by value: .* declared before"),
         ("Inline[X]", TypeError, "cannot hold X by value: .* declared before"),
-        ("Array[str, 3]", TypeError, "cannot be str: use int, float, bool, gomp.int8"),
+        ("Array[str, 3]", TypeError, "cannot be str: use gomp.Str"),
         (dict, TypeError, "field a of X cannot be dict"),
     ],
 )

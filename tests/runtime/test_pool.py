@@ -7,6 +7,7 @@ import pickle
 import pytest
 from kernel_heap import collect_now
 
+import gomp
 from gomp.core.jit import COMPILED
 from gomp.runtime.arrays import array
 from gomp.runtime.compiled import compiled
@@ -126,15 +127,23 @@ def test_errors(heap):
         Pool(lambda: 1)
     with pytest.raises(ValueError, match="a pool's name is a string of 1 to 32 bytes"):
         Pool(Item, name="x" * 33)
-    other = Pool(None, of=type(map()), name="empty")
-    EMPTY.get()
+    with pytest.raises(TypeError, match="pool 'empty' holds another type than Map: give one of them another name"):
+        Pool(None, of=type(map()), name="empty")
     assert pickle.loads(pickle.dumps(EMPTY)).name == "empty"
-    other_cell = other._place
-    from gomp.runtime.pool import _cells
+    with pytest.raises(TypeError, match=r"pool 'wrong': .* gave a int, not a Item"):
+        Pool(lambda: 3, of=Item, name="wrong").get()
 
-    _cells["empty"].value = -1
-    with pytest.raises(TypeError, match="pool 'empty' holds another type than Map"):
-        other_cell()
+
+def test_a_class_that_is_declared_again_is_another_if_its_fields_are(heap):
+    def declare(**fields):
+        return gomp.struct(type("Again", (), {"__annotations__": fields, "__module__": __name__}))
+
+    first, same, other = declare(a=int), declare(a=int), declare(a=int, b=int)
+    Pool(first, name="again").put(new(first, 1))
+    assert Pool(same, name="again").get().a == 1
+    pool = Pool(other, name="again")
+    with pytest.raises(TypeError, match="pool 'again' holds another type than Again"):
+        pool.get()
 
 
 if COMPILED:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kernel_heap import collect_now
 
@@ -158,8 +159,23 @@ class LaterLeaf:
     ("annotations", "extra", "message"),
     [
         ({}, {}, "struct X has no fields"),
-        ({"a": str}, {}, "field a of X cannot be str: use int, float, bool"),
-        ({"a": "list[int]"}, {}, "field a of X cannot be list"),
+        ({"a": str}, {}, r"field a of X cannot be str: use gomp.Str, and make the text with gomp.str\(...\)"),
+        ({"a": "list[int]"}, {}, r"field a of X cannot be list: use gomp.Array\[T\]"),
+        ({"a": np.int16}, {}, "field a of X cannot be int16: use gomp.int16"),
+        ({"a": np.float64}, {}, "field a of X cannot be float64: use float"),
+        ({"a": complex}, {}, "field a of X cannot be complex: use int, float, bool"),
+        (
+            {"a": "int | None"},
+            {},
+            r"field a of X cannot be int \| None: use it without None, which only references may be",
+        ),
+        ({"a": int}, {"__init__": print}, "struct X cannot have __init__ .*: objects are made by gomp.new"),
+        (
+            {"a": int},
+            {"__eq__": print},
+            "struct X cannot have __eq__ .*: two references are equal if they are the same object",
+        ),
+        ({"a": int}, {"__del__": print}, "struct X cannot have __del__ .*: use gomp.add_cleanup"),
         ({"a": int}, {"a": 3}, "field a of X has a default"),
         ({"_a": int}, {}, "field _a of X: names that begin with an underscore"),
     ],

@@ -51,6 +51,10 @@ def build(n: int) -> Node:
     node.corners[1].x = 7
     node.children = gomp.array(Node, [node.left, None])
     ROOT.set(node)
+    gomp.globals["typed_named"] = node
+    named: Node = gomp.globals["typed_named"]
+    inside: gomp.Pointer = gomp.pointer(named, "value")
+    gomp.keep_alive(inside)
     return node
 
 
