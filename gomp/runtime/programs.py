@@ -154,9 +154,9 @@ def load_outcome(succeeded: bool, payload: bytes) -> Any:
     if succeeded:
         try:
             return cloudpickle.loads(payload)
-        except StaleReference as error:
+        except StaleReference as stale:
             raise WorkerDied(
-                f"the goroutine had ended, and its P has died before its result was received: {error}"
+                f"the goroutine had ended, and its P has died before its result was received: {stale}"
             ) from None
     error, text = cloudpickle.loads(payload)
     error.__cause__ = RemoteTraceback(text)
