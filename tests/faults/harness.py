@@ -5,8 +5,8 @@ looks at it next; every P also makes large objects, tiny ones, globals and garba
 weak pointers, and references that are sent from process to process. So does the script, which is not killed (:mod:`tests.faults.script`).
 
 A killer kills one P after another, at a random time or in a phase of the collector that it waits for. After each kill the heap is verified, and a
-map holds what whoever died has left there, and nothing else. At the end each finalizer and cleanup of a process that lives has run once, nothing is in transit, held or left, and the heap's accounts agree with what the
-file system says.
+map holds what whoever died has left there, and nothing else. At the end each finalizer and cleanup of a process that lives has run once, nothing is
+in transit, held or left, and the heap's accounts agree with what the file system says.
 
 The plan of the kills follows from the seed, which is printed first; the moment at which each strikes is the machine's.
 """
