@@ -74,6 +74,7 @@ from gomp.runtime.crossing import (
 )
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
+from gomp.runtime.kinds import INT
 from gomp.runtime.ndarraytypes import as_shared
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.refops import call_inline
@@ -125,9 +126,7 @@ class Compiled(Generic[A, R]):
 
     def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
         if kwargs or len(args) != self._arity:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            args = bound.args  # type: ignore[assignment]
+            args = self._bound(args, kwargs)  # type: ignore[assignment]
         if not COMPILED:
             return self.py_func(*args, **kwargs)
         program = self._programs.get(tuple(map(type, args)))
@@ -135,7 +134,27 @@ class Compiled(Generic[A, R]):
             table.check_open()  # machine code is linked with kernels that a runtime loads
             kinds = self._kinds(args)
             program = self._programs.get(kinds) or self.program(kinds)
-        return program.run(args)  # type: ignore[no-any-return]
+        try:
+            return program.run(args)  # type: ignore[no-any-return]
+        except OverflowError:
+            self._check_widths(args)
+            raise
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.__name__}: {error}; its parameters are {', '.join(self._signature.parameters)}"
+            ) from None
+        bound.apply_defaults()
+        return bound.args
+
+    def _check_widths(self, args: tuple[Any, ...]) -> None:
+        """OverflowError that names it, if an argument is an int of more than 64 bits."""
+        for name, value in zip(self._signature.parameters, args, strict=True):
+            if isinstance(value, int):
+                INT.checked(value, lambda name=name: f"argument {name} of {self.__name__}")  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<compiled {self.__module__}.{self.__qualname__}>"

@@ -204,7 +204,7 @@ def make_small(s: Shape, value: int) -> Shape:
         (set_next, 5, CompileError, r"field next of Shape holds Shape, not int64: make one with gomp.new\(Shape, ...\)"),
         (set_root, 5, CompileError, "global 'bad_input' holds Shape, not int64"),
         (set_small, "x", TypeError, "argument value of set_small cannot be str: use int, float, bool, a reference, a gomp.ndarray or None"),
-        (set_small, 1 << 70, OverflowError, None),
+        (set_small, 1 << 70, OverflowError, "argument value of set_small is an int, .* does not fit: no integer here is wider than 64 bits"),
         (set_area, None, CompileError, "field area of Shape holds a float, not None"),
     ],
 )  # fmt: skip
@@ -268,6 +268,12 @@ def test_containers_that_the_collector_does_not_see_are_refused(shape):
         ):
             kept(shape)
     assert in_tuple(shape) == 9
+
+
+@in_machine_code
+def test_wrong_arguments_name_the_function_and_its_parameters(shape):
+    with pytest.raises(TypeError, match="set_small: missing a required argument: 'value'; its parameters are s, value"):
+        compiled(set_small)(shape)
 
 
 @in_machine_code
