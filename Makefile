@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-FAULTS_ARGS ?= --seconds 105
+FAULTS_ARGS ?= --seconds 90
 
 VENV := .venv
 BIN := $(VENV)/bin
