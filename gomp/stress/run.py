@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tempfile
 import time
@@ -38,9 +39,9 @@ def parse_memory(text: str) -> int:
 
 def programs() -> list[str]:
     """What can be run."""
-    import workers.stress
-
-    found = (file.stem for file in Path(workers.stress.__path__[0]).glob("*.py"))
+    spec = importlib.util.find_spec("workers.stress")
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    found = (file.stem for place in places for file in Path(place).glob("*.py"))
     return sorted(name for name in found if name not in ("__init__", "blocks"))
 
 
