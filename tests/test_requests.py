@@ -111,3 +111,13 @@ def test_more_strangers_than_a_runtime_has_room_for_are_told_so(rt: gomp.Runtime
         with pytest.raises(RuntimeLost):
             channels[-1].next(5.0)
         assert rt.run(len, "abc") == 3
+
+
+@pytest.mark.parametrize("name", [5, None, ["x"], True])
+def test_a_name_that_nobody_asked_for_is_not_looked_at(name: object) -> None:
+    assert fault(Message("stats", {"name": name}), from_p=False) == ""
+
+
+@pytest.mark.parametrize("op", ["started", "done"])
+def test_a_truth_is_no_number(op: str) -> None:
+    assert fault(Message(op, {"g": True, "ok": True}), from_p=True) == f"{op!r} needs g, of type int"

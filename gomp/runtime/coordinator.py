@@ -271,7 +271,8 @@ class Coordinator:
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
-                self._follow_cgroup()
+                with contextlib.suppress(RuntimeLost):  # the runtime ends
+                    self._follow_cgroup()
                 self._warn_of_limit()
         return self.exit_code
 

@@ -36,11 +36,13 @@ def fault(message: Message, from_p: bool) -> str:
     if "request" in message.fields:
         fields = fields | {"request": int}
     for name, kind in fields.items():
-        if not isinstance(message.fields.get(name), kind):
+        if (
+            type(message.fields.get(name)) is not kind
+        ):  # True is no number: an index of records, it would be all of them
             return f"{message.op!r} needs {name}, of type {kind.__name__}"
     if message.op == "set":
         return _setting_fault(message["setting"], message["value"])
-    if len(message.fields.get("name", "")) > MAX_NAME:
+    if "name" in fields and len(message["name"]) > MAX_NAME:
         return f"a name has at most {MAX_NAME} characters"
     return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gomp.core.heap import lazyscav, palloc, scavenge, scavindex
+from gomp.core.heap import lazyscav, pagecache, palloc, scavenge, scavindex
 from gomp.core.shm.atomics import load64, store64
 from gomp.core.shm.layout import CHUNK_PAGES, DENSITIES_BASE, PAGE_SHIFT, PAGE_SIZE, page_to_addr
 from gomp.core.shm.libc import fallocate, seek_data
@@ -116,3 +116,12 @@ def test_a_part_that_is_left_keeps_its_age(lazy):
     assert lazy_since(0) == since
     reclaim(CHUNK_PAGES)
     assert lazy_since(0) == 0
+
+
+def test_what_a_cache_held_meanwhile_is_found_when_it_gives_it_back(lazy):
+    release(64, 64)
+    assert pagecache.fill_cache_locked(lazy.p_addr) == 64
+    assert reclaim(CHUNK_PAGES) == 0
+    assert pagecache.flush_cache_locked(lazy.p_addr) == 64
+    assert reclaim(CHUNK_PAGES) == 64
+    assert not is_resident(lazy, 64)

@@ -34,7 +34,13 @@ _NONE = -1
 def release_lazily_locked(page: int, npages: int) -> None:
     """Holds: mheap.lock. Free pages of one chunk count as released from here."""
     set_scav_range_locked(page, npages)
-    d = densities()[page >> layout.CHUNK_SHIFT]
+    remember_lazy_locked(page >> layout.CHUNK_SHIFT)
+
+
+@inline
+def remember_lazy_locked(chunk_idx: int) -> None:
+    """Holds: mheap.lock. The chunk may have lazily released pages from here: also when a P's cache, where no reclaim sees them, gives them back."""
+    d = densities()[chunk_idx]
     if d.lazy_since == 0:
         d.lazy_since = mheap().scav_gen + 1
 

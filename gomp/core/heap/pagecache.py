@@ -17,12 +17,13 @@ address or through the process's own alias, never both in one kernel (see :mod:`
 
 from __future__ import annotations
 
+from gomp.core.heap.lazyscav import remember_lazy_locked
 from gomp.core.heap.palloc import CHUNK_WORDS, find_pages_locked, starts_of_runs, update_summaries_locked
 from gomp.core.heap.scavindex import gave_to_chunk_locked, took_of_chunk_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import clz, ctz, fence_release, lsl, lsr, popcount
-from gomp.core.shm.records import chunks, mheap, p_at
+from gomp.core.shm.records import chunks, mheap, p_at, runtime
 
 PAGE_CACHE_PAGES = 64
 PAGE_CACHE_LIMIT = PAGE_CACHE_PAGES // 4  # requests of so many pages and more bypass the cache
@@ -82,6 +83,8 @@ def flush_cache_locked(p_addr: int) -> int:
     chunk = chunks()[word_idx // CHUNK_WORDS]
     i = word_idx % CHUNK_WORDS
     chunk.scav[i] |= scav
+    if scav != 0 and runtime().scavenge_lazily != 0:
+        remember_lazy_locked(p.cache_page >> layout.CHUNK_SHIFT)
     fence_release()
     chunk.alloc[i] &= ~free
     h.search_page = min(h.search_page, p.cache_page + ctz(free))
