@@ -4,7 +4,7 @@ Memory is short when
 
 - a cgroup's limit leaves less than an eighth of it,
 - the file system of the segments has less than an eighth free,
-- or tasks of the cgroup have waited for memory since the last look, as the kernel's pressure figures say.
+- or tasks have waited for memory since the last look, as the kernel's pressure figures say: those of the cgroup, or of the system where it has none.
 
 For the first two as much goes as is missing, for the last everything. It is looked at each PERIOD_S, and given back in slices of a millisecond.
 """

@@ -4,8 +4,8 @@ It is what MADV_FREE does for private memory, and Linux refuses it for shared me
 always, but its bytes may still be there: old data, so whoever gets it zeroes it. Committing it costs no fault. :func:`reclaim` punches such pages
 out: called by a commit that fails, and by the coordinator when the cgroup, the file system or the kernel's pressure figures say so.
 
-Which pages those are nobody notes. A chunk has ``lazy_since``, 1 + the generation in which pages were first released into it; 0 when it
-has none. Punching one that is gone already costs a system call. So nothing here has to be right after a kill: repair punches whatever is released.
+Which pages those are nobody notes. A chunk has ``lazy_since``, 1 + the generation in which pages were first released into it, negated while
+somebody looks through it; 0 when it has none. Punching one that is gone already costs a system call. So nothing here has to be right after a kill: repair punches whatever is released.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def release_lazily_locked(page: int, npages: int) -> None:
 def remember_lazy_locked(chunk_idx: int) -> None:
     """Holds: mheap.lock. The chunk may have lazily released pages from here: also when a P's cache, where no reclaim sees them, gives them back."""
     d = densities()[chunk_idx]
-    if d.lazy_since == 0:
+    if d.lazy_since <= 0:
         d.lazy_since = mheap().scav_gen + 1
 
 
@@ -57,7 +57,7 @@ def _oldest_locked() -> int:
     """The chunk that has had lazily released pages for longest; of several the highest, and -1 if there is none."""
     oldest, since = _NONE, 1 << 62
     for chunk_idx in range((mheap().end_page >> layout.CHUNK_SHIFT) - 1, -1, -1):
-        at = int(densities()[chunk_idx].lazy_since)
+        at = abs(int(densities()[chunk_idx].lazy_since))
         if 0 < at < since:
             oldest, since = chunk_idx, at
     return oldest
@@ -98,8 +98,8 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
     base = chunk_idx << layout.CHUNK_SHIFT
     punched, freed, at = 0, 0, 0
     lock_heap()
-    since = densities()[chunk_idx].lazy_since
-    densities()[chunk_idx].lazy_since = 0  # whoever releases more from here on sets it again
+    since = abs(int(densities()[chunk_idx].lazy_since))
+    densities()[chunk_idx].lazy_since = -since  # whoever releases more from here on sets it anew
     while True:
         at, n = _released_run(chunk_idx, at)
         if n == 0 or punched >= nbytes or stop_requested() or (punched > 0 and nanotime() > deadline_ns):
@@ -113,6 +113,8 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
         at += n
     if n != 0:
         densities()[chunk_idx].lazy_since = since
+    elif densities()[chunk_idx].lazy_since == -since:
+        densities()[chunk_idx].lazy_since = 0
     unlock_heap()
     return punched, freed
 
