@@ -5,7 +5,8 @@ always, but its bytes may still be there: old data, so whoever gets it zeroes it
 out: called by a commit that fails, and by the coordinator when the cgroup, the file system or the kernel's pressure figures say so.
 
 Which pages those are nobody notes. A chunk has ``lazy_since``, 1 + the generation in which pages were first released into it, negated while
-somebody looks through it; 0 when it has none. Punching one that is gone already costs a system call. So nothing here has to be right after a kill: repair punches whatever is released.
+somebody looks through it; 0 when it has none. Punching one that is gone already costs a system call. So nothing here has to be right after a kill:
+repair punches whatever is released.
 """
 
 from __future__ import annotations
