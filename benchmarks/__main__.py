@@ -234,7 +234,7 @@ def main(
         )
     if write:
         (HERE.parent / "docs" / "benchmarks.md").write_text(text)
-        sharing.put_into_page(sharing.measure())
+        sharing.put_into_page(sharing.measure_all())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import gomp
+from benchmarks import objects
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- sharing: begin -->", "<!-- sharing: end -->"
@@ -222,7 +223,12 @@ def put_into_page(table: str) -> None:
     PAGE.write_text(text)
 
 
+def measure_all() -> str:
+    """What goes into the page."""
+    return f"{measure()}\n\n{objects.measure()}"
+
+
 if __name__ == "__main__":
-    table = measure()
+    table = measure_all()
     print(table)
     put_into_page(table)

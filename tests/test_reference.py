@@ -36,6 +36,7 @@ STEADY = (
     "churn20k_forced_p1",
     "churn20k_off_forced_p2",
 )
+LONG = ("nolive_gogc100_p1", "churn20k_off_forced_p2")
 
 
 def run(case, tape):
@@ -58,7 +59,14 @@ def run(case, tape):
     }
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case["name"] in STEADY], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case["name"], marks=[pytest.mark.slow] if case["name"] in LONG else [])
+        for case in CASES
+        if case["name"] in STEADY
+    ],
+)
 def test_it_collects_as_often_as_go_at_the_same_goals(case, tmp_path):
     runs = [run(case, tmp_path / f"{n}.jsonl") for n in range(RUNS)]
     for result, _ in runs:

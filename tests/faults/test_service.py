@@ -125,6 +125,7 @@ def test_a_service_takes_kills_under_load_and_scraping(service, kills, seconds):
     assert service.process.wait(2) == 0
 
 
+@pytest.mark.slow
 def test_a_service_is_not_ready_while_a_p_that_keeps_dying_is_held_back(service):
     log = Log(service.process.stderr)
     wait_until(lambda: is_ready(service), "it is ready")

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
 PART = (
-    "tests/faults/test_every_line.py",
     "tests/faults/test_map_between_lines.py",
     "tests/faults/test_pool_between_lines.py",
     "tests/heap/test_malloc.py",
@@ -27,15 +28,20 @@ PART = (
     "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
 )
 
+EVERY_LINE = ("tests/faults/test_every_line.py",)
+
 if COMPILED:
 
-    def test_part_of_the_suite_passes_as_plain_python():
+    @pytest.mark.parametrize(
+        "part", [PART, pytest.param(EVERY_LINE, marks=pytest.mark.slow)], ids=["models", "every_line"]
+    )
+    def test_part_of_the_suite_passes_as_plain_python(part):
         outcome = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *PART],
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *part],
             cwd=ROOT,
             env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert outcome.returncode == 0, outcome.stdout + outcome.stderr

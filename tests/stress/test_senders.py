@@ -133,6 +133,7 @@ def test_graphs_arrive_whole_while_the_heap_is_collected(seed):
     assert run(6, seed, kills=False) > 10
 
 
+@pytest.mark.slow
 def test_graphs_arrive_whole_or_not_at_all_while_ps_are_killed():
     assert run(10, 3, kills=True) > 3
 

@@ -39,6 +39,7 @@ def check(report: dict[str, object], cycles: int) -> None:
     assert report["num_gc"] > cycles, report
 
 
+@pytest.mark.slow
 def test_half_a_minute_of_trade_ends_verified():
     check(trade(30, "clobberfree=1"), 500)
 
