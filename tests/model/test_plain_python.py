@@ -16,8 +16,6 @@ from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
 PART = (
-    "tests/faults/test_map_between_lines.py",
-    "tests/faults/test_pool_between_lines.py",
     "tests/heap/test_malloc.py",
     "tests/gc/test_specials.py",
     "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
@@ -28,7 +26,11 @@ PART = (
     "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
 )
 
-EVERY_LINE = ("tests/faults/test_every_line.py",)
+EVERY_LINE = (
+    "tests/faults/test_every_line.py",
+    "tests/faults/test_map_between_lines.py",
+    "tests/faults/test_pool_between_lines.py",
+)
 
 if COMPILED:
 
