@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 12
 
 if not COMPILED:
-    pytest.skip("kills real processes", allow_module_level=True)
+    pytest.skip("kills real processes, which run compiled kernels", allow_module_level=True)
 
 
 def test_ps_are_killed_under_load_and_nothing_is_lost(compiled_kernels):
