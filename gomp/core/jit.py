@@ -104,7 +104,7 @@ class Kernel:
         """Take the machine code from the cache, compiling it first if it is not there, and publish the symbol."""
         file = cache_directory() / self.cache_name
         if file.exists():
-            self._code, _ = machine_code.unpack(file.read_bytes())
+            self._code = machine_code.unpack(file.read_bytes())
         else:
             self._code = machine_code.compiled_here(self.compile())
         self.address = self._code.address

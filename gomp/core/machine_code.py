@@ -35,16 +35,16 @@ def compiled_here(code: CompileResult) -> Loaded:
     return Loaded(code.entry_point, code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name), code)
 
 
-def pack(code: CompileResult, *more: object) -> bytes:
-    """A function that was compiled here, and ``more`` to go with it, for :func:`unpack`."""
+def pack(code: CompileResult) -> bytes:
+    """A function that was compiled here, for :func:`unpack`."""
     (_, _, (object_code, _)), fndesc, own, *_, initializers, environments = code._reduce()
     entries = fndesc.llvm_cpython_wrapper_name, fndesc.llvm_cfunc_wrapper_name
-    return dumps((object_code, fndesc.qualname, entries, own, environments, initializers or (), more))  # type: ignore[no-any-return]
+    return dumps((object_code, fndesc.qualname, entries, own, environments, initializers or ()))  # type: ignore[no-any-return]
 
 
-def unpack(data: bytes) -> tuple[Loaded, tuple[Any, ...]]:
-    """The function, loaded, and what went with it. The symbols of what it calls must be known already: a missing one ends the process."""
-    object_code, qualname, (python_entry, c_entry), own, environments, initializers, more = pickle.loads(data)
+def unpack(data: bytes) -> Loaded:
+    """The function, loaded. The symbols of what it calls must be known already: a missing one ends the process."""
+    object_code, qualname, (python_entry, c_entry), own, environments, initializers = pickle.loads(data)
     for initialize in initializers:
         initialize()
     engine = _engine()
@@ -58,7 +58,7 @@ def unpack(data: bytes) -> tuple[Loaded, tuple[Any, ...]]:
     entry = _dynfunc.make_function(
         sys.modules[__name__], name, f"machine code of {qualname}", address, own, environments
     )
-    return Loaded(entry, engine.get_function_address(c_entry), (own, environments)), more
+    return Loaded(entry, engine.get_function_address(c_entry), (own, environments))
 
 
 def _engine() -> llvm.ExecutionEngine:

@@ -67,7 +67,9 @@ from gomp.runtime.crossing import (
     crosses_as,
     kind_of,
     made_of,
+    name_of_result,
     received,
+    result_named,
     result_of,
     type_of,
     type_of_none,
@@ -244,15 +246,20 @@ class Compiled(Generic[A, R]):
         if not file.exists() and compile_in_child:
             program_cache.do_in_child(lambda: self._compile_into(file, args))
         if file.exists():
-            result, code = program_cache.load(file)
-            return Program(kinds, result, code, classes)
+            described, packed = program_cache.load(file)
+            try:
+                result = result_named(described, classes, args)
+            except TypeError:  # a class that is only named inside the program: the compiler makes it
+                pass
+            else:
+                return Program(kinds, result, machine_code.unpack(packed), classes)
         result, compiled_code = self._compile_into(file, args)
         return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
 
     def _compile_into(self, file: Path, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         program_cache.begin_names(file.stem)
         result, code = self.compile_for(args)
-        program_cache.store(file, result, code)
+        program_cache.store(file, name_of_result(result), code)
         return result, code
 
     def compile_for(self, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:

@@ -15,7 +15,7 @@ The *kind* of an argument chooses the program: its Python type, or where that do
 from __future__ import annotations
 
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Union, get_args, get_origin
 
 import numpy as np
@@ -27,7 +27,7 @@ from gomp.errors import CompileError
 from gomp.runtime.lifetimes import Weak, handle_slot
 from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
-from gomp.runtime.references import ReferenceMeta, reference, slot_of
+from gomp.runtime.references import ReferenceMeta, class_of_key, key_of, reference, slot_of
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, SlotType, holds, numba_type, shown, typed_by_value
 
@@ -35,6 +35,7 @@ Kind = type | types.Type
 Result = (
     type | WeakResult | None
 )  # a class of references; NoneType; ndarray; None for what Numba has made a Python object of
+_PLAIN_RESULTS: dict[str, Result] = {"none": type(None), "ndarray": np.ndarray, "value": None}
 _NUMBERS = (
     ((bool, np.bool_), types.boolean),
     ((int, np.integer), types.int64),
@@ -127,6 +128,28 @@ def result_of(type_: types.Type, name: str) -> Result:
         if holds(type_, kind):
             raise CompileError(f"{name} returns {shown(type_)}: {what} is returned alone, not inside something else")
     return None
+
+
+def name_of_result(result: Result) -> str:
+    """For the cache of programs, which other processes read: a class by its key, because each process has classes of its own."""
+    if isinstance(result, WeakResult):
+        return f"weak {key_of(result.target)}"
+    if isinstance(result, ReferenceMeta):
+        return f"reference {key_of(result)}"
+    return next(name for name, plain in _PLAIN_RESULTS.items() if plain is result)
+
+
+def result_named(name: str, classes: Iterable[Any], args: tuple[types.Type, ...]) -> Result:
+    """The result of a program which names ``classes`` and takes ``args``: two classes may have one key, and it returns its own.
+
+    Raises TypeError if this process does not know the class.
+    """
+    if name in _PLAIN_RESULTS:
+        return _PLAIN_RESULTS[name]
+    what, key = name.split()
+    taken = [t.target if isinstance(t, WeakRef) else t.cls for t in args if isinstance(t, (RefType, WeakRef))]
+    cls = class_of_key(int(key), among=[*classes, *taken])
+    return WeakResult(cls) if what == "weak" else cls  # type: ignore[no-any-return]
 
 
 def made_of(result: Result, slot: int) -> Any:

@@ -23,7 +23,7 @@ from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
 from gomp.runtime.pool import Pool
-from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of
+from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of, trait
 from gomp.runtime.root_table import Global
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), np.generic)
@@ -141,7 +141,7 @@ class Survey:
             return
         self.classes[cls] = None
         self._note("class", key_of(cls))
-        if is_struct(cls):
+        if not trait(cls, "length"):  # else no array can be made of it
             self.classes[array_class(cls)] = None
         for target in layout_of(cls).targets:
             self._class(target)

@@ -13,7 +13,6 @@ import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
@@ -21,7 +20,6 @@ from numba.core.compiler import CompileResult
 from gomp import forked
 from gomp.core import machine_code
 from gomp.core.jit import cache_directory, cache_key, write_atomically
-from gomp.core.machine_code import Loaded
 from gomp.errors import CompileError
 
 _DEADLINE_S = 120.0
@@ -35,15 +33,15 @@ def directory() -> Path:
     return found
 
 
-def load(file: Path) -> tuple[Any, Loaded]:
-    """What :func:`store` put there."""
-    code, (result,) = machine_code.unpack(file.read_bytes())
-    return result, code
+def load(file: Path) -> tuple[str, bytes]:
+    """What :func:`store` put there: what the program returns, and its machine code, to be unpacked."""
+    result, _, code = file.read_bytes().partition(b"\n")
+    return result.decode(), code
 
 
-def store(file: Path, result: Any, code: CompileResult) -> None:
-    """Keep a program: the class of the reference that it returns, if it does, and its machine code."""
-    write_atomically(file, machine_code.pack(code, result))
+def store(file: Path, result: str, code: CompileResult) -> None:
+    """Keep a program: what it returns, in one line, and its machine code."""
+    write_atomically(file, result.encode() + b"\n" + machine_code.pack(code))
 
 
 def begin_names(program: str) -> None:

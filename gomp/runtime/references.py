@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
@@ -238,12 +239,15 @@ def key_of(cls: Any) -> int:
 
 def _closure(cls: Any) -> str:
     """The layouts of everything that can be reached from a class, in words."""
-    found, texts = [cls], []
+    return "\n".join(f"{name_of(each)}: {layout_of(each).text}" for each in _reached_from([cls]))
+
+
+def _reached_from(classes: Iterable[Any]) -> list[Any]:
+    """The classes and all that their layouts name."""
+    found = list(classes)
     for each in found:
-        layout = layout_of(each)
-        texts.append(f"{name_of(each)}: {layout.text}")
-        found += [target for target in layout.targets if target not in found]
-    return "\n".join(texts)
+        found += [target for target in layout_of(each).targets if target not in found]
+    return found
 
 
 def _hash(text: str, bits: int) -> int:
@@ -266,8 +270,15 @@ def class_named(name: str, owner: Any) -> Any:
     return vars(sys.modules[owner.__module__]).get(name) or _by_name.get((owner.__module__, name))
 
 
-def class_of_key(key: int) -> Any:
-    """The class that this process declared for a type. TypeError if it has not, or has another of that name."""
+def class_of_key(key: int, among: Iterable[Any] = ()) -> Any:
+    """The class that this process declared for a type: one that ``among`` leads to, or else the first.
+
+    TypeError if it has not, or has another of that name.
+    """
+    reached = _reached_from(among)
+    for cls in chain(reached, (made for each in reached for made in _made_of(each))):
+        if key_of(cls) == key:
+            return cls
     if key not in _by_key:
         _learn_keys()
     if key in _by_key:

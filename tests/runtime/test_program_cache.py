@@ -1,53 +1,72 @@
-"""The child that compiles for a P: whatever becomes of it, its P is told in one line and none of it stays."""
+"""What a script has compiled is found by its next run, whose classes are others: what a program returns is of the run's own."""
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import signal
-import time
+import subprocess
+import sys
+import uuid
+from pathlib import Path
 
-import pytest
+SCRIPT = """
+import gomp
+import gomp.runtime.compiled as compiler
 
-from gomp import forked
-from gomp.errors import CompileError
-from gomp.runtime import program_cache
-from gomp.runtime.program_cache import do_in_child
+@gomp.struct
+class Node:
+    next: "Node"
+    value: int
+
+First = Node
+
+@gomp.struct
+class Node:
+    next: "Node"
+    value: int
+
+Table = gomp.Map[int, Node]
+
+@gomp.compiled
+def first(): return gomp.new(First, None, {nonce})
+
+@gomp.compiled
+def second(): return gomp.new(Node, None, {nonce})
+
+@gomp.compiled
+def what_follows(node): return node.next if node.next is not None else node
+
+@gomp.compiled
+def array(n: int): return gomp.array(Node, n + {nonce} % 2)
+
+@gomp.compiled
+def kept(node): return gomp.weak(node)
+
+@gomp.compiled
+def table_of_tables(n: int): return gomp.array(Table, n + {nonce} % 2)
+
+@gomp.compiled
+def count(n: int): return n + {nonce}
+
+@gomp.compiled
+def view(x): return x
+
+def on_a_p():
+    return type(second()) is Node and type(kept(second()).value()) in (Node, type(None))
+
+with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+    node = second()
+    answers = [
+        type(first()) is First, type(node) is Node, type(what_follows(node)) is Node, type(what_follows(first())) is First,
+        type(array(3)) is gomp.Array[Node], type(kept(node).value()) is Node, len(table_of_tables(3)) >= 3,
+        count(1) == 1 + {nonce}, type(view(gomp.ndarray(3))) is type(gomp.ndarray(3)), rt.go(on_a_p).wait(),
+    ]
+print(answers)
+"""
 
 
-def test_a_child_that_is_killed_is_a_compile_error_that_says_so():
-    with pytest.raises(CompileError, match=r"the compiler \(pid \d+\) was killed by SIGKILL"):
-        do_in_child(lambda: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def test_a_child_that_does_not_come_to_an_end_is_killed(monkeypatch):
-    monkeypatch.setattr(program_cache, "_DEADLINE_S", 0.1)
-    with pytest.raises(CompileError, match=r"the compiler \(pid \d+\) was not done within") as caught:
-        do_in_child(signal.pause)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(re.findall(r"\d+", str(caught.value))[0]), 0)
-
-
-def test_a_child_has_none_of_its_parents_descriptors():
-    kept = os.open("/dev/null", os.O_RDONLY)
-    with pytest.raises(CompileError, match="Bad file descriptor"):
-        do_in_child(lambda: os.fstat(kept))
-    os.close(kept)
-
-
-def test_a_child_dies_with_its_p(tmp_path):
-    told = tmp_path / "pid"
-
-    def tell_and_wait():
-        told.write_text(f"{os.getpid()} ")
-        signal.pause()
-
-    p = forked.fork(lambda: do_in_child(tell_and_wait))
-    while not told.exists() or not told.read_text().endswith(" "):
-        time.sleep(0.001)
-    child = os.pidfd_open(int(told.read_text()))
-    os.kill(p, signal.SIGKILL)
-    os.waitpid(p, 0)
-    assert select.select([child], [], [], 2.0)[0], "it has ended"
-    os.close(child)
+def test_every_run_of_a_script_gets_its_own_classes():
+    script = SCRIPT.format(nonce=uuid.uuid4().int >> 66)
+    for run in ("compiled", "from the cache"):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=Path(__file__).parents[2]
+        )
+        assert (done.stdout.strip(), done.stderr) == (str([True] * 10), ""), run

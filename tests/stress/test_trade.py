@@ -45,7 +45,7 @@ def test_half_a_minute_of_trade_ends_verified():
 
 
 def test_trade_ends_verified_when_every_few_refills_collect():
-    check(trade(5, "clobberfree=1,gccollectevery=3"), 500)
+    check(trade(5, "clobberfree=1,gccollectevery=3"), 200)
 
 
 @pytest.mark.slow
