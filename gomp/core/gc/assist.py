@@ -7,13 +7,13 @@ cannot pay because there is nothing to mark it waits for: until there is credit,
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter
+from gomp.core.gc import credit, limiter
 from gomp.core.gc.worker import drain, stop_marking_here
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_release
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, PACER_XCREDIT, RT_XGCPHASE, pacer, self_p
+from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, RT_XGCPHASE, pacer, self_p
 
 PAID, IN_DEBT = 0, 1
 _MARKING = layout.SELF_BASE + P_XMARKING
@@ -56,8 +56,7 @@ def try_assist() -> int:
         stop_marking_here(layout.p_addr(me.idx), done < need)
         now = nanotime()
         limiter.end_event(now)
-        if limiter.needs_update(now):
-            limiter.update(now)
+        limiter.update_if_due(now)
         took = now - began
         me.assist_ns += took
         me.cycle_assist_ns += took
@@ -76,17 +75,14 @@ def _drain_unless_limited(need: int) -> int:
         done += found
         if found < want:
             break
+        limiter.update(nanotime())  # a debt may take long, and what it takes beyond a full bucket is forgotten
     return done
 
 
 @inline
 def _steal_credit(need: int, debt: int) -> int:
-    """Take as much of ``need`` from the credit as there is. (Two may take the same: the credit then goes below zero, and is missing later.)"""
-    credit = load_relaxed(PACER_XCREDIT)
-    if credit <= 0:
-        return 0
-    me, pc = self_p(), pacer()
-    stolen = min(credit, need)
-    add_relaxed(PACER_XCREDIT, -stolen)
-    me.assist_bytes += debt if stolen == need else 1 + int(pc.assist_bytes_per_work * float(stolen))
+    """Take as much of ``need`` from the credit as there is, in payment of ``debt``."""
+    stolen = credit.steal(need)
+    if stolen > 0:
+        self_p().assist_bytes += debt if stolen == need else 1 + int(pacer().assist_bytes_per_work * float(stolen))
     return stolen

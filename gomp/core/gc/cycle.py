@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter, pacer, pacerlog, scavenger, spanq, sweep, work
+from gomp.core.gc import credit, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
@@ -43,7 +43,6 @@ from gomp.core.shm.records import (
     PACER_EVENT_START,
     PACER_EVENT_STARTED,
     PACER_XASSIST_NS,
-    PACER_XCREDIT_GIVEN,
     PACER_XDEDICATED_NS,
     PACER_XFRACTIONAL_NS,
     PACER_XIDLE_NS,
@@ -242,8 +241,7 @@ def finish_cycle(unix_ns: int) -> None:
     """From the end of marking to the beginning of the sweep. ``unix_ns``: the time of day. World: stopped; it runs afterwards."""
     _settle_stw(unix_ns)
     start_world()
-    add_acq_rel(PACER_XCREDIT_GIVEN, 1)
-    futex_wake(PACER_XCREDIT_GIVEN)  # assists need none any more
+    credit.call_all()  # nobody needs any now
 
 
 @kernel("int64(int64, int64)")

@@ -12,6 +12,7 @@ would stay apart until it has filled and drained once more, so repair brings the
 
 from __future__ import annotations
 
+from gomp.core.gc import credit
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import release, try_lock
 from gomp.core.shm import layout
@@ -105,6 +106,12 @@ def update(now_ns: int) -> None:
     if try_lock(LIMITER_XLOCK):
         _update_locked(now_ns)
         release(LIMITER_XLOCK)
+
+
+@inline
+def update_if_due(now_ns: int) -> None:
+    if needs_update(now_ns):
+        update(now_ns)
 
 
 @kernel("void(int64, int64)")
@@ -201,3 +208,5 @@ def _set_limiting(is_on: bool, now_ns: int) -> None:
     elif was_on and not is_on:
         lim.limited_ns += now_ns - lim.enabled_at
     store_relaxed(LIMITER_XLIMITING, 1 if is_on else 0)
+    if is_on:
+        credit.call_waiters()

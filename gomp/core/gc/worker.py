@@ -15,7 +15,7 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter, roots, spanq, wbbuf, work
+from gomp.core.gc import credit, limiter, roots, spanq, wbbuf, work
 from gomp.core.gc.mark import fetch_span, grey_pending, publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
 from gomp.core.heap import mspan
@@ -24,7 +24,6 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import SELF_POLL
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
-    add_acq_rel,
     add_relaxed,
     cas_acq_rel,
     load_acquire,
@@ -33,7 +32,7 @@ from gomp.core.shm.atomics import (
     store_relaxed,
     store_release,
 )
-from gomp.core.shm.libc import cputime, eventfd_signal, futex_wake, nanotime
+from gomp.core.shm.libc import cputime, eventfd_signal, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
     P_XIDLE,
@@ -42,8 +41,6 @@ from gomp.core.shm.records import (
     P_XPOLL,
     P_XSLICE,
     P_XSTATUS,
-    PACER_XCREDIT,
-    PACER_XCREDIT_GIVEN,
     PACER_XDEDICATED_NEEDED,
     PACER_XDEDICATED_NS,
     PACER_XFRACTIONAL_NS,
@@ -82,14 +79,6 @@ _STEP_NS = 1_000_000  # of the coordinator's, between looks at its sockets
 _SLICE_NS = 20_000_000  # of a program's: Go's sysmon looks every 10 ms, first sees that one has begun, then that it is over (proc.go, retake)
 
 
-@inline
-def _call_waiters() -> None:
-    """Have assists that wait go on: there is credit, or something to mark (enlistWorker)."""
-    if load_relaxed(PACER_XWAITERS) > 0:
-        add_acq_rel(PACER_XCREDIT_GIVEN, 1)
-        futex_wake(PACER_XCREDIT_GIVEN)
-
-
 # --- draining ---------------------------------------------------------------------------------------------------------
 
 
@@ -110,12 +99,16 @@ def drain(budget: int) -> int:
         if entry != 0:
             scan(p, entry)
             n += 1
-            if n % _BALANCE_EVERY == 0 or p_at(p).heap_scan_work >= _BALANCE_BYTES:
+            if (
+                n % _BALANCE_EVERY == 0
+                or p_at(p).heap_scan_work >= _BALANCE_BYTES
+                or (n % 8 == 0 and load_relaxed(PACER_XWAITERS) > 0)
+            ):
                 done += publish_scan_work(p)
                 if not work.has_full():
                     spanq.share(p)
                     if work.has_full():
-                        _call_waiters()
+                        credit.call_waiters()
             continue
         if grey_pending(p):
             continue
@@ -145,15 +138,6 @@ def stop_marking_here(p: int, is_dry: bool) -> None:
     if resting == RESTS_FOR_WORK or (is_dry and resting != RESTS_NOT):
         store_release(RT_XRESTING, RESTS_NOT)
         eventfd_signal(self_p().wake_fd)
-
-
-@kernel("void(int64)")
-def give_credit(scanned: int) -> None:
-    """Marking done in the background pays for allocations to come; assists that wait go on."""
-    if scanned == 0:
-        return
-    add_relaxed(PACER_XCREDIT, scanned)
-    _call_waiters()
 
 
 # --- a worker on a P --------------------------------------------------------------------------------------------------
@@ -202,7 +186,7 @@ def run_worker() -> None:
     store_release(p + P_XMARKING, DEDICATED if is_dedicated else 1)
     while True:
         done = drain(_CHECK_EVERY)
-        give_credit(done)
+        credit.give(done)
         if done < _CHECK_EVERY:
             break
         if not is_dedicated and _has_had_fraction(p, began, nanotime()):
@@ -275,7 +259,7 @@ def _stand_in(i: int, now: int, alone: int) -> None:
     done, took = _CHECK_EVERY, 0
     while done >= _CHECK_EVERY and took < _STEP_NS:
         done = drain(_CHECK_EVERY)
-        give_credit(done)
+        credit.give(done)
         took = nanotime() - now
         if alone:
             continue
@@ -311,8 +295,7 @@ def mark_step(alone: int) -> int:
     own = layout.p_addr(layout.COORDINATOR_P)
     if has_work() or not spanq.is_empty(own):
         now = nanotime()
-        if limiter.needs_update(now):
-            limiter.update(now)
+        limiter.update_if_due(now)
         _call_workers(now)
         i = 0 if alone else _pick_stand_in(now)
         if i != NOBODY:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gomp.core.gc import limiter
 from gomp.core.gc.assist import PAID, try_assist
 from gomp.core.gc.ragged import pass_ragged
-from gomp.core.gc.worker import run_worker
+from gomp.core.gc.worker import has_work, run_worker
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import (
     NAPS_PER_LOOK,
@@ -172,12 +172,18 @@ def assist_waiting() -> None:
             poll_slow()
         else:
             _park_for_credit()
+            run_worker()  # who goes on after a wait comes from Go's scheduler, which chooses workers first
 
 
 @inline
 def is_credit_awaited() -> bool:
-    """Whether it is any use to wait for credit."""
-    return load_relaxed(RT_XGCPHASE) == GC_MARK and load_relaxed(PACER_XCREDIT) <= 0
+    """Whether it is any use to wait for credit. To be asked as one of the waiters: what was shared when there were none was not announced."""
+    return (
+        load_relaxed(RT_XGCPHASE) == GC_MARK
+        and load_relaxed(PACER_XCREDIT) <= 0
+        and not has_work()
+        and not limiter.is_limiting()
+    )
 
 
 @inline
