@@ -30,6 +30,7 @@ from gomp.core.shm.atomics import (
     lsr,
     or_acq_rel,
     or_seq_cst,
+    popcount,
     prefetch,
     store64,
 )
@@ -51,6 +52,7 @@ from gomp.core.shm.records import (
 )
 
 OBLET = 128 << 10
+_NO_SLOT = -1
 _SIZES = np.array(SIZES, dtype=np.int64)
 _NELEMS = np.array(SPAN_NELEMS, dtype=np.int64)
 _DIV_MAGIC = np.array(DIV_MAGIC, dtype=np.int64)
@@ -75,7 +77,8 @@ def grey(p: int, addr: int, holder: int) -> None:
 def grey_later(p: int, addr: int, holder: int) -> None:
     """As :func:`grey`, some pointers later: by then the line with the mark has come from memory, which is most of what marking waits for.
 
-    Followed by :func:`grey_pending` before anybody relies on it.
+    Marks of one word that follow one another are set at once: neighbours are often reached together, and an atomic OR for each was a third of
+    the time. Followed by :func:`grey_pending` before anybody relies on it.
     """
     if not layout.is_heap_addr(addr):
         return
@@ -87,11 +90,57 @@ def grey_later(p: int, addr: int, holder: int) -> None:
     store64(cell, addr)
     store64(cell + 8, holder)
     if due != 0:
-        grey(p, due, due_holder)
+        _grey_gathering(p, due, due_holder)
+
+
+@inline
+def _grey_gathering(p: int, addr: int, holder: int) -> None:
+    if not layout.is_heap_addr(addr):
+        return
+    span_class = -np.int64(page_heads()[layout.addr_to_page(addr)])
+    if span_class <= 0:
+        _grey_other(p, addr, holder)
+        return
+    idx = _index_in_page(addr, span_class, holder)
+    if idx == _NO_SLOT:
+        return
+    word, bit = _mark_word(addr & -layout.PAGE_SIZE, idx), lsl(1, idx & 63)
+    if load_relaxed(word) & bit:
+        return
+    pp = p_at(p)
+    if pp.mark_word != word:
+        _set_gathered(p)
+        pp.mark_word = word
+    pp.mark_bits |= bit
+
+
+@inline
+def _set_gathered(p: int) -> bool:
+    """Set the marks that have been gathered, and queue their span; whether there were any."""
+    pp = p_at(p)
+    bits, word = pp.mark_bits, pp.mark_word
+    if bits == 0:
+        return False
+    pp.mark_bits = 0
+    new = bits & ~or_seq_cst(word, bits)  # store→load, against a scanner that gives the span up
+    if new != 0:
+        base = word & -layout.PAGE_SIZE
+        span_class = -np.int64(page_heads()[layout.addr_to_page(base)])
+        n = popcount(new)
+        pp.objects_marked += n
+        pp.bytes_marked += n * _SIZES[span_class >> 1]
+        if not mspan.is_noscan(span_class):
+            idx = ((word - _mark_word(base, 0)) << 3) + ctz(new)
+            if n == 1:
+                spanq.enqueue(p, base, idx)
+            else:
+                spanq.enqueue_many(p, base, idx)
+    return True
 
 
 @inline
 def forget_pending(p: int) -> None:
+    p_at(p).mark_bits = 0
     for cell in range(p + P_PENDING, p + P_PENDING + 16 * PENDING_ENTRIES, 16):
         store64(cell, 0)
 
@@ -104,26 +153,37 @@ def grey_pending(p: int) -> int:
         due = load64(cell)
         if due != 0:
             store64(cell, 0)
-            grey(p, due, load64(cell + 8))
+            _grey_gathering(p, due, load64(cell + 8))
             any_left = 1
-    return any_left
+    return 1 if _set_gathered(p) else any_left
 
 
 @inline
 def _grey_small(p: int, addr: int, span_class: int, holder: int) -> None:
-    base = addr & -layout.PAGE_SIZE
-    idx = ((addr - base) * _DIV_MAGIC[span_class >> 1]) >> 32
+    idx = _index_in_page(addr, span_class, holder)
+    if idx != _NO_SLOT:
+        _grey_small_slot(p, addr & -layout.PAGE_SIZE, idx, span_class)
+
+
+@inline
+def _index_in_page(addr: int, span_class: int, holder: int) -> int:
+    """Of the slot that ``addr`` points into, in its span of one page; NO_SLOT, after a throw, if it is behind the last."""
+    idx = ((addr & (layout.PAGE_SIZE - 1)) * _DIV_MAGIC[span_class >> 1]) >> 32
     if idx >= _NELEMS[span_class]:
         throw(THROW_BAD_POINTER, addr, holder)
-        return
-    _grey_small_slot(p, base, idx, span_class)
+        return _NO_SLOT
+    return idx
+
+
+@inline
+def _mark_word(base: int, idx: int) -> int:
+    return base + layout.PAGE_SIZE - INLINE_MARKS + ((idx >> 6) << 3)
 
 
 @inline
 def _grey_small_slot(p: int, base: int, idx: int, span_class: int) -> None:
-    word = base + layout.PAGE_SIZE - INLINE_MARKS + ((idx >> 6) << 3)
-    bit = lsl(1, idx & 63)
-    if load_relaxed(word) & bit or or_seq_cst(word, bit) & bit:  # store→load, against a scanner that gives the span up
+    word, bit = _mark_word(base, idx), lsl(1, idx & 63)
+    if load_relaxed(word) & bit or or_seq_cst(word, bit) & bit:  # as in _set_gathered
         return
     pp = p_at(p)
     pp.objects_marked += 1
@@ -198,11 +258,11 @@ def scan(p: int, entry: int) -> None:
 
 
 @inline
-def scan_small(p: int, addr: int, elem_size: int) -> None:
-    """Follow the references of an object of at most 512 bytes in a span that has pointer bits."""
+def scan_small(p: int, addr: int, elem_size: int) -> int:
+    """Follow the references of an object of at most 512 bytes in a span that has pointer bits; the scan work, in bytes."""
     mask = mspan.read_pointer_mask(addr, elem_size >> 3)
-    p_at(p).heap_scan_work += 8 * (64 - clz(mask))
     scan_words(p, addr, mask)
+    return 8 * (64 - clz(mask))
 
 
 @inline
@@ -227,8 +287,9 @@ def _scan_span(p: int, entry: int) -> None:
         idx = work.entry_idx(entry)
         bit = lsl(1, idx & 63)
         if or_acq_rel(marks + INLINE_SCANS + ((idx >> 6) << 3), bit) & bit == 0:
-            scan_small(p, base + idx * elem_size, elem_size)
+            p_at(p).heap_scan_work += scan_small(p, base + idx * elem_size, elem_size)
         return
+    done = 0
     for at in range(0, ((_NELEMS[span_class] + 63) >> 6) << 3, 8):
         found = load_seq_cst(marks + at) & ~load_relaxed(marks + INLINE_SCANS + at)
         if at == OWNED_WORD:
@@ -241,8 +302,9 @@ def _scan_span(p: int, entry: int) -> None:
             prefetch(base + (8 * at + ctz(ahead)) * elem_size)
             ahead = clear_lowest(ahead)
         while found != 0:
-            scan_small(p, base + (8 * at + ctz(found)) * elem_size, elem_size)
+            done += scan_small(p, base + (8 * at + ctz(found)) * elem_size, elem_size)
             found = clear_lowest(found)
+    p_at(p).heap_scan_work += done
 
 
 @inline

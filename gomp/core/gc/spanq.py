@@ -47,6 +47,16 @@ def length(p: int) -> int:
 
 
 @inline
+def enqueue_many(p: int, page_base: int, idx: int) -> None:
+    """Objects of this span were marked, ``idx`` among them, by the P at ``p``: have them scanned."""
+    word = work.owned_word(page_base)
+    if load_seq_cst(word) & OWNED_MANY:
+        return
+    if or_acq_rel(word, OWNED_MANY) & (OWNED_ONE | OWNED_MANY) == 0:
+        _append(p, work.span_entry(page_base, idx))
+
+
+@inline
 def enqueue(p: int, page_base: int, idx: int) -> None:
     """An object of this span was marked, by the P at ``p``: have it scanned."""
     word = work.owned_word(page_base)

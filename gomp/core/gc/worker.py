@@ -340,7 +340,7 @@ def mark_stw() -> None:
 def _scan_again(p: int, page: int, idx: int) -> None:
     addr = mspan.obj_addr(page, idx)
     if mspan.has_inline_marks(spans()[page].elem_size):
-        scan_small(p, addr, spans()[page].elem_size)
+        p_at(p).heap_scan_work += scan_small(p, addr, spans()[page].elem_size)
     else:
         scan(p, addr)
 

@@ -495,6 +495,8 @@ p_dtype = record(
         ("spanq_tail", "i8"),
         ("spanq_capacity", "i8"),  # a power of two, or 0: entry i is at i % capacity
         ("pending_n", "i8"),  # pointers ever put into the ring of those whose marks are being fetched
+        ("mark_word", "i8"),  # address of 64 mark bits
+        ("mark_bits", "i8"),  # those of them that are to be set
         ("wb_n", "i8"),  # words in the write barrier's buffer
         ("scanned_cycle", "i8"),  # the last cycle for which handles and native stack were scanned
         ("scans", "i8"),  # how often they were
