@@ -24,15 +24,20 @@ from numba.core.serialize import dumps
 
 @dataclass(frozen=True)
 class Loaded:
-    """A function to call: ``entry`` by Python, ``address`` by other machine code. ``owned`` is what must live as long."""
+    """A function to call: ``entry`` by Python, ``address`` by other machine code.
+
+    ``environments`` have the Python objects that are its constants. They and what is ``owned`` must live as long.
+    """
 
     entry: Callable[..., Any]
     address: int
-    owned: object
+    environments: tuple[Any, ...]
+    owned: object = None
 
 
 def compiled_here(code: CompileResult) -> Loaded:
-    return Loaded(code.entry_point, code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name), code)
+    address = code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
+    return Loaded(code.entry_point, address, (code.environment, *code._find_referenced_environments()), code)
 
 
 def pack(code: CompileResult) -> bytes:
@@ -42,9 +47,13 @@ def pack(code: CompileResult) -> bytes:
     return dumps((object_code, fndesc.qualname, entries, own, environments, initializers or ()))  # type: ignore[no-any-return]
 
 
-def unpack(data: bytes) -> Loaded:
-    """The function, loaded. The symbols of what it calls must be known already: a missing one ends the process."""
+def unpack(data: bytes, prepare: Callable[[tuple[Any, ...]], None] = lambda environments: None) -> Loaded:
+    """The function, loaded. The symbols of what it calls must be known already: a missing one ends the process.
+
+    ``prepare`` is called with the environments before anything is loaded, and may raise.
+    """
     object_code, qualname, (python_entry, c_entry), own, environments, initializers = pickle.loads(data)
+    prepare((own, *environments))
     for initialize in initializers:
         initialize()
     engine = _engine()
@@ -58,7 +67,7 @@ def unpack(data: bytes) -> Loaded:
     entry = _dynfunc.make_function(
         sys.modules[__name__], name, f"machine code of {qualname}", address, own, environments
     )
-    return Loaded(entry, engine.get_function_address(c_entry), (own, environments))
+    return Loaded(entry, engine.get_function_address(c_entry), (own, *environments))
 
 
 def _engine() -> llvm.ExecutionEngine:

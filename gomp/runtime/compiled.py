@@ -52,10 +52,12 @@ from gomp.runtime import (  # Numba learns from those that are marked
     globaltypes,  # noqa: F401
     handles,
     interrupt,
+    mapping,
     maptypes,  # noqa: F401
     mapwalks,  # noqa: F401
     pooltypes,  # noqa: F401
     program_cache,
+    pythoncalls,
     texttypes,  # noqa: F401
     textwalks,  # noqa: F401
 )
@@ -124,6 +126,7 @@ class Compiled(Generic[A, R]):
         """Numba's side of the function; made late, because a function that comes by cloudpickle is not whole at first."""
         made = njit(pipeline_class=PollingCompiler, boundscheck=True)(self.py_func)
         made._compiler.fold_argument_types = self._fold
+        made.compiled = self
         return made
 
     def __call__(self, *args: A.args, **kwargs: A.kwargs) -> R:
@@ -247,12 +250,16 @@ class Compiled(Generic[A, R]):
             program_cache.do_in_child(lambda: self._compile_into(file, args))
         if file.exists():
             described, packed = program_cache.load(file)
+
+            def bind(environments: tuple[Any, ...]) -> None:
+                for call in pythoncalls.calls_of(environments):
+                    call.bind(classes, survey.functions)
+
             try:
                 result = result_named(described, classes, args)
+                return Program(kinds, result, machine_code.unpack(packed, bind), classes)
             except TypeError:  # a class that is only named inside the program: the compiler makes it
                 pass
-            else:
-                return Program(kinds, result, machine_code.unpack(packed), classes)
         result, compiled_code = self._compile_into(file, args)
         return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
 
@@ -296,7 +303,7 @@ class Program:
     ready_for: int = _NEVER  # the handle table's ``first``, of the runtime that has
 
     def __post_init__(self) -> None:
-        self.entry = self.code.entry
+        self.entry = _watched(self.code.entry) if pythoncalls.calls_of(self.code.environments) else self.code.entry
         self.conversions = [(i, convert) for i, kind in enumerate(self.kinds) if (convert := conversion(kind))]
 
     def run(self, args: tuple[Any, ...]) -> Any:
@@ -306,6 +313,7 @@ class Program:
         words = args if not self.conversions else self._words(args)
         if interrupt.handler.word[0] & POLL_INTERRUPT:
             interrupt.handler.drop_stale()
+        interrupted = None
         try:
             if self.result is None:
                 return self.entry(NO_SLOT, words)
@@ -317,8 +325,12 @@ class Program:
             return self._run_for_reference(words)
         except Interrupted as error:
             interrupted = error
-        interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
-        raise interrupted
+        except pythoncalls.Raised:
+            raised = pythoncalls.take_raised()
+        if interrupted is not None:
+            interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
+            raise interrupted
+        raise raised
 
     def _words(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         words = list(args)
@@ -343,6 +355,16 @@ class Program:
         for cls in self.classes:
             register(cls)
         self.ready_for = table.first
+
+
+def _watched(entry: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a program that calls Python, in which another thread may end the runtime: it comes back to memory that is still mapped."""
+
+    def enter(slot: int, words: tuple[Any, ...]) -> Any:
+        with mapping.asleep():
+            return entry(slot, words)
+
+    return enter
 
 
 @inline
@@ -402,25 +424,26 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
 # --- the thread's stack -----------------------------------------------------------------------------------------------
 
 _stack_low_word = layout.SELF_BASE + offset_of(p_dtype, "stack_low")
-_announced = _NEVER
+_announced: memoryview[int] = memoryview(bytes(8)).cast("q")  # the word with the thread whose stack that is
+_stacks = threading.local()
 
 
 def _announce_thread() -> None:
     """Tell the P where this thread's stack ends, if another thread ran last: polls at entries look at it."""
-    global _announced
     thread = threading.get_ident()
-    if thread != _announced:
+    if thread != _announced[0]:
         ctypes.c_int64.from_address(_stack_low_word).value = _stack_low(thread)
-        _announced = thread
+        _announced[0] = thread
 
 
-def _forget_thread() -> None:
+def _find_announced() -> None:
+    """A program that has called Python puts its own thread there again, so it is in the P's record."""
     global _announced
-    _announced = _NEVER
+    word = ctypes.c_int64.from_address(layout.SELF_BASE + offset_of(p_dtype, "stack_thread"))
+    _announced = memoryview(word).cast("B").cast("q")
 
 
-handles.on_open(_forget_thread)
-_stacks = threading.local()
+handles.on_open(_find_announced)
 
 
 def _stack_low(thread: int) -> int:

@@ -23,6 +23,7 @@ from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
 from gomp.runtime.pool import Pool
+from gomp.runtime.pythoncalls import function_key
 from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of, trait
 from gomp.runtime.root_table import Global
 
@@ -31,10 +32,14 @@ _OPAQUE = (types.BuiltinFunctionType, type, np.ufunc)
 
 
 class Survey:
-    """A walk over everything that a function reaches. ``classes``: the structs and arrays; ``certain``: whether all of it was understood."""
+    """A walk over everything that a function reaches. ``classes``: the structs and arrays; ``certain``: whether all of it was understood.
+
+    ``functions``: those that machine code may have as constants, by what stands for them in the cache.
+    """
 
     def __init__(self, function: Any) -> None:
         self.classes: dict[ReferenceMeta, None] = {}
+        self.functions: dict[tuple[str, str], Any] = {}
         self.certain = True
         self._seen: set[int] = set()
         self._digest = hashlib.sha256()
@@ -123,6 +128,7 @@ class Survey:
         elif hasattr(value, "py_func") and isinstance(value.py_func, types.FunctionType):
             self._note(name, isinstance(value, Dispatcher))
             self._function(value.py_func)
+            self._named(value)
         elif isinstance(value, np.ndarray) and block_of(value) is not None:
             raise CompileError(
                 f"{name} is an array of the shared heap, and compiled code would have what it holds now as a constant: make it an argument"
@@ -133,7 +139,13 @@ class Survey:
             self._note(name, value.__name__)
         elif isinstance(value, (*_OPAQUE, types.FunctionType)) or type(value).__module__.startswith("numpy"):
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
+            if isinstance(value, types.FunctionType):
+                self._named(value)
         else:
+            self.certain = False
+
+    def _named(self, function: Any) -> None:
+        if self.functions.setdefault(function_key(function), function) is not function:
             self.certain = False
 
     def _class(self, cls: Any) -> None:
@@ -156,7 +168,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes",
-    "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "references",
+    "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references",
     "refops", "reftypes", "root_table", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip
 

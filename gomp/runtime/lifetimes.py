@@ -174,6 +174,11 @@ class Cleanup:
     def __init__(self, record: int = 0, number: int = 0) -> None:
         self._record, self._number = record, number
 
+    @property
+    def words(self) -> tuple[int, int]:
+        """What it is made of."""
+        return self._record, self._number
+
     def __reduce__(self) -> Any:
         raise TypeError("a cleanup stays in the process that registered it, which runs or stops it")
 

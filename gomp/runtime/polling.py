@@ -6,7 +6,7 @@
    a poll in its header would keep LLVM from vectorising it. Arithmetic on the loop variable: 0.28 ns an iteration in strips, 0.82 with a poll
    in each, 0.27 with none. A strip of iterations without calls takes microseconds. (Loops over a gomp array gain nothing, 1.5 ns either way:
    there it is the check of the index that is not vectorised.)
-   Functions of gomp that are Python's alone are refused by name.
+   Functions of gomp that are Python's alone are refused by name; others become values that can be given to what Python does (``pythoncalls``).
 3. None becomes the value of a type that unifies with references (``reftypes.NullType``).
 4. A reference to an array or a text is stored, volatile, to a stack slot of its own whenever a variable takes it: LLVM may otherwise keep only an
    address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
@@ -37,6 +37,7 @@ from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import arrays, structs
 from gomp.runtime.kinds import Scalar
+from gomp.runtime.pythoncalls import PythonFunction
 from gomp.runtime.references import ReferenceMeta
 from gomp.runtime.refops import check_part, check_range
 from gomp.runtime.reftypes import MARK, NULL, ArrayRef, RefType, SlotType, TextRef, holds, in_compiled_code
@@ -122,6 +123,7 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
     def run_pass(self, state: Any) -> bool:
         func_ir = state.func_ir
         _check_names(func_ir)
+        _replace_functions(func_ir, state.typingctx)
         _replace_none(func_ir.blocks)
         loops = list(compute_cfg_from_blocks(func_ir.blocks).loops().values())
         may_cut = _is_scalar_code(func_ir) and not any(isinstance(t, types.Array) for t in state.args)
@@ -144,13 +146,29 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
 def _check_names(func_ir: Any) -> None:
     """CompileError for what is refused by name: before its arguments are looked at, which may be unknown here too."""
     for value in _values(func_ir):
-        known = value.value if isinstance(value, (ir.Global, ir.FreeVar)) else None
-        if isinstance(value, ir.Expr) and value.op == "getattr":
-            module = guard(get_definition, func_ir, value.value)
-            if isinstance(module, (ir.Global, ir.FreeVar)) and isinstance(module.value, python_types.ModuleType):
-                known = getattr(module.value, value.attr, None)
-        if isinstance(known, python_types.FunctionType) and known in refused:
+        known = _named_function(func_ir, value)
+        if known in refused:
             raise errors.TypingError(MARK + refused[known], loc=value.loc)
+
+
+def _named_function(func_ir: Any, value: Any) -> python_types.FunctionType | None:
+    """The function of Python that a value is: a global, one that is free, or a module's."""
+    known = value.value if isinstance(value, (ir.Global, ir.FreeVar)) else None
+    if isinstance(value, ir.Expr) and value.op == "getattr":
+        module = guard(get_definition, func_ir, value.value)
+        if isinstance(module, (ir.Global, ir.FreeVar)) and isinstance(module.value, python_types.ModuleType):
+            known = getattr(module.value, value.attr, None)
+    return known if isinstance(known, python_types.FunctionType) else None
+
+
+def _replace_functions(func_ir: Any, context: Any) -> None:
+    """Functions of Python become values that say which they are, but for those that Numba knows."""
+    context.refresh()
+    for block in func_ir.blocks.values():
+        for statement in block.find_insts(ir.Assign):
+            known = _named_function(func_ir, statement.value)
+            if known is not None and context._lookup_global(known) is None:
+                statement.value = ir.Global(known.__name__, PythonFunction(known), statement.value.loc)
 
 
 def _call(block: ir.Block, name: str, function: Any, *args: ir.Var) -> tuple[list[ir.Stmt], ir.Var]:

@@ -18,6 +18,7 @@ from gomp.core.sched.status import (
     RETRY,
     SELF_POLL,
     SPINS,
+    forget_native_roots,
     publish_native_roots,
     try_claim,
     unclaim,
@@ -29,14 +30,12 @@ from gomp.core.shm.atomics import (
     load_acquire,
     load_relaxed,
     or_acq_rel,
-    store_relaxed,
     store_release,
     store_seq_cst,
 )
 from gomp.core.shm.libc import futex_wait, is_readable, nanotime, sched_yield
 from gomp.core.shm.records import (
     GC_OFF,
-    P_XNATIVE_N,
     P_XPOLL,
     P_XRAGGED,
     P_XSTATUS,
@@ -88,7 +87,7 @@ def pass_ragged() -> None:
         publish_native_roots()
     _pass_barrier(p, load_acquire(RT_XRAGGED))
     if must_scan:
-        store_relaxed(layout.SELF_BASE + P_XNATIVE_N, 0)
+        forget_native_roots()
 
 
 @inline

@@ -41,6 +41,7 @@ from gomp.core.shm.records import (
     P_XEVENT,
     P_XIDLE,
     P_XMARKING,
+    P_XNATIVE_KEPT,
     P_XNATIVE_N,
     P_XPENDING,
     P_XPOLL,
@@ -109,6 +110,7 @@ def _settle(p: int) -> None:
     lose_specials_of_stw(p)
     store_relaxed(p + P_XPENDING, 0)
     store_relaxed(p + P_XNATIVE_N, 0)
+    store_relaxed(p + P_XNATIVE_KEPT, 0)
     if load_acquire(p + P_XMARKING) == DEDICATED and load_relaxed(RT_XGCPHASE) == GC_MARK:
         add_relaxed(PACER_XDEDICATED_NEEDED, 1)
     store_release(p + P_XMARKING, 0)

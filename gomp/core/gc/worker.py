@@ -37,6 +37,7 @@ from gomp.core.shm.records import (
     GC_MARK,
     P_XIDLE,
     P_XMARKING,
+    P_XNATIVE_KEPT,
     P_XNATIVE_N,
     P_XPOLL,
     P_XSLICE,
@@ -221,7 +222,13 @@ def _call_workers(now: int) -> None:
 @inline
 def _is_idle(p: int) -> bool:
     """A P that waits for something to run or, in the middle of a program, for credit. (One that waits for a cycle to begin is about to go on.)"""
-    return load_relaxed(p + P_XIDLE) != 0 or (load_relaxed(p + P_XNATIVE_N) != 0 and load_relaxed(PACER_XWAITERS) > 0)
+    return load_relaxed(p + P_XIDLE) != 0 or (_is_parked(p) and load_relaxed(PACER_XWAITERS) > 0)
+
+
+@inline
+def _is_parked(p: int) -> bool:
+    """Whether a P waits in the middle of a program. (One whose program waits for Python does not wait.)"""
+    return load_relaxed(p + P_XNATIVE_N) != load_relaxed(p + P_XNATIVE_KEPT)
 
 
 @inline

@@ -12,7 +12,17 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_relaxed, store_release
 from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import MAGIC, MHEAP_XBUDGET, MHEAP_XTABLES, RT_XSWEEP_CLASS, SWEEP_SETS, p_at, runtime
+from gomp.core.shm.records import (
+    MAGIC,
+    MHEAP_XBUDGET,
+    MHEAP_XTABLES,
+    P_XNATIVE_KEPT,
+    P_XNATIVE_N,
+    RT_XSWEEP_CLASS,
+    SWEEP_SETS,
+    p_at,
+    runtime,
+)
 from gomp.core.shm.records import pacer as pacer_record
 
 _FIRST_SWEEPGEN = 2
@@ -58,6 +68,10 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.no_park = 0
     p.epoch += 1
     p.stack_guard = 0
+    p.stack_thread = 0
+    p.native_deepest = 0
+    store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)
+    store_relaxed(layout.p_addr(idx) + P_XNATIVE_KEPT, 0)
     if p.cache_page == 0:
         p.cache_page = mspan.NO_SPAN
     reset_mcache(layout.p_addr(idx))

@@ -34,6 +34,7 @@ from gomp.core.shm.atomics import (
     cpu_pause,
     load64,
     load_acquire,
+    load_relaxed,
     load_seq_cst,
     or_acq_rel,
     store64,
@@ -55,6 +56,7 @@ from gomp.core.shm.libc import (
 )
 from gomp.core.shm.records import (
     P_CONTEXT,
+    P_XNATIVE_KEPT,
     P_XNATIVE_N,
     P_XPOLL,
     P_XSTATUS,
@@ -134,12 +136,13 @@ def enter_waiting() -> int:
 def publish_native_roots() -> None:
     """Copy every word of this thread's registers and native stack that could be a heap address to the native-roots buffer.
 
-    From the stack pointer here to ``native_base``, the frame that entered: above it are only Python's frames, which hold no addresses.
+    From the stack pointer here to ``native_base``, the frame that entered: above it are only Python's frames, which hold no addresses. They come
+    behind what programs that wait for Python have there.
     """
     me = self_p()
     context = layout.SELF_BASE + P_CONTEXT
     save_registers(context)
-    n = _copy_heap_words(context, context + NATIVE_CONTEXT_BYTES, layout.native_roots_addr(me.idx), 0)
+    n = _copy_heap_words(context, context + NATIVE_CONTEXT_BYTES, layout.native_roots_addr(me.idx), me.xnative_kept)
     n = _copy_heap_words(stack_pointer() & -8, me.native_base, layout.native_roots_addr(me.idx), n)
     store_relaxed(layout.SELF_BASE + P_XNATIVE_N, n)
 
@@ -166,8 +169,14 @@ def become_running() -> bool:
     """SAFE → KERNEL after :func:`become_safe`, if no stop is on. The roots are forgotten only once nobody can be scanning them."""
     if enter() != OK:
         return False
-    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, 0)
+    forget_native_roots()
     return True
+
+
+@inline
+def forget_native_roots() -> None:
+    """After :func:`publish_native_roots`, in KERNEL."""
+    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, load_relaxed(layout.SELF_BASE + P_XNATIVE_KEPT))
 
 
 @kernel("void()")
@@ -216,7 +225,23 @@ def grow_native_stack(sp: int) -> int:
     me = self_p()
     if sp < me.stack_low + _STACK_MARGIN:
         return TOO_DEEP
-    need = layout.align_up(me.native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN, layout.TABLE_STEP)
+    status = commit_native_roots(8 * me.xnative_kept + native_bytes(sp))
+    if status == OK:
+        guard_native_stack()
+    return status
+
+
+@inline
+def native_bytes(sp: int) -> int:
+    """What a stack that reaches down to ``sp`` may take in the native-roots buffer, and the kernels below it."""
+    return self_p().native_base - sp + NATIVE_CONTEXT_BYTES + _STACK_MARGIN
+
+
+@inline
+def commit_native_roots(nbytes: int) -> int:
+    """Have so much of the native-roots buffer committed: OK, TOO_DEEP or NO_MEMORY."""
+    me = self_p()
+    need = layout.align_up(nbytes, layout.TABLE_STEP)
     if need > layout.NATIVE_ROOTS_BYTES:
         return TOO_DEEP
     if need > me.native_committed:
@@ -224,8 +249,15 @@ def grow_native_stack(sp: int) -> int:
         if commit_table(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
             return NO_MEMORY
         me.native_committed = need
-    me.stack_guard = max(me.native_base - me.native_committed + _STACK_MARGIN, me.stack_low + _STACK_MARGIN)
     return OK
+
+
+@inline
+def guard_native_stack() -> None:
+    """Have polls at entries look again where what is committed does not reach any more, or the stack ends."""
+    me = self_p()
+    room = me.native_committed - 8 * me.xnative_kept
+    me.stack_guard = max(me.native_base - room, me.stack_low) + _STACK_MARGIN
 
 
 # --- others -----------------------------------------------------------------------------------------------------------

@@ -458,7 +458,13 @@ p_dtype = record(
         ("native_base", "i8"),  # the native stack above this holds no heap addresses
         ("stack_guard", "i8"),  # a compiled function whose stack pointer is below this takes the slow path
         ("stack_low", "i8"),  # ... and below this overflows
-        ("xnative_n", "i8"),  # words in the native-roots buffer; 0 while the P runs
+        ("stack_thread", "i8"),  # the thread whose stack that is, as Python numbers it
+        ("xnative_n", "i8"),  # words in the native-roots buffer; while the P runs, those of xnative_kept
+        (
+            "xnative_kept",
+            "i8",
+        ),  # the first of them, of programs that are in the middle of a call of Python (mutator/pythoncalls)
+        ("native_deepest", "i8"),  # bytes that the stack of such a program may take in the buffer beside what is kept
         ("handles", "i8"),  # handle slots ever used: slots 0..handles-1 may hold references
         ("handles_committed", "i8"),
         ("native_committed", "i8"),  # bytes of the native-roots buffer
@@ -559,6 +565,7 @@ WB_ENTRIES = 512
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
+P_XNATIVE_KEPT = offset_of(p_dtype, "xnative_kept")
 P_XRAGGED = offset_of(p_dtype, "xragged")
 P_XPENDING = offset_of(p_dtype, "xpending")
 P_XMARKING = offset_of(p_dtype, "xmarking")
