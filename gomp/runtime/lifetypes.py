@@ -29,7 +29,7 @@ from gomp.errors import OutOfMemory
 from gomp.runtime import lifetimes
 from gomp.runtime.lifetimes import Cleanup, Weak, target_class, weak_of
 from gomp.runtime.polling import keep_on_stack, refused
-from gomp.runtime.pythoncalls import Argument, PythonCall, argument_of, call_python
+from gomp.runtime.pythoncalls import Argument, PythonCall, argument_of, call_python, is_function
 from gomp.runtime.references import key_of
 from gomp.runtime.refops import address
 from gomp.runtime.reftypes import (
@@ -212,9 +212,9 @@ class _Registration(AbstractTemplate):  # type: ignore[misc]
         given = (*args, *(kws[name] for name in names[len(args) :] if name in kws))
         if len(given) != len(names) or len(args) + len(kws) != len(names):
             raise rejection(f"write gomp.{self.key.__name__}({', '.join(names)})")
-        if isinstance(given[1], types.MakeFunctionLiteral):
+        if not (is_function(given[1]) or (isinstance(given[1], NullType) and self.gives == types.none)):
             raise rejection(
-                f"the function of gomp.{self.key.__name__} is one that has a name in its module: def it there"
+                f"the function of gomp.{self.key.__name__} is one that has a name in its module, of Python or compiled, not {shown(given[1])}"
             )
         for name, type_ in zip(names, given, strict=True):
             if not isinstance(type_, GlobalType):

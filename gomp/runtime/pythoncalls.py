@@ -61,7 +61,9 @@ class FunctionName(types.Callable):  # type: ignore[misc]
         module, name = function_key(self.function)
         if module.partition(".")[0] == "gomp":
             raise rejection(f"gomp.{name} is Python's alone: call it there, and give what it returns as an argument")
-        raise rejection(f"{name} is a function of Python, which compiled code cannot call: decorate it with @gomp.compiled")
+        raise rejection(
+            f"{name} is a function of Python, which compiled code cannot call: decorate it with @gomp.compiled"
+        )
 
     def get_call_signatures(self) -> Any:
         return (), False
@@ -164,6 +166,13 @@ def calls_of(environments: Iterable[Any]) -> list[PythonCall]:
     return [const for e in environments for const in e.consts if isinstance(const, PythonCall)]
 
 
+def is_function(type_: types.Type) -> bool:
+    """Whether it is one that Python can be given: of Python, or compiled."""
+    return isinstance(type_, FunctionName) or (
+        isinstance(type_, types.Dispatcher) and hasattr(type_.dispatcher, "compiled")
+    )
+
+
 def argument_of(type_: types.Type, what: str) -> Argument:
     """What becomes of an argument of that type. CompileError, about ``what``, if Python cannot have it."""
     type_ = types.unliteral(type_)
@@ -171,10 +180,8 @@ def argument_of(type_: types.Type, what: str) -> Argument:
         return Argument("reference", type_.cls)
     if isinstance(type_, (NullType, types.NoneType)):
         return Argument("given", None)
-    if isinstance(type_, FunctionName):
-        return Argument("given", type_.function)
-    if isinstance(type_, types.Dispatcher) and hasattr(type_.dispatcher, "compiled"):
-        return Argument("given", type_.dispatcher.compiled)
+    if is_function(type_):
+        return Argument("given", type_.function if isinstance(type_, FunctionName) else type_.dispatcher.compiled)
     if isinstance(type_, (types.Integer, types.Float, types.Boolean, types.UnicodeType)):
         return Argument("value")
     raise rejection(f"{what} cannot be {shown(type_)} in compiled code: use a number, a str, a reference or None")
@@ -279,9 +286,10 @@ def _keep_raised(builder: Any, api: Any) -> None:
 
 
 _thread_dict = ctypes.pythonapi.PyThreadState_GetDict
-_thread_dict.restype = ctypes.py_object
+_thread_dict.restype = ctypes.c_void_p  # borrowed: a py_object would be taken for the caller's own
 
 
 def take_raised() -> BaseException:
     """What was raised in this thread."""
-    return _thread_dict().pop(_RAISED)  # type: ignore[no-any-return]
+    own: dict[str, Any] = ctypes.cast(_thread_dict(), ctypes.py_object).value
+    return own.pop(_RAISED)  # type: ignore[no-any-return]

@@ -93,6 +93,25 @@ def finalize(mortal: Mortal) -> None:
     LEDGER.note("finalizer", mortal.number)
 
 
+def note_cleanup(number: int) -> None:
+    LEDGER.note(CLEANUPS[0], number)
+
+
+@gomp.compiled
+def finalize_compiled(mortal: Mortal) -> None:
+    """As Python does it, in the middle of a program, of which a collection may find only the frames."""
+    litter = gomp.array(Mortal, 100)
+    litter[0] = gomp.new(Mortal, None, mortal.number, mortal.process)
+    gomp.set_finalizer(mortal, finalize)
+    if litter[0].number != mortal.number:
+        raise ValueError("an object that only a frame holds is lost while Python runs")
+
+
+@gomp.compiled
+def clean_compiled(mortal: Mortal) -> gomp.Cleanup:
+    return gomp.add_cleanup(mortal, note_cleanup, mortal.number)
+
+
 class Registrar:
     """Registers, holds for a while, and lets go. ``process`` tells whose objects it finds in globals."""
 
@@ -113,13 +132,19 @@ class Registrar:
         draw = self.rng.random()
         if draw < 0.7:
             LEDGER.register("finalizer", number)
-            gomp.set_finalizer(mortal, finalize)
+            if draw < 0.4:
+                gomp.set_finalizer(mortal, finalize)
+            else:
+                finalize_compiled(mortal)
             if draw < 0.1:
                 gomp.set_finalizer(mortal, None)
                 LEDGER.take_back("finalizer", number)
         for kind in CLEANUPS[: self.rng.randrange(3)]:
             LEDGER.register(kind, number)
-            cleanup = gomp.add_cleanup(mortal, cleanup_of(kind), number)
+            if kind == CLEANUPS[0] and draw < 0.5:
+                cleanup = clean_compiled(mortal)
+            else:
+                cleanup = gomp.add_cleanup(mortal, cleanup_of(kind), number)
             if self.rng.random() < 0.2:
                 cleanup.stop()
                 LEDGER.take_back(kind, number)

@@ -1,6 +1,6 @@
 """References on their way, for the harness of kills: as arguments and results of goroutines and of an executor, and as pickles that lie about.
 
-What is sent says by a number what is in it: structs, an array, a text, bytes, a map and a slice of an ndarray. Whoever gets it looks at all of it, so
+What is sent says by a number what is in it: structs, an array, a text, bytes, a map, a slice of an ndarray and a weak pointer. Whoever gets it looks at all of it, so
 what was freed on its way is noticed.
 
 A *letter* is a pickle of one reference, kept as bytes in a map that all see. Anybody opens it: the first gets what is in it; later ones, and those
@@ -36,7 +36,7 @@ class Line:
 
 
 LETTERS = gomp.Global("faults.letters", gomp.Map[gomp.Bytes])
-Parcel = tuple[int, Slip, gomp.Array[int], gomp.Str, gomp.Bytes, gomp.Map[Line], gomp.NDArray]
+Parcel = tuple[int, Slip, gomp.Array[int], gomp.Str, gomp.Bytes, gomp.Map[Line], gomp.NDArray, gomp.Weak[Slip]]
 
 
 def make_slip(number: int) -> Slip:
@@ -61,11 +61,17 @@ def make_rows(number: int) -> gomp.NDArray:
     return rows[number % 5 :: 2]
 
 
+def make_pointer(number: int) -> gomp.Weak[Slip]:
+    """To what nobody holds."""
+    return gomp.weak(make_slip(number))
+
+
 def make_parcel(number: int) -> Parcel:
+    slip = make_slip(number)
     text = gomp.str(f"ünïcode {number}" * (1 + number % 40))
     return (
-        number, make_slip(number), make_array(number), text, gomp.bytes(bytes([number % 256]) * (number % 3000)), make_map(number),
-        make_rows(number),
+        number, slip, make_array(number), text, gomp.bytes(bytes([number % 256]) * (number % 3000)), make_map(number),
+        make_rows(number), gomp.weak(slip),
     )  # fmt: skip
 
 
@@ -73,6 +79,9 @@ def is_as_made(thing: Any, number: int) -> bool:
     """Whether one of the things of a parcel is what it was when it was made."""
     if isinstance(thing, Slip):
         return (thing.number, thing.next.number, thing.text) == (number, number + 1, f"slip {number}")
+    if isinstance(thing, gomp.Weak):
+        found = thing.value()
+        return found is None or is_as_made(found, number)
     if isinstance(thing, gomp.NDArray):
         return thing.shape == (len(range(number % 5, ROWS, 2)), 1 + number % 300) and bool((thing == number).all())
     if isinstance(thing, gomp.Map):
@@ -92,18 +101,26 @@ def check(number: int, *things: Any) -> None:
             raise AssertionError(f"{type(thing).__name__} number {number} arrived as {thing!r}")
 
 
+def check_all(number: int, *things: Any) -> None:
+    """The things of a parcel: among them the weak pointer to one, which is held."""
+    check(number, *things)
+    slip, pointer = things[0], things[-1]
+    if pointer.value() != slip or pointer != gomp.weak(slip):
+        raise AssertionError(f"a weak pointer to slip {number} arrived as {pointer!r}")
+
+
 def answer(parcel: Parcel) -> tuple[Parcel, list[Any]]:
     """Look at a parcel; another, and the things of the first back."""
     number, *things = parcel
-    check(number, *things)
+    check_all(number, *things)
     return make_parcel(number + 7), things
 
 
 def accept(number: int, answered: tuple[Parcel, list[Any]]) -> None:
     """What :func:`answer` has made of the parcel with that number."""
     parcel, things = answered
-    check(*parcel)
-    check(number, *things)
+    check_all(*parcel)
+    check_all(number, *things)
     if parcel[0] != number + 7:
         raise AssertionError(f"the answer to {number} is number {parcel[0]}")
 
@@ -112,7 +129,7 @@ GONE = (
     gomp.WorkerDied,
     gomp.StaleReference,
 )  # whoever had it died: before its end, or after it with what it was about to give away
-MAKERS = (make_slip, make_array, make_map, make_rows)
+MAKERS = (make_slip, make_array, make_map, make_rows, make_pointer)
 
 
 class Courier:

@@ -1,4 +1,4 @@
-"""Weak pointers and ``keep_alive`` in compiled code, and what is registered from Python only."""
+"""Weak pointers and ``keep_alive`` in compiled code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import CompileError, NilDereference
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
-from gomp.runtime.lifetimes import Weak, add_cleanup, keep_alive, pointer, set_finalizer, weak
+from gomp.runtime.lifetimes import Weak, keep_alive, pointer, weak
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Str, str_
@@ -182,15 +182,9 @@ def test_addresses(heap):
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def clean(arg: object) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (lambda node: set_finalizer(node, clean), r"gomp.set_finalizer registers a function of Python.*register it from Python"),
-        (lambda node: gomp.add_cleanup(node, clean, 1), r"gomp.add_cleanup registers a function of Python.*register it from Python"),
-        (lambda node: add_cleanup(node, clean, 1), r"gomp.add_cleanup registers a function of Python"),
         (lambda node: pointer(node, "value"), r"gomp.pointer is Python's"),
         (lambda node: weak(ROOT), "a global never dies"),
         (lambda node: weak(None), r"gomp.weak\(None\) is made in Python"),

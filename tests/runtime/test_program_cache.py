@@ -8,8 +8,8 @@ import uuid
 from pathlib import Path
 
 SCRIPT = """
+import time
 import gomp
-import gomp.runtime.compiled as compiler
 
 @gomp.struct
 class Node:
@@ -49,8 +49,31 @@ def count(n: int): return n + {nonce}
 @gomp.compiled
 def view(x): return x
 
+ended = []
+
+def tell(what): ended.append(what.value if type(what) is Node else what)
+
+@gomp.compiled
+def tell_compiled(what: Node): what.value += {nonce}
+
+@gomp.compiled
+def watched(n: int):
+    for i in range(n):
+        node = gomp.new(Node, None, i)
+        gomp.set_finalizer(node, tell)
+        gomp.add_cleanup(gomp.new(Node), tell, {nonce})
+        gomp.set_finalizer(gomp.new(Node), tell_compiled)
+
+def functions_are_called():
+    watched(1)
+    gomp.gc()
+    until = time.monotonic() + 10
+    while len(ended) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    return sorted(ended)
+
 def on_a_p():
-    return type(second()) is Node and type(kept(second()).value()) in (Node, type(None))
+    return functions_are_called() == [0, {nonce}] and type(second()) is Node and type(kept(second()).value()) in (Node, type(None))
 
 with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
     node = second()
@@ -58,6 +81,7 @@ with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
         type(first()) is First, type(node) is Node, type(what_follows(node)) is Node, type(what_follows(first())) is First,
         type(array(3)) is gomp.Array[Node], type(kept(node).value()) is Node, len(table_of_tables(3)) >= 3,
         count(1) == 1 + {nonce}, type(view(gomp.ndarray(3))) is type(gomp.ndarray(3)), rt.go(on_a_p).wait(),
+        functions_are_called() == [0, {nonce}],
     ]
 print(answers)
 """
@@ -69,4 +93,4 @@ def test_every_run_of_a_script_gets_its_own_classes():
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=Path(__file__).parents[2]
         )
-        assert (done.stdout.strip(), done.stderr) == (str([True] * 10), ""), run
+        assert (done.stdout.strip(), done.stderr) == (str([True] * 11), ""), run
