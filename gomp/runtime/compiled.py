@@ -79,7 +79,7 @@ from gomp.runtime.crossing import (
 from gomp.runtime.fingerprint import Survey
 from gomp.runtime.handles import table
 from gomp.runtime.kinds import INT
-from gomp.runtime.ndarraytypes import as_shared
+from gomp.runtime.ndarraytypes import as_shared, root_result
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType
@@ -321,7 +321,7 @@ class Program:
                 self.entry(NO_SLOT, words)
                 return None
             if self.result is np.ndarray:
-                return as_shared(self.entry(NO_SLOT, words), args)
+                return self._run_for_array(words, args)
             return self._run_for_reference(words)
         except Interrupted as error:
             interrupted = error
@@ -349,6 +349,15 @@ class Program:
             table.drop(slot)
             slot = NO_SLOT
         return made_of(self.result, slot)
+
+    def _run_for_array(self, words: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
+        slot = table.take()
+        try:
+            array = self.entry(slot, words)
+        except BaseException:
+            table.drop(slot)
+            raise
+        return as_shared(array, slot, args)
 
     def _get_ready(self) -> None:
         table.check_open()
@@ -406,6 +415,8 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
             context.call_conv.return_status_propagate(builder, status)
         if gives_reference:
             value = call_inline(context, builder, fill_handle, types.int64, (slot, value))
+        elif isinstance(result, types.Array):
+            root_result(context, builder, result, slot, value)
         call_inline(context, builder, leave, types.none, ())
         return value
 

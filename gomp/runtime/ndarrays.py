@@ -37,8 +37,8 @@ from gomp.runtime.references import OpaqueLayout, Reference, address_of, referen
 
 __all__ = ["NDArray", "ndarray"]
 
-_ALIGN = 64
-_HEADER = packing.Struct("<qqq")
+ALIGN = 64
+HEADER = packing.Struct("<qqq")
 
 
 class Memory(Reference):
@@ -49,21 +49,21 @@ class Memory(Reference):
 
     def present(self) -> NDArray:
         """The array as it was made: what a global holds."""
-        block = _Block(self)
+        block = Block(self)
         return block.array(*block.made_as)
 
 
-class _Block:
+class Block:
     """The base of the arrays over one memory."""
 
     __slots__ = ("__array_interface__", "__weakref__", "addr", "made_as", "memory", "nbytes")
 
     def __init__(self, memory: Memory) -> None:
         at = address_of(memory)
-        data_offset, self.nbytes, text_bytes = _HEADER.unpack(ctypes.string_at(at, _HEADER.size))
+        data_offset, self.nbytes, text_bytes = HEADER.unpack(ctypes.string_at(at, HEADER.size))
         self.memory = memory
         self.addr = at + data_offset
-        self.made_as = _read_text(ctypes.string_at(at + _HEADER.size, text_bytes))
+        self.made_as = _read_text(ctypes.string_at(at + HEADER.size, text_bytes))
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (self.nbytes,), "data": (self.addr, False)}
 
     def array(
@@ -80,11 +80,11 @@ def _read_text(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return np.lib.format.descr_to_dtype(descr), shape
 
 
-def block_of(array: object) -> _Block | None:
+def block_of(array: object) -> Block | None:
     """The block that ``array`` is a view of, if it is one."""
     while isinstance(array, (np.ndarray, memoryview)):
         array = array.obj if isinstance(array, memoryview) else array.base
-    return array if isinstance(array, _Block) else None
+    return array if isinstance(array, Block) else None
 
 
 class NDArray(np.ndarray):
@@ -126,7 +126,7 @@ def reduce_view(array: npt.NDArray[Any]) -> tuple[Callable[..., Any], tuple[Any,
     return restore, (block.memory, array.dtype, array.shape, offset, strides, array.flags.writeable)
 
 
-def view_of(block: _Block, array: npt.NDArray[Any]) -> NDArray | None:
+def view_of(block: Block, array: npt.NDArray[Any]) -> NDArray | None:
     """``array`` as a view that keeps the block, if its elements lie in it; an array without elements may be anywhere."""
     offset = array.__array_interface__["data"][0] - block.addr if array.size else 0
     if not 0 <= offset <= max(block.nbytes - array.itemsize, 0):
@@ -146,7 +146,7 @@ def restore(
     writeable: bool,
 ) -> NDArray:
     """A view that was pickled."""
-    array = _Block(memory).array(dtype, shape, offset, strides)
+    array = Block(memory).array(dtype, shape, offset, strides)
     array.flags.writeable = writeable
     return array
 
@@ -174,20 +174,20 @@ def ndarray(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float) -> NDArr
     dims, kind = _check_shape(shape), _check_dtype(dtype)
     nbytes = kind.itemsize * math.prod(dims)
     text = repr((np.lib.format.dtype_to_descr(kind), dims)).encode()
-    data_offset = _align(_HEADER.size + len(text))
+    data_offset = _align(HEADER.size + len(text))
     # Size classes that hold a multiple of 64 bytes are multiples of 64 bytes, so that data are aligned as the object is.
     size = _align(data_offset + nbytes)
     _check_size(size, dims, kind)
     slot = table.take()
     table.allocate(kernels.new_object, slot, size, 0)
     memory = reference(Memory, slot)
-    header = _HEADER.pack(data_offset, nbytes, len(text)) + text
+    header = HEADER.pack(data_offset, nbytes, len(text)) + text
     ctypes.memmove(address_of(memory), header, len(header))
-    return _Block(memory).array(kind, dims)
+    return Block(memory).array(kind, dims)
 
 
 def _align(nbytes: int) -> int:
-    return -(-nbytes // _ALIGN) * _ALIGN
+    return -(-nbytes // ALIGN) * ALIGN
 
 
 def _check_shape(shape: object) -> tuple[int, ...]:
@@ -196,8 +196,8 @@ def _check_shape(shape: object) -> tuple[int, ...]:
         dims = tuple(operator.index(n) for n in given)
     except TypeError:
         raise TypeError(f"a shape is an int or a tuple of ints, not {shape!r}") from None
-    if len(dims) > _MAX_DIMS:
-        raise ValueError(f"an array has at most {_MAX_DIMS} dimensions, not {len(dims)}")
+    if len(dims) > MAX_DIMS:
+        raise ValueError(f"an array has at most {MAX_DIMS} dimensions, not {len(dims)}")
     for n in dims:
         if n < 0:
             raise ValueError(f"a shape has no negative dimension: {n} in {dims}")
@@ -226,4 +226,4 @@ def _check_size(size: int, dims: tuple[int, ...], kind: np.dtype[Any]) -> None:
         )
 
 
-_MAX_DIMS = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+MAX_DIMS = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32

@@ -8,7 +8,8 @@
    there it is the check of the index that is not vectorised.)
    Functions of gomp that are Python's alone are refused by name; others become values that can be given to what Python does (``pythoncalls``).
 3. None becomes the value of a type that unifies with references (``reftypes.NullType``).
-4. A reference to an array or a text is stored, volatile, to a stack slot of its own whenever a variable takes it: LLVM may otherwise keep only an
+4. A reference to an array or a text, and the address of the first element of an array of numpy's, which may be in the heap, is stored, volatile,
+   to a stack slot of its own whenever a variable takes it, also in a tuple: LLVM may otherwise keep only an
    address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
 5. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
    width, without a word.
@@ -30,6 +31,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.ir_utils import build_definitions, get_definition, guard
 from numba.core.untyped_passes import IRProcessing
+from numba.extending import intrinsic
 
 from gomp.core.jit import inline
 from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_NO_MEMORY, POLL_OVERFLOW, poll, poll_entry
@@ -77,6 +79,22 @@ def poll_in_loop() -> None:
     why = poll()
     if why != 0:
         _end_program(why)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _hold(context: Any, addr: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        keep_on_stack(builder, args[0], "held")
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+@inline
+def poll_holding(addr: int) -> None:
+    """As :func:`poll_in_loop`, where the address of an object is in a variable that is a number to the compiler."""
+    _hold(addr)
+    poll_in_loop()
 
 
 def strips(whole: range) -> range:
@@ -354,8 +372,18 @@ class Lower(lowering.Lower):  # type: ignore[misc]
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
-        if isinstance(self.typeof(name), (ArrayRef, TextRef)):
+        self._keep(self.typeof(name), value, name)
+
+    def _keep(self, type_: types.Type, value: Any, name: str) -> None:
+        if isinstance(type_, (ArrayRef, TextRef)):
             keep_on_stack(self.builder, value, name)
+        elif isinstance(type_, types.Array):
+            data = self.context.make_array(type_)(self.context, self.builder, value).data
+            keep_on_stack(self.builder, data, name)
+        elif isinstance(type_, types.BaseTuple):
+            for i, part in enumerate(type_.types):
+                if isinstance(part, (ArrayRef, TextRef, types.Array, types.BaseTuple)):
+                    self._keep(part, self.builder.extract_value(value, i), f"{name}.{i}")
 
     def lower_inst(self, inst: ir.Stmt) -> None:
         if isinstance(inst, ir.SetAttr) and isinstance(self.typeof(inst.target.name), RefType):
@@ -371,6 +399,10 @@ class Lower(lowering.Lower):  # type: ignore[misc]
             raise errors.TypingError(
                 f"{MARK}a {kind} keeps no references alive in compiled code: use gomp.array(T, n), gomp.map(K, T) or fields",
                 loc=inst.loc,
+            )
+        if kind and holds(type_, types.Array):
+            raise errors.TypingError(
+                f"{MARK}a {kind} keeps no arrays alive in compiled code: use a tuple", loc=inst.loc
             )
 
     def _check_store(self, inst: ir.SetAttr) -> None:

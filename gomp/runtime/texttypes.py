@@ -1,4 +1,4 @@
-"""Texts and bytes in compiled code: ``len(s)``, ``s[i]``, ``s == t``, as from Python.
+"""Texts and bytes in compiled code: ``gomp.str(s)``, ``gomp.bytes(b)``, ``len(s)``, ``s[i]``, ``s == t``, as from Python.
 
 A character is one of Numba's strings of length 1, a byte is an int. Loops over a text poll now and then: it may be long. Their bytes are compared
 in words: an object ends with zeros up to a multiple of 8.
@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
+from numba.core.imputils import impl_ret_borrowed
+from numba.cpython.unicode import _get_code_point
+from numba.extending import intrinsic
 
 from gomp.core.jit import inline
-from gomp.core.shm.atomics import load8, load64
-from gomp.errors import NilDereference
-from gomp.runtime.polling import poll_in_loop, refused
-from gomp.runtime.refops import address
-from gomp.runtime.reftypes import TextRef, in_compiled_code
+from gomp.core.mutator.malloc import PROGRAM, new_bytes
+from gomp.core.shm.atomics import fence_release, load8, load64, store8, store64
+from gomp.errors import NilDereference, OutOfMemory
+from gomp.runtime.arrays import MAX_ARRAY
+from gomp.runtime.polling import poll_holding, poll_in_loop
+from gomp.runtime.refops import HEAP_FULL, address
+from gomp.runtime.reftypes import TextRef, in_compiled_code, numba_type, rejection, shown
 from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str, bytes_, str_
 
 _STRIP = 4096
-for _make in (bytes_, str_):
-    refused[_make] = (
-        f"gomp.{_make.__name__.rstrip('_')} copies what Python has: make the text there, and give it as an argument"
-    )
+_TOO_LONG = "a text of so many characters is larger than any heap"
 
 
 def _is(ref: Any, cls: type) -> bool:
@@ -164,3 +166,116 @@ def _bool(text: Any) -> Any:
     if isinstance(text, TextRef):
         return lambda text: address(text) != 0 and load64(address(text)) != 0
     return None
+
+
+# --- making one -------------------------------------------------------------------------------------------------------
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_text(context: Any, made: Any, addr: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return args[1]
+
+    return numba_type(made.cls)(made, types.int64), codegen
+
+
+@inline
+def _new(header: int, nbytes: int) -> int:
+    if nbytes > MAX_ARRAY:
+        raise OutOfMemory(_TOO_LONG)
+    addr = new_bytes((header + nbytes + 7) & -8, PROGRAM)
+    if addr == 0:
+        raise OutOfMemory(HEAP_FULL)
+    store64(addr, nbytes)
+    return addr
+
+
+@inline
+def _width(code: int) -> int:
+    """Bytes of a character in UTF-8."""
+    return 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
+
+
+@inline
+def _put(at: int, code: int) -> int:
+    """Write a character; where it ends."""
+    width = _width(code)
+    if width == 1:
+        store8(at, code)
+        return at + 1
+    store8(at, (0xF00 >> width & 0xF0) | code >> 6 * (width - 1))
+    for k in range(1, width):
+        store8(at + k, 0x80 | code >> 6 * (width - 1 - k) & 0x3F)
+    return at + width
+
+
+@inline
+def _new_str(text: Any) -> int:
+    nbytes = 0
+    for k in range(len(text)):
+        if k % _STRIP == 0:
+            poll_in_loop()
+        nbytes += _width(np.int64(_get_code_point(text, k)))
+    base = _new(STR_HEADER, nbytes)
+    store64(base + CHARACTERS, len(text))
+    at = base + STR_HEADER
+    for k in range(len(text)):
+        if k % _STRIP == 0:
+            poll_holding(base)
+        at = _put(at, np.int64(_get_code_point(text, k)))
+    fence_release()  # whoever sees its address sees what it holds
+    return base
+
+
+@inline
+def _new_bytes(data: Any) -> int:
+    base = _new(BYTES_HEADER, len(data))
+    for k in range(len(data)):
+        if k % _STRIP == 0:
+            poll_holding(base)
+        store8(base + BYTES_HEADER + k, np.int64(data[k]))
+    fence_release()
+    return base
+
+
+@inline
+def _copy(text: int, header: int) -> int:
+    base = _new(header, load64(text))
+    for k in range(8, (header + load64(text) + 7) & -8, 8):
+        if k % (8 * _STRIP) == 0:
+            poll_holding(base)
+        store64(base + k, load64(text + k))
+    fence_release()
+    return base
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _plain(context: Any, text: Any) -> Any:
+    """A text that may be None to the compiler, as what it takes ``"x" * n`` for."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = context.cast(builder, args[0], sig.args[0], types.unicode_type)
+        return impl_ret_borrowed(context, builder, types.unicode_type, value)
+
+    return types.unicode_type(text), codegen
+
+
+@in_compiled_code(str_)
+def _str(text: Any) -> Any:
+    if _is(text, Str):
+        return lambda text: _as_text(Str, _copy(check_text(address(text)), STR_HEADER))
+    plain = text.type if isinstance(text, types.Optional) else text
+    if isinstance(plain, (types.UnicodeType, types.StringLiteral)):
+        return lambda text: _as_text(Str, _new_str(_plain(text)))
+    raise rejection(f"gomp.str makes a text of a str, not {shown(text)}: convert what else there is with str()")
+
+
+@in_compiled_code(bytes_)
+def _bytes(data: Any) -> Any:
+    if _is(data, Bytes):
+        return lambda data: _as_text(Bytes, _copy(check_text(address(data)), BYTES_HEADER))
+    if isinstance(data, (types.Bytes, types.ByteArray)) or (
+        isinstance(data, types.Array) and data.ndim == 1 and data.dtype == types.uint8
+    ):
+        return lambda data: _as_text(Bytes, _new_bytes(data))
+    raise rejection(f"gomp.bytes makes bytes of bytes or of an array of uint8, not {shown(data)}")

@@ -1,7 +1,7 @@
 """References on their way, for the harness of kills: as arguments and results of goroutines and of an executor, and as pickles that lie about.
 
-What is sent says by a number what is in it: structs, an array, a text, bytes, a map, a slice of an ndarray and a weak pointer. Whoever gets it looks at all of it, so
-what was freed on its way is noticed.
+What is sent says by a number what is in it: structs, an array, a text, bytes, a map, a slice of an ndarray and a weak pointer. Whoever gets it looks
+at all of it, so what was freed on its way is noticed.
 
 A *letter* is a pickle of one reference, kept as bytes in a map that all see. Anybody opens it: the first gets what is in it; later ones, and those
 who come after the death of its sender, are told so. It is taken out of the map after that, so that no letter is lost unopened.

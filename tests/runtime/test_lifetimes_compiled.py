@@ -7,7 +7,6 @@ import ctypes
 import pytest
 from kernel_heap import collect_now
 
-import gomp
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import CompileError, NilDereference
 from gomp.runtime.arrays import Array, array

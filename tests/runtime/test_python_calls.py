@@ -378,9 +378,9 @@ def test_what_go_refuses_is_refused_with_its_message(heap):
     def itself(node: Node) -> None:
         gomp.add_cleanup(node, note, node)
 
-    with pytest.raises(gomp.FinalizerError, match="runtime.SetFinalizer: finalizer already set"):
+    with pytest.raises(gomp.FinalizerError, match=r"runtime.SetFinalizer: finalizer already set"):
         twice(new(Node))
-    with pytest.raises(gomp.FinalizerError, match="runtime.SetFinalizer: first argument is nil"):
+    with pytest.raises(gomp.FinalizerError, match=r"runtime.SetFinalizer: first argument is nil"):
         twice(None)
     with pytest.raises(gomp.CleanupError, match="ptr is equal to arg, cleanup will never run"):
         itself(new(Node))

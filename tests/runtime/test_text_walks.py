@@ -1,11 +1,13 @@
-"""``for c in text`` in compiled code."""
+"""Texts in compiled code: walked, and made."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import gomp
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
-from gomp.errors import NilDereference
+from gomp.errors import CompileError, NilDereference
 from gomp.runtime.compiled import compiled
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Bytes, Str, bytes_, str_
@@ -65,3 +67,70 @@ def test_what_only_a_walk_holds_survives_collections(collected_heap):
     assert walk(str_("aé日" * 100), 1000) == 100 * sum(map(ord, "aé日"))
     assert int(view(gcstats_dtype, GCSTATS)[0].num_gc) > before
     assert verify(3).problems == ()
+
+
+# --- made in compiled code --------------------------------------------------------------------------------------------
+
+TEXTS = ("", "a", "a café", "日本語", "\ud800", "\u07ff\u0800\uffff\U00010000\U0010ffff", "\x7f\x80")
+
+
+def test_a_text_that_a_program_makes_is_as_python_makes_it(heap):
+    @compiled
+    def make(which: int, times: int) -> Str:
+        return gomp.str(TEXTS[which] * times)
+
+    @compiled
+    def copy(text: Str) -> Str:
+        return gomp.str(text)
+
+    for which, text in enumerate(TEXTS):
+        for times in (1, 4000):
+            made, wanted = make(which, times), gomp.str(text * times)
+            assert made == wanted == text * times
+            assert (len(made), made.nbytes) == (len(wanted), wanted.nbytes)
+            assert copy(made) == made
+            assert copy(made).address != made.address
+    assert verify(3).problems == ()
+
+
+def test_bytes_of_bytes_and_of_arrays(heap):
+    @compiled
+    def constant() -> Bytes:
+        return gomp.bytes(b"\x00\xff seven")
+
+    @compiled
+    def of(data) -> Bytes:
+        return gomp.bytes(data)
+
+    array = gomp.ndarray(10_000, np.uint8)
+    array[:] = np.arange(10_000)
+    assert constant() == of(constant()) == b"\x00\xff seven"
+    assert of(array) == of(of(array)) == array.tobytes()
+
+
+def test_texts_are_keys_of_maps_while_another_process_collects(collected_heap):
+    @compiled
+    def count(n: int) -> int:
+        found = gomp.map(str, Node)
+        for i in range(n):
+            found[gomp.str("key" + str(i))] = new(Node, i)
+        total = 0
+        for i in range(n):
+            total += found[gomp.str("key" + str(i))].value
+        return total
+
+    before = int(view(gcstats_dtype, GCSTATS)[0].num_gc)
+    assert count(40_000) == sum(range(40_000))
+    assert view(gcstats_dtype, GCSTATS)[0].num_gc > before
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda n: gomp.str(n), r"gomp.str makes a text of a str, not int64: .* str\(\)"),
+        (lambda n: gomp.bytes("text"), "gomp.bytes makes bytes of bytes or of an array of uint8, not"),
+    ],
+)
+def test_what_no_text_is_made_of(heap, body, message):
+    with pytest.raises(CompileError, match=message):
+        compiled(body)(3)

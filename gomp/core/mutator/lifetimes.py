@@ -98,7 +98,7 @@ def _is_marking() -> bool:
 
 
 @inline
-def _slot_base(addr: int) -> int:
+def slot_base(addr: int) -> int:
     page = mspan.find_span(addr)
     if page == mspan.NO_SPAN or mspan.obj_idx_of(page, addr) >= spans()[page].nelems:
         return 0
@@ -123,7 +123,7 @@ def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int) -> in
     ``may_be_tiny``: it has no references and less than 16 bytes, so it need not be at the start of a slot.
     """
     addr = load_handle(slot) + offset
-    base = _slot_base(addr)
+    base = slot_base(addr)
     if base == 0:
         return NOT_IN_BLOCK
     if not may_be_tiny and not _is_start(addr, base):
@@ -162,7 +162,7 @@ def clear_finalizer(slot: int, offset: int) -> int:
 def add_cleanup(slot: int, offset: int, function: int) -> int:
     """Arm a cleanup for the place ``offset`` bytes into a handle's object: its record, OUT_OF_MEMORY, NOT_IN_BLOCK or RETRY."""
     addr = load_handle(slot) + offset
-    if _slot_base(addr) == 0:
+    if slot_base(addr) == 0:
         return NOT_IN_BLOCK
     make_room_for_special()
     if _begin() != OK:
@@ -197,8 +197,8 @@ def is_in_slot_of(slot: int, other: int) -> int:
     a, b = load_handle(slot), load_handle(other)
     if a == b:
         return SAME_ADDRESS
-    base = _slot_base(a)
-    if base == 0 or base != _slot_base(b) or spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS:
+    base = slot_base(a)
+    if base == 0 or base != slot_base(b) or spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS:
         return 0
     return SAME_SLOT
 
@@ -232,7 +232,7 @@ def find_weak(slot: int, offset: int, into: int) -> int:
 def add_weak(slot: int, offset: int, box: int) -> int:
     """Make the fresh 16-byte object in slot ``box`` the weak handle of a place, or have the slot hold the one that there is: OK, a status, RETRY."""
     addr = load_handle(slot) + offset
-    if _slot_base(addr) == 0:
+    if slot_base(addr) == 0:
         return NOT_IN_BLOCK
     make_room_for_special()
     if _begin() != OK:

@@ -142,7 +142,7 @@ def publish_native_roots() -> None:
     me = self_p()
     context = layout.SELF_BASE + P_CONTEXT
     save_registers(context)
-    n = _copy_heap_words(context, context + NATIVE_CONTEXT_BYTES, layout.native_roots_addr(me.idx), me.xnative_kept)
+    n = _copy_heap_words(context, context + NATIVE_CONTEXT_BYTES, layout.native_roots_addr(me.idx), native_kept())
     n = _copy_heap_words(stack_pointer() & -8, me.native_base, layout.native_roots_addr(me.idx), n)
     store_relaxed(layout.SELF_BASE + P_XNATIVE_N, n)
 
@@ -176,7 +176,13 @@ def become_running() -> bool:
 @inline
 def forget_native_roots() -> None:
     """After :func:`publish_native_roots`, in KERNEL."""
-    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, load_relaxed(layout.SELF_BASE + P_XNATIVE_KEPT))
+    store_relaxed(layout.SELF_BASE + P_XNATIVE_N, native_kept())
+
+
+@inline
+def native_kept() -> int:
+    """Words of the native-roots buffer that are of programs which wait for Python."""
+    return load_relaxed(layout.SELF_BASE + P_XNATIVE_KEPT)
 
 
 @kernel("void()")
@@ -225,7 +231,7 @@ def grow_native_stack(sp: int) -> int:
     me = self_p()
     if sp < me.stack_low + _STACK_MARGIN:
         return TOO_DEEP
-    status = commit_native_roots(8 * me.xnative_kept + native_bytes(sp))
+    status = commit_native_roots(8 * native_kept() + native_bytes(sp))
     if status == OK:
         guard_native_stack()
     return status
@@ -256,7 +262,7 @@ def commit_native_roots(nbytes: int) -> int:
 def guard_native_stack() -> None:
     """Have polls at entries look again where what is committed does not reach any more, or the stack ends."""
     me = self_p()
-    room = me.native_committed - 8 * me.xnative_kept
+    room = me.native_committed - 8 * native_kept()
     me.stack_guard = max(me.native_base - room, me.stack_low) + _STACK_MARGIN
 
 
