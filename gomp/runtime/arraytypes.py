@@ -25,6 +25,7 @@ from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import arrays
 from gomp.runtime.arrays import MAX_ARRAY, Array
 from gomp.runtime.parts import ByValue
+from gomp.runtime.polling import poll_in_loop
 from gomp.runtime.references import array_class, key_of
 from gomp.runtime.refops import HEAP_FULL, address, check_part, check_range, load_part, store_part
 from gomp.runtime.reftypes import (
@@ -33,9 +34,11 @@ from gomp.runtime.reftypes import (
     InlineName,
     ScalarClass,
     StructClass,
+    StructRef,
     in_compiled_code,
     numba_type,
     rejection,
+    shown,
 )
 
 # --- making arrays ----------------------------------------------------------------------------------------------------
@@ -170,6 +173,23 @@ def _setitem(array: Any, i: Any, value: Any) -> Any:
         element = _element_finder(array.cls)
         return lambda array, i, value: _store_element(array, element(address(array), np.int64(i)), value)
     return None
+
+
+@in_compiled_code(operator.contains)
+def _contains(array: Any, wanted: Any) -> Any:
+    if not isinstance(array, ArrayRef):
+        return None
+    if isinstance(wanted, StructRef) != isinstance(array.elem, StructRef):
+        raise rejection(f"an element of {array.cls.__name__} is never {shown(wanted)}")
+
+    def contains(array: Any, wanted: Any) -> bool:
+        for each in array:
+            if each == wanted:
+                return True
+            poll_in_loop()
+        return False
+
+    return contains
 
 
 @functools.cache

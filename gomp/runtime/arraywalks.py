@@ -8,13 +8,13 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import RefType as Ownership
 from numba.core.imputils import iternext_impl
-from numba.core.typing.templates import AbstractTemplate, Signature, infer
+from numba.core.typing.templates import Signature
 from numba.extending import lower_builtin, models, register_model
 
 from gomp.runtime.arraytypes import length_finder
 from gomp.runtime.polling import keep_on_stack
 from gomp.runtime.refops import call_inline, load_part
-from gomp.runtime.reftypes import ArrayRef
+from gomp.runtime.reftypes import ArrayRef, walks
 
 _I64 = ir.IntType(64)
 
@@ -33,12 +33,7 @@ class _WalkModel(models.StructModel):  # type: ignore[misc]
         super().__init__(manager, fe_type, [("base", types.int64), ("index", types.CPointer(types.int64))])
 
 
-@infer
-class _Elements(AbstractTemplate):  # type: ignore[misc]
-    key = "getiter"
-
-    def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature | None:
-        return Signature(ArrayWalk(args[0]), args, recvr=None) if isinstance(args[0], ArrayRef) else None
+walks[ArrayRef] = ArrayWalk
 
 
 @lower_builtin("getiter", ArrayRef)

@@ -36,10 +36,45 @@ def forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+# What Numba says, and what to say instead.
+_PLAINER = (
+    (r"'\$\w+(?:\.\d+)?' cannot be determined, operation: unknown", "an assignment by := is not known here: write it as a statement"),
+    (r"unsupported opcode \((?:STORE|DELETE)_GLOBAL\)", "compiled code cannot assign to a global: return the value, or use a gomp.Global"),
+    (r"use of yield in a closure", "compiled code has no generator expressions: write the loop out"),
+    (r"'with \(context manager\) as", "compiled code has no with ... as: do it in Python, around the call"),
+    (r"Untyped global name '([^']+)'", r"\1 is not known to compiled code: write the loop out, or do it in Python"),
+    (r"<intrinsic exception_match>", "compiled code tells no exceptions apart: write except Exception"),
+)  # fmt: skip
+_FIXES = (
+    (r"getitem\(.*slice", "take the elements one by one, or use a gomp.ndarray, whose slices are views"),
+    (r"mod\(unicode|mod\(Literal\[str", "use an f-string"),
+    (r"", "write it out with loops and fields, or do it in Python, around the call"),
+)
+
+
+def _without_overload(text: str) -> str | None:
+    """Numba has no function for the types that a call has: which call, and what to do."""
+    found = re.search(
+        r"No implementation of function Function\(<[\w -]+ '?[\w.]+'?>\) found for signature:.*?>>> (.*?)\n", text, re.S
+    )
+    if found is None:
+        return None
+    call = re.sub(r"#[0-9a-f]{6,}", "", found.group(1).strip())
+    fix = next(fix for pattern, fix in _FIXES if re.search(pattern, call))
+    return f"{call} is not known to compiled code: {fix}"
+
+
 def _reason(text: str) -> str:
     marked = re.findall(re.escape(MARK) + r"(.*)", text)
     if marked:
         return str(marked[-1]).strip()
+    for pattern, plainer in _PLAINER:
+        found = re.search(pattern, text)
+        if found:
+            return found.expand(plainer)
+    unknown = _without_overload(text)
+    if unknown is not None:
+        return unknown
     skipped = (
         "Failed in",
         "During:",

@@ -48,6 +48,7 @@ from gomp.errors import CompileError, Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
     arraywalks,  # noqa: F401
+    collecttypes,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
     handles,

@@ -124,6 +124,10 @@ def result_of(type_: types.Type, name: str) -> Result:
         return type(None)
     if isinstance(type_, types.Array):
         return np.ndarray
+    if isinstance(type_, types.Generator):
+        raise CompileError(
+            f"{name} is a generator, which would go on outside a program: return what it yields in a gomp.array"
+        )
     for kind, what in ((SlotType, "a reference"), (types.Array, "an array")):
         if holds(type_, kind):
             raise CompileError(f"{name} returns {shown(type_)}: {what} is returned alone, not inside something else")

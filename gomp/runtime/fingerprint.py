@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba.core import errors
+from numba.core.compiler import run_frontend
 from numba.core.dispatcher import Dispatcher
 
 from gomp.errors import CompileError
+from gomp.runtime.arrays import Array
+from gomp.runtime.classnames import fold_classes
+from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
@@ -43,7 +48,7 @@ class Survey:
         self.certain = True
         self._seen: set[int] = set()
         self._digest = hashlib.sha256()
-        self._makes_by_value = False
+        self._makes_by_value = self._writes_classes = False
         self._function(function)
         if self._makes_by_value:
             for cls in filter(is_struct, list(self.classes)):
@@ -71,6 +76,9 @@ class Survey:
         self._note(sorted((k, repr(v)) for k, v in function.__annotations__.items()))
         for code in _all_code(function.__code__):
             self._code(code, function.__globals__)
+        if self._writes_classes:
+            self._writes_classes = False
+            self._written_out(function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 self._value(name, cell.cell_contents)
@@ -104,7 +112,9 @@ class Survey:
                         self._value(name, getattr(module, name))
 
     def _value(self, name: str, value: Any) -> None:
-        if isinstance(value, ReferenceMeta):
+        if value is Array or value is Map:
+            self._writes_classes = True
+        elif isinstance(value, ReferenceMeta):
             self._class(value)
         elif isinstance(value, ByValue):
             self._class(array_class(value))
@@ -144,6 +154,13 @@ class Survey:
         else:
             self.certain = False
 
+    def _written_out(self, function: Any) -> None:
+        try:
+            for cls in fold_classes(run_frontend(function)):
+                self._class(cls)
+        except (errors.NumbaError, errors.UnsupportedBytecodeError):  # the compiler will say what is wrong with it
+            self.certain = False
+
     def _named(self, function: Any) -> None:
         if self.functions.setdefault(function_key(function), function) is not function:
             self.certain = False
@@ -167,9 +184,10 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "arraywalks", "compiled", "crossing", "fingerprint", "globaltypes", "hashmap", "kinds", "lifetimes",
-    "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references",
-    "refops", "reftypes", "root_table", "structs", "texts", "texttypes", "textwalks",
+    "arrays", "arraytypes", "arraywalks", "classnames", "collecttypes", "compiled", "crossing", "fingerprint",
+    "globaltypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
+    "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes",
+    "root_table", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.core.imputils import RefType as Ownership
 from numba.core.imputils import iternext_impl
-from numba.core.typing.templates import AbstractTemplate, Signature, infer
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from gomp.core.jit import inline
@@ -27,7 +26,7 @@ from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime.mapkeys import ANY_KEY
 from gomp.runtime.polling import poll_in_loop
 from gomp.runtime.refops import HEAP_FULL, address, call_inline
-from gomp.runtime.reftypes import MapRef, in_compiled_code, numba_type, rejection, shown
+from gomp.runtime.reftypes import MapRef, in_compiled_code, numba_type, rejection, shown, walks
 from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str
 
 _POLL_AFTER = 1024
@@ -129,14 +128,7 @@ def _len(view: Any) -> Any:
     return (lambda view: map_len(_map_of(view))) if isinstance(view, MapView) else None
 
 
-@infer
-class _Keys(AbstractTemplate):  # type: ignore[misc]
-    """``for key in m``."""
-
-    key = "getiter"
-
-    def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature | None:
-        return Signature(MapWalk(args[0], KEYS), args, recvr=None) if isinstance(args[0], MapRef) else None
+walks[MapRef] = lambda m: MapWalk(m, KEYS)
 
 
 @lower_builtin("getiter", MapRef)

@@ -37,7 +37,8 @@ from gomp.core.jit import inline
 from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_NO_MEMORY, POLL_OVERFLOW, poll, poll_entry
 from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
-from gomp.runtime import arrays, structs
+from gomp.runtime import arrays, root_table, structs
+from gomp.runtime.classnames import fold_classes
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.pythoncalls import PythonFunction
 from gomp.runtime.references import ReferenceMeta
@@ -49,6 +50,10 @@ STRIP = 1024
 _IN_MEMORY_OF_NUMBA = {
     types.List: "list", types.ListType: "list", types.Set: "set", types.DictType: "dict", types.Array: "array",
 }  # fmt: skip
+_GLOBALS = (
+    'gomp.globals holds anything, and compiled code has to know what: declare NAME = gomp.Global("name", T) in the module, and write NAME.get() '
+    "and NAME.set(x)"
+)
 refused: dict[python_types.FunctionType, str] = {}  # functions of gomp that compiled code does not have, and why
 
 
@@ -140,6 +145,7 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
 
     def run_pass(self, state: Any) -> bool:
         func_ir = state.func_ir
+        fold_classes(func_ir)
         _check_names(func_ir)
         _replace_functions(func_ir, state.typingctx)
         _replace_none(func_ir.blocks)
@@ -164,19 +170,27 @@ class InsertPolls(FunctionPass):  # type: ignore[misc]
 def _check_names(func_ir: Any) -> None:
     """CompileError for what is refused by name: before its arguments are looked at, which may be unknown here too."""
     for value in _values(func_ir):
-        known = _named_function(func_ir, value)
-        if known in refused:
+        known = _named(func_ir, value)
+        if isinstance(known, python_types.FunctionType) and known in refused:
             raise errors.TypingError(MARK + refused[known], loc=value.loc)
+        if known is root_table.globals:
+            raise errors.TypingError(f"{MARK}{_GLOBALS}", loc=value.loc)
 
 
 def _named_function(func_ir: Any, value: Any) -> python_types.FunctionType | None:
-    """The function of Python that a value is: a global, one that is free, or a module's."""
+    """The function of Python that a value is."""
+    known = _named(func_ir, value)
+    return known if isinstance(known, python_types.FunctionType) else None
+
+
+def _named(func_ir: Any, value: Any) -> object:
+    """What a value is by its name: a global, one that is free, or a module's; else None."""
     known = value.value if isinstance(value, (ir.Global, ir.FreeVar)) else None
     if isinstance(value, ir.Expr) and value.op == "getattr":
         module = guard(get_definition, func_ir, value.value)
         if isinstance(module, (ir.Global, ir.FreeVar)) and isinstance(module.value, python_types.ModuleType):
             known = getattr(module.value, value.attr, None)
-    return known if isinstance(known, python_types.FunctionType) else None
+    return known
 
 
 def _replace_functions(func_ir: Any, context: Any) -> None:

@@ -310,6 +310,14 @@ class _Comparison(AbstractTemplate):  # type: ignore[misc]
         return Signature(types.boolean, args, recvr=None)
 
 
+@lower_builtin("print_item", RefType)
+@lower_builtin("print_item", NullType)
+def _print(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    raise rejection(
+        f"print({shown(sig.args[0])}): compiled code prints numbers and texts of Python's: give it fields, or return the object"
+    )
+
+
 _REFERENCES = (StructRef, ArrayRef, TextRef, MapRef, NullType)
 for _operation, _lower in (
     (operator.eq, _same),
@@ -321,6 +329,18 @@ for _operation, _lower in (
     for _left in _REFERENCES:
         for _right in _REFERENCES:
             lower_builtin(_operation, _left, _right)(_lower)
+
+
+@in_compiled_code(isinstance)
+def _isinstance(ref: Any, cls: Any) -> Any:
+    """Only None is not of the class that the compiler knows already."""
+    if not isinstance(ref, (RefType, NullType)):
+        return None
+    if not isinstance(cls, StructClass):
+        raise rejection(f"isinstance of a {shown(ref)} asks for one class of gomp's in compiled code, not {shown(cls)}")
+    if isinstance(ref, RefType) and issubclass(ref.cls, cls.cls):
+        return lambda ref, cls: address(ref) != 0
+    return lambda ref, cls: False
 
 
 @in_compiled_code(bool)

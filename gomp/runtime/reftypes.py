@@ -41,7 +41,7 @@ from gomp.runtime.fields import Field
 from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
 from gomp.runtime.parts import ByValue, Inline, Link, Part
-from gomp.runtime.references import ReferenceMeta, key_of
+from gomp.runtime.references import ReferenceMeta, is_declared, key_of
 from gomp.runtime.root_table import Global
 from gomp.runtime.texts import Bytes, Str
 
@@ -79,7 +79,7 @@ class SlotType(types.Type):
     """An address that crosses between Python and compiled code in a handle's slot; 0 if there is none."""
 
 
-class RefType(SlotType):
+class RefType(SlotType, types.Hashable):  # a set may be of references until ``polling`` says why it must not
     """A reference to an object of the struct or array class ``cls``, or None."""
 
     def __init__(self, cls: ReferenceMeta) -> None:
@@ -98,7 +98,18 @@ class StructRef(RefType):
     """A reference to a struct."""
 
 
-class ArrayRef(RefType):
+class WalkedRef(RefType, types.IterableType):
+    """A reference to what a loop goes through."""
+
+    @property
+    def iterator_type(self) -> types.Type:
+        return walks[type(self)](self)
+
+
+walks: dict[type, Callable[[Any], types.Type]] = {}  # of each kind of reference that is walked
+
+
+class ArrayRef(WalkedRef):
     """A reference to an array, of the heap or by value."""
 
     @property
@@ -106,11 +117,11 @@ class ArrayRef(RefType):
         return part_type(self.cls.layout.part)
 
 
-class TextRef(RefType):
+class TextRef(WalkedRef):
     """A reference to a Bytes or a Str."""
 
 
-class MapRef(RefType):
+class MapRef(WalkedRef):
     """A reference to a map (``maptypes``)."""
 
 
@@ -160,6 +171,13 @@ class InlineName(types.Type):
 
     def __init__(self) -> None:
         super().__init__(name="gomp.Inline")
+
+
+class GenericName(types.Type):
+    """``gomp.Array`` itself, of which nothing is an instance."""
+
+    def __init__(self, cls: ReferenceMeta) -> None:
+        super().__init__(name=f"gomp.{cls.__name__}")
 
 
 class ScalarClass(types.Type):
@@ -255,12 +273,13 @@ register_model(StructClass)(models.OpaqueModel)
 register_model(ScalarClass)(models.OpaqueModel)
 register_model(ByValueClass)(models.OpaqueModel)
 register_model(InlineName)(models.OpaqueModel)
+register_model(GenericName)(models.OpaqueModel)
 register_model(GlobalType)(models.OpaqueModel)
 
 
 @typeof_impl.register(ReferenceMeta)
 def _typeof_class(value: Any, context: object) -> types.Type:
-    return StructClass(value)
+    return StructClass(value) if is_declared(value) else GenericName(value)
 
 
 @typeof_impl.register(Scalar)
@@ -292,6 +311,7 @@ def _typeof_global(value: Global[Any], context: object) -> types.Type:
 @lower_constant(ScalarClass)
 @lower_constant(ByValueClass)
 @lower_constant(InlineName)
+@lower_constant(GenericName)
 @lower_constant(GlobalType)
 def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return context.get_dummy_value()

@@ -8,14 +8,14 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import RefType as Ownership
 from numba.core.imputils import iternext_impl
-from numba.core.typing.templates import AbstractTemplate, Signature, infer
+from numba.core.typing.templates import Signature
 from numba.extending import lower_builtin, models, register_model
 
 from gomp.core.jit import inline
 from gomp.core.shm.atomics import load8, load64
 from gomp.runtime.polling import keep_on_stack
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import TextRef
+from gomp.runtime.reftypes import TextRef, walks
 from gomp.runtime.texts import BYTES_HEADER, STR_HEADER, Str
 from gomp.runtime.texttypes import check_text, code_point_at, next_character
 
@@ -36,12 +36,7 @@ class _WalkModel(models.StructModel):  # type: ignore[misc]
         super().__init__(manager, fe_type, [("base", types.int64), ("done", types.CPointer(types.int64))])
 
 
-@infer
-class _Characters(AbstractTemplate):  # type: ignore[misc]
-    key = "getiter"
-
-    def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature | None:
-        return Signature(TextWalk(args[0]), args, recvr=None) if isinstance(args[0], TextRef) else None
+walks[TextRef] = TextWalk
 
 
 @lower_builtin("getiter", TextRef)

@@ -34,6 +34,8 @@ collect_ignore = (
         "test_lifetimes_compiled.py",
         "test_array_walks.py",
         "test_text_walks.py",
+        "test_python_calls.py",
+        "test_compile_errors.py",
     ]
 )
 _NEVER = 1 << 62
