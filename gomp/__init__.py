@@ -37,8 +37,18 @@ if TYPE_CHECKING:
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
     from gomp.runtime.hashmap import Map, map
-    from gomp.runtime.kinds import float32, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-    from gomp.runtime.lifetimes import Cleanup, Pointer, Weak, add_cleanup, keep_alive, pointer, set_finalizer, weak
+    from gomp.runtime.kinds import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    from gomp.runtime.lifetimes import (
+        Cleanup,
+        Pointer,
+        Weak,
+        add_cleanup,
+        address,
+        keep_alive,
+        pointer,
+        set_finalizer,
+        weak,
+    )
     from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
@@ -51,7 +61,7 @@ if TYPE_CHECKING:
     from gomp.runtime.texts import bytes_ as bytes
     from gomp.runtime.texts import str_ as str
 
-_WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")
+_WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _HOMES = {
     "compiled": "gomp.runtime.compiled",
     "gc": "gomp.runtime.current",
@@ -64,6 +74,7 @@ _HOMES = {
     "Pointer": "gomp.runtime.lifetimes",
     "Weak": "gomp.runtime.lifetimes",
     "add_cleanup": "gomp.runtime.lifetimes",
+    "address": "gomp.runtime.lifetimes",
     "keep_alive": "gomp.runtime.lifetimes",
     "pointer": "gomp.runtime.lifetimes",
     "set_finalizer": "gomp.runtime.lifetimes",
@@ -122,11 +133,13 @@ __all__ = [
     "Weak",
     "WorkerDied",
     "add_cleanup",
+    "address",
     "array",
     "bytes",
     "compiled",
     "debug",
     "float32",
+    "float64",
     "gc",
     "globals",
     "go",

@@ -82,7 +82,7 @@ if __name__ == "__main__":
     del image
     with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
         mine = gomp.new(Node, value=6)
-        use_all("this reference belongs to a runtime that has ended")
+        use_all("belongs to a runtime that has ended")
         refused("belongs to a runtime that has ended", lambda: setattr(mine, "next", node), lambda: gomp.new(Node, next=node),
                 lambda: gomp.array(Node, [node]), lambda: gomp.map(str, Node).__setitem__("a", node))
         assert mine.next is None and value_of(mine) == 6

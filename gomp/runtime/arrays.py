@@ -42,6 +42,7 @@ from gomp.runtime.references import (
     read_inside,
     read_reference,
     reference,
+    slot_of,
     trait,
     word_at,
     write_reference,
@@ -118,7 +119,7 @@ class Array(Reference, Generic[T, N]):
             return fixed_class(elem, n, None, f"Array[{_name(elem)}, {n}]") if n else _array_class(elem)
 
     def __len__(self) -> int:
-        slot = table.slot_of(self._handle)  # first: a reference of an ended runtime has no length
+        slot = slot_of(self)  # first: a reference of an ended runtime has no length
         return self.length or word_at(slot, 0)
 
     @overload
@@ -229,12 +230,12 @@ def _number_access(kind: Scalar, info: ArrayInfo, where: Callable[[], str]) -> d
     is_int, low, high = kind.is_integer, kind.low, kind.high
 
     def read(ref: Any, i: int) -> Any:
-        at = ((table.words[table.slot_of(ref._handle)] + first - memory.HEAP_BASE) >> shift) + i
+        at = ((table.words[slot_of(ref)] + first - memory.HEAP_BASE) >> shift) + i
         return cell[0][at]
 
     def write(ref: Any, i: int, value: Any) -> None:
         number = kind.checked(value, where)
-        at = ((table.words[table.slot_of(ref._handle)] + first - memory.HEAP_BASE) >> shift) + i
+        at = ((table.words[slot_of(ref)] + first - memory.HEAP_BASE) >> shift) + i
         cell[0][at] = number
 
     def getitem(self: Any, index: Any) -> Any:

@@ -14,7 +14,7 @@ from gomp.runtime import cells
 from gomp.runtime.handles import table
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.parts import Embedded, Link, Part
-from gomp.runtime.references import Reference, read_inside, read_reference, write_reference
+from gomp.runtime.references import Reference, read_inside, read_reference, stale, write_reference
 
 Getter = Callable[[Any], Any]
 Setter = Callable[[Any, Any], None]
@@ -50,19 +50,19 @@ class Field(property):
 
 def _functions(part: Part, offset: int, where: Callable[[], str]) -> tuple[Getter, Setter]:
     if isinstance(part, Scalar):
-        return _number_getter(part, offset), _number_setter(part, offset, where)
+        return _number_getter(part, offset, where), _number_setter(part, offset, where)
     if isinstance(part, Link):
-        return _link_getter(part, offset), _link_setter(part, offset, where)
+        return _link_getter(part, offset, where), _link_setter(part, offset, where)
     return _part_getter(part, offset), _part_refuser(part, where)
 
 
-def _number_getter(kind: Scalar, offset: int) -> Getter:
+def _number_getter(kind: Scalar, offset: int, where: Callable[[], str]) -> Getter:
     cell, shift, bias = cells.views[kind.code], kind.shift, offset - layout.HEAP_BASE
 
     def get(ref: Any) -> Any:
         slot = ref._handle - table.first
         if slot < 0:
-            table.slot_of(ref._handle)
+            raise stale(ref, where)
         at = (table.words[slot] + bias) >> shift
         return cell[0][at]
 
@@ -75,7 +75,7 @@ def _number_setter(kind: Scalar, offset: int, where: Callable[[], str]) -> Sette
     def set_quickly(ref: Any, value: Any) -> None:
         slot = ref._handle - table.first
         if slot < 0:
-            table.slot_of(ref._handle)
+            raise stale(ref, where)
         at = (table.words[slot] + bias) >> shift
         try:
             cell[0][at] = value
@@ -85,17 +85,22 @@ def _number_setter(kind: Scalar, offset: int, where: Callable[[], str]) -> Sette
     def set_checked(ref: Any, value: Any) -> None:
         set_quickly(ref, kind.checked(value, where))
 
-    # A memoryview takes anything for a bool, and makes infinity of what is too large for a float32.
-    return set_checked if kind.code in "?f" else set_quickly
+    def set_float(ref: Any, value: Any) -> None:
+        set_quickly(ref, value if type(value) is float else kind.checked(value, where))
+
+    # A memoryview takes anything for a bool, for a float whatever has __float__, and makes infinity of what is too large for a float32.
+    return set_checked if kind.code in "?f" else set_float if kind.code == "d" else set_quickly
 
 
-def _link_getter(link: Link, offset: int) -> Getter:
+def _link_getter(link: Link, offset: int, where: Callable[[], str]) -> Getter:
     target: Any = None
 
     def get(ref: Any) -> Any:
         nonlocal target
         if target is None:
             target = link.target
+        if ref._handle < table.first:
+            raise stale(ref, where)
         return read_reference(target, ref, offset)
 
     return get
@@ -108,6 +113,8 @@ def _link_setter(link: Link, offset: int, where: Callable[[], str]) -> Setter:
         nonlocal target
         if target is None:
             target = link.target
+        if ref._handle < table.first:
+            raise stale(ref, where)
         write_reference(target, ref, offset, value, where)
 
     return set_link

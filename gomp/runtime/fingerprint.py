@@ -156,7 +156,7 @@ class Survey:
 
     def _written_out(self, function: Any) -> None:
         try:
-            for cls in fold_classes(run_frontend(function)):
+            for cls in fold_classes(run_frontend(function)):  # type: ignore[no-untyped-call]
                 self._class(cls)
         except (errors.NumbaError, errors.UnsupportedBytecodeError):  # the compiler will say what is wrong with it
             self.certain = False

@@ -157,7 +157,7 @@ class Map(Reference, Generic[K, V]):
     def get(self, key: K | Str | Bytes, default: T, /) -> V | T: ...
     def get(self, key: Any, default: Any = None, /) -> Any:
         """The key's value; ``default`` if it is not there."""
-        m = table.slot_of(self._handle)
+        m = slot_of(self)
         meta, word, _held = self._words(key)
         into = table.take()
         found = _calls.map_get(m, meta, word, into)
@@ -205,7 +205,7 @@ class Map(Reference, Generic[K, V]):
     # --- all of them
 
     def __len__(self) -> int:
-        return word_at(table.slot_of(self._handle), COUNT)
+        return word_at(slot_of(self), COUNT)
 
     def __iter__(self) -> Iterator[K]:
         return (key_of_entry(cursor) for cursor, _ in self._walk())

@@ -1,7 +1,7 @@
 """The kinds of numbers that a field or an element may be: their widths, ranges and names.
 
-``int`` is an int64, ``float`` a float64, ``bool`` a byte; ``gomp.int8`` to ``gomp.uint64`` and ``gomp.float32`` have the width that they name. For a
-type checker these are ints and floats.
+``int`` is an int64, ``float`` a float64, ``bool`` a byte; ``gomp.int8`` to ``gomp.uint64``, ``gomp.float32`` and ``gomp.float64`` have the width that
+they name. For a type checker these are ints and floats.
 
 A value that does not fit is refused, never cut: :meth:`Scalar.checked` says which field, what it holds, and the range.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["float32", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+__all__ = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -139,5 +139,7 @@ if TYPE_CHECKING:
     uint32: TypeAlias = Annotated[int, "uint32"]
     uint64: TypeAlias = Annotated[int, "uint64"]
     float32: TypeAlias = Annotated[float, "float32"]
+    float64: TypeAlias = Annotated[float, "float64"]
 else:
+    float64 = FLOAT
     int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32 = _WIDTHS

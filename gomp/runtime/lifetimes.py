@@ -24,11 +24,20 @@ from gomp.runtime.callbacks import callbacks
 from gomp.runtime.fields import Field
 from gomp.runtime.handles import kernels as boundary_kernels
 from gomp.runtime.handles import table
-from gomp.runtime.references import OpaqueLayout, Reference, is_struct, is_usable, key_of, reference, slot_of
+from gomp.runtime.references import (
+    OpaqueLayout,
+    Reference,
+    address_of,
+    is_struct,
+    is_usable,
+    key_of,
+    reference,
+    slot_of,
+)
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import info
 
-__all__ = ["Cleanup", "Pointer", "Weak", "add_cleanup", "keep_alive", "pointer", "set_finalizer", "weak"]
+__all__ = ["Cleanup", "Pointer", "Weak", "add_cleanup", "address", "keep_alive", "pointer", "set_finalizer", "weak"]
 
 T = TypeVar("T")
 _BOX_BYTES = 16
@@ -340,6 +349,16 @@ def _handle_of(ptr: Reference) -> _Handle:
         return made
     found: _Handle = reference(_Handle, slot)
     return found
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def address(obj: object) -> int:
+    """Where the object is, as a number that keeps nothing alive: ``obj.address``, for type checkers, and where a field has that name."""
+    if not isinstance(obj, Reference):
+        raise TypeError(f"gomp.address: {_no_pointer(obj)}")
+    return address_of(obj)
 
 
 # --- keep_alive -------------------------------------------------------------------------------------------------------

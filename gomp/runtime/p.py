@@ -22,7 +22,7 @@ from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
 from gomp.core.shm.records import p_dtype, view
-from gomp.errors import MessageTooLarge, RuntimeLost
+from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
 from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.peer import Peer
@@ -109,6 +109,10 @@ class P(Peer):
             call: Call = pickle.loads(message.payload)
             result = call.run()
             return result if message["awaited"] else None
+        except StaleReference as stale:
+            if not message["awaited"]:
+                log.error("goroutine %d (%s) ended: %s", message["g"], message["name"], stale)
+            raise
         except BaseException:
             if not message["awaited"]:
                 log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])

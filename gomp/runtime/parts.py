@@ -225,7 +225,7 @@ def part(annotation: object, owner: Any, where: str) -> Part:
     if isinstance(annotation, (Later, ArrayOf, MapOf, ReferenceMeta)):
         return Link(annotation, owner, where)
     shown = getattr(annotation, "__name__", annotation)
-    if isinstance(annotation, type) and issubclass(annotation, np.ndarray):
+    if (isinstance(annotation, type) and issubclass(annotation, np.ndarray)) or shown == "ndarray":
         raise TypeError(
             f"{where} cannot be {shown}: a gomp.ndarray is an argument, a result or a value of gomp.globals; a field holds a gomp.Array[T]"
         )
@@ -242,12 +242,18 @@ _INSTEAD: dict[object, str] = {
 }
 
 
+_OF_A_PROCESS = ("Weak", "Cleanup", "Pointer", "Pool", "Global")
+
+
 def _instead_of(annotation: object) -> str:
     """In messages: what a field may be, if not this."""
     if type(None) in get_args(annotation):
         return "it without None, which only references may be"
-    return _INSTEAD.get(get_origin(annotation) or annotation) or (
-        "int, float, bool, gomp.int8 to gomp.float32, a struct, gomp.Inline[T], gomp.Array[T], gomp.Array[T, n], gomp.Map[K, T], "
+    plain = get_origin(annotation) or annotation
+    if getattr(plain, "__module__", "").startswith("gomp.") and getattr(plain, "__name__", "") in _OF_A_PROCESS:
+        return "a reference to the object itself, or keep it in a variable of Python's: it belongs to a process"
+    return _INSTEAD.get(plain) or (
+        "int, float, bool, gomp.int8 to gomp.float64, a struct, gomp.Inline[T], gomp.Array[T], gomp.Array[T, n], gomp.Map[K, T], "
         "gomp.Str or gomp.Bytes"
     )
 

@@ -15,6 +15,7 @@ import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -131,7 +132,7 @@ def dump_outcome(call: Callable[[], Any], heir: int = transit.NOBODY) -> Outcome
 
 def dump_failure(error: BaseException) -> bytes:
     """An exception and its traceback, pickled; as a ProgramError if it would end the waiter, or does not survive the journey."""
-    text = "".join(traceback.format_exception(error))
+    text = _traceback_of(error)
     if isinstance(error, Exception):
         with contextlib.suppress(Exception):
             with transit.parcel() as tried:
@@ -140,6 +141,17 @@ def dump_failure(error: BaseException) -> bytes:
             return transit.dumps((error, text)) if tried else data  # references are received once
     summary = "".join(traceback.format_exception_only(error)).strip()
     return transit.dumps((ProgramError(summary, text), text))
+
+
+def _traceback_of(error: BaseException) -> str:
+    """As Python shows it, without the frames of this package that led to the call; of a reference that leads nowhere without any of them."""
+    first = error.__traceback__
+    while first is not None and Path(first.tb_frame.f_code.co_filename).parent == _PACKAGE:
+        first = first.tb_next
+    return "".join(traceback.format_exception(type(error), error, first))
+
+
+_PACKAGE = Path(__file__).parent
 
 
 class RemoteTraceback(Exception):
@@ -159,5 +171,5 @@ def load_outcome(succeeded: bool, payload: bytes) -> Any:
                 f"the goroutine had ended, and its P has died before its result was received: {stale}"
             ) from None
     error, text = cloudpickle.loads(payload)
-    error.__cause__ = RemoteTraceback(text)
+    error.__cause__ = RemoteTraceback(text) if text.startswith("Traceback") else None
     raise error

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 from gomp.core.mutator import boundary
 from gomp.core.sched.status import OK
 from gomp.core.shm import layout as memory
+from gomp.errors import RuntimeLost
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import SCALARS, scalar, wrong_type
@@ -45,6 +46,17 @@ class ReferenceMeta(type):
     def __call__(cls, *args: object, **kwargs: object) -> Any:
         raise TypeError(f"objects of the shared heap are made with {how_made(cls)}")
 
+    def __setattr__(cls, name: str, value: object) -> None:
+        field = cls.__dict__.get(name) if is_struct(cls) else None
+        if isinstance(field, property) and not isinstance(value, property):
+            raise TypeError(f"{name} is a field of {cls.__name__}: set it on an object, not on the class")
+        super().__setattr__(name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        if is_struct(cls) and isinstance(cls.__dict__.get(name), property):
+            raise TypeError(f"{name} is a field of {cls.__name__}: it cannot be deleted")
+        super().__delattr__(name)
+
 
 class Reference(metaclass=ReferenceMeta):
     """A reference from Python to an object of the shared heap; while it exists the object does."""
@@ -66,7 +78,7 @@ class Reference(metaclass=ReferenceMeta):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
             return NotImplemented
-        return bool(kernels.is_same_object(table.slot_of(self._handle), table.slot_of(other._handle)))
+        return bool(kernels.is_same_object(slot_of(self), slot_of(other)))
 
     def __hash__(self) -> int:
         return hash(address_of(self))
@@ -92,7 +104,18 @@ def reference(cls: type[T], slot: int) -> T:
 
 
 def slot_of(ref: Reference) -> int:
-    return table.slot_of(ref._handle)
+    """The slot of a reference. RuntimeLost, which names its type, if its runtime has ended."""
+    slot = ref._handle - table.first
+    if slot < 0:
+        raise stale(ref)
+    return slot
+
+
+def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost:
+    """What to raise where a reference whose runtime has ended is used, for ``where()`` perhaps."""
+    what = f"{where()}: " if where else ""
+    now = "" if table.is_open else "; no runtime is open in this process: use gomp.Runtime()"
+    return RuntimeLost(f"{what}this {type(ref).__name__} belongs to a runtime that has ended{now}")
 
 
 def is_usable(ref: Reference) -> bool:
@@ -133,7 +156,7 @@ def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
 
 def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     """The reference that stands at ``offset``, or None."""
-    source = table.slot_of(ref._handle)
+    source = slot_of(ref)
     try:
         into = table.free.pop()
     except IndexError:
@@ -153,11 +176,11 @@ def _read_again(status: int, source: int, offset: int, into: int) -> int:
 
 def write_reference(cls: Any, ref: Reference, offset: int, value: object, where: Callable[[], str]) -> None:
     """Store a reference to a ``cls``, or None. TypeError, which begins with ``where()``, if it is anything else."""
-    slot = table.slot_of(ref._handle)
+    slot = slot_of(ref)
     if value is None:
         source = boundary.NO_SLOT
     elif type(value) is cls:
-        source = table.slot_of(value._handle)  # type: ignore[attr-defined]
+        source = slot_of(value)  # type: ignore[arg-type]
     else:
         raise wrong_class(cls, value, where)
     if kernels.write_reference(slot, offset, source) != OK:

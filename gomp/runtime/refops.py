@@ -23,7 +23,7 @@ from gomp.core.mutator.barrier import read_pointer, write_pointer
 from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
 from gomp.errors import NilDereference, OutOfMemory
-from gomp.runtime import structs
+from gomp.runtime import lifetimes, structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import how_made, is_struct
@@ -200,6 +200,20 @@ def _load_address(context: Any, builder: Any, type_: RefType, value: Any) -> Any
         return _load_field(context, builder, type_, value, "address")
     raise_if(context, builder, _is_null(builder, value), NilDereference, "the address of a reference that is None")
     return value
+
+
+@in_compiled_code(lifetimes.address)
+def _address(obj: Any) -> Any:
+    if not isinstance(obj, RefType):
+        raise rejection(f"gomp.address: {shown(obj)} is no reference")
+
+    def address_of(obj: Any) -> int:
+        addr: int = address(obj)
+        if addr == 0:
+            raise NilDereference("the address of a reference that is None")
+        return addr
+
+    return address_of
 
 
 @lower_setattr_generic(StructRef)

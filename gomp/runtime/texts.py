@@ -27,6 +27,7 @@ from gomp.runtime.references import (
     is_usable,
     reference,
     set_word_at,
+    slot_of,
     word_at,
 )
 
@@ -45,7 +46,7 @@ class _Text(Reference):
 
     def _span(self) -> tuple[int, int]:
         """Where its bytes begin and end, from the beginning of the heap."""
-        base = table.words[table.slot_of(self._handle)] - memory.HEAP_BASE
+        base = table.words[slot_of(self)] - memory.HEAP_BASE
         return base + self.header, base + self.header + cells.words[0][base >> 3]
 
     def _octets(self) -> memoryview[int]:
@@ -135,7 +136,7 @@ class Str(_Text):
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("str")
 
     def __len__(self) -> int:
-        return word_at(table.slot_of(self._handle), CHARACTERS)
+        return word_at(slot_of(self), CHARACTERS)
 
     def __str__(self) -> str:
         return str(self._octets(), "utf-8", "surrogatepass")

@@ -210,9 +210,9 @@ def receive(
     if status != OK:
         table.drop(into)
         raise StaleReference(
-            f"the sender of this reference, P{p}, has died, and the reference with it"
+            f"the sender of this reference to a {cls.__name__}, P{p}, has died, and the reference with it"
             if 0 <= p < layout.MAX_PS and _deaths(p) != deaths
-            else "this reference was received before, or its sender took it back: a pickled reference is unpickled once; "
+            else f"this reference to a {cls.__name__} was received before, or its sender took it back: a pickled reference is unpickled once; "
             "pickle it again for each receiver, or share the object through gomp.globals"
         )
     return reference(cls, into)

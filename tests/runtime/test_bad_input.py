@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
+
 import pytest
 from kernel_heap import collect_now
 
@@ -300,3 +303,25 @@ def test_none_where_an_object_is_needed(shape):
         through(None)
     with pytest.raises(NilDereference, match="small of a Shape that is None"):
         compiled(set_small)(None, 5)
+
+
+def test_a_float_is_not_whatever_has_float(shape):
+    for value in (Decimal(1), Fraction(1, 2)):
+        with pytest.raises(TypeError, match=r"holds a float, not .*: convert it with float\(\)"):
+            shape.area = value
+
+
+def test_a_field_is_not_set_on_its_class(shape):
+    with pytest.raises(TypeError, match="area is a field of Shape: set it on an object, not on the class"):
+        Shape.area = 3
+    with pytest.raises(TypeError, match="area is a field of Shape: it cannot be deleted"):
+        del Shape.area
+    shape.area = 3
+    assert shape.area == 3.0
+
+
+def test_an_address_by_a_name_that_no_field_can_have(shape):
+    assert gomp.address(shape) == shape.address
+    assert compiled(lambda x: gomp.address(x))(shape) == shape.address
+    with pytest.raises(TypeError, match=r"gomp.address: int is no pointer into the shared heap"):
+        gomp.address(3)

@@ -11,6 +11,7 @@ import gomp
 class Point:
     x: gomp.int16
     y: gomp.float32
+    z: gomp.float64
 
 
 @gomp.struct
@@ -55,6 +56,8 @@ def build(n: int) -> Node:
     named: Node = gomp.globals["typed_named"]
     inside: gomp.Pointer = gomp.pointer(named, "value")
     gomp.keep_alive(inside)
+    where: int = gomp.address(named)
+    gomp.keep_alive(named, where)
     return node
 
 
