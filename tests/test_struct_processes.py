@@ -119,8 +119,9 @@ def run(tmp_path, body):
 def test_a_script_and_its_ps_have_the_same_types(tmp_path):
     lines = run(tmp_path, EVERYTHING)
     assert lines[0].startswith("verified at level 3")
-    assert lines[1] == "no runtime is open in this process: use gomp.Runtime()"
-    assert lines[2:] == ["this reference belongs to a runtime that has ended"] * 4
+    assert lines[1].endswith("no runtime is open in this process: use gomp.Runtime()")
+    assert len(lines) == 6
+    assert all(line.endswith("belongs to a runtime that has ended") for line in lines[2:])
 
 
 DIFFERENT = (
