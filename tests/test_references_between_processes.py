@@ -268,7 +268,9 @@ def test_a_result_whose_references_died_with_its_p_is_a_death(rt: gomp.Runtime, 
     while {0, *killed} & {int(p.xpid) for p in ps}:
         time.sleep(0.01)
     for goroutine in goroutines:
-        with pytest.raises(gomp.WorkerDied, match=r"before its result was received: the sender of this reference to a Node, P\d"):
+        with pytest.raises(
+            gomp.WorkerDied, match=r"before its result was received: the sender of this reference to a Node, P\d"
+        ):
             goroutine.wait(30)
     assert len(rt.run(chain, 3)) == 3
 

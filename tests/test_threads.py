@@ -275,6 +275,28 @@ def test_an_answer_that_is_forgotten_is_not_lost(pair: tuple[Mailbox, Channel, l
     assert mailbox.take(forgotten, 0.0) is None
 
 
+@pytest.mark.parametrize("where", ["_receive", "_end_receiving", "_deliver"])
+def test_ctrl_c_leaves_the_next_one_a_receiver(
+    pair: tuple[Mailbox, Channel, list[Message]], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As a function of the receiver's is called. What has arrived is not lost, and nobody waits for a receiver that is gone."""
+    mailbox, theirs, _ = pair
+    plain = getattr(mailbox, where)
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(mailbox, where, plain)
+        raise KeyboardInterrupt
+
+    numbers = [mailbox.number() for _ in range(3)]
+    for number in numbers[1:]:
+        theirs.send("stats", request=number)
+    monkeypatch.setattr(mailbox, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mailbox.take(numbers[0], 1.0)
+    last = numbers[2] if where == "_deliver" else numbers[1]
+    assert mailbox.take(last, 1.0)
+
+
 def test_messages_of_several_threads_do_not_mix(pair: tuple[Mailbox, Channel, list[Message]]) -> None:
     mailbox, theirs, _ = pair
     sizes = [100_003, 1, 300_007, 0, 70_001, 5]

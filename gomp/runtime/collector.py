@@ -6,6 +6,7 @@ kernel; the waiting in it, for Ps to stop, has a deadline.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -28,10 +29,13 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
+from gomp.errors import OutOfMemory
 from gomp.runtime import gctrace, pacerlog
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.pacertrace import PacerTrace, sweep_line
 from gomp.runtime.scavenger import Scavenger
+
+log = logging.getLogger("gomp.coordinator")
 
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
@@ -184,12 +188,18 @@ class Collector:
     def _check_marks(self) -> None:
         from gomp.runtime.verify import check_marks
 
-        self.problems += check_marks()
+        try:
+            self.problems += check_marks()
+        except OutOfMemory as error:
+            log.warning("GODEBUG=gccheckmark looks again in the next collection: %s", error)
 
     def _verify(self) -> None:
         from gomp.runtime.verify import verify
 
-        self._with_stopped_world(lambda: self._note(verify(self.debug.verify).problems))
+        try:
+            self._with_stopped_world(lambda: self._note(verify(self.debug.verify).problems))
+        except OutOfMemory as error:
+            log.warning("GODEBUG=verify looks again after the next collection: %s", error)
 
     def _note(self, problems: tuple[str, ...]) -> None:
         self.problems += problems

@@ -59,7 +59,7 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
-from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
+from gomp.errors import ConfigError, GompError, OutOfMemory, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, discovery, memstats, pacerlog
 from gomp.runtime.autolimit import AutoLimit
@@ -639,17 +639,25 @@ class Coordinator:
     def _answer(self, asker: Asker) -> None:
         """Requests to the coordinator itself."""
         message = asker.request
-        with contextlib.suppress(RuntimeLost):  # the runtime ends
-            if message.op == "verify":
-                asker.answer(**self._verify(message["level"]))
-            elif message.op in ("collect", "free_os_memory"):
-                self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
-            elif message.op == "retainers":
-                asker.answer(**self._retainers(message["p"], message["slot"]))
-            elif message.op == "set":
-                asker.answer(old=self._set(message["setting"], message["value"]))
-            else:
-                asker.answer(**self._stats().to_json())
+        try:
+            self._try_to_answer(asker)
+        except OutOfMemory as error:
+            asker.refuse(f"{message.op}: {error}")
+        except RuntimeLost:  # the runtime ends
+            pass
+
+    def _try_to_answer(self, asker: Asker) -> None:
+        message = asker.request
+        if message.op == "verify":
+            asker.answer(**self._verify(message["level"]))
+        elif message.op in ("collect", "free_os_memory"):
+            self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
+        elif message.op == "retainers":
+            asker.answer(**self._retainers(message["p"], message["slot"]))
+        elif message.op == "set":
+            asker.answer(old=self._set(message["setting"], message["value"]))
+        else:
+            asker.answer(**self._stats().to_json())
 
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""

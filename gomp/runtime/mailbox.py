@@ -59,19 +59,22 @@ class Mailbox:
 
     def _make_locks(self) -> None:
         self._sending = threading.Lock()
-        self._changed = threading.Condition(threading.Lock())
-        self._is_receiving = False  # under it: somebody is the receiver
+        self._lock = (
+            threading.Lock()
+        )  # taken itself: Condition.__enter__ is Python, and Ctrl-C in it would leave the lock taken
+        self._changed = threading.Condition(self._lock)
+        self._receiver: object = None  # under it: what stands for the wait whose thread receives for all
 
     def close(self) -> None:
         """End the connection. Returns when no thread uses it any more: its descriptor may then be another file's."""
-        with self._changed:
+        with self._lock:
             self._lost = self._lost or "the runtime was closed"
             self._changed.notify_all()
         with contextlib.suppress(OSError):  # the coordinator is gone already
             # A copy of the descriptor in another process must not keep the connection open.
             self.channel.sock.shutdown(socket.SHUT_RDWR)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_receiving, _CLOSE_S)
+        with self._lock:
+            self._changed.wait_for(lambda: self._receiver is None, _CLOSE_S)
         with self._sending:
             self.channel.close()
 
@@ -117,24 +120,32 @@ class Mailbox:
 
         Without time, too, what has arrived is looked at once: who only asks again and again would never be told.
         """
+        wait = object()
+        try:
+            return self._take(wait, number, timeout, is_enough)
+        finally:
+            if self._receiver is wait:  # Ctrl-C came between two lines: without this nobody would receive any more
+                self._end_receiving()
+
+    def _take(self, wait: object, number: int, timeout: float | None, is_enough: Callable[[], bool]) -> Message | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         has_looked = False
         while True:
-            with self._changed:
+            with self._lock:
                 answer = self._answers.pop(number, None)
                 if answer is not None:
                     self._expected.discard(number)
                     return answer
                 left = None if deadline is None else deadline - time.monotonic()
                 is_over = left is not None and left <= 0
-                if is_enough() or (is_over and (has_looked or self._is_receiving)):
+                if is_enough() or (is_over and (has_looked or self._receiver is not None)):
                     return None
                 if self._lost:
                     raise RuntimeLost(self._lost)
-                if self._is_receiving:
+                if self._receiver is not None:
                     self._changed.wait(left)
                     continue
-                self._is_receiving = True
+                self._receiver = wait
             self._receive(left)
             has_looked = True
 
@@ -150,10 +161,13 @@ class Mailbox:
         except RuntimeLost as error:
             lost = str(error)
         finally:
-            with self._changed:
-                self._lost = self._lost or lost
-                self._is_receiving = False
-                self._changed.notify_all()
+            self._end_receiving(lost)
+
+    def _end_receiving(self, lost: str = "") -> None:
+        with self._lock:
+            self._lost = self._lost or lost
+            self._receiver = None
+            self._changed.notify_all()
 
     def _deliver(self, message: Message) -> None:
         try:

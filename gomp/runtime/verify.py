@@ -18,6 +18,8 @@ from gomp.core.gc.verify.spans import check_spans
 from gomp.core.gc.verify.specials import check_specials
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import allow_range, load64, store64, zero_range
+from gomp.core.shm.commit import take_budget
+from gomp.errors import OutOfMemory
 
 MAX_PROBLEMS = 100
 _OUT_BYTES = 8192
@@ -36,7 +38,10 @@ class Report:
 
 
 class Scratch:
-    """Private memory for kernels, kept from one use to the next: bytes at ``address``, zeroed when it is given out."""
+    """Private memory for kernels, kept from one use to the next: bytes at ``address``, zeroed when it is given out.
+
+    It is taken from the budget of what may be committed: where a cgroup has no room for it, touching it would kill this process.
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -44,13 +49,22 @@ class Scratch:
 
     def zeroed(self, size: int) -> int:
         if size > self.size:
-            self.size = max(size, 2 * self.size, 1 << 20)
-            self._map = mmap.mmap(-1, self.size)  # zero already
-            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-            allow_range(self.address, self.size)
+            self._grow(max(size, 2 * self.size, 1 << 20))
         else:
             zero_range(self.address, size)
         return self.address
+
+    def _grow(self, size: int) -> None:
+        """Raises OutOfMemory, and has what it had."""
+        if not take_budget(size):
+            raise OutOfMemory(f"there is no room for the {size:,} bytes that looking through the heap takes")
+        try:
+            self._map = mmap.mmap(-1, size)  # zero already
+        except OSError as error:
+            raise OutOfMemory(f"the {size:,} bytes that looking through the heap takes: {error.strerror}") from None
+        self.size = size
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        allow_range(self.address, self.size)
 
 
 _out, _trace, _visited, _queue = Scratch(), Scratch(), Scratch(), Scratch()

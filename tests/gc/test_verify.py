@@ -14,7 +14,8 @@ from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import load64, store64
 from gomp.core.shm.records import GC_TRIGGER_HEAP, SET_NONE
-from gomp.runtime.verify import MAX_PROBLEMS, verify
+from gomp.errors import OutOfMemory
+from gomp.runtime.verify import MAX_PROBLEMS, Scratch, verify
 
 SIZE = 64
 FRESH, SWEPT, UNSWEPT = "fresh", "swept", "unswept"
@@ -333,3 +334,19 @@ def test_a_report_counts_what_there_is(heap):
     assert report.bytes == 5 * SIZE + 3 * 1024 + 40_960 + 2048
     cached = heap.span(heap.node_page).set == SET_NONE
     assert cached == (heap.entry().page == heap.node_page)
+
+
+def test_memory_for_looking_through_the_heap_is_taken_from_the_budget(heap):
+    from gomp.core.shm.records import MHEAP_XBUDGET
+
+    before = load64(MHEAP_XBUDGET)
+    scratch = Scratch()
+    store64(MHEAP_XBUDGET, (2 << 20) - 1)
+    with pytest.raises(OutOfMemory, match="no room for the 2,097,152 bytes that looking through the heap takes"):
+        scratch.zeroed(2 << 20)
+    address = scratch.zeroed(1000)
+    assert load64(MHEAP_XBUDGET) == (1 << 20) - 1
+    with pytest.raises(OutOfMemory):
+        scratch.zeroed(2 << 20)
+    assert scratch.zeroed(1 << 20) == address
+    store64(MHEAP_XBUDGET, before)

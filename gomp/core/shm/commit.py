@@ -34,6 +34,12 @@ def commit_table(fd: int, offset: int, size: int) -> int:
     return code
 
 
+@kernel("int64(int64)")
+def take_budget(size: int) -> int:
+    """For private memory of the coordinator, which the same limit counts: 1, or 0 if so much must not be touched now."""
+    return 1 if _try_take_budget(size) else 0
+
+
 @kernel("int64()")
 def budget_left() -> int:
     return load_relaxed(MHEAP_XBUDGET)
