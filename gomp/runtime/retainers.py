@@ -136,7 +136,7 @@ def _describe_root(at: int) -> dict[str, Any]:
     found: dict[str, Any] = {"word": int(load64(at))}
     if layout.GLOBALS_BASE <= at < layout.GS_BASE:
         record = view(global_dtype, at)[0]
-        return found | {"kind": "global", "name": bytes(record.name).decode(), "type": int(record.type_key)}
+        return found | {"kind": "global", "name": bytes(record.name).decode(errors="replace"), "type": int(record.type_key)}
     if layout.SPECIALS_BASE <= at < layout.POOLS_BASE:
         return _describe_special(at)
     if layout.POOLS_BASE <= at < layout.HANDLES_BASE:
@@ -167,7 +167,7 @@ def _describe_pool(at: int) -> dict[str, Any]:
     head = view(pool_head_dtype, layout.POOL_HEADS_BASE + pool * layout.POOL_HEAD_BYTES)[0]
     return {
         "kind": "pool",
-        "name": bytes(head.name).decode(),
+        "name": bytes(head.name).decode(errors="replace"),
         "type": int(head.type_key),
         "is_ring": word not in (POOL_PRIVATE, POOL_VICTIM_PRIVATE),
         "is_victim": word in (POOL_VICTIM_PRIVATE, POOL_VICTIM_RING),

@@ -336,6 +336,7 @@ def test_a_report_counts_what_there_is(heap):
     assert cached == (heap.entry().page == heap.node_page)
 
 
+@pytest.mark.parametrize("heap", [FRESH], indirect=True)
 def test_memory_for_looking_through_the_heap_is_taken_from_the_budget(heap):
     from gomp.core.shm.records import MHEAP_XBUDGET
 
