@@ -136,7 +136,11 @@ def _describe_root(at: int) -> dict[str, Any]:
     found: dict[str, Any] = {"word": int(load64(at))}
     if layout.GLOBALS_BASE <= at < layout.GS_BASE:
         record = view(global_dtype, at)[0]
-        return found | {"kind": "global", "name": bytes(record.name).decode(errors="replace"), "type": int(record.type_key)}
+        return found | {
+            "kind": "global",
+            "name": bytes(record.name).decode(errors="replace"),
+            "type": int(record.type_key),
+        }
     if layout.SPECIALS_BASE <= at < layout.POOLS_BASE:
         return _describe_special(at)
     if layout.POOLS_BASE <= at < layout.HANDLES_BASE:
