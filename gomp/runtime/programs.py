@@ -148,6 +148,8 @@ def _traceback_of(error: BaseException) -> str:
     first = error.__traceback__
     while first is not None and Path(first.tb_frame.f_code.co_filename).parent == _PACKAGE:
         first = first.tb_next
+    if first is None and not isinstance(error, StaleReference):
+        first = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, first))
 
 
