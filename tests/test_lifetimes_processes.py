@@ -236,3 +236,54 @@ def test_a_second_runtime_starts_with_nothing_of_the_first():
             left = gomp.add_cleanup(gomp.new(Thing), ran.append, "left")
     left.stop()
     assert ran == [0, 1]
+
+
+ENDS_IN_THE_MIDDLE = """
+import sys, threading
+import gomp
+from gomp.runtime import lifetimes
+
+@gomp.struct
+class Thing:
+    next: "Thing"
+    number: int
+
+def note(thing): ...
+
+@gomp.compiled
+def register(n: int) -> int:
+    thing = gomp.new(Thing, None, n)
+    gomp.set_finalizer(thing, note)
+    for i in range(1000):
+        gomp.new(Thing, thing, i)
+    return thing.number
+
+if __name__ == "__main__":
+    plain = lifetimes.set_finalizer
+    rt = gomp.Runtime(procs=1, max_heap="64MiB")
+    rt.__enter__()
+    print(register(3))
+
+    def set_and_close(obj, function):
+        plain(obj, function)
+        ender = threading.Thread(target=rt.close)
+        ender.start()
+        ender.join()
+
+    lifetimes.set_finalizer = set_and_close
+    try:
+        register(4)
+    except gomp.RuntimeLost as lost:
+        print(lost)
+    lifetimes.set_finalizer = plain
+    with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+        print(register(5), rt.verify()[:19])
+"""
+
+
+def test_another_thread_ends_the_runtime_while_a_program_has_python_do_something(tmp_path):
+    """The program comes back to memory that is still mapped, and ends; another runtime begins after it."""
+    script = tmp_path / "script.py"
+    script.write_text(ENDS_IN_THE_MIDDLE)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["3", "the runtime has ended", "5 verified at level 3"], done.stderr
