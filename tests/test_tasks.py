@@ -15,7 +15,7 @@ def test_more_goroutines_than_there_are_records_are_refused_one_by_one() -> None
     segments.map_segments(made)
     try:
         records.view(records.mheap_dtype, records.MHEAP)[0].xcommit_budget = ENDLESS
-        tasks = Tasks(2, made.meta_fd)
+        tasks = Tasks(2, 2, made.meta_fd)
         for n in range(layout.MAX_GS - 1):
             tasks.create("sleep", None, n, b"")
         with pytest.raises(gomp.OutOfMemory, match="65535 goroutines"):

@@ -12,17 +12,16 @@ import time
 from typing import Any
 
 from gomp.core.gc import scavenger, scavpace
-from gomp.core.shm.records import MHEAP, SCAVPACE, mheap_dtype, scavpace_dtype, view
+from gomp.core.shm.records import MHEAP, RUNTIME, SCAVPACE, mheap_dtype, runtime_dtype, scavpace_dtype, view
 from gomp.runtime.lazyreturn import EVERYTHING, LazyReturn
 
 _SLICE_NS = 1_000_000
 
 
 class Scavenger:
-    """``procs`` Ps share the hundredth; with ``traces`` each sweep's end has its line; ``lazy``: what is released may stay in memory."""
+    """With ``traces`` each sweep's end has its line; ``lazy``: what is released may stay in memory."""
 
-    def __init__(self, procs: int, traces: bool, lazy: LazyReturn | None = None) -> None:
-        self.procs = procs
+    def __init__(self, traces: bool, lazy: LazyReturn | None = None) -> None:
         self.traces = traces
         self.lazy = lazy
         self.releasing = False  # everything, because somebody asked
@@ -86,7 +85,8 @@ class Scavenger:
     def _work(self) -> None:
         record = _pace()
         if self._asleep_since is not None:
-            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, self.procs)
+            procs = int(view(runtime_dtype, RUNTIME)[0].nprocs)  # which share the hundredth
+            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, procs)
             self._was_reset |= record.cooldown_ns > 0
         if scavenger.work() == 0:
             self._asleep_since, self._due = None, math.inf
