@@ -201,7 +201,9 @@ class Coordinator:
         pacer.commit(1)
         tape = self._open_tape()
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
-        for idx in range(self.max_procs.slots):  # a collection may come before a P's process: it must find no spans there
+        for idx in range(
+            self.max_procs.slots
+        ):  # a collection may come before a P's process: it must find no spans there
             self._init_p(idx)
         lazy = None if s.debug.madvdontneed else LazyReturn(self.cgroup, self.shared.heap_fd)
         self.scavenger = Scavenger(s.debug.scavtrace > 0, lazy)
