@@ -76,7 +76,8 @@ class Scavenger:
         released = scavenger.release_some(time.monotonic_ns() + _SLICE_NS)
         self._released += released
         if released == 0 and self.lazy and self._wants_all:
-            self.lazy.wanted, self._wants_all = EVERYTHING, False
+            self.lazy.want_everything()
+            self._wants_all = False
         elif released == 0 and not (self.lazy and self.lazy.wanted):
             self.releasing = False
             if self.traces:

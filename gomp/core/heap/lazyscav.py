@@ -29,6 +29,7 @@ from gomp.core.shm.records import MHEAP_XBUDGET, chunks, densities, mheap, self_
 
 _PIECE = 32  # pages that are away at a time: an allocation that does not find them grows the heap
 _NONE = -1
+NOTHING_LEFT = -1
 
 
 @inline
@@ -77,20 +78,32 @@ def _released_run(chunk_idx: int, at: int) -> tuple[int, int]:
     return _NONE, 0
 
 
-@inline
-def _punch(page: int, npages: int) -> int:
-    """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
-    fd, found = self_p().heap_fd, 0
-    first, end = page << layout.PAGE_SHIFT, (page + npages) << layout.PAGE_SHIFT
-    at = first
+@kernel("int64(int64, int64, int64)")
+def resident_bytes(fd: int, first: int, end: int) -> int:
+    """Of the bytes from offset ``first`` up to ``end``, how many are surely in memory. (A page that was committed and never touched looks like a hole.)"""
+    at, found = first, 0
     while at < end:
         data = seek_data(fd, at)
         if data < 0 or data >= end:
             break
         at = min(seek_hole(fd, data), end)
         found += at - data
+    return found
+
+
+@inline
+def _punch(page: int, npages: int) -> int:
+    """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
+    fd = self_p().heap_fd
+    first, end = page << layout.PAGE_SHIFT, (page + npages) << layout.PAGE_SHIFT
+    found = resident_bytes(fd, first, end)
     punch_hole(fd, first, end - first)
     return found
+
+
+@inline
+def _is_over(deadline_ns: int) -> bool:
+    return stop_requested() or nanotime() > deadline_ns
 
 
 @inline
@@ -103,7 +116,7 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
     densities()[chunk_idx].lazy_since = -since  # whoever releases more from here on sets it anew
     while True:
         at, n = _released_run(chunk_idx, at)
-        if n == 0 or punched >= nbytes or stop_requested() or (punched > 0 and nanotime() > deadline_ns):
+        if n == 0 or freed >= nbytes or (punched > 0 and _is_over(deadline_ns)):
             break
         borrow_pages_locked(base + at, n)
         unlock_heap()
@@ -122,21 +135,23 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
 
 @kernel("int64(int64, int64)")
 def reclaim(nbytes: int, deadline_ns: int) -> int:
-    """Holds: nothing. Punch out ``nbytes`` of what was released lazily, if there is so much, oldest first; how much it was.
+    """Holds: nothing. Punch out what was released lazily, oldest first, until ``nbytes`` that were in memory have left it: how many have, or
+    NOTHING_LEFT if nothing is there to punch.
 
-    What was surely in memory may be committed at once: the budget has it. (A page that was committed and never touched looks like a hole.) After
-    the first piece it ends at the deadline, and when somebody wants to stop the world.
+    What was surely in memory may be committed at once: the budget has it. After the first piece it ends at the deadline, and when somebody wants to
+    stop the world.
     """
     begin_critical()
-    done = 0
-    while done < nbytes and not stop_requested() and (done == 0 or nanotime() <= deadline_ns):
+    done, all_punched = 0, 0
+    while done < nbytes and (all_punched == 0 or not _is_over(deadline_ns)):
         lock_heap()
         chunk_idx = _oldest_locked()
         unlock_heap()
         if chunk_idx < 0:
             break
         punched, freed = _reclaim_chunk(chunk_idx, nbytes - done, deadline_ns)
-        done += punched
+        all_punched += punched
+        done += freed
         add_relaxed(MHEAP_XBUDGET, freed)
     end_critical()
-    return done
+    return done if all_punched != 0 else NOTHING_LEFT
