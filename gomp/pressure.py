@@ -30,7 +30,10 @@ def read_pressure(cgroup: Path | None, system: Path = SYSTEM) -> dict[str, Press
 def is_system_short(margin: int, meminfo: Path = MEMINFO) -> bool:
     """Whether less than one part in ``margin`` of the system's memory is available; so too where it does not tell."""
     try:
-        sizes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in meminfo.read_text().splitlines())}
+        sizes = {
+            name: int(value.split()[0])
+            for name, value in (line.split(":") for line in meminfo.read_text().splitlines())
+        }
         return sizes["MemAvailable"] * margin < sizes["MemTotal"]
     except (OSError, ValueError, KeyError, IndexError):
         return True

@@ -119,7 +119,9 @@ class Charged:
         began = time.monotonic()
         while self.charge > nbytes:
             if time.monotonic() - began > within_s:
-                raise AssertionError(f"{self.charge / MIB:.1f} MiB are charged after {within_s} s, not {nbytes / MIB:.1f}")
+                raise AssertionError(
+                    f"{self.charge / MIB:.1f} MiB are charged after {within_s} s, not {nbytes / MIB:.1f}"
+                )
             time.sleep(0.005)
         return time.monotonic() - began
 

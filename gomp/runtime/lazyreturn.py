@@ -4,8 +4,8 @@ Memory is short when
 
 - a cgroup's limit leaves less than an eighth of it,
 - the file system of the segments has less than an eighth free,
-- or tasks have waited for memory since the last look, as the kernel's pressure figures say: those of the cgroup; or where it has none (v1) those of the
-  system, while less than an eighth of its memory is available. (Else they may be of a cgroup that thrashes under its own limit, whom our pages would not help.)
+- or tasks have waited for memory since the last look, as the kernel's pressure figures say: those of the cgroup, or where it has none (v1) those of
+  the system, while less than an eighth of its memory is available. (Else somebody thrashes under a limit of his own, whom our pages would not help.)
 
 For the first two as much goes as is missing, for the last everything. It is looked at each PERIOD_S, and given back in slices of a millisecond.
 """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gomp.core.heap import lazyscav, pagecache, palloc, scavenge, scavindex
+from gomp.core.shm import libc
 from gomp.core.shm.atomics import load64, store64
-from gomp.core.shm.layout import CHUNK_PAGES, DENSITIES_BASE, PAGE_SHIFT, PAGE_SIZE, page_to_addr
-from gomp.core.shm.libc import fallocate, seek_data
+from gomp.core.shm.layout import CHUNK_PAGES, DENSITIES_BASE, PAGE_SIZE, page_to_addr
+from gomp.core.shm.libc import fallocate
 from gomp.core.shm.records import density_dtype, view
 from gomp.runtime.residency import resident_bytes
 
@@ -35,7 +36,7 @@ def release(page, npages):
 
 
 def is_resident(heap, page):
-    return seek_data(heap.segment_fd, page << PAGE_SHIFT) == page << PAGE_SHIFT
+    return libc.resident_bytes(page_to_addr(page), PAGE_SIZE) == PAGE_SIZE
 
 
 NOTHING = -1  # of pages or bytes

@@ -24,10 +24,12 @@ from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, ctz, lsl
-from gomp.core.shm.libc import nanotime, punch_hole, seek_data, seek_hole
+from gomp.core.shm.libc import MOST_INCORE, nanotime, punch_hole, resident_bytes
 from gomp.core.shm.records import MHEAP_XBUDGET, chunks, densities, mheap, self_p
 
-_PIECE = 32  # pages that are away at a time: an allocation that does not find them grows the heap
+_PIECE = (
+    MOST_INCORE >> layout.PAGE_SHIFT
+)  # pages that are away at a time: an allocation that does not find them grows the heap
 _NONE = -1
 NOTHING_LEFT = -1
 
@@ -78,26 +80,12 @@ def _released_run(chunk_idx: int, at: int) -> tuple[int, int]:
     return _NONE, 0
 
 
-@kernel("int64(int64, int64, int64)")
-def resident_bytes(fd: int, first: int, end: int) -> int:
-    """Of the bytes from offset ``first`` up to ``end``, how many are surely in memory. (A page that was committed and never touched looks like a hole.)"""
-    at, found = first, 0
-    while at < end:
-        data = seek_data(fd, at)
-        if data < 0 or data >= end:
-            break
-        at = min(seek_hole(fd, data), end)
-        found += at - data
-    return found
-
-
 @inline
 def _punch(page: int, npages: int) -> int:
     """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
-    fd = self_p().heap_fd
-    first, end = page << layout.PAGE_SHIFT, (page + npages) << layout.PAGE_SHIFT
-    found = resident_bytes(fd, first, end)
-    punch_hole(fd, first, end - first)
+    nbytes = npages << layout.PAGE_SHIFT
+    found = resident_bytes(layout.page_to_addr(page), nbytes)
+    punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, nbytes)
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes
-from gomp.core.heap.lazyscav import NOTHING_LEFT, reclaim, resident_bytes
+from gomp.core.heap.lazyscav import NOTHING_LEFT, reclaim
 from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
 from gomp.core.heap.palloc import (
     find_pages_locked,
@@ -33,7 +33,7 @@ from gomp.core.sched.status import park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
 from gomp.core.shm.commit import commit, commit_absent
-from gomp.core.shm.libc import ENOMEM, punch_hole
+from gomp.core.shm.libc import ENOMEM, MOST_INCORE, punch_hole, resident_bytes
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
@@ -58,7 +58,7 @@ from gomp.core.shm.records import (
 )
 
 NO_MEMORY = -ENOMEM
-_COMMIT_STEP = 256 << 10
+_COMMIT_STEP = MOST_INCORE
 _ENDLESS = 1 << 62
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
@@ -214,12 +214,11 @@ def _commit_pages(page: int, npages: int, may_park: int) -> int:
     taken = 0
     for at in range(lo, hi, _COMMIT_STEP):
         size = min(_COMMIT_STEP, hi - at)
-        absent = size - resident_bytes(fd, at, at + size) if is_lazy else size
+        absent = size - resident_bytes(layout.HEAP_BASE + at, size) if is_lazy else size
         while commit_absent(fd, at, size, absent) != 0:
             if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT:
-                left = resident_bytes(fd, at, hi) if is_lazy else 0
                 punch_hole(fd, lo, hi - lo)
-                add_relaxed(MHEAP_XBUDGET, taken + left)
+                add_relaxed(MHEAP_XBUDGET, taken)
                 return NO_MEMORY
         taken += absent
         if may_park and stop_requested():
