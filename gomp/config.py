@@ -98,6 +98,7 @@ class Debug:
     gcpacertrace: int = 0  # 1: lines on stderr for what the pacer decides
     madvdontneed: int = 1  # 0: memory that is returned stays until somebody needs it
     scavtrace: int = 0  # 1: a line on stderr after each sweep, for what has gone back to the system
+    scavengeoff: int = 0  # 1: only what somebody asks for is returned to the system, and what a memory limit enforces
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
     checkfinalizers: int = 0  # 1: after each cycle, which objects with a finalizer lead back to themselves

@@ -134,7 +134,7 @@ def test_a_program_may_set_it_while_it_runs_on_the_p_that_goes(rt):
 
 
 def test_a_p_that_is_killed_in_the_middle_of_a_change_is_replaced_if_it_is_to_be_there(rt):
-    for procs, victim in ((4, 1), (1, 3), (4, 0), (2, 2), (2, 1)):
+    for procs, victim in ((4, 1), (1, 0), (2, 1)):
         running = [rt.go(churn, 0.3) for _ in range(4)]
         before = pids(rt)
         gomp.debug.set_max_procs(procs)

@@ -89,6 +89,7 @@ def test_free_os_memory_returns_it_at_once():
         script.ask("verify")
 
 
+@pytest.mark.slow
 def test_lazily_the_charge_stays_until_the_cgroup_has_little_left_and_falls_in_two_seconds():
     with charged(godebug="madvdontneed=0") as script:
         script.ask(f"fill {PEAK}")
@@ -106,6 +107,7 @@ def test_lazily_the_charge_stays_until_the_cgroup_has_little_left_and_falls_in_t
         script.ask("verify")
 
 
+@pytest.mark.slow
 def test_lazily_what_fits_without_what_lies_there_is_allocated_at_once_and_under_way():
     """The same sizes that eager return leaves room for: right after the limit fell, while the pages are punched out, and again."""
     fits = PEAK + 4 * MIB

@@ -195,6 +195,7 @@ class Coordinator:
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
+        rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)

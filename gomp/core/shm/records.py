@@ -75,7 +75,8 @@ runtime_dtype = record(
         ("committed_ps", "i8"),  # P records whose memory is there, in use or not
         ("resized_ns", "i8"),  # when nprocs last changed
         ("cpu_before_ns", "i8"),  # until then, CPU time that there was for programs: nprocs times the time, added up
-        ("_pad0", "i8", (3,)),
+        ("keep_free", "i8"),  # GODEBUG scavengeoff=1: nothing is returned in order to have less
+        ("_pad0", "i8", (2,)),
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for
