@@ -126,7 +126,10 @@ def measure_cost(pairs: int, count: int) -> None:
         )
     for key in ("objects_per_s", "objects_per_cpu_s"):
         ratios = [on[key] / off[key] for on, off in runs]
-        print(f"{key}, with / without: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+        error = statistics.stdev(ratios) / len(ratios) ** 0.5
+        print(
+            f"{key}, with / without: median {statistics.median(ratios):.3f}, mean {statistics.mean(ratios):.3f} ± {error:.3f}"
+        )
 
 
 # --- picture ----------------------------------------------------------------------------------------------------------
