@@ -109,6 +109,8 @@ def test_the_share_of_the_collector_is_of_all_ps_since_the_start(heap):
     assert (stats.gc_cpu_s, stats.mark_cpu_s, stats.assist_cpu_s) == (9.0, 8.0, 1.0)
     assert 0.15 < stats.gc_cpu_fraction <= 0.2
     assert stats.uptime_s >= 10
+    runtime.cpu_before_ns = 20_000_000_000  # and before that there were other Ps, for twenty seconds of CPU time in all
+    assert 0.075 < memstats.read().gc_cpu_fraction <= 0.1
 
 
 def test_a_record_is_not_changed_by_what_comes_after(heap):
