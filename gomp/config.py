@@ -281,8 +281,8 @@ class MixedSettings(BaseModel):
 class ProgramSettings(BaseModel):
     """A program that the service keeps running: a short name from ``workers/`` or a dotted path, and its parameters.
 
-    It is started again if its P dies; ``everywhere``: one of it runs on each P. Where GOMAXPROCS falls, those on surplus Ps end; where it rises, new Ps get
-    theirs, and the others keep the share that they were told.
+    It is started again if its P dies; ``everywhere``: one of it runs on each P. Where GOMAXPROCS falls, those on surplus Ps end;
+    where it rises, new Ps get theirs, and the others keep the share that they were told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

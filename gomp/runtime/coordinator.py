@@ -133,6 +133,7 @@ class Coordinator:
         self.max_procs = MaxProcs(settings)
         self.resizing: list[Asker] = []  # who waits for the number of Ps to be what they have asked for
         self.leaving: set[int] = set()  # Ps that are one too many, and have a process
+        self.told: set[int] = set()  # Ps whose processes were told to leave, if only for a while
         self.retired: set[int] = set()  # of the dead: those that ended because they were told to
 
     # --- starting -----------------------------------------------------------------------------------------------------
@@ -486,9 +487,10 @@ class Coordinator:
         record.pidfd = 0
         record.xpid = 0
         how, has_left = self.family.bury_p(idx)
-        if has_left or idx in self.leaving:
+        if idx in self.leaving or (has_left and idx in self.told):
             self.retired.add(idx)
-            self.leaving.discard(idx)
+        self.leaving.discard(idx)
+        self.told.discard(idx)
         record.deaths += 1
         record.retirements += idx in self.retired
         self.dead[idx] = f"P{idx} (pid {child.pid}) {how}"
@@ -597,6 +599,7 @@ class Coordinator:
         self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=channel is None)
         if channel:
             self.leaving.add(idx)
+            self.told.add(idx)
             with contextlib.suppress(RuntimeLost):
                 channel.send("leave")
 
