@@ -59,11 +59,16 @@ class MemoryLevel:
             return None
         return max(limit - max(usage - self._statistics().get(self._names.inactive_file, 0), 0), 0)
 
-    def anonymous(self) -> int:
-        """What its processes have for themselves, and the kernel for them: in a container of gomp's, the interpreters. Shared memory is not in it."""
+    def anonymous(self) -> int | None:
+        """What its processes have for themselves, and the kernel for them: in a container of gomp's, the interpreters. Shared memory is not in it.
+
+        None: it cannot be read.
+        """
         found = self._statistics()
+        if self._names.anonymous not in found:
+            return None
         kernel = found.get(self._names.kernel) or _read(self.directory / self._names.kernel) or 0
-        return found.get(self._names.anonymous, 0) + kernel
+        return found[self._names.anonymous] + kernel
 
     def events(self) -> dict[str, int]:
         """How often the limit was met: v2's ``memory.events``; in v1 ``max`` (allocations that met it) and ``oom_kill``."""

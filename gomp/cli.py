@@ -37,6 +37,7 @@ def _flag(name: str) -> Any:
 
 
 Procs = Annotated[str | None, _flag("procs")]
+MaxProcs = Annotated[int | None, _flag("max_procs")]
 Gogc = Annotated[str | None, _flag("gogc")]
 MemoryLimit = Annotated[str | None, _flag("memory_limit")]
 MemoryLimitShare = Annotated[float | None, _flag("memory_limit_share")]
@@ -63,6 +64,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="print the 
 def serve(
     config: Annotated[Path | None, typer.Option(help="TOML file with the options; see configs/service.toml")] = None,
     procs: Procs = None,
+    max_procs: MaxProcs = None,
     gogc: Gogc = None,
     memory_limit: MemoryLimit = None,
     memory_limit_share: MemoryLimitShare = None,
@@ -83,6 +85,7 @@ def serve(
         ServiceSettings,
         config,
         procs=procs,
+        max_procs=max_procs,
         gogc=gogc,
         memory_limit=memory_limit,
         memory_limit_share=memory_limit_share,
@@ -111,6 +114,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
     procs: Procs = None,
+    max_procs: MaxProcs = None,
     gogc: Gogc = None,
     memory_limit: MemoryLimit = None,
     memory_limit_share: MemoryLimitShare = None,
@@ -126,6 +130,7 @@ def run(
     settings = load(
         RuntimeSettings,
         procs=procs,
+        max_procs=max_procs,
         gogc=gogc,
         memory_limit=memory_limit,
         memory_limit_share=memory_limit_share,
@@ -271,7 +276,7 @@ def gogc(
 
 @ctl.command(name="memory-limit")
 def memory_limit(
-    limit: Annotated[str, typer.Argument(help="bytes, as 512MiB, or off")],
+    limit: Annotated[str, typer.Argument(help="bytes, as 512MiB, or auto, or off")],
     name: OfRuntime = None,
     url: Url = None,
     token_file: TokenFile = None,
@@ -280,6 +285,19 @@ def memory_limit(
     """Set the memory limit."""
     answer = _ask(name, url, token_file, "PUT", "/control/memory-limit", limit)
     return _tell(as_json, answer, f"memory_limit is {answer['new']} now; it was {answer['old']}")
+
+
+@ctl.command(name="procs")
+def set_procs(
+    number: Annotated[str, typer.Argument(help="how many Ps run programs, or auto: as the CPU quota says")],
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Set GOMAXPROCS."""
+    answer = _ask(name, url, token_file, "PUT", "/control/procs", number)
+    return _tell(as_json, answer, f"procs is {answer['new']} now; it was {answer['old']}")
 
 
 @ctl.command(name="gc")

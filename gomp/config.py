@@ -44,6 +44,7 @@ from gomp.errors import ConfigError
 
 NO_LIMIT = (1 << 63) - 1
 AUTO = -1  # a memory limit that follows the cgroup's
+DEFAULT_PROCS = 0  # a number of Ps that follows the processors there are
 GC_OFF = -1
 MAX_PROCS = 128  # half of the P records: the others are for attached processes
 OLDEST_KERNEL = (5, 4)  # the first with pidfds that can be waited for
@@ -97,6 +98,7 @@ class Debug:
     gcpacertrace: int = 0  # 1: lines on stderr for what the pacer decides
     madvdontneed: int = 1  # 0: memory that is returned stays until somebody needs it
     scavtrace: int = 0  # 1: a line on stderr after each sweep, for what has gone back to the system
+    scavengeoff: int = 0  # 1: only what somebody asks for is returned to the system, and what a memory limit enforces
     gcstoptheworld: int = 0  # 1: the world is stopped while marking, 2: and while sweeping
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
     checkfinalizers: int = 0  # 1: after each cycle, which objects with a finalizer lead back to themselves
@@ -127,6 +129,17 @@ def _gogc(value: object) -> object:
             raise ValueError('write a whole percentage, or "off"')
         value = percent
     return max(value, GC_OFF) if isinstance(value, int) else value
+
+
+def _procs(value: object) -> object:
+    """While it runs "auto" is a number too."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError('write a number of Ps, or "auto"')
+        return DEFAULT_PROCS
+    if value == DEFAULT_PROCS:
+        raise ValueError("there is 1 P at least")
+    return value
 
 
 def _byte_count(value: object) -> object:
@@ -162,6 +175,7 @@ def _whole_arenas(value: object) -> object:
 
 
 Percent = Annotated[int, BeforeValidator(_gogc), Field(lt=1 << 31)]
+Procs = Annotated[int, BeforeValidator(_procs), Field(ge=0, le=MAX_PROCS)]
 ByteCount = Annotated[int, BeforeValidator(_byte_count), Field(ge=0, le=NO_LIMIT)]
 MemoryLimit = Annotated[int, BeforeValidator(_limit), PlainSerializer(_show_limit)]
 HeapSize = Annotated[int, BeforeValidator(_whole_arenas)]
@@ -186,6 +200,12 @@ class RuntimeSettings(BaseSettings):
 
     procs: int = Field(
         default_factory=default_procs, ge=1, le=MAX_PROCS, description="Ps: processes that run programs (GOMAXPROCS)"
+    )
+    max_procs: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_PROCS,
+        description="as many Ps there may be when their number changes; by default as many as processors this process may run on",
     )
     gogc: Percent = Field(
         100, description='heap growth in percent of the live heap before the next cycle, or "off" (GOGC)'
@@ -212,6 +232,11 @@ class RuntimeSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least important log line that is written"
     )
+
+    @property
+    def most_procs(self) -> int:
+        """As many Ps there is room for: those at the start at least."""
+        return max(self.procs, self.max_procs or min(len(os.sched_getaffinity(0)), MAX_PROCS))
 
     @property
     def debug(self) -> Debug:
@@ -256,7 +281,8 @@ class MixedSettings(BaseModel):
 class ProgramSettings(BaseModel):
     """A program that the service keeps running: a short name from ``workers/`` or a dotted path, and its parameters.
 
-    It is started again if its P dies; ``everywhere``: one of it runs on each P.
+    It is started again if its P dies; ``everywhere``: one of it runs on each P. Where GOMAXPROCS falls, those on surplus Ps end;
+    where it rises, new Ps get theirs, and the others keep the share that they were told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -306,14 +332,18 @@ class ServiceSettings(RuntimeSettings):
 
 # --- settings that change while it runs -------------------------------------------------------------------------------
 
-Setting = Literal["gogc", "memory_limit"]
-_SETTING_TYPES: dict[str, TypeAdapter[int]] = {"gogc": TypeAdapter(Percent), "memory_limit": TypeAdapter(MemoryLimit)}
+Setting = Literal["gogc", "memory_limit", "procs"]
+_SETTING_TYPES: dict[str, TypeAdapter[int]] = {
+    "gogc": TypeAdapter(Percent),
+    "memory_limit": TypeAdapter(MemoryLimit),
+    "procs": TypeAdapter(Procs),
+}
 
 
 def read_setting(name: Setting, value: object) -> int:
-    """What somebody has written for GOGC or the memory limit, as a number. Raises ConfigError."""
-    if isinstance(value, str) and name == "gogc" and (percent := _parse_integer(value)) is not None:
-        value = percent
+    """What somebody has written for a setting, as a number. Raises ConfigError."""
+    if isinstance(value, str) and name != "memory_limit" and (number := _parse_integer(value)) is not None:
+        value = number
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ConfigError(f"{name}: write a number or a text (not {value!r})")
     try:
@@ -324,6 +354,8 @@ def read_setting(name: Setting, value: object) -> int:
 
 def show_setting(name: Setting, value: int) -> int | str:
     """The number as somebody would write it: "off" or "auto" where that is what it means."""
+    if name == "procs":
+        return value or "auto"
     if name == "memory_limit" and value == AUTO:
         return "auto"
     is_off = value < 0 if name == "gogc" else value == NO_LIMIT

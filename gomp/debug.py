@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gomp.config import DEFAULT_PROCS, MAX_PROCS
 from gomp.core.shm.records import GC_MARK, RUNTIME, runtime_dtype, view
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime import current
@@ -34,6 +35,25 @@ def set_memory_limit(limit: int) -> int:
     if limit < 0:
         return current.peer().ask("stats")["memory_limit"]  # type: ignore[no-any-return]
     return current.peer().ask("set", setting="memory_limit", value=limit)["old"]  # type: ignore[no-any-return]
+
+
+def set_max_procs(n: int) -> int:
+    """Set GOMAXPROCS, the number of Ps that run programs, and return what it was. Below 1 changes nothing (Go's ``GOMAXPROCS``). Raises ConfigError,
+    and GompError for more than there is room for (``max_procs``).
+
+    It changes at the end of the cycle that is on, if one is, and then this returns; processes are started, and end, after that. A goroutine goes on
+    where it runs, and its P's process ends with it. From then on the number follows the cgroup's CPU quota no more.
+    """
+    if not isinstance(n, int) or n > MAX_PROCS:
+        raise ConfigError(f"GOMAXPROCS={n!r}: give an integer up to {MAX_PROCS}")
+    if n < 1:
+        return current.num_procs()
+    return current.peer().ask("set", setting="procs", value=n)["old"]  # type: ignore[no-any-return]
+
+
+def set_default_max_procs() -> int:
+    """Have GOMAXPROCS follow the processors and the CPU quota there are, as if nobody had set it, and return what it was."""
+    return current.peer().ask("set", setting="procs", value=DEFAULT_PROCS)["old"]  # type: ignore[no-any-return]
 
 
 def free_os_memory(now: bool = False) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SYSTEM = Path("/proc/pressure/memory")
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ def read_pressure(cgroup: Path | None, system: Path = SYSTEM) -> dict[str, Press
         except (OSError, ValueError, KeyError):  # not there, or PSI is switched off
             continue
     return {}
+
+
+def is_system_short(margin: int, meminfo: Path = MEMINFO) -> bool:
+    """Whether less than one part in ``margin`` of the system's memory is available; so too where it does not tell."""
+    try:
+        sizes = {
+            name: int(value.split()[0])
+            for name, value in (line.split(":") for line in meminfo.read_text().splitlines())
+        }
+        return sizes["MemAvailable"] * margin < sizes["MemTotal"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return True
 
 
 def _parse(line: str) -> tuple[str, Pressure]:

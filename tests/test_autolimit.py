@@ -89,3 +89,28 @@ def test_interpreters_that_grow_lower_it_unless_it_is_a_trifle(cgroup, clock):
         cgroup.write(256, taken)
         clock.now += autolimit.PERIOD_S
         assert auto.look() == limit
+
+
+def test_interpreters_that_grow_do_not_take_a_limit_away(cgroup, clock, caplog):
+    """Without one the heap would have the room that there is less of."""
+    cgroup.write(256, 100)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    assert auto.look() > 64 * MIB
+    for taken, limit in ((180, 64 * MIB), (200, 64 * MIB), (100, int(0.9 * 256 * MIB) - 100 * MIB)):
+        cgroup.write(256, taken)
+        clock.now += autolimit.PERIOD_S
+        assert auto.look() == limit
+    assert "memory_limit stays at 64 MiB: auto is 0.9 of the cgroup's 256.0 MiB, less 180.0 MiB" in caplog.text
+
+
+def test_where_the_cgroup_does_not_tell_what_is_charged_at_the_start_counts(cgroup, clock, caplog):
+    cgroup.write(256, 60)
+    (cgroup.directory / "memory.stat").unlink()
+    (cgroup.directory / "memory.current").write_text(f"{80 * MIB}")
+    auto = AutoLimit(cgroup.memory, 0.9)
+    assert auto.look() == int(0.9 * 256 * MIB) - 80 * MIB
+    (cgroup.directory / "memory.current").write_text(f"{160 * MIB}")
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() is None
+    (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert "memory.stat cannot be read: 80.0 MiB, what is charged now" in warning

@@ -6,7 +6,7 @@ import pytest
 
 from gomp.cgroup import CpuCgroup, MemoryCgroup
 from gomp.config import default_procs
-from gomp.pressure import Pressure, read_pressure
+from gomp.pressure import Pressure, is_system_short, read_pressure
 
 MIB = 1 << 20
 
@@ -172,3 +172,13 @@ def test_a_kernel_that_does_not_tell_has_no_pressure(tmp_path, text):
     if text is not None:
         (tmp_path / "system").write_text(text)
     assert read_pressure(None, tmp_path / "system") == {}
+
+
+def test_the_system_is_short_of_memory_below_its_share_or_if_it_does_not_tell(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    for available, short in ((2000, False), (1000, False), (999, True)):
+        meminfo.write_text(
+            f"MemTotal:        8000 kB\nMemFree:         500 kB\nMemAvailable:    {available} kB\nHugePages_Total:       0\n"
+        )
+        assert is_system_short(8, meminfo) == short
+    assert is_system_short(8, tmp_path / "nothing")

@@ -70,7 +70,7 @@ def test_a_change_is_in_force_and_seen_by_prometheus(over_socket):
     samples = over_socket.service.samples()
     assert samples["go_gc_gogc_percent",] == 250
     assert samples["go_gc_gomemlimit_bytes",] == 96 << 20
-    assert over_socket.get("/control").json() == {"gogc": 250, "memory_limit": 96 << 20, "num_gc": 0}
+    assert over_socket.get("/control").json() == {"gogc": 250, "memory_limit": 96 << 20, "procs": 1, "num_gc": 0}
 
 
 def test_every_change_is_logged_with_what_it_was(over_socket):
@@ -97,13 +97,15 @@ def test_a_collection_is_over_when_it_is_answered(over_socket):
         ("memory-limit", {"content": "1GB"}, "as 512MiB"),
         ("memory-limit", {"content": "-1"}, "as 512MiB"),
         ("memory-limit", {"json": {"value": 1.5}}, "write a number or a text"),
+        ("procs", {"content": "0"}, "there is 1 P at least"),
+        ("procs", {"content": "some"}, 'write a number of Ps, or "auto"'),
     ],
 )
 def test_a_wrong_value_is_one_sentence_and_changes_nothing(over_socket, path, body, sentence):
     answer = over_socket.put(f"/control/{path}", **body)
     assert answer.status_code == 422
     assert sentence in answer.json()["error"]
-    assert over_socket.get("/control").json() == {"gogc": 100, "memory_limit": "off", "num_gc": 0}
+    assert over_socket.get("/control").json() == {"gogc": 100, "memory_limit": "off", "procs": 1, "num_gc": 0}
 
 
 def test_a_body_that_is_too_long_is_not_read(over_socket):
@@ -198,13 +200,14 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
         (("gogc", "400"), "gogc is 400 now; it was 100"),
         (("gogc", "off"), "gogc is off now; it was 400"),
         (("memory-limit", "64MiB", "--name", "controlled"), "memory_limit is 67108864 now; it was off"),
+        (("procs", "1"), "procs is 1 now; it was 1"),
         (("gc",), "collected; 1 cycles so far"),
-        (("show",), "gogc is off, memory_limit is 67108864, num_gc is 1"),
+        (("show",), "gogc is off, memory_limit is 67108864, procs is 1, num_gc is 1"),
     ):
         done = gomp(environment, "ctl", *arguments)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, text, "")
     done = gomp(environment, "ctl", "show", "--json")
-    assert json.loads(done.stdout) == {"gogc": "off", "memory_limit": 64 << 20, "num_gc": 1}
+    assert json.loads(done.stdout) == {"gogc": "off", "memory_limit": 64 << 20, "procs": 1, "num_gc": 1}
 
 
 def test_ctl_says_in_one_line_what_is_wrong(serve, environment):

@@ -103,12 +103,14 @@ def test_pauses_come_from_the_ring(heap):
 def test_the_share_of_the_collector_is_of_all_ps_since_the_start(heap):
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
-    runtime.start_ns = time.monotonic_ns() - 10_000_000_000
+    runtime.start_ns = runtime.resized_ns = time.monotonic_ns() - 10_000_000_000
     gc.assist_ns, gc.fractional_ns, gc.idle_ns, gc.pause_cpu_ns = 10**9, 2 * 10**9, 5 * 10**9, 10**9
     stats = memstats.read()
     assert (stats.gc_cpu_s, stats.mark_cpu_s, stats.assist_cpu_s) == (9.0, 8.0, 1.0)
     assert 0.15 < stats.gc_cpu_fraction <= 0.2
     assert stats.uptime_s >= 10
+    runtime.cpu_before_ns = 20_000_000_000  # and before that there were other Ps, for twenty seconds of CPU time in all
+    assert 0.075 < memstats.read().gc_cpu_fraction <= 0.1
 
 
 def test_a_record_is_not_changed_by_what_comes_after(heap):

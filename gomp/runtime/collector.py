@@ -30,7 +30,7 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.errors import OutOfMemory
-from gomp.runtime import gctrace, pacerlog
+from gomp.runtime import gctrace, memstats, pacerlog
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.pacertrace import PacerTrace, sweep_line
 from gomp.runtime.scavenger import Scavenger
@@ -54,13 +54,11 @@ class Collector:
 
     def __init__(
         self,
-        procs: int,
         debug: Debug,
         stop_deadline_s: float,
         scavenger: Scavenger,
         tape: PacerTape | None = None,
     ) -> None:
-        self.procs = procs
         self.debug = debug
         self._stop_deadline_s = stop_deadline_s
         self._scavenger = scavenger
@@ -78,10 +76,11 @@ class Collector:
     @property
     def idle_s(self) -> float:
         """Seconds since the last cycle ended; 0 while one is on."""
-        return 0.0 if self._is_marking else time.monotonic() - self._last_end
+        return 0.0 if self.is_marking else time.monotonic() - self._last_end
 
     @property
-    def _is_marking(self) -> bool:
+    def is_marking(self) -> bool:
+        """Whether a cycle is on, that has not come to its sweep."""
         return int(self._runtime.xgcphase) == GC_MARK
 
     def deadline(self) -> int:
@@ -90,7 +89,7 @@ class Collector:
 
     def step(self) -> float | None:
         """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""
-        if self._is_marking:
+        if self.is_marking:
             return self._mark()
         if self._sweeps_for_waiters:
             self._sweep()
@@ -110,7 +109,7 @@ class Collector:
 
     def begin(self, kind: int) -> None:
         """Start a cycle, if none is on. Raises Stuck."""
-        if self._is_marking or self._sweeps_for_waiters:
+        if self.is_marking or self._sweeps_for_waiters:
             return
         kind = max(kind, self._wanted)
         if kind == GC_TRIGGER_TIME and self.debug.gctrace:
@@ -169,7 +168,7 @@ class Collector:
         self._is_sweeping = True
         self.report()
         if self.debug.gctrace:
-            print(gctrace.format_cycle(last_cycle(self.procs)), file=sys.stderr, flush=True)
+            print(gctrace.format_cycle(last_cycle()), file=sys.stderr, flush=True)
         if self.debug.checkfinalizers:
             self._check_finalizers()
         if self.debug.verify:
@@ -225,16 +224,16 @@ def _check(code: int) -> int:
     return code
 
 
-def last_cycle(procs: int) -> gctrace.Cycle:
+def last_cycle() -> gctrace.Cycle:
     """What the records say of the cycle that has just ended."""
     rt, stats, pc = view(runtime_dtype, RUNTIME)[0], view(gcstats_dtype, GCSTATS)[0], view(pacer_dtype, PACER)[0]
-    elapsed = max(int(stats.last_end_ns - rt.start_ns), 1)
+    procs, available = int(rt.nprocs), max(memstats.available_cpu_ns(rt, int(stats.last_end_ns)), 1)
     busy = int(stats.assist_ns + stats.dedicated_ns + stats.fractional_ns + stats.pause_cpu_ns)
     first, last = int(stats.last_mark_ns - stats.last_start_ns), int(stats.last_end_ns - stats.last_term_ns)
     return gctrace.Cycle(
         number=int(stats.num_gc),
         since_start_ns=int(stats.last_start_ns - rt.start_ns),
-        cpu_fraction=busy / (elapsed * procs),
+        cpu_fraction=busy / available,
         first_pause_ns=first,
         mark_ns=int(stats.last_term_ns - stats.last_mark_ns),
         last_pause_ns=last,

@@ -8,7 +8,8 @@ Life::
     load kernels → make segments → write records → register the name → fork service and Ps → announce → loop → end everything
 
 A P may die at any moment (:mod:`gomp.core.gc.repair`). Its death is noticed at once, also during a stop; what it left is put right before the loop
-goes on with anything else, and another process takes its place.
+goes on with anything else, and another process takes its place. When GOMAXPROCS falls, a P that is one too many is told to leave: its process ends
+when its goroutines have, and is settled as a dead one's. What nobody waits for, and is started again elsewhere, ends at once.
 
 It is started by ``gomp serve``, or by a script's Runtime with a socket: that runtime ends when the socket hangs up.
 """
@@ -28,7 +29,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from gomp.cgroup import MemoryCgroup
@@ -36,7 +37,7 @@ from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, Settin
 from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
-from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.mutator.lifecycle import change_procs_stw, init_p, init_runtime
 from gomp.core.sched.locks import owner_of
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
@@ -68,6 +69,7 @@ from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
 from gomp.runtime.family import Child, Family
 from gomp.runtime.lazyreturn import LazyReturn
+from gomp.runtime.maxprocs import MaxProcs
 from gomp.runtime.memstats import MemStats, RepairStats
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.programs import Call
@@ -128,6 +130,11 @@ class Coordinator:
         self.warned_limit = -1  # the last that somebody was warned of
         self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
         self.is_limit_auto = settings.memory_limit == AUTO
+        self.max_procs = MaxProcs(settings)
+        self.resizing: list[Asker] = []  # who waits for the number of Ps to be what they have asked for
+        self.leaving: set[int] = set()  # Ps that are one too many, and have a process
+        self.told: set[int] = set()  # Ps whose processes were told to leave, if only for a while
+        self.retired: set[int] = set()  # of the dead: those that ended because they were told to
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class Coordinator:
         try:
             self.shared = segments.create(s.max_heap)
             segments.map_segments(self.shared, inherit=True)
-            segments.commit_fixed(self.shared, [*range(s.procs + _MAX_ATTACHED), layout.COORDINATOR_P])
+            segments.commit_fixed(self.shared, [*range(self.max_procs.slots + _MAX_ATTACHED), layout.COORDINATOR_P])
         except OSError as error:
             raise SegmentError(
                 error.errno, f"cannot make the heap of {s.max_heap >> 20} MiB: {error.strerror}"
@@ -148,11 +155,10 @@ class Coordinator:
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
         control = self._bind_control()
-        self.registration.describe(
-            discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
-        )
-        self.dispatcher = Dispatcher(Tasks(s.procs, self.shared.meta_fd), self._channel)
-        self.restarts = [Restarts() for _ in range(s.procs)]
+        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
+        self.registration.describe(self.info)
+        self.dispatcher = Dispatcher(Tasks(s.procs, self.max_procs.slots, self.shared.meta_fd), self._channel)
+        self.restarts = [Restarts() for _ in range(self.max_procs.slots)]
         self.dead: dict[int, str] = {}  # not repaired yet: how they ended
         self.absent: dict[int, float] = {}  # without a process until that time
         self._watch(self.urgent.fileno(), self._on_urgent)
@@ -171,30 +177,39 @@ class Coordinator:
             )
         if self.owner:
             self._admit(self.owner)
-        for program in getattr(s, "programs", ()):
-            for p, parameters in program.instances(s.procs):
-                self.dispatcher.supervise(Supervised(Call(program.program, (), parameters), p))
+        self._supervise(0, s.procs)
+
+    def _supervise(self, old: int, procs: int) -> None:
+        """Start the programs of the settings, now that there are ``procs`` Ps and not ``old``."""
+        for program in getattr(self.settings, "programs", ()):
+            for p, parameters in program.instances(procs):
+                if old == 0 or (p is not None and p >= old):
+                    self.dispatcher.supervise(Supervised(Call(program.program, (), parameters), p))
 
     def _init_records(self) -> None:
         s = self.settings
         init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
+        view(runtime_dtype, RUNTIME)[0].nrecords = self.max_procs.slots
         view(mheap_dtype, MHEAP)[0].huge_pages = segments.huge_page_bytes() // layout.PAGE_SIZE
         rt = view(runtime_dtype, RUNTIME)[0]
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
+        rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)
         pacer.commit(1)
         tape = self._open_tape()
         self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
-        for idx in range(s.procs):  # a collection may come before a P's own process does: it must find no spans there
+        for idx in range(
+            self.max_procs.slots
+        ):  # a collection may come before a P's process: it must find no spans there
             self._init_p(idx)
         lazy = None if s.debug.madvdontneed else LazyReturn(self.cgroup, self.shared.heap_fd)
-        self.scavenger = Scavenger(s.procs, s.debug.scavtrace > 0, lazy)
-        self.collector = Collector(s.procs, s.debug, s.stop_deadline, self.scavenger, tape)
+        self.scavenger = Scavenger(s.debug.scavtrace > 0, lazy)
+        self.collector = Collector(s.debug, s.stop_deadline, self.scavenger, tape)
         self.collector.report()
 
     def _open_tape(self) -> PacerTape | None:
@@ -268,6 +283,8 @@ class Coordinator:
                     self.handlers[fd](fd)
             self._answer_collections()
             self._answer_releases()
+            with contextlib.suppress(RuntimeLost):  # the runtime ends
+                self._resize()
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
                 self._set_commit_budget()
@@ -325,7 +342,7 @@ class Coordinator:
         record = _p_record(idx)
         running = (
             ", ".join(t.name for t in self.dispatcher.tasks.of(idx)[:_NAMES_SHOWN])
-            if idx < self.settings.procs
+            if idx < self.max_procs.slots
             else "an attached script"
         )
         return (
@@ -347,7 +364,7 @@ class Coordinator:
             if not may_search(p, slot):
                 return {"problem": f"P{p} has no reference number {slot}"}
             found = Search(p, slot).run()
-        if found["root"] and found["root"].get("p", len(self.family.ps)) in self.family.ps:
+        if found["root"] and found["root"].get("p", -1) in self.family.ps:
             running = [task.name for task in self.dispatcher.tasks.of(found["root"]["p"]) if task.has_started]
             found["root"]["programs"] = running[:_NAMES_SHOWN]
         return found
@@ -469,8 +486,14 @@ class Coordinator:
         record = _p_record(idx)
         record.pidfd = 0
         record.xpid = 0
+        how, has_left = self.family.bury_p(idx)
+        if idx in self.leaving or (has_left and idx in self.told):
+            self.retired.add(idx)
+        self.leaving.discard(idx)
+        self.told.discard(idx)
         record.deaths += 1
-        self.dead[idx] = f"P{idx} (pid {child.pid}) {self.family.bury_p(idx)}"
+        record.retirements += idx in self.retired
+        self.dead[idx] = f"P{idx} (pid {child.pid}) {how}"
         self.dispatcher.tasks.set_absent(idx, True)
         view(runtime_dtype, RUNTIME)[0].xready = 0
         repair.bury(layout.p_addr(idx))
@@ -480,27 +503,34 @@ class Coordinator:
         if not self.dead:
             return
         before = memstats.read_repairs()
-        if code := repair.repair(self.collector.deadline()):
+        put_right = repair.retire if self.retired.issuperset(self.dead) else repair.repair
+        if code := put_right(self.collector.deadline()):
             raise Stuck(-1 - code)
         self.collector.report()
         dead, self.dead = self.dead, {}
         done = _describe_repair(before, memstats.read_repairs())
         for idx, why in dead.items():
-            delay = self.restarts[idx].died(time.monotonic())
-            self.absent[idx] = time.monotonic() + delay
+            delay = 0.0 if idx in self.retired else self.restarts[idx].died(time.monotonic())
+            if idx < self.dispatcher.tasks.procs:
+                self.absent[idx] = time.monotonic() + delay
             running = self.dispatcher.has_died(idx, why)
+            names = ", ".join(task.name for task in running[:_NAMES_SHOWN])
+            if idx in self.retired:
+                log.info("P%d has left%s", idx, f", and ended {names}" if names else "")
+                continue
             log.error(
                 "%s while it ran %s; %s; it is started again%s",
                 why,
-                ", ".join(task.name for task in running[:_NAMES_SHOWN]) or "nothing",
+                names or "nothing",
                 done,
                 f" in {delay:.1f} s: it keeps dying" if delay else "",
             )
+        self.retired.difference_update(dead)
         self._start_absent()
         self._have_transits_settled()
         for idx in dead:
-            if idx in self.absent:
-                self.dispatcher.move(self.dispatcher.tasks.of(idx))
+            if idx not in self.family.ps:
+                self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=True)
 
     def _have_transits_settled(self) -> None:
         """Have everybody take back what the dead were sent, or were receiving."""
@@ -522,7 +552,56 @@ class Coordinator:
             del self.absent[idx]
             self.dispatcher.tasks.set_absent(idx, False)
             self.dispatcher.has_started(idx)
-            view(runtime_dtype, RUNTIME)[0].xready = int(not self.absent and not self.dead)
+        view(runtime_dtype, RUNTIME)[0].xready = int(not self.absent and not self.dead)
+
+    # --- GOMAXPROCS ---------------------------------------------------------------------------------------------------
+
+    def _resize(self) -> None:
+        """Have as many Ps as there are to be, when no cycle is on. Raises RuntimeLost if the runtime ends meanwhile."""
+        self.max_procs.look()
+        if self.collector.is_marking:
+            return
+        old, procs = self.dispatcher.tasks.procs, self.max_procs.wanted
+        if procs != old:
+            with self._stopped_world():
+                change_procs_stw(procs)
+            self.dispatcher.tasks.procs = procs
+            for idx in range(old, procs):
+                self._have_stay(idx)
+            for idx in range(procs, old):
+                self._have_leave(idx)
+            self._start_absent()
+            self._supervise(old, procs)
+            self.info = replace(self.info, ps=procs)
+            self.registration.describe(self.info)
+            log.info("gomaxprocs is %d now; it was %d: %s", procs, old, self.max_procs.reason)
+        for asker in self.resizing:
+            asker.answer(old=old)
+        self.resizing = []
+        for idx in self.leaving & self.family.ps.keys():
+            if self.dispatcher.runs_only_supervised(idx):
+                self._kill(idx)
+
+    def _have_stay(self, idx: int) -> None:
+        """There is to be a P ``idx``. If it has left by the time it hears of that, it is started again."""
+        self.leaving.discard(idx)
+        if channel := self._channel(idx):
+            with contextlib.suppress(RuntimeLost):
+                channel.send("stay")
+            self.dispatcher.tasks.set_absent(idx, False)
+        elif idx not in self.dead:
+            self.absent[idx] = 0.0
+
+    def _have_leave(self, idx: int) -> None:
+        """P ``idx`` is one too many."""
+        self.absent.pop(idx, None)
+        channel = self._channel(idx)
+        self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=channel is None)
+        if channel:
+            self.leaving.add(idx)
+            self.told.add(idx)
+            with contextlib.suppress(RuntimeLost):
+                channel.send("leave")
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -632,6 +711,7 @@ class Coordinator:
         self.attached.remove(peer)
         self.collecting = [waiter for waiter in self.collecting if waiter[1].channel is not peer.channel]
         self.releasing = [asker for asker in self.releasing if asker.channel is not peer.channel]
+        self.resizing = [asker for asker in self.resizing if asker.channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
@@ -654,10 +734,23 @@ class Coordinator:
             self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
         elif message.op == "retainers":
             asker.answer(**self._retainers(message["p"], message["slot"]))
+        elif message.op == "set" and message["setting"] == "procs":
+            self._set_procs(asker)
         elif message.op == "set":
             asker.answer(old=self._set(message["setting"], message["value"]))
         else:
             asker.answer(**self._stats().to_json())
+
+    def _set_procs(self, asker: Asker) -> None:
+        """Change how many Ps there are as soon as may be, and answer then."""
+        procs = asker.request["value"]
+        if procs > self.max_procs.slots:
+            asker.refuse(
+                f"gomaxprocs={procs}: there is room for {self.max_procs.slots} Ps; start with max_procs={procs}"
+            )
+            return
+        self.max_procs.set(procs)
+        self.resizing.append(asker)
 
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""

@@ -1,7 +1,7 @@
 """Goroutines between who starts them, the P that runs them, and who waits for them.
 
 A goroutine whose P dies while it runs has ended: whoever waits for it gets WorkerDied. One that had not started goes to another P, or waits
-for the dead one's successor. The programs of the configuration are started again.
+for the dead one's successor. The programs of the configuration are started again, but for those of a P that there is not to be any more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Dispatcher:
         self._channel_of = channel_of
 
     def supervise(self, program: Supervised) -> None:
-        """Start a program, now and whenever it has died."""
+        """Start a program, now and whenever it has died, while there is its P."""
+        if program.p is not None and program.p >= self.tasks.procs:
+            return
         message = Message("go", {"name": str(program.call), "request": 0}, program.call.dumps())
         self.go(program, message, pinned=program.p)
 
@@ -65,6 +67,7 @@ class Dispatcher:
     def has_started(self, p: int) -> None:
         """P ``p`` has a process again: send it what waits for it."""
         for task in self.tasks.of(p):
+            self.tasks.renew(task)
             self._send(task)
 
     def has_died(self, p: int, why: str) -> list[Task]:
@@ -78,11 +81,22 @@ class Dispatcher:
                 self._tell(task.origin, task.request, False, dump_failure(WorkerDied(f"{task.name}: {why}")))
         return running
 
-    def move(self, tasks: Iterable[Task]) -> None:
-        """Give goroutines that have not started to the Ps that have the fewest."""
+    def move(self, tasks: Iterable[Task], is_dead: bool) -> None:
+        """Give those that have not started to the Ps that have the fewest. Pinned ones stay, or end with their P. ``is_dead``: it has no process."""
         for task in tasks:
-            self.tasks.move(task)
-            self._send(task)
+            is_surplus = task.p >= self.tasks.procs
+            if task.has_started or (task.pinned and not is_surplus) or not self.tasks.withdraw(task, is_dead):
+                continue
+            if task.pinned:
+                self.tasks.ended(task.p, task.g)
+            else:
+                self.tasks.move(task)
+                self._send(task)
+
+    def runs_only_supervised(self, p: int) -> bool:
+        """Whether P ``p`` runs something, and nobody waits for any of it: programs that are started again elsewhere, or with their P."""
+        running = [task for task in self.tasks.of(p) if task.has_started]
+        return bool(running) and all(isinstance(task.origin, Supervised) for task in running)
 
     def _send(self, task: Task) -> None:
         channel = self._channel_of(task.p)
@@ -90,7 +104,7 @@ class Dispatcher:
             awaited = isinstance(task.origin, Channel | OnP)
             with contextlib.suppress(RuntimeLost):  # it has died: its pidfd tells
                 heir = task.origin.p if isinstance(task.origin, OnP) else -1
-                channel.send("run", task.payload, g=task.g, name=task.name, awaited=awaited, heir=heir)
+                channel.send("run", task.payload, g=task.g, id=task.id, name=task.name, awaited=awaited, heir=heir)
 
     def _tell(self, origin: object, request: int, ok: bool, payload: bytes, parcel: int = 0) -> bool:
         """Tell whoever started a goroutine how it ended, if anybody did; whether somebody may hear it. ``parcel``: there are references in it."""

@@ -39,8 +39,11 @@ class Child:
 
     def reap(self) -> str:
         """How it ended, in words. Waits for it."""
-        _, status = os.waitpid(self.pid, 0)
-        return forked.how_it_ended(status)
+        return forked.how_it_ended(self.wait())
+
+    def wait(self) -> int:
+        """Its wait status, when it has ended."""
+        return os.waitpid(self.pid, 0)[1]
 
 
 class Family:
@@ -92,14 +95,14 @@ class Family:
             undo.pop_all()
         return self.ps[idx]
 
-    def bury_p(self, idx: int) -> str:
-        """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words."""
+    def bury_p(self, idx: int) -> tuple[str, bool]:
+        """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words, and whether it left as it was told."""
         child = self.ps.pop(idx)
-        how = child.reap()
+        status = child.wait()
         os.close(child.pidfd)
         if child.channel:
             child.channel.close()
-        return how
+        return forked.how_it_ended(status), os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
 
     def _log_end(self) -> socket.socket | None:
         """A new log connection: the service gets one end, the P that is about to be forked the other."""

@@ -4,7 +4,8 @@ Memory is short when
 
 - a cgroup's limit leaves less than an eighth of it,
 - the file system of the segments has less than an eighth free,
-- or tasks have waited for memory since the last look, as the kernel's pressure figures say: those of the cgroup, or of the system where it has none.
+- or tasks have waited for memory since the last look, as the kernel's pressure figures say: those of the cgroup, or where it has none (v1) those of
+  the system, while less than an eighth of its memory is available. (Else somebody thrashes under a limit of his own, whom our pages would not help.)
 
 For the first two as much goes as is missing, for the last everything. It is looked at each PERIOD_S, and given back in slices of a millisecond.
 """
@@ -16,7 +17,7 @@ import time
 
 from gomp.cgroup import MemoryCgroup
 from gomp.core.heap import lazyscav
-from gomp.pressure import read_pressure
+from gomp.pressure import is_system_short, read_pressure
 
 PERIOD_S = 0.05
 EVERYTHING = 1 << 62
@@ -33,7 +34,17 @@ class LazyReturn:
         self._heap_fd = heap_fd
         self._due = 0.0
         self._stalled_s = self._read_stalled()
-        self.wanted = 0  # bytes that are to leave memory
+        self._everything = False
+        self._missing_bytes = 0
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that are to leave memory."""
+        return EVERYTHING if self._everything else self._missing_bytes
+
+    def want_everything(self) -> None:
+        """Have all that is released leave memory."""
+        self._everything = True
 
     @property
     def rest_s(self) -> float:
@@ -44,18 +55,23 @@ class LazyReturn:
         """Look, if it is time, and give back for a millisecond at most what is wanted."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + PERIOD_S
-            self.wanted = max(self.wanted, self._missing())
+            self._everything |= self._has_stalled()
+            self._missing_bytes = max(self._missing_of_cgroup(), self._missing_of_file_system(), 0)
         if self.wanted > 0:
             freed = lazyscav.reclaim(self.wanted, time.monotonic_ns() + _SLICE_NS)
-            self.wanted = max(self.wanted - freed, 0) if freed else 0
+            if freed == lazyscav.NOTHING_LEFT:
+                self._everything, self._missing_bytes = False, 0
+            else:
+                self._missing_bytes = max(self._missing_bytes - freed, 0)
 
-    def _missing(self) -> int:
-        stalled_s = self._read_stalled()
-        has_stalled = stalled_s - self._stalled_s > _STALLED_S
-        self._stalled_s = stalled_s
-        if has_stalled:
-            return EVERYTHING
-        return max(self._missing_of_cgroup(), self._missing_of_file_system())
+    def _has_stalled(self) -> bool:
+        """Whether tasks have waited since the last look, whom it may help."""
+        before, self._stalled_s = self._stalled_s, self._read_stalled()
+        return self._stalled_s - before > _STALLED_S and (self._has_own_pressure() or is_system_short(_MARGIN))
+
+    def _has_own_pressure(self) -> bool:
+        own = self._cgroup.own()
+        return own is not None and (own.directory / "memory.pressure").exists()
 
     def _missing_of_cgroup(self) -> int:
         missing = [

@@ -29,6 +29,7 @@ from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
 
 BY_SIZE_CLASSES = 61  # Go's BySize stops at class 60
+_EPOCH_OF_NOBODY = 1  # that of a record as the coordinator makes it
 _MCACHE_BYTES = layout.NUM_SPAN_CLASSES * records.MCACHE_ENTRY
 
 
@@ -270,10 +271,12 @@ def read() -> MemStats:
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
     procs, nrecords = int(runtime.nprocs), int(runtime.nrecords)
-    indices = (*range(nrecords), layout.COORDINATOR_P)
+    indices = [idx for idx in (*range(nrecords), layout.COORDINATOR_P) if _has_been(idx, procs)]
     ps = [_p_record(idx) for idx in indices]
     objects = _read_objects(ps)
-    uptime_s = max(time.monotonic_ns() - int(runtime.start_ns), 0) / 1e9
+    now_ns = time.monotonic_ns()
+    uptime_s = max(now_ns - int(runtime.start_ns), 0) / 1e9
+    available_s = available_cpu_ns(runtime, now_ns) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
     memory = _read_memory(runtime, heap)
@@ -288,7 +291,7 @@ def read() -> MemStats:
         num_gc=int(gc.num_gc),
         num_forced_gc=int(gc.num_forced),
         num_automatic_gc=int(gc.num_automatic),
-        gc_cpu_fraction=busy_s / (uptime_s * procs) if uptime_s and procs else 0.0,
+        gc_cpu_fraction=busy_s / available_s if available_s > 0 else 0.0,
         heap_live=int(pacer.xheap_live),
         heap_marked=int(pacer.heap_marked),
         gogc=int(pacer.gc_percent),
@@ -316,6 +319,16 @@ def read() -> MemStats:
     )
 
 
+def available_cpu_ns(runtime: Any, now_ns: int) -> int:
+    """CPU time that there was for programs since the start: GOMAXPROCS times the time, for each of its values (Go's sched.totaltime)."""
+    return int(runtime.cpu_before_ns) + (now_ns - int(runtime.resized_ns)) * int(runtime.nprocs)
+
+
+def _has_been(idx: int, procs: int) -> bool:
+    """Whether there is or was a P of that number: there is room for more, whose records a process has never had."""
+    return idx < procs or idx == layout.COORDINATOR_P or int(_p_record(idx).epoch) > _EPOCH_OF_NOBODY
+
+
 def _p_record(idx: int) -> Any:
     return records.view(records.p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0]
 
@@ -334,7 +347,7 @@ def _p_stats(idx: int, p: Any) -> PStats:
         resume_max_s=int(p.resume_max_ns) / 1e9,
         refills=int(p.refills),
         programs=int(p.programs),
-        deaths=int(p.deaths),
+        deaths=int(p.deaths - p.retirements),
     )
 
 

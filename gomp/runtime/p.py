@@ -2,6 +2,9 @@
 
 They run in the main thread, and in whatever thread of a program waits for another goroutine: that one may be queued here, behind a program that
 waits for the thread.
+
+A P that is one too many is told to leave. It starts nothing that another P may start, and its process ends when nothing runs here and what it has
+sent has been received.
 """
 
 from __future__ import annotations
@@ -12,16 +15,19 @@ import logging
 import os
 import pickle
 import socket
+import sys
 import threading
+import time
 from collections import deque
 from typing import Any
 
 from gomp import forked
 from gomp.core.gc import limiter
 from gomp.core.mutator.lifecycle import init_p
+from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
-from gomp.core.shm.records import p_dtype, view
+from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
 from gomp.runtime import compiled, current
 from gomp.runtime.channel import Channel, Message
@@ -33,6 +39,9 @@ from gomp.service import logs
 log = logging.getLogger("gomp.p")
 _PARCELS_KEPT = 1024
 NO_REQUEST = 0  # a number that none has
+EXIT_LEFT = 80  # beyond what sysexits.h has: it was told to
+_LEAVING_NAP_S = 0.02
+_LEAVING_S = 10.0  # for what was sent to be received: some of it never is
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MOST_FREE = 256 << 10
@@ -47,11 +56,24 @@ class P(Peer):
         self._queue: deque[Message] = deque()
         self._parcels: dict[int, list[Sent]] = {}  # results with references, from the last ones that were sent
         self._numbers = itertools.count(1)  # of parcels
+        self._leaves = False
+        self._was_told = False  # to leave, or to stay, since the main thread looked
 
     def serve(self) -> None:
-        while True:
-            self._take(NO_REQUEST, None)
-            self._run_queued()
+        """Run goroutines until this P is told to leave, and may."""
+        idle_since = time.monotonic()
+        while not self._may_leave(idle_since):
+            self._take(NO_REQUEST, _LEAVING_NAP_S if self._leaves else None)
+            if self._run_queued() or not self._leaves:
+                idle_since = time.monotonic()
+
+    def _may_leave(self, idle_since: float) -> bool:
+        """Whether nobody needs this process. One that ended while the heap is marked would have the marking begin anew."""
+        self._was_told = False
+        if not self._leaves or self._queue or view(runtime_dtype, RUNTIME)[0].xgcphase == GC_MARK:
+            return False
+        outbox.settle()
+        return len(outbox) == 0 or time.monotonic() - idle_since > _LEAVING_S
 
     def _take(self, request: int, timeout: float | None) -> Message | None:
         if threading.current_thread() is not threading.main_thread():
@@ -63,11 +85,15 @@ class P(Peer):
             limiter.end_idle()
 
     def _has_more_to_do(self, request: int) -> bool:
-        return bool(self._queue) or (request != NO_REQUEST and not self.mailbox.is_expected(request))
+        if request == NO_REQUEST:
+            return bool(self._queue) or self._was_told
+        return bool(self._queue) or not self.mailbox.is_expected(request)
 
     def arrived(self, message: Message) -> None:
         if message.op == "run":
             self._queue.append(message)
+        elif message.op in ("leave", "stay"):
+            self._leaves, self._was_told = message.op == "leave", True
         elif message.op == "undelivered":
             outbox.revoke(self._parcels.pop(message["parcel"], ()))
         else:
@@ -82,8 +108,10 @@ class P(Peer):
         return True
 
     def run(self, message: Message) -> None:
-        """Run one goroutine and say how it ended."""
+        """Run one goroutine, unless another P has it by now, and say how it ended."""
         g, heir = message["g"], message["heir"]
+        if take_ticket(g, message["id"], int(self._record.idx)) != TAKEN:
+            return
         self.mailbox.post("started", g=g)
         succeeded, payload, sent = dump_outcome(lambda: self._call(message), heir)
         self._record.programs += 1
@@ -155,3 +183,5 @@ def run(
         peer.serve()
     except RuntimeLost:
         os._exit(0)
+    sys.stdout.flush()
+    os._exit(EXIT_LEFT)

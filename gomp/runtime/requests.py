@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from gomp.config import DEFAULT_PROCS, MAX_PROCS
 from gomp.errors import RuntimeLost
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.programs import MAX_NAME
@@ -24,7 +25,9 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "free_os_memory": {"now": bool},
     "set": {"setting": str, "value": int},
 }
-SETTINGS = ("gogc", "memory_limit")
+SETTINGS = ("gogc", "memory_limit", "procs")
+_MOST = {"gogc": (1 << 31) - 1, "memory_limit": (1 << 63) - 1, "procs": MAX_PROCS}
+_LEAST = {"gogc": -1, "memory_limit": -1, "procs": DEFAULT_PROCS}  # off, auto, and what the system says
 _P_FIELDS = _CLIENT_FIELDS | {"started": {"g": int}, "done": {"g": int, "ok": bool}}
 
 
@@ -50,8 +53,8 @@ def fault(message: Message, from_p: bool) -> str:
 def _setting_fault(setting: str, value: int) -> str:
     if setting not in SETTINGS:
         return f"there is no setting {setting[:MAX_NAME]!r} to change: there are {', '.join(SETTINGS)}"
-    most = (1 << 31) - 1 if setting == "gogc" else (1 << 63) - 1
-    return "" if -1 <= value <= most else f"{setting}={value}: give -1 to {most}"  # -1: off, or auto
+    least, most = _LEAST[setting], _MOST[setting]
+    return "" if least <= value <= most else f"{setting}={value}: give {least} to {most}"
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ class Runtime:
             settings = self.settings.model_dump(mode="json")
             if "log_level" not in self.settings.model_fields_set:
                 settings["log_level"] = "warning"  # what a script prints is its own, unless it wants more
+            if "procs" not in self.settings.model_fields_set:
+                del settings["procs"]  # it follows the processors there are
             channel.send("start", settings=settings, path=sys.path, cwd=os.getcwd())
             ready = self._wait_until_ready(channel)
             self._join(channel, ready)

@@ -12,17 +12,16 @@ import time
 from typing import Any
 
 from gomp.core.gc import scavenger, scavpace
-from gomp.core.shm.records import MHEAP, SCAVPACE, mheap_dtype, scavpace_dtype, view
+from gomp.core.shm.records import MHEAP, RUNTIME, SCAVPACE, mheap_dtype, runtime_dtype, scavpace_dtype, view
 from gomp.runtime.lazyreturn import EVERYTHING, LazyReturn
 
 _SLICE_NS = 1_000_000
 
 
 class Scavenger:
-    """``procs`` Ps share the hundredth; with ``traces`` each sweep's end has its line; ``lazy``: what is released may stay in memory."""
+    """With ``traces`` each sweep's end has its line; ``lazy``: what is released may stay in memory."""
 
-    def __init__(self, procs: int, traces: bool, lazy: LazyReturn | None = None) -> None:
-        self.procs = procs
+    def __init__(self, traces: bool, lazy: LazyReturn | None = None) -> None:
         self.traces = traces
         self.lazy = lazy
         self.releasing = False  # everything, because somebody asked
@@ -44,8 +43,11 @@ class Scavenger:
         return min(rest, self.lazy.rest_s) if self.lazy else rest
 
     def on_swept(self) -> None:
-        """A sweep is over: begin anew, and write the line of what was done until now."""
-        self._due = time.monotonic()
+        """A sweep is over: begin anew, as soon as the pace allows, and write the line of what was done until now.
+
+        (Go cuts any sleep short. Where cycles follow one another, thirty a second, each would be a millisecond of work, whatever the pace.)
+        """
+        self._due = max(time.monotonic(), min(self._due, self._paid_at()))
         record = _pace()
         record.swept_in_use = view(mheap_dtype, MHEAP)[0].xheap_inuse
         if self.traces:
@@ -55,6 +57,13 @@ class Scavenger:
             note = " [controller reset]" if self._was_reset else ""
             self._was_reset = False
             print(trace_line(background, eager, note), file=sys.stderr, flush=True)
+
+    def _paid_at(self) -> float:
+        """When the last piece of work has been its share of the time since."""
+        if self._asleep_since is None:
+            return 0.0
+        share_ns = max(_pace().worked_ns, scavpace.MIN_WORK_NS) / (scavpace.SHARE * _procs())
+        return (self._asleep_since + float(share_ns)) / 1e9
 
     def release_all(self, now: bool) -> None:
         """Return everything that is free, without the pace, and with ``now`` also what was returned lazily; :attr:`releasing` says whether
@@ -77,7 +86,8 @@ class Scavenger:
         released = scavenger.release_some(time.monotonic_ns() + _SLICE_NS)
         self._released += released
         if released == 0 and self.lazy and self._wants_all:
-            self.lazy.wanted, self._wants_all = EVERYTHING, False
+            self.lazy.want_everything()
+            self._wants_all = False
         elif released == 0 and not (self.lazy and self.lazy.wanted):
             self.releasing = False
             if self.traces:
@@ -86,13 +96,18 @@ class Scavenger:
     def _work(self) -> None:
         record = _pace()
         if self._asleep_since is not None:
-            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, self.procs)
+            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, _procs())
             self._was_reset |= record.cooldown_ns > 0
         if scavenger.work() == 0:
             self._asleep_since, self._due = None, math.inf
             return
         self._asleep_since = time.monotonic_ns()
         self._due = time.monotonic() + scavpace.sleep_time(record.worked_ns) / 1e9
+
+
+def _procs() -> int:
+    """Ps, which share the hundredth."""
+    return int(view(runtime_dtype, RUNTIME)[0].nprocs)
 
 
 def _pace() -> Any:

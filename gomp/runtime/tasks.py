@@ -1,7 +1,8 @@
 """Which P runs which goroutine. Bookkeeping only: the coordinator sends and receives.
 
 A goroutine goes at once to the P with the fewest, preferring the one that started it. Its record in shared memory says where it is; its payload is
-kept until it has started, so that one whose P dies before that can go to another. A P without a process gets none while others have one.
+kept until it has started, so that one whose P dies, or is one too many, before that can go to another. A P without a process gets none while others
+have one, and one beyond GOMAXPROCS none at all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from gomp.core.sched.tickets import TAKEN, issue_ticket, reissue_ticket
 from gomp.core.shm import layout
 from gomp.core.shm.commit import commit_table
 from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, RUNTIME, g_dtype, runtime_dtype, view
@@ -18,9 +20,10 @@ from gomp.errors import OutOfMemory
 
 @dataclass
 class Task:
-    """One goroutine. ``origin`` is who waits for it, under its own number ``request``; ``pinned``: it runs on no other P."""
+    """One goroutine. ``origin`` is who waits for it, under its own number ``request``; ``pinned``: it runs on no other P. ``id``: no other has it."""
 
     g: int
+    id: int
     name: str
     origin: Any
     request: int
@@ -31,12 +34,13 @@ class Task:
 
 
 class Tasks:
-    """All goroutines that have not ended."""
+    """All goroutines that have not ended. ``procs``: Ps 0..procs-1 get them; there may be up to ``slots`` of them in time."""
 
-    def __init__(self, nprocs: int, meta_fd: int) -> None:
+    def __init__(self, procs: int, slots: int, meta_fd: int) -> None:
+        self.procs = procs
         self._meta_fd = meta_fd
         self._runtime = view(runtime_dtype, RUNTIME)[0]
-        self._by_p: list[dict[int, Task]] = [{} for _ in range(nprocs)]
+        self._by_p: list[dict[int, Task]] = [{} for _ in range(slots)]
         self._records = view(g_dtype, layout.GS_BASE, layout.MAX_GS)
         self._free = list(range(layout.MAX_GS - 1, 0, -1))
         self._created = 0
@@ -53,28 +57,36 @@ class Tasks:
             raise OutOfMemory(f"{len(self)} goroutines wait or run: there is no room for another")
         p = self._best(near) if pinned is None else pinned
         self._created += 1
-        task = Task(self._free.pop(), name, origin, request, p, payload, pinned is not None)
+        task = Task(self._free.pop(), self._created, name, origin, request, p, payload, pinned is not None)
         self._by_p[p][task.g] = task
         record = self._records[task.g]
         record.id, record.p, record.status = self._created, p, G_RUNNABLE
         record.created_ns, record.started_ns, record.ended_ns = time.monotonic_ns(), 0, 0
+        self.renew(task)
         return task
 
     def _best(self, near: int | None) -> int:
-        return min((i in self._absent, len(tasks), i != near, i) for i, tasks in enumerate(self._by_p))[3]
+        return min((i in self._absent, len(self._by_p[i]), i != near, i) for i in range(self.procs))[3]
 
     def set_absent(self, p: int, is_absent: bool) -> None:
         """Whether P ``p`` has no process."""
         (self._absent.add if is_absent else self._absent.discard)(p)
 
+    def withdraw(self, task: Task, is_dead: bool) -> bool:
+        """Have its P not start a goroutine that has not started as far as is known; whether it will not. ``is_dead``: that P has no process."""
+        return is_dead or reissue_ticket(task.g, task.id, task.p, layout.COORDINATOR_P) == TAKEN
+
     def move(self, task: Task) -> None:
-        """Give a goroutine that has not started to the best P, unless it is pinned."""
-        if task.pinned:
-            return
+        """Give a goroutine that was withdrawn to the best P."""
         del self._by_p[task.p][task.g]
         task.p = self._best(None)
         self._by_p[task.p][task.g] = task
         self._records[task.g].p = task.p
+        self.renew(task)
+
+    def renew(self, task: Task) -> None:
+        """Its P may start it: another process of the same P than the one that has died, or another P."""
+        issue_ticket(task.g, task.id, task.p)
 
     def abandon(self, p: int) -> list[Task]:
         """Forget the goroutines that P ``p`` was running when it died; which they were."""

@@ -3,6 +3,7 @@
     GET  /control                what is in force
     PUT  /control/gogc           the body is a percentage, or off
     PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or auto, or off
+    PUT  /control/procs          the body is a number of Ps, or auto: as many as the processors and the CPU quota say
     POST /control/gc             a whole collection; answered when it is done
     POST /control/free-os-memory the same, and everything that is free is returned to the system; ?now=true: also where it is done lazily
 
@@ -27,13 +28,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gomp.config import Setting, read_setting, show_setting
-from gomp.core.shm.records import PACER, pacer_dtype, view
-from gomp.errors import ConfigError, RuntimeLost
+from gomp.core.shm.records import PACER, RUNTIME, pacer_dtype, runtime_dtype, view
+from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.discovery import Client, connect
 
 MAX_BODY = 1024
-_SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit"}
+_SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit", "procs": "procs"}
 
 
 class TooLong(Exception):
@@ -114,6 +115,8 @@ def _ask(name: str, what: Callable[[Client], dict[str, Any]]) -> Response:
             return JSONResponse(what(client))
     except (ConfigError, RuntimeLost) as error:
         return _sentence(504, str(error))
+    except GompError as error:  # it cannot be done
+        return _sentence(409, str(error))
 
 
 def _change(client: Client, setting: Setting, value: int) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def _in_force() -> dict[str, Any]:
     return {
         "gogc": show_setting("gogc", int(pacer.gc_percent)),
         "memory_limit": show_setting("memory_limit", int(pacer.memory_limit)),
+        "procs": int(view(runtime_dtype, RUNTIME)[0].nprocs),
         "num_gc": memstats.read().num_gc,
     }
 

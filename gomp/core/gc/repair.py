@@ -67,6 +67,16 @@ def bury(p: int) -> None:
 
 
 @kernel("int64(int64)")
+def retire(deadline_ns: int) -> int:
+    """As :func:`repair`, of Ps whose processes were told to end: it is no repair, and counts as none."""
+    code = stop_world(deadline_ns)
+    if code == OK:
+        repair_stw()
+    start_world()
+    return code
+
+
+@kernel("int64(int64)")
 def repair(deadline_ns: int) -> int:
     """Put right what the buried have left: OK, or -1 - p if P p did not stop by ``deadline_ns``. World: running, and again afterwards."""
     began = nanotime()

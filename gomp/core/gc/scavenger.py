@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from gomp.core.gc.goal import heap_goal
-from gomp.core.gc.scavpace import MIN_WORK_NS, QUANTUM, gc_percent_goal, memory_limit_goal, work_of
+from gomp.core.gc.scavpace import MIN_WORK_NS, NOTHING_TO_DO, QUANTUM, gc_percent_goal, memory_limit_goal, work_of
 from gomp.core.heap.accounting import mapped_ready
 from gomp.core.heap.palloc import lock_heap, unlock_heap
 from gomp.core.heap.scavenge import ALWAYS, scavenge
@@ -21,6 +21,7 @@ from gomp.core.shm.records import (
     SCAV_XBACKGROUND,
     SCAV_XBACKGROUND_NS,
     pacer,
+    runtime,
     scavpace,
 )
 
@@ -40,6 +41,9 @@ def end_generation_stw() -> None:
 def set_goals_stw() -> None:
     """After the pacer has settled (gcPaceScavenger). World: stopped."""
     s, pc = scavpace(), pacer()
+    if runtime().keep_free:
+        s.memory_limit_goal = s.gc_percent_goal = NOTHING_TO_DO
+        return
     s.memory_limit_goal = memory_limit_goal(pc.memory_limit, mapped_ready())
     retained = load_relaxed(MHEAP_XCOMMITTED)
     s.gc_percent_goal = gc_percent_goal(heap_goal(), pc.last_heap_goal, s.last_in_use, retained, _OS_PAGE)

@@ -24,11 +24,14 @@ from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, ctz, lsl
-from gomp.core.shm.libc import nanotime, punch_hole, seek_data, seek_hole
+from gomp.core.shm.libc import MOST_INCORE, nanotime, punch_hole, resident_bytes
 from gomp.core.shm.records import MHEAP_XBUDGET, chunks, densities, mheap, self_p
 
-_PIECE = 32  # pages that are away at a time: an allocation that does not find them grows the heap
+_PIECE = (
+    MOST_INCORE >> layout.PAGE_SHIFT
+)  # pages that are away at a time: an allocation that does not find them grows the heap
 _NONE = -1
+NOTHING_LEFT = -1
 
 
 @inline
@@ -80,17 +83,15 @@ def _released_run(chunk_idx: int, at: int) -> tuple[int, int]:
 @inline
 def _punch(page: int, npages: int) -> int:
     """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
-    fd, found = self_p().heap_fd, 0
-    first, end = page << layout.PAGE_SHIFT, (page + npages) << layout.PAGE_SHIFT
-    at = first
-    while at < end:
-        data = seek_data(fd, at)
-        if data < 0 or data >= end:
-            break
-        at = min(seek_hole(fd, data), end)
-        found += at - data
-    punch_hole(fd, first, end - first)
+    nbytes = npages << layout.PAGE_SHIFT
+    found = resident_bytes(layout.page_to_addr(page), nbytes)
+    punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, nbytes)
     return found
+
+
+@inline
+def _is_over(deadline_ns: int) -> bool:
+    return stop_requested() or nanotime() > deadline_ns
 
 
 @inline
@@ -103,7 +104,7 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
     densities()[chunk_idx].lazy_since = -since  # whoever releases more from here on sets it anew
     while True:
         at, n = _released_run(chunk_idx, at)
-        if n == 0 or punched >= nbytes or stop_requested() or (punched > 0 and nanotime() > deadline_ns):
+        if n == 0 or freed >= nbytes or (punched > 0 and _is_over(deadline_ns)):
             break
         borrow_pages_locked(base + at, n)
         unlock_heap()
@@ -122,21 +123,23 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
 
 @kernel("int64(int64, int64)")
 def reclaim(nbytes: int, deadline_ns: int) -> int:
-    """Holds: nothing. Punch out ``nbytes`` of what was released lazily, if there is so much, oldest first; how much it was.
+    """Holds: nothing. Punch out what was released lazily, oldest first, until ``nbytes`` that were in memory have left it: how many have, or
+    NOTHING_LEFT if nothing is there to punch.
 
-    What was surely in memory may be committed at once: the budget has it. (A page that was committed and never touched looks like a hole.) After
-    the first piece it ends at the deadline, and when somebody wants to stop the world.
+    What was surely in memory may be committed at once: the budget has it. After the first piece it ends at the deadline, and when somebody wants to
+    stop the world.
     """
     begin_critical()
-    done = 0
-    while done < nbytes and not stop_requested() and (done == 0 or nanotime() <= deadline_ns):
+    done, all_punched = 0, 0
+    while done < nbytes and (all_punched == 0 or not _is_over(deadline_ns)):
         lock_heap()
         chunk_idx = _oldest_locked()
         unlock_heap()
         if chunk_idx < 0:
             break
         punched, freed = _reclaim_chunk(chunk_idx, nbytes - done, deadline_ns)
-        done += punched
+        all_punched += punched
+        done += freed
         add_relaxed(MHEAP_XBUDGET, freed)
     end_critical()
-    return done
+    return done if all_punched != 0 else NOTHING_LEFT

@@ -15,7 +15,7 @@ import numpy as np
 
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes
-from gomp.core.heap.lazyscav import reclaim
+from gomp.core.heap.lazyscav import NOTHING_LEFT, reclaim
 from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
 from gomp.core.heap.palloc import (
     find_pages_locked,
@@ -32,12 +32,13 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
-from gomp.core.shm.commit import commit
-from gomp.core.shm.libc import ENOMEM, punch_hole
+from gomp.core.shm.commit import commit, commit_absent
+from gomp.core.shm.libc import ENOMEM, MOST_INCORE, punch_hole, resident_bytes
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
     MHEAP_PAGES_IN_USE,
+    MHEAP_XBUDGET,
     MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XMETADATA,
@@ -57,7 +58,7 @@ from gomp.core.shm.records import (
 )
 
 NO_MEMORY = -ENOMEM
-_COMMIT_STEP = 256 << 10
+_COMMIT_STEP = MOST_INCORE
 _ENDLESS = 1 << 62
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
@@ -205,15 +206,21 @@ def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
 def _commit_pages(page: int, npages: int, may_park: int) -> int:
     """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long.
 
-    What was released lazily makes room for them.
+    What was released lazily makes room for them, and where they were so themselves they need none. On failure nothing of them is in memory.
     """
-    fd = self_p().heap_fd
+    fd, is_lazy = self_p().heap_fd, runtime().scavenge_lazily != 0
     lo = page << layout.PAGE_SHIFT
     hi = lo + (npages << layout.PAGE_SHIFT)
+    taken = 0
     for at in range(lo, hi, _COMMIT_STEP):
-        while commit(fd, at, min(_COMMIT_STEP, hi - at)) != 0:
-            if reclaim(_COMMIT_STEP, _ENDLESS) == 0:
+        size = min(_COMMIT_STEP, hi - at)
+        absent = size - resident_bytes(layout.HEAP_BASE + at, size) if is_lazy else size
+        while commit_absent(fd, at, size, absent) != 0:
+            if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT:
+                punch_hole(fd, lo, hi - lo)
+                add_relaxed(MHEAP_XBUDGET, taken)
                 return NO_MEMORY
+        taken += absent
         if may_park and stop_requested():
             park_while_stopped()
     return 0
@@ -221,10 +228,9 @@ def _commit_pages(page: int, npages: int, may_park: int) -> int:
 
 @inline
 def _give_back(page: int, npages: int) -> None:
-    """Return pages that could not be committed. Whatever part of them was is punched out: released pages are known to be zero."""
+    """Return pages that could not be committed, none of which is in memory."""
     me = self_p()
     nbytes = npages << layout.PAGE_SHIFT
-    punch_hole(me.heap_fd, page << layout.PAGE_SHIFT, nbytes)
     lock_heap()
     free_pages_locked(page, npages, 1)
     unlock_heap()

@@ -37,6 +37,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.nprocs = nprocs
     rt.nrecords = nprocs
     rt.start_ns = nanotime()
+    rt.resized_ns = rt.start_ns
     rt.sweepgen = _FIRST_SWEEPGEN
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
@@ -48,6 +49,16 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     pacer.set_memory_limit(goal.NO_LIMIT)
     pacer.commit(1)
     rt.magic = MAGIC
+
+
+@kernel("void(int64)")
+def change_procs_stw(nprocs: int) -> None:
+    """GOMAXPROCS is ``nprocs`` from now on (proc.go, procresize). World: stopped, and no cycle is on: it goes by one number from end to end."""
+    rt, now = runtime(), nanotime()
+    limiter.reset_capacity(now, nprocs)  # what is left of the time until now is the old Ps'
+    rt.cpu_before_ns += (now - rt.resized_ns) * rt.nprocs
+    rt.resized_ns = now
+    rt.nprocs = nprocs
 
 
 @kernel("int64(int64, int64, int64, int64, int64, int64)")

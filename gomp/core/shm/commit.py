@@ -17,11 +17,17 @@ ENDLESS = 1 << 62
 @kernel("int64(int64, int64, int64)")
 def commit(fd: int, offset: int, size: int) -> int:
     """Make ``size`` bytes of a segment safe to touch: 0 or a negated errno. Bytes that are committed already cost budget too."""
-    if not _try_take_budget(size):
+    return commit_absent(fd, offset, size, size)
+
+
+@kernel("int64(int64, int64, int64, int64)")
+def commit_absent(fd: int, offset: int, size: int, absent: int) -> int:
+    """As :func:`commit`, where all but ``absent`` of the bytes are known to be in memory, and stay there: only those cost budget."""
+    if not _try_take_budget(absent):
         return -ENOMEM
     code = fallocate_all(fd, offset, size)
     if code != 0:
-        add_relaxed(MHEAP_XBUDGET, size)
+        add_relaxed(MHEAP_XBUDGET, absent)
     return code
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import select
@@ -27,7 +28,7 @@ _NUMBERS = {
         "sched_yield": 24,
         "ppoll": 271,
         "pidfd_send_signal": 424,
-        "lseek": 8,
+        "mincore": 27,
     },
     "aarch64": {
         "futex": 98,
@@ -36,11 +37,13 @@ _NUMBERS = {
         "sched_yield": 124,
         "ppoll": 73,
         "pidfd_send_signal": 424,
-        "lseek": 62,
+        "mincore": 232,
     },
 }[platform.machine()]
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
+MOST_INCORE = 256 << 10  # bytes that resident_bytes looks at
+_INCORE_WORDS = MOST_INCORE // 4096 // 8  # a byte for each of the smallest OS pages there are
 _CLOCK_MONOTONIC, _CLOCK_THREAD_CPUTIME = 1, 3
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -152,20 +155,28 @@ def punch_hole(fd: int, offset: int, size: int) -> int:
     return _call("fallocate", fd, _FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE, offset, size)
 
 
-def _seek(whence: int) -> Any:
-    return lambda b, a: _lower_syscall(b, "lseek", a[0], a[1], ir.Constant(_I64, whence))
+def _resident_bytes(b: Any, a: Any) -> Any:
+    words = ir.ArrayType(_I64, _INCORE_WORDS)
+    vector = cgutils.alloca_once_value(b, ir.Constant(words, None))
+    b.store(ir.Constant(words, None), vector)
+    _lower_syscall(b, "mincore", a[0], a[1], b.ptrtoint(vector, _I64))
+    count = b.module.declare_intrinsic("llvm.ctpop", [_I64])
+    lowest, pages = ir.Constant(_I64, 0x0101010101010101), ir.Constant(_I64, 0)
+    for i in range(_INCORE_WORDS):
+        word = b.load(b.gep(vector, [ir.Constant(_I32, 0), ir.Constant(_I32, i)]))
+        pages = b.add(pages, b.call(count, [b.and_(word, lowest)]))
+    return b.mul(pages, ir.Constant(_I64, mmap.PAGESIZE))
 
 
-@primitive("int64(int64, int64)", _seek(os.SEEK_DATA))
-def seek_data(fd: int, offset: int) -> int:
-    """Where in a segment the first byte at or after ``offset`` is that is in memory; a negated errno if none is."""
-    return _call("lseek", fd, offset, os.SEEK_DATA)
+@primitive("int64(int64, int64)", _resident_bytes)
+def resident_bytes(addr: int, size: int) -> int:
+    """Of at most MOST_INCORE bytes from the OS page at ``addr``, how many are in memory. What is committed and was never touched is not.
 
-
-@primitive("int64(int64, int64)", _seek(os.SEEK_HOLE))
-def seek_hole(fd: int, offset: int) -> int:
-    """The same of the first that is not."""
-    return _call("lseek", fd, offset, os.SEEK_HOLE)
+    (SEEK_HOLE would tell as well, but looks through the file until it finds one: 1.5 ms each time for 400 MiB.)
+    """
+    vector = (ctypes.c_char * (8 * _INCORE_WORDS))()
+    _call("mincore", addr, size, ctypes.addressof(vector))
+    return sum(byte & 1 for byte in bytes(vector)) * mmap.PAGESIZE
 
 
 def _eventfd_signal(b: Any, a: Any) -> Any:

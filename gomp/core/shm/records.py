@@ -58,8 +58,11 @@ runtime_dtype = record(
         ("magic", "i8"),
         ("version", "i8"),  # layout_version()
         ("max_pages", "i8"),  # size of this runtime's heap segment, in pages
-        ("nprocs", "i8"),  # GOMAXPROCS: Ps 0..nprocs-1 run programs
-        ("nrecords", "i8"),  # P records in use: those and the attached ones; COORDINATOR_P besides
+        ("nprocs", "i8"),  # GOMAXPROCS: Ps 0..nprocs-1 run programs; changed with the world stopped
+        (
+            "nrecords",
+            "i8",
+        ),  # P records in use: as many as nprocs may grow to, and the attached ones; COORDINATOR_P besides
         ("start_ns", "i8"),  # nanotime() when the runtime began
         ("coordinator_pid", "i8"),
         ("clobberfree", "i8"),  # GODEBUG
@@ -70,7 +73,10 @@ runtime_dtype = record(
             "i8",
         ),  # GODEBUG gcstoptheworld: 1 marks with the world stopped, 2 sweeps before it starts again
         ("committed_ps", "i8"),  # P records whose memory is there, in use or not
-        ("_pad0", "i8", (5,)),
+        ("resized_ns", "i8"),  # when nprocs last changed
+        ("cpu_before_ns", "i8"),  # until then, CPU time that there was for programs: nprocs times the time, added up
+        ("keep_free", "i8"),  # GODEBUG scavengeoff=1: nothing is returned in order to have less
+        ("_pad0", "i8", (2,)),
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for
@@ -522,6 +528,7 @@ p_dtype = record(
         ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
+        ("retirements", "i8"),  # of those, ends that were asked for
         ("xidle", "i8"),  # 1 while it waits for something to run
         ("xslice", "i8"),  # since when its program has had the processor to itself, in ns
         ("cycle_asked_for", "i8"),  # number of the last cycle that its program has waited for the beginning of
@@ -742,9 +749,11 @@ g_dtype = record(
         ("created_ns", "i8"),
         ("started_ns", "i8"),
         ("ended_ns", "i8"),
+        ("xticket", "i8"),  # who may start it: see sched/tickets.py
     ],
     128,
 )
+G_BYTES, G_XTICKET = g_dtype.itemsize, offset_of(g_dtype, "xticket")
 
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
