@@ -89,3 +89,21 @@ def test_interpreters_that_grow_lower_it_unless_it_is_a_trifle(cgroup, clock):
         cgroup.write(256, taken)
         clock.now += autolimit.PERIOD_S
         assert auto.look() == limit
+
+
+def test_processes_count_for_what_they_will_take_until_they_had_time_to_take_it(cgroup, clock, caplog):
+    caplog.set_level(logging.INFO)
+    cgroup.write(256, 90)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    auto.expect(40 * MIB)
+    cgroup.write(256, 100)
+    assert auto.look() == int(0.9 * 256 * MIB) - 130 * MIB
+    assert "less 130.0 MiB that its processes will take for themselves" in caplog.text
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() is None, "they are on their way"
+    cgroup.write(256, 145)
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() == int(0.9 * 256 * MIB) - 145 * MIB, "more than that is measured"
+    cgroup.write(256, 100)
+    clock.now += 60
+    assert auto.look() == int(0.9 * 256 * MIB) - 100 * MIB, "and in the end only what is measured counts"

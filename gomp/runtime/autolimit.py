@@ -3,6 +3,9 @@
 A share of the cgroup's limit, 0.9 unless the settings say otherwise, less what the cgroup's processes take for themselves: the interpreters, and
 what the kernel keeps for them. That is measured, in the cgroup whose limit is the strictest, and grows when programs load; limits are changed while
 a container runs. So both are looked at again each second, and the limit follows when either has moved by more than a trifle.
+
+A process that has just been forked has next to no pages of its own, and a program that asks for the limit in its first moment would fill memory that
+the interpreters are about to take. So for the first seconds each process counts for what it usually comes to.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ FLOOR = 64 << 20  # with less the heap could hardly turn round
 PERIOD_S = 1.0
 _TRIFLE = 32  # one part in so many of the cgroup's limit
 _MIB = 1 << 20
+# What a process comes to beside the pages that it shares with the coordinator, in bytes: measured with idle programs, a second after the fork.
+P_TAKES, SERVICE_TAKES = 12 * _MIB, 20 * _MIB
+_SETTLED_S = 10.0  # after that, what is measured counts alone
 
 
 class AutoLimit:
@@ -29,6 +35,14 @@ class AutoLimit:
         self._share = share
         self._due = 0.0
         self._decided: tuple[int, int] | None = None  # from which limit of the cgroup and which taken bytes
+        self._expected = 0  # bytes that count as taken at least,
+        self._expected_until = 0.0
+
+    def expect(self, nbytes: int) -> None:
+        """Processes are about to be forked that will take so much: it counts as taken for _SETTLED_S, whatever is measured."""
+        level = self._cgroup.strictest()
+        self._expected = (level.anonymous() if level else 0) + nbytes
+        self._expected_until = time.monotonic() + _SETTLED_S
 
     def again(self) -> None:
         """Decide anew, whatever was decided before."""
@@ -42,6 +56,8 @@ class AutoLimit:
         level = self._cgroup.strictest()
         limit = level.limit() if level else None
         taken = level.anonymous() if level and limit is not None else 0
+        if time.monotonic() < self._expected_until:
+            taken = max(taken, self._expected)
         now = (NO_LIMIT if limit is None else limit, taken)
         if self._decided and not _differ(self._decided, now):
             return None
@@ -53,8 +69,8 @@ class AutoLimit:
             log.info("memory_limit is off: it is auto, and no cgroup limits this process's memory")
             return NO_LIMIT
         leaves = int(self._share * limit) - taken
-        reason = "%.3g of the cgroup's %.1f MiB, less %.1f MiB that its processes take for themselves"
-        figures = (self._share, limit / _MIB, taken / _MIB)
+        reason = "%.3g of the cgroup's %.1f MiB, less %.1f MiB that its processes %s for themselves"
+        figures = (self._share, limit / _MIB, taken / _MIB, "will take" if taken == self._expected else "take")
         if leaves < FLOOR:
             log.warning(
                 f"memory_limit is off: auto is {reason}, and that leaves less than %d MiB; give the container more memory, or set memory_limit",

@@ -62,7 +62,7 @@ from gomp.core.shm.records import (
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, discovery, memstats, pacerlog
-from gomp.runtime.autolimit import AutoLimit
+from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
@@ -161,6 +161,7 @@ class Coordinator:
         compiled.prepare()
         gc.collect()
         gc.freeze()
+        self.auto_limit.expect(s.procs * P_TAKES + (SERVICE_TAKES if self.metrics else 0))
         self._fork_all(control)
         self._follow_cgroup()
         self._watch(self.wake_fd, self._on_wake)
