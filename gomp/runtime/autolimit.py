@@ -4,14 +4,16 @@ A share of the cgroup's limit, 0.9 unless the settings say otherwise, less what 
 what the kernel keeps for them. That is measured, in the cgroup whose limit is the strictest, and grows when programs load; limits are changed while
 a container runs. So both are looked at again each second, and the limit follows when either has moved by more than a trifle.
 
-A process that has just been forked has next to no pages of its own, and a program that asks for the limit in its first moment would fill memory that
-the interpreters are about to take. So for the first seconds each process counts for what it usually comes to.
+What counts as taken is the most of the last seconds. A compiler that runs for one of them moves the limit once and not at every look; and what
+processes are about to take counts before they do (:meth:`AutoLimit.expect`): one that has just been forked has next to no pages of its own, and a
+program that asks for the limit in its first moment would fill memory that the interpreters need.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 
 from gomp.cgroup import MemoryCgroup
 from gomp.config import NO_LIMIT
@@ -20,11 +22,11 @@ log = logging.getLogger("gomp.coordinator")
 
 FLOOR = 64 << 20  # with less the heap could hardly turn round
 PERIOD_S = 1.0
+MEMORY_S = 10.0  # for so long something counts as taken
 _TRIFLE = 32  # one part in so many of the cgroup's limit
 _MIB = 1 << 20
 # What a process comes to beside the pages that it shares with the coordinator, in bytes: measured with idle programs, a second after the fork.
 P_TAKES, SERVICE_TAKES = 12 * _MIB, 20 * _MIB
-_SETTLED_S = 10.0  # after that, what is measured counts alone
 
 
 class AutoLimit:
@@ -34,19 +36,18 @@ class AutoLimit:
         self._cgroup = cgroup
         self._share = share
         self._due = 0.0
+        self._taken: deque[tuple[float, int]] = deque()  # when, and how many bytes: of the last MEMORY_S
         self._decided: tuple[int, int] | None = None  # from which limit of the cgroup and which taken bytes
-        self._expected = 0  # bytes that count as taken at least,
-        self._expected_until = 0.0
+        self._is_set = False  # there has been room for a limit
 
     def expect(self, nbytes: int) -> None:
-        """Processes are about to be forked that will take so much: it counts as taken for _SETTLED_S, whatever is measured."""
+        """Processes are about to be forked that will take so much."""
         level = self._cgroup.strictest()
-        self._expected = (level.anonymous() if level else 0) + nbytes
-        self._expected_until = time.monotonic() + _SETTLED_S
+        self._taken.append((time.monotonic(), (level.anonymous() if level else 0) + nbytes))
 
     def again(self) -> None:
         """Decide anew, whatever was decided before."""
-        self._decided, self._due = None, 0.0
+        self._decided, self._due, self._is_set = None, 0.0, False
 
     def look(self) -> int | None:
         """The limit to set now, in bytes; None if the last one stands. A new one is in the log with its reason."""
@@ -55,31 +56,40 @@ class AutoLimit:
         self._due = time.monotonic() + PERIOD_S
         level = self._cgroup.strictest()
         limit = level.limit() if level else None
-        taken = level.anonymous() if level and limit is not None else 0
-        if time.monotonic() < self._expected_until:
-            taken = max(taken, self._expected)
-        now = (NO_LIMIT if limit is None else limit, taken)
+        now = (NO_LIMIT, 0) if level is None or limit is None else (limit, self._most_taken(level.anonymous()))
         if self._decided and not _differ(self._decided, now):
             return None
         self._decided = now
         return self._decide(*now)
+
+    def _most_taken(self, now: int) -> int:
+        self._taken.append((time.monotonic(), now))
+        while self._taken[0][0] < time.monotonic() - MEMORY_S:
+            self._taken.popleft()
+        return max(taken for _, taken in self._taken)
 
     def _decide(self, limit: int, taken: int) -> int:
         if limit == NO_LIMIT:
             log.info("memory_limit is off: it is auto, and no cgroup limits this process's memory")
             return NO_LIMIT
         leaves = int(self._share * limit) - taken
-        reason = "%.3g of the cgroup's %.1f MiB, less %.1f MiB that its processes %s for themselves"
-        figures = (self._share, limit / _MIB, taken / _MIB, "will take" if taken == self._expected else "take")
+        reason = "%.3g of the cgroup's %.1f MiB, less %.1f MiB that its processes need for themselves"
+        figures = (self._share, limit / _MIB, taken / _MIB)
         if leaves < FLOOR:
-            log.warning(
-                f"memory_limit is off: auto is {reason}, and that leaves less than %d MiB; give the container more memory, or set memory_limit",
-                *figures,
-                FLOOR // _MIB,
-            )
-            return NO_LIMIT
+            return self._decide_for_too_little(reason, figures)
         log.info(f"memory_limit is %.1f MiB: auto is {reason}", leaves / _MIB, *figures)
+        self._is_set = True
         return leaves
+
+    def _decide_for_too_little(self, reason: str, figures: tuple[float, float, float]) -> int:
+        """None at all from the start; but no service loses the limit that it had just when memory has become scarce: that stays at the floor."""
+        log.warning(
+            f"memory_limit is %s: auto is {reason}, and that leaves less than %d MiB; give the container more memory, or set memory_limit",
+            f"{FLOOR / _MIB:.1f} MiB" if self._is_set else "off",
+            *figures,
+            FLOOR // _MIB,
+        )
+        return FLOOR if self._is_set else NO_LIMIT
 
 
 def _differ(before: tuple[int, int], now: tuple[int, int]) -> bool:
