@@ -106,7 +106,7 @@ def test_what_processes_are_about_to_take_counts_before_they_do(cgroup, clock, c
 def test_what_is_taken_for_a_moment_lowers_the_limit_once_and_not_at_every_look(cgroup, clock):
     auto = AutoLimit(cgroup.memory, 0.9)
     decided = []
-    for taken in (100, 130, 100, 130, 100, *(100 for _ in range(12))):
+    for taken in (100, 130, 100, 130, 100, *(100 for _ in range(45))):
         cgroup.write(256, taken)
         decided.append(auto.look())
         clock.now += autolimit.PERIOD_S

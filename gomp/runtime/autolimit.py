@@ -2,7 +2,7 @@
 
 A share of the cgroup's limit, 0.9 unless the settings say otherwise, less what the cgroup's processes take for themselves: the interpreters, and
 what the kernel keeps for them. That is measured, in the cgroup whose limit is the strictest, and grows when programs load; limits are changed while
-a container runs. So both are looked at again each second, and the limit follows when either has moved by more than a trifle.
+a container runs. So both are looked at again four times a second, and the limit follows when either has moved by more than a trifle.
 
 What counts as taken is the most of the last seconds. A compiler that runs for one of them moves the limit once and not at every look; and what
 processes are about to take counts before they do (:meth:`AutoLimit.expect`): one that has just been forked has next to no pages of its own, and a
@@ -21,7 +21,7 @@ from gomp.config import NO_LIMIT
 log = logging.getLogger("gomp.coordinator")
 
 FLOOR = 64 << 20  # with less the heap could hardly turn round
-PERIOD_S = 1.0
+PERIOD_S = 0.25
 MEMORY_S = 10.0  # for so long something counts as taken
 _TRIFLE = 32  # one part in so many of the cgroup's limit
 _MIB = 1 << 20

@@ -61,7 +61,7 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import compiled, discovery, memstats, pacerlog
+from gomp.runtime import compiled, discovery, memstats, orphans, pacerlog
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
@@ -80,6 +80,7 @@ from gomp.service import logs, process
 log = logging.getLogger("gomp.coordinator")
 
 FORCED_GC_PERIOD_S = 120.0
+_TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
 EXIT_CRASH = 3
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
@@ -168,7 +169,8 @@ class Coordinator:
         self._watch(self.registration.listener.fileno(), self._on_connect)
         if self.shared.backing == "memfd":
             log.info(
-                "/dev/shm is smaller than max_heap=%d: the heap is in a memfd, which only the cgroup limits", s.max_heap
+                "/dev/shm has less free than max_heap=%d: the heap is in a memfd, which only the cgroup limits",
+                s.max_heap,
             )
         if self.owner:
             self._admit(self.owner)
@@ -245,7 +247,7 @@ class Coordinator:
         for end in (reader, writer):
             end.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, *((signal.SIGCHLD,) if orphans.is_first() else ())):
             signal.signal(number, lambda *_: None)
         self._signals = (reader, writer)
         self._watch(reader.fileno(), self._on_signal, self.urgent)
@@ -282,7 +284,7 @@ class Coordinator:
         try:
             self._repair()
             self._start_absent()
-            if view(pacer_dtype, PACER)[0].gc_percent >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
+            if self.collector.idle_s > self._forced_gc_period_s():
                 self.collector.begin(GC_TRIGGER_TIME)
             rest = self.collector.step()
             self.scavenger.step()
@@ -293,6 +295,16 @@ class Coordinator:
             self._crash("; ".join(self.collector.problems))
         due = min(self.absent.values(), default=math.inf) - time.monotonic()
         return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
+
+    def _forced_gc_period_s(self) -> float:
+        """After how much time without one a cycle begins that nobody's allocations ask for.
+
+        A container whose memory is nearly all taken does not wait for Go's two minutes: what died there since the last cycle may be most
+        of it, and the next process that starts in it, if only for a probe, would have the kernel kill another.
+        """
+        if budget_left() < _CGROUP_RESERVE:
+            return _TIGHT_GC_PERIOD_S
+        return FORCED_GC_PERIOD_S if view(pacer_dtype, PACER)[0].gc_percent >= 0 else math.inf
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -384,8 +396,11 @@ class Coordinator:
     def _follow_cgroup(self) -> None:
         """Where the memory limit is auto: set what the cgroup allows now."""
         limit = self.auto_limit.look() if self.is_limit_auto else None
-        if limit is not None:
-            self._change("memory_limit", limit)
+        if limit is None:
+            return
+        self._change("memory_limit", limit)
+        if memstats.read().mapped > limit:  # somebody else takes memory now, and the next allocation may come too late
+            self.collector.want(GC_TRIGGER_TIME)
 
     def _warn_of_limit(self) -> None:
         """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it: they are told once.
@@ -528,8 +543,10 @@ class Coordinator:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_signal(self, fd: int) -> None:
-        self._signals[0].recv(64)
-        self.ending = True
+        received = set(self._signals[0].recv(64))
+        if signal.SIGCHLD in received:
+            orphans.bury_orphans(self.family.pids())
+        self.ending = self.ending or received != {signal.SIGCHLD}
 
     def _on_urgent(self, fd: int) -> None:
         """Signals and deaths, which a stop does not delay."""

@@ -12,7 +12,6 @@ log = logging.getLogger(__name__)
 
 _STEP = 500
 _LOOK_S = 0.01
-_UNTIL = 0.5  # of the time: then the memory limit is reached
 
 CHAIN = gomp.Global("stress.chain", Block)
 
@@ -27,12 +26,15 @@ def _keep(blocks: int) -> int:
     return blocks
 
 
-def main(seconds: float = 60.0) -> None:
-    """Until there is no memory: in ``seconds`` at the latest if it can have as much as it wants. What it kept can be collected then."""
+def main(seconds: float = 60.0, full: float = 0.5) -> None:
+    """Until there is no memory: in ``seconds`` at the latest if it can have as much as it wants. What it kept can be collected then.
+
+    As much as the memory limit is kept after this share of the time, ``full``.
+    """
     kept, began = _keep(0), time.monotonic()
     try:
         while (elapsed := time.monotonic() - began) < seconds:
-            due = int(memory() * elapsed / (_UNTIL * seconds)) // BLOCK
+            due = int(memory() * elapsed / (full * seconds)) // BLOCK
             if kept < due:
                 kept += _keep(min(due - kept, _STEP))
             else:
