@@ -124,6 +124,7 @@ class Coordinator:
         self.attached: list[Attached] = []
         self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
         self.releasing: list[Asker] = []  # who waits for all free memory to be returned
+        self.relieved = 0  # after so many ended cycles all free memory is returned because it is scarce; 0: not now
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
         self.warned_limit = -1  # the last that somebody was warned of
@@ -284,8 +285,7 @@ class Coordinator:
         try:
             self._repair()
             self._start_absent()
-            if self.collector.idle_s > self._forced_gc_period_s():
-                self.collector.begin(GC_TRIGGER_TIME)
+            self._force_gc()
             rest = self.collector.step()
             self.scavenger.step()
         except Stuck as stuck:
@@ -296,15 +296,16 @@ class Coordinator:
         due = min(self.absent.values(), default=math.inf) - time.monotonic()
         return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
 
-    def _forced_gc_period_s(self) -> float:
-        """After how much time without one a cycle begins that nobody's allocations ask for.
+    def _force_gc(self) -> None:
+        """Go's cycle every two minutes that nobody's allocations ask for.
 
-        A container whose memory is nearly all taken does not wait for Go's two minutes: what died there since the last cycle may be most
-        of it, and the next process that starts in it, if only for a probe, would have the kernel kill another.
+        A container whose memory is nearly all taken does not wait so long, and gets all that comes of it: what died there since the last cycle
+        may be most of the heap, and the next process that starts in it, if only for a probe, would have the kernel kill another.
         """
-        if budget_left() < _CGROUP_RESERVE:
-            return _TIGHT_GC_PERIOD_S
-        return FORCED_GC_PERIOD_S if view(pacer_dtype, PACER)[0].gc_percent >= 0 else math.inf
+        if self.collector.idle_s > _TIGHT_GC_PERIOD_S and budget_left() < _CGROUP_RESERVE:
+            self.relieved = self.collector.want(GC_TRIGGER_TIME)
+        elif self.collector.idle_s > FORCED_GC_PERIOD_S and view(pacer_dtype, PACER)[0].gc_percent >= 0:
+            self.collector.begin(GC_TRIGGER_TIME)
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -679,6 +680,9 @@ class Coordinator:
                 self.scavenger.release_all(asker.request["now"])
                 self.releasing.append(asker)
         self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
+        if 0 < self.relieved <= done:
+            self.relieved = 0
+            self.scavenger.release_all(True)
 
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""

@@ -19,7 +19,7 @@ from gomp.core import COMPILED
 
 MEMORY = 256 << 20
 MIB = 1 << 20
-SHORT_S, LONG_S = 1.5, 120.0
+SHORT_S, LONG_S = 1.0, 120.0
 OVERTIME_S = 60.0
 RETURNED, RETURN_S = 160 << 20, 30.0  # the interpreters, and little else
 PERIOD_S = 0.2
