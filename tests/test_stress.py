@@ -28,7 +28,7 @@ def test_memory_is_written_as_docker_or_go_do(text, memory):
 
 @pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "0"])
 def test_other_amounts_are_refused_with_the_fix(text):
-    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 192m or more)"):
+    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 224m or more)"):
         parse_memory(text)
 
 

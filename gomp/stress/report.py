@@ -23,6 +23,7 @@ class Sample:
     mapped: int  # what the memory limit counts
     released: int
     goal: int
+    live: int  # that the last cycle found
     allocated: int
     gc_cpu_s: float
     cycles: int
@@ -127,6 +128,7 @@ def _draw_memory(memory: Any, report: Report) -> None:
         ("mapped", "counted by the memory limit"),
         ("resident", "heap in memory"),
         ("goal", "goal of the next cycle"),
+        ("live", "live at the last cycle"),
     ):
         memory.plot(times, [getattr(sample, name) / _MIB for sample in report.samples], label=label, linewidth=1)
     memory.axhline(report.memory / _MIB, color="black", linestyle="--", label="limit of the cgroup")

@@ -15,7 +15,7 @@ from gomp.stress.cgroup import own_cgroup
 from gomp.stress.report import Report, Sample
 from gomp.stress.service import StressedService, stressed_service
 
-LEAST = 192 << 20  # the interpreters take more than half of that
+LEAST = 224 << 20  # with less there is no room for an auto limit beside the interpreters
 _PERIOD_S = 0.25
 _OVERTIME_S = 60.0  # for a program that takes longer than it should, or a leak
 _RETURN_S = 30.0

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,9 @@ def podman(
     *arguments: str | Path, timeout: float = 60, check: bool = True, stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[str]:
     command = [*map(str, ("podman", *arguments))]
-    done = subprocess.run(command, capture_output=True, timeout=timeout, check=False, input=stdin)
+    # When the kernel kills in a container, podman's monitor leaves a file named oom in the directory that it was started from.
+    elsewhere = tempfile.gettempdir()
+    done = subprocess.run(command, capture_output=True, timeout=timeout, check=False, input=stdin, cwd=elsewhere)
     said = subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
     assert not check or done.returncode == 0, f"{' '.join(command)}\n{said.stdout[-2000:]}{said.stderr[-2000:]}"
     return said
