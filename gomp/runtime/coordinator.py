@@ -81,6 +81,7 @@ log = logging.getLogger("gomp.coordinator")
 
 FORCED_GC_PERIOD_S = 120.0
 _TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
+_TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 EXIT_CRASH = 3
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
@@ -124,6 +125,7 @@ class Coordinator:
         self.attached: list[Attached] = []
         self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
         self.releasing: list[Asker] = []  # who waits for all free memory to be returned
+        self.is_tight = False  # little is left of the cgroup's limit
         self.relieved = 0  # after so many ended cycles all free memory is returned because it is scarce; 0: not now
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
@@ -302,7 +304,8 @@ class Coordinator:
         A container whose memory is nearly all taken does not wait so long, and gets all that comes of it: what died there since the last cycle
         may be most of the heap, and the next process that starts in it, if only for a probe, would have the kernel kill another.
         """
-        if self.collector.idle_s > _TIGHT_GC_PERIOD_S and budget_left() < _CGROUP_RESERVE:
+        was_tight, self.is_tight = self.is_tight, budget_left() < _CGROUP_RESERVE
+        if self.is_tight and self.collector.idle_s > (_TIGHT_GC_PERIOD_S if was_tight else _TIGHTENING_GC_PERIOD_S):
             self.relieved = self.collector.want(GC_TRIGGER_TIME)
         elif self.collector.idle_s > FORCED_GC_PERIOD_S and view(pacer_dtype, PACER)[0].gc_percent >= 0:
             self.collector.begin(GC_TRIGGER_TIME)
@@ -401,7 +404,7 @@ class Coordinator:
             return
         self._change("memory_limit", limit)
         if memstats.read().mapped > limit:  # somebody else takes memory now, and the next allocation may come too late
-            self.collector.want(GC_TRIGGER_TIME)
+            self.relieved = self.collector.want(GC_TRIGGER_TIME)
 
     def _warn_of_limit(self) -> None:
         """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it: they are told once.
