@@ -102,7 +102,7 @@ def draw_scenario(name: str) -> None:
         draw_sizes(axes, of, report)
     panels[0].set_ylabel("MiB")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=5 if len(runs) > 1 else 3, fontsize="small")
     figure.savefig(PICTURES / f"{name}.png", dpi=DPI)
 
 
