@@ -14,7 +14,9 @@ from gomp.core.shm.libc import libc
 
 ChildMain = Callable[[], None]
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_OOM_SCORE = 500  # of 1000: as if it used half of the memory more
+# In thousandths of the memory that may be used. A P that has just been started has touched little of the heap, and its coordinator most of it: only
+# with all of it on top does every P come before every coordinator.
+_OOM_SCORE = _OOM_SCORE_MOST = 1000
 
 
 def die_with_parent(parent: int, name: bytes) -> None:
@@ -26,9 +28,12 @@ def die_with_parent(parent: int, name: bytes) -> None:
 
 
 def be_killed_first() -> None:
-    """When memory runs out, this process before its parent: of a runtime, only its coordinator cannot be replaced."""
+    """When memory runs out, this process before its parent: of a runtime, only its coordinator cannot be replaced.
+
+    Relative to the parent's own score, which an orchestrator may have set for the whole container: from -997 in Kubernetes.
+    """
     with open("/proc/self/oom_score_adj", "r+") as score:
-        adjusted = max(int(score.read()), _OOM_SCORE)
+        adjusted = min(int(score.read()) + _OOM_SCORE, _OOM_SCORE_MOST)
         score.seek(0)
         score.write(str(adjusted))
 

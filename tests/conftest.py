@@ -31,8 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
-def pytest_report_header() -> str:
-    return f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}"
+def pytest_report_header() -> list[str]:
+    return [
+        f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}",
+        f"podman: {shutil.which('podman') or 'not on this machine, the tests of containers are skipped'}",
+    ]
 
 
 @pytest.fixture(scope="session")

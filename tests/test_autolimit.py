@@ -53,7 +53,7 @@ def test_nine_tenths_less_what_the_interpreters_take(cgroup, clock, caplog):
     assert AutoLimit(cgroup.memory, 0.9).look() == int(0.9 * 256 * MIB) - 60 * MIB
     (line,) = caplog.messages
     assert line == (
-        "memory_limit is 170.4 MiB: auto is 0.9 of the cgroup's 256.0 MiB, less 60.0 MiB that its processes take for themselves"
+        "memory_limit is 170.4 MiB: auto is 0.9 of the cgroup's 256.0 MiB, less 60.0 MiB that its processes need for themselves"
     )
 
 
@@ -91,18 +91,6 @@ def test_interpreters_that_grow_lower_it_unless_it_is_a_trifle(cgroup, clock):
         assert auto.look() == limit
 
 
-def test_interpreters_that_grow_do_not_take_a_limit_away(cgroup, clock, caplog):
-    """Without one the heap would have the room that there is less of."""
-    cgroup.write(256, 100)
-    auto = AutoLimit(cgroup.memory, 0.9)
-    assert auto.look() > 64 * MIB
-    for taken, limit in ((180, 64 * MIB), (200, 64 * MIB), (100, int(0.9 * 256 * MIB) - 100 * MIB)):
-        cgroup.write(256, taken)
-        clock.now += autolimit.PERIOD_S
-        assert auto.look() == limit
-    assert "memory_limit stays at 64 MiB: auto is 0.9 of the cgroup's 256.0 MiB, less 180.0 MiB" in caplog.text
-
-
 def test_where_the_cgroup_does_not_tell_what_is_charged_at_the_start_counts(cgroup, clock, caplog):
     cgroup.write(256, 60)
     (cgroup.directory / "memory.stat").unlink()
@@ -114,3 +102,36 @@ def test_where_the_cgroup_does_not_tell_what_is_charged_at_the_start_counts(cgro
     assert auto.look() is None
     (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert "memory.stat cannot be read: 80.0 MiB, what is charged now" in warning
+
+
+def test_what_processes_are_about_to_take_counts_before_they_do(cgroup, clock, caplog):
+    caplog.set_level(logging.INFO)
+    cgroup.write(256, 90)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    auto.expect(40 * MIB)
+    cgroup.write(256, 100)
+    assert auto.look() == int(0.9 * 256 * MIB) - 130 * MIB
+    assert "less 130.0 MiB that its processes need for themselves" in caplog.text
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() is None, "they are on their way"
+
+
+def test_what_is_taken_for_a_moment_lowers_the_limit_once_and_not_at_every_look(cgroup, clock):
+    auto = AutoLimit(cgroup.memory, 0.9)
+    decided = []
+    for taken in (100, 130, 100, 130, 100, *(100 for _ in range(45))):
+        cgroup.write(256, taken)
+        decided.append(auto.look())
+        clock.now += autolimit.PERIOD_S
+    high, low = (int(0.9 * 256 * MIB) - taken * MIB for taken in (100, 130))
+    assert [limit for limit in decided if limit is not None] == [high, low, high]
+
+
+def test_interpreters_that_leave_too_little_leave_the_floor_to_a_service_that_had_more(cgroup, clock, caplog):
+    auto = AutoLimit(cgroup.memory, 0.9)
+    cgroup.write(256, 100)
+    auto.look()
+    cgroup.write(256, 200)
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() == autolimit.FLOOR
+    assert caplog.text.count("memory_limit is 64.0 MiB: ") == 1

@@ -1,6 +1,7 @@
 """Making the segments where others have been, or where it is not allowed."""
 
 import errno
+from types import SimpleNamespace
 
 import posix_ipc
 import pytest
@@ -29,3 +30,13 @@ def test_a_refusal_of_posix_ipc_is_an_os_error(monkeypatch):
     with pytest.raises(OSError, match="/dev/shm: No permission") as caught:
         segments.create(layout.ARENA_SIZE)
     assert caught.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize(("free", "backing"), [(64, "memfd"), (72, "shm"), (1024, "shm"), (0, "memfd")])
+def test_a_heap_that_dev_shm_has_no_room_for_is_a_memfd(monkeypatch, free, backing):
+    """What others keep there counts, and so does what the heap's own metadata will need there."""
+    found = SimpleNamespace(f_frsize=1 << 20, f_blocks=1 << 20, f_bavail=free)
+    monkeypatch.setattr(segments.os, "statvfs", lambda _: found)
+    made = segments.create(layout.ARENA_SIZE)
+    made.close()
+    assert made.backing == backing

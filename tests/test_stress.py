@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from real_cgroup import make_cgroup
@@ -28,7 +28,7 @@ def test_memory_is_written_as_docker_or_go_do(text, memory):
 
 @pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "0"])
 def test_other_amounts_are_refused_with_the_fix(text):
-    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 192m or more)"):
+    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 224m or more)"):
         parse_memory(text)
 
 
@@ -49,8 +49,17 @@ def sample(t, **values):
 REPORT = Report(
     program="ramp", memory=256 * MIB, memory_limit=96 * MIB, seconds=2.0, procs=2, peak_charge=192 * MIB, oom_kills=0, deaths=0,
     scrape_failures=0, error="", went_on=True, released=10 * MIB, return_s=1.5,
-    samples=(sample(0.0), sample(1.0, allocated=100 * MIB, gc_cpu_s=0.5), sample(2.0, allocated=400 * MIB, gc_cpu_s=1.0, cycles=7)),
+    samples=(
+        sample(0.0), sample(1.0, allocated=100 * MIB, gc_cpu_s=0.5), sample(2.0, allocated=400 * MIB, gc_cpu_s=1.0, cycles=7),
+        sample(9.0, allocated=400 * MIB, gc_cpu_s=9.0, cycles=9, ended=1),
+    ),
 )  # fmt: skip
+
+
+def test_a_report_of_a_program_that_ended_at_once_has_no_throughput():
+    report = replace(REPORT, samples=(sample(0.0, ended=1),))
+    assert (report.gc_share, report.rates) == (0.0, [])
+    assert "0 MiB/s" in report.text()
 
 
 def test_a_report_has_the_share_of_collection_and_the_throughput_over_time():

@@ -62,8 +62,8 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import ConfigError, GompError, OutOfMemory, RuntimeLost, SegmentError
 from gomp.kernels import load_all_kernels
-from gomp.runtime import compiled, discovery, memstats, pacerlog
-from gomp.runtime.autolimit import AutoLimit
+from gomp.runtime import compiled, discovery, memstats, orphans, pacerlog
+from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
@@ -82,6 +82,8 @@ from gomp.service import logs, process
 log = logging.getLogger("gomp.coordinator")
 
 FORCED_GC_PERIOD_S = 120.0
+_TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
+_TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 EXIT_CRASH = 3
 _IDLE_S = 0.5
 _DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
@@ -125,6 +127,8 @@ class Coordinator:
         self.attached: list[Attached] = []
         self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
         self.releasing: list[Asker] = []  # who waits for all free memory to be returned
+        self.is_tight = False  # little is left of the cgroup's limit
+        self.relieved = 0  # after so many ended cycles all free memory is returned because it is scarce; 0: not now
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
         self.warned_limit = -1  # the last that somebody was warned of
@@ -167,13 +171,15 @@ class Coordinator:
         compiled.prepare()
         gc.collect()
         gc.freeze()
+        self.auto_limit.expect(s.procs * P_TAKES + (SERVICE_TAKES if self.metrics else 0))
         self._fork_all(control)
         self._follow_cgroup()
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
         if self.shared.backing == "memfd":
             log.info(
-                "/dev/shm is smaller than max_heap=%d: the heap is in a memfd, which only the cgroup limits", s.max_heap
+                "/dev/shm has less free than max_heap=%d: the heap is in a memfd, which only the cgroup limits",
+                s.max_heap,
             )
         if self.owner:
             self._admit(self.owner)
@@ -259,7 +265,7 @@ class Coordinator:
         for end in (reader, writer):
             end.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, *((signal.SIGCHLD,) if orphans.is_first() else ())):
             signal.signal(number, lambda *_: None)
         self._signals = (reader, writer)
         self._watch(reader.fileno(), self._on_signal, self.urgent)
@@ -298,8 +304,7 @@ class Coordinator:
         try:
             self._repair()
             self._start_absent()
-            if view(pacer_dtype, PACER)[0].gc_percent >= 0 and self.collector.idle_s > FORCED_GC_PERIOD_S:
-                self.collector.begin(GC_TRIGGER_TIME)
+            self._force_gc()
             rest = self.collector.step()
             self.scavenger.step()
         except Stuck as stuck:
@@ -309,6 +314,18 @@ class Coordinator:
             self._crash("; ".join(self.collector.problems))
         due = min(self.absent.values(), default=math.inf) - time.monotonic()
         return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
+
+    def _force_gc(self) -> None:
+        """Go's cycle every two minutes that nobody's allocations ask for.
+
+        A container whose memory is nearly all taken does not wait so long, and gets all that comes of it: what died there since the last cycle
+        may be most of the heap, and the next process that starts in it, if only for a probe, would have the kernel kill another.
+        """
+        was_tight, self.is_tight = self.is_tight, budget_left() < _CGROUP_RESERVE
+        if self.is_tight and self.collector.idle_s > (_TIGHT_GC_PERIOD_S if was_tight else _TIGHTENING_GC_PERIOD_S):
+            self.relieved = self.collector.want(GC_TRIGGER_TIME)
+        elif self.collector.idle_s > FORCED_GC_PERIOD_S and view(pacer_dtype, PACER)[0].gc_percent >= 0:
+            self.collector.begin(GC_TRIGGER_TIME)
 
     def _set_commit_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
@@ -400,8 +417,11 @@ class Coordinator:
     def _follow_cgroup(self) -> None:
         """Where the memory limit is auto: set what the cgroup allows now."""
         limit = self.auto_limit.look() if self.is_limit_auto else None
-        if limit is not None:
-            self._change("memory_limit", limit)
+        if limit is None:
+            return
+        self._change("memory_limit", limit)
+        if memstats.read().mapped > limit:  # somebody else takes memory now, and the next allocation may come too late
+            self.relieved = self.collector.want(GC_TRIGGER_TIME)
 
     def _warn_of_limit(self) -> None:
         """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it: they are told once.
@@ -606,8 +626,10 @@ class Coordinator:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_signal(self, fd: int) -> None:
-        self._signals[0].recv(64)
-        self.ending = True
+        received = set(self._signals[0].recv(64))
+        if signal.SIGCHLD in received:
+            orphans.bury_orphans(self.family.pids())
+        self.ending = self.ending or received != {signal.SIGCHLD}
 
     def _on_urgent(self, fd: int) -> None:
         """Signals and deaths, which a stop does not delay."""
@@ -762,6 +784,9 @@ class Coordinator:
                 self.scavenger.release_all(asker.request["now"])
                 self.releasing.append(asker)
         self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
+        if 0 < self.relieved <= done:
+            self.relieved = 0
+            self.scavenger.release_all(True)
 
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""

@@ -95,6 +95,10 @@ class Family:
             undo.pop_all()
         return self.ps[idx]
 
+    def pids(self) -> set[int]:
+        """Of its processes, those included that have died and were not reaped yet."""
+        return {child.pid for child in (self.service, *self.ps.values()) if child}
+
     def bury_p(self, idx: int) -> tuple[str, bool]:
         """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words, and whether it left as it was told."""
         child = self.ps.pop(idx)

@@ -20,9 +20,12 @@ from numba.core.compiler import CompileResult
 from gomp import forked
 from gomp.core import machine_code
 from gomp.core.jit import cache_directory, cache_key, write_atomically
+from gomp.core.shm.commit import budget_left
 from gomp.errors import CompileError
+from gomp.runtime import current
 
 _DEADLINE_S = 120.0
+_TAKES = 40 << 20  # bytes that a compiler comes to for a small program, beside what it shares with its P
 
 
 @functools.cache
@@ -52,6 +55,12 @@ def begin_names(program: str) -> None:
     """
     first = int.from_bytes(hashlib.sha256(program.encode()).digest()[:7], "little")
     FunctionIdentity._unique_ids = itertools.count(first)
+
+
+def make_room() -> None:
+    """Where the cgroup has little left, the heap gives back what it does not need before a compiler takes that much within a second."""
+    if budget_left() < _TAKES:
+        current.peer().ask("free_os_memory", now=True)
 
 
 def do_in_child(work: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gomp.config import NO_LIMIT
 from gomp.errors import ConfigError
 
 _MIB = 1 << 20
@@ -22,6 +23,7 @@ class Sample:
     mapped: int  # what the memory limit counts
     released: int
     goal: int
+    live: int  # that the last cycle found
     allocated: int
     gc_cpu_s: float
     cycles: int
@@ -49,21 +51,30 @@ class Report:
     went_on: bool  # afterwards the service collected, and its heap verified
     released: int  # bytes returned to the system, ever
     return_s: float | None  # from the end of the program until the heap was back to nearly nothing
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...]  # while it ran, and until its memory was back or no longer waited for
+
+    @property
+    def run(self) -> tuple[Sample, ...]:
+        """The samples until the program ended."""
+        return tuple(sample for sample in self.samples if not sample.ended) or self.samples
 
     @property
     def gc_share(self) -> float:
-        """CPU time of collection by that of the Ps."""
-        if len(self.samples) < 2:
-            return 0.0
-        first, last = self.samples[0], self.samples[-1]
+        """CPU time of collection by that of the Ps, while the program ran."""
+        first, last = self.run[0], self.run[-1]
         return (last.gc_cpu_s - first.gc_cpu_s) / max((last.t - first.t) * self.procs, 1e-9)
 
     @property
     def rates(self) -> list[float]:
-        """Bytes allocated a second, from sample to sample."""
-        pairs = zip(self.samples, self.samples[1:], strict=False)
+        """Bytes allocated a second while the program ran, from sample to sample."""
+        pairs = zip(self.run, self.run[1:], strict=False)
         return [(b.allocated - a.allocated) / max(b.t - a.t, 1e-9) for a, b in pairs]
+
+    @property
+    def gc_shares(self) -> list[float]:
+        """As :attr:`gc_share`, from sample to sample."""
+        pairs = zip(self.run, self.run[1:], strict=False)
+        return [(b.gc_cpu_s - a.gc_cpu_s) / max((b.t - a.t) * self.procs, 1e-9) for a, b in pairs]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"gc_share": self.gc_share, "bytes_per_s": statistics.median(self.rates or [0.0])}
@@ -80,7 +91,7 @@ class Report:
             "scrapes": f"{len(self.samples)}, {self.scrape_failures} of all were not answered",
             "ended with": self.error or "no error",
             "afterwards": "the service went on, and its heap verified" if self.went_on else "the service did not go on",
-            "GC CPU": f"{100 * self.gc_share:.1f}% in {self.samples[-1].cycles if self.samples else 0} cycles",
+            "GC CPU": f"{100 * self.gc_share:.1f}% in {self.run[-1].cycles} cycles",
             "throughput": f"{statistics.median(rates) / _MIB:.0f} MiB/s, from {min(rates) / _MIB:.0f} to {max(rates) / _MIB:.0f}",
             "returned": f"{self.released / _MIB:.0f} MiB in all",
             "time to return": back,
@@ -95,25 +106,47 @@ def draw(report: Report, file: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("a picture needs matplotlib: pip install 'gomp[plot]'") from None
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     memory, speed = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    _draw_memory(memory, report)
+    _draw_speed(speed, report)
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    figure.suptitle(
+        f"{report.program} in {report.memory / _MIB:.0f} MiB: {report.oom_kills} OOM kills, {report.error or 'no error'}",
+        fontsize="medium",
+    )
+    try:
+        figure.savefig(file, dpi=80)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {file}: {error}") from None
+
+
+def _draw_memory(memory: Any, report: Report) -> None:
     times = [sample.t for sample in report.samples]
     for name, label in (
         ("charge", "charge of the cgroup"),
+        ("mapped", "counted by the memory limit"),
         ("resident", "heap in memory"),
-        ("mapped", "counted by the limit"),
+        ("goal", "goal of the next cycle"),
+        ("live", "live at the last cycle"),
     ):
-        memory.plot(times, [getattr(sample, name) / _MIB for sample in report.samples], label=label)
+        memory.plot(times, [getattr(sample, name) / _MIB for sample in report.samples], label=label, linewidth=1)
     memory.axhline(report.memory / _MIB, color="black", linestyle="--", label="limit of the cgroup")
-    if report.memory_limit is not None:
-        memory.axhline(report.memory_limit / _MIB, color="gray", linestyle=":", label="memory limit")
+    limits = [(sample.t, sample.limit / _MIB) for sample in report.samples if sample.limit != NO_LIMIT]
+    if limits:
+        memory.step(*zip(*limits, strict=True), where="post", color="gray", linestyle=":", label="memory limit")
+    memory.axvline(report.run[-1].t, color="lightgray", label="end of the program")
+    memory.set_ylim(0, 1.05 * report.memory / _MIB)
     memory.set_ylabel("MiB")
-    memory.legend(loc="lower right", fontsize="small")
-    memory.set_title(f"{report.program}: {report.oom_kills} OOM kills, GC CPU {100 * report.gc_share:.0f}%")
-    speed.plot(times[1:], [rate / _MIB for rate in report.rates], color="C3")
-    speed.set_ylabel("MiB/s allocated")
+
+
+def _draw_speed(speed: Any, report: Report) -> None:
+    times = [sample.t for sample in report.run[1:]]
+    speed.plot(times, [rate / _MIB for rate in report.rates], color="C4", linewidth=1)
+    speed.set_ylim(bottom=0)
+    speed.set_ylabel("MiB/s allocated", color="C4")
     speed.set_xlabel("seconds")
-    try:
-        figure.savefig(file, dpi=100)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {file}: {error}") from None
+    share = speed.twinx()
+    share.plot(times, [100 * share for share in report.gc_shares], color="C5", linewidth=1)
+    share.set_ylim(0, 100)
+    share.set_ylabel("GC, % of CPU", color="C5")

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gomp.config import NO_LIMIT, parse_byte_count
-from gomp.errors import ConfigError
+from gomp.errors import ConfigError, RuntimeLost
 from gomp.stress.cgroup import own_cgroup
 from gomp.stress.report import Report, Sample
 from gomp.stress.service import StressedService, stressed_service
 
-LEAST = 192 << 20  # the interpreters take more than half of that
+LEAST = 224 << 20  # with less there is no room for an auto limit beside the interpreters
 _PERIOD_S = 0.25
 _OVERTIME_S = 60.0  # for a program that takes longer than it should, or a leak
 _RETURN_S = 30.0
@@ -46,34 +46,38 @@ def programs() -> list[str]:
 
 
 def run(program: str, memory: int, seconds: float) -> Report:
-    """Run ``program`` in a service under a limit of so many bytes. Raises ConfigError if it is none, or no cgroup can be made."""
+    """Run ``program`` in a service under a limit of so many bytes.
+
+    Raises ConfigError if it is none, or no cgroup can be made, and RuntimeLost if the service never answers.
+    """
     if program not in programs():
         raise ConfigError(f"there is no stress program {program}: there are {', '.join(programs())}")
     samples: list[Sample] = []
     with own_cgroup(memory) as cgroup, tempfile.TemporaryDirectory() as scratch:
         with stressed_service(program, {"seconds": seconds}, cgroup, Path(scratch)) as service:
             _watch(service, samples, seconds + _OVERTIME_S, lambda sample: sample.ended > 0)
-            run_for = samples[:]
             return_s = _return(service, samples)
             went_on = service.is_alive and service.is_sound()
             raised = service.raised()
-        last = samples[-1] if samples else None
+        if not samples:
+            raise RuntimeLost(f"the service did not answer once; the kernel has killed {cgroup.oom_kills()} processes")
+        last = samples[-1]
         limits = [sample.limit for sample in samples if sample.limit != NO_LIMIT]
         return Report(
             program=program,
             memory=memory,
             memory_limit=limits[-1] if limits else None,
             seconds=seconds,
-            procs=last.procs if last else 1,
-            peak_charge=cgroup.peak() or max((sample.charge for sample in samples), default=0),
+            procs=last.procs,
+            peak_charge=cgroup.peak() or max(sample.charge for sample in samples),
             oom_kills=cgroup.oom_kills(),
-            deaths=last.deaths if last else 0,
+            deaths=last.deaths,
             scrape_failures=service.scrape_failures,
             error=raised,
             went_on=went_on,
-            released=last.returned if last else 0,
+            released=last.returned,
             return_s=return_s,
-            samples=tuple(run_for),
+            samples=tuple(samples),
         )
 
 

@@ -61,6 +61,7 @@ class StressedService:
             limit=int(found["go_gc_gomemlimit_bytes"]),
             released=int(found["go_memstats_heap_released_bytes"]),
             goal=int(found["go_memstats_next_gc_bytes"]),
+            live=int(found["go_gc_heap_live_bytes"]),
             allocated=int(found["go_memstats_alloc_bytes_total"]),
             gc_cpu_s=found["go_cpu_classes_gc_total_cpu_seconds_total"],
             cycles=int(found["go_gc_cycles_total_gc_cycles_total"]),

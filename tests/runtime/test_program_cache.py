@@ -1,4 +1,7 @@
-"""What a script has compiled is found by its next run, whose classes are others: what a program returns is of the run's own."""
+"""What a script has compiled is found by its next run, whose classes are others: what a program returns is of the run's own.
+
+And before a P compiles, there is memory for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gomp.runtime import program_cache
 
 SCRIPT = """
 import time
@@ -94,3 +102,13 @@ def test_every_run_of_a_script_gets_its_own_classes():
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=Path(__file__).parents[2]
         )
         assert (done.stdout.strip(), done.stderr) == (str([True] * 11), ""), run
+
+
+@pytest.mark.parametrize(("left", "asked"), [(8 << 20, ["free_os_memory"]), (64 << 20, []), (1 << 62, [])])
+def test_where_the_cgroup_has_little_left_the_heap_makes_room_for_a_compiler(monkeypatch, left, asked):
+    found = []
+    peer = SimpleNamespace(ask=lambda op, **parameters: found.append(op))
+    monkeypatch.setattr(program_cache, "budget_left", lambda: left)
+    monkeypatch.setattr(program_cache.current, "peer", lambda: peer)
+    program_cache.make_room()
+    assert found == asked

@@ -9,6 +9,7 @@ from gomp.config import NO_LIMIT
 
 BLOCK = 1024  # with the word that names its type
 _UNLIMITED = 256 << 20
+_ROOM = 2  # times the blocks that the first limit allows
 
 
 @gomp.struct
@@ -51,19 +52,26 @@ def memory() -> int:
 
 
 class LiveSet:
-    """At most a share of the memory limit in live blocks."""
+    """At most a share of the memory limit in live blocks. It follows the limit: an auto one falls while interpreters load."""
 
     def __init__(self, share: float) -> None:
-        self.most = int(share * memory()) // BLOCK
         self.n = 0
-        TABLE.set(gomp.array(Block, self.most))
+        self._share = share
+        TABLE.set(gomp.array(Block, 0))
         for compiled in (_fill, _empty):  # now, and not in the time of the run
             compiled(0, 0)
         litter(0)
+        self._room = _ROOM * self.most
+        TABLE.set(gomp.array(Block, self._room))
+
+    @property
+    def most(self) -> int:
+        """Blocks that the share comes to now."""
+        return int(self._share * memory()) // BLOCK
 
     def resize(self, share: float) -> None:
         """Have this share of the most live: from 0 to 1."""
-        wanted = round(self.most * share)
+        wanted = min(round(self.most * share), self._room)
         self.n = _fill(self.n, wanted) if wanted > self.n else _empty(wanted, self.n)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from workers.stress.blocks import LiveSet, litter
 def main(seconds: float = 60.0, share: float = 0.92) -> None:
     """What is live is so much of the limit."""
     live, began = LiveSet(share), time.monotonic()
-    live.resize(1.0)
     while time.monotonic() - began < seconds:
+        live.resize(1.0)
         litter(1000)
     live.close()

@@ -1,7 +1,7 @@
 """The two shared segments: made, mapped at their fixed addresses, handed to other processes by descriptor.
 
 A segment is a sparse file in ``/dev/shm`` (posix_ipc) whose name is unlinked as soon as it is open, so a kill leaves nothing behind;
-where ``/dev/shm`` is smaller than the heap, a ``memfd``, which only the cgroup limits. Other processes get the descriptor: by
+where ``/dev/shm`` has less free than the heap may take, a ``memfd``, which only the cgroup limits. Other processes get the descriptor: by
 fork, or over the runtime's socket. Every mapping is ``MADV_DONTFORK`` outside the coordinator: a forked child of a program must not
 write the heap as the P that its parent is.
 """
@@ -28,6 +28,7 @@ _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_NORESERVE = 0x4000
 _MAP_FIXED = 0x10
 MADV_DONTFORK = 10
+_METADATA = 8  # the heap by its metadata, at the least
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -49,7 +50,7 @@ def create(heap_bytes: int) -> Segments:
     """Make the segments of a new runtime; ``heap_bytes`` is a multiple of the arena size."""
     if heap_bytes % layout.ARENA_SIZE or not 0 < heap_bytes <= layout.HEAP_MAX:
         raise ValueError(f"heap of {heap_bytes} bytes: not a multiple of {layout.ARENA_SIZE} up to {layout.HEAP_MAX}")
-    backing = "shm" if _shm_size() >= heap_bytes else "memfd"
+    backing = "shm" if _shm_free() >= heap_bytes + heap_bytes // _METADATA else "memfd"
     return Segments(_open(backing, "heap", heap_bytes), _open(backing, "meta", layout.META_SIZE), heap_bytes, backing)
 
 
@@ -112,12 +113,13 @@ def _open_unlinked(purpose: str) -> int:
     return fd
 
 
-def _shm_size() -> int:
+def _shm_free() -> int:
+    """Bytes that could be committed there now; 0 without a ``/dev/shm``."""
     try:
         stat = os.statvfs("/dev/shm")
     except OSError:
         return 0
-    return stat.f_frsize * stat.f_blocks
+    return stat.f_frsize * stat.f_bavail
 
 
 def _map(addr: int, size: int, fd: int, offset: int, inherit: bool, fixed: int = _MAP_FIXED_NOREPLACE) -> None:
