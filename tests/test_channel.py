@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gomp
+from gomp.core.sched.tickets import TAKEN
 from gomp.core.shm.records import p_dtype
 from gomp.runtime import channel
 from gomp.runtime.channel import Channel, Message
@@ -54,10 +55,13 @@ def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
     assert set(map(str, theirs.receive())) == {str(Message("stats"))}
 
 
-def test_a_result_that_is_too_large_fails_its_goroutine(pair: tuple[Channel, Channel]) -> None:
+def test_a_result_that_is_too_large_fails_its_goroutine(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = pair
+    monkeypatch.setattr("gomp.runtime.p.take_ticket", lambda *ticket: TAKEN)  # it lies in shared memory
     P(theirs, np.recarray(1, p_dtype)[0]).run(
-        Message("run", {"g": 7, "name": "bytes", "awaited": True, "heir": -1}, Call(bytes, (1 << 15,)).dumps())
+        Message("run", {"g": 7, "id": 7, "name": "bytes", "awaited": True, "heir": -1}, Call(bytes, (1 << 15,)).dumps())
     )
     assert ours.next(1.0) == Message("started", {"g": 7})
     done = ours.next(1.0)
