@@ -237,5 +237,5 @@ def test_a_view_can_be_looked_at_after_the_runtime_has_ended():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "286.0 2.0", "no runtime is open in ", "no runtime is open in ", "the last runtime of th", "0.0",
+        "286.0 2.0", "this ndarray belongs t", "no runtime is open in ", "the last runtime of th", "0.0",
     ]  # fmt: skip

@@ -46,6 +46,7 @@ class Memory(Reference):
 
     __slots__ = ()
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("the memory of an array")
+    called: ClassVar[str] = "ndarray"  # in messages
 
     def present(self) -> NDArray:
         """The array as it was made: what a global holds."""

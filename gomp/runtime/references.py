@@ -115,7 +115,8 @@ def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost
     """What to raise where a reference whose runtime has ended is used, for ``where()`` perhaps."""
     what = f"{where()}: " if where else ""
     now = "" if table.is_open else "; no runtime is open in this process: use gomp.Runtime()"
-    return RuntimeLost(f"{what}this {type(ref).__name__} belongs to a runtime that has ended{now}")
+    kind = trait(type(ref), "called") or type(ref).__name__
+    return RuntimeLost(f"{what}this {kind} belongs to a runtime that has ended{now}")
 
 
 def is_usable(ref: Reference) -> bool:
