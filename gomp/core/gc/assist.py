@@ -75,7 +75,7 @@ def _drain_unless_limited(need: int) -> int:
         done += found
         if found < want:
             break
-        limiter.update(nanotime())  # a debt may take long, and what it takes beyond a full bucket is forgotten
+        limiter.update_within_assist(nanotime())
     return done
 
 
