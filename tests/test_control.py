@@ -67,6 +67,8 @@ def over_socket(serve, tmp_path):
 def test_a_change_is_in_force_and_seen_by_prometheus(over_socket):
     assert over_socket.put("/control/gogc", content="250").json() == {"old": 100, "new": 250}
     assert over_socket.put("/control/memory-limit", json={"value": "96MiB"}).json() == {"old": "off", "new": 96 << 20}
+    form = {"content-type": "application/x-www-form-urlencoded"}  # as curl -d has it
+    assert over_socket.put("/control/gogc", content='{"value": 250}', headers=form).json() == {"old": 250, "new": 250}
     samples = over_socket.service.samples()
     assert samples["go_gc_gogc_percent",] == 250
     assert samples["go_gc_gomemlimit_bytes",] == 96 << 20

@@ -50,8 +50,9 @@ _END_TIMEOUT_S = 5.0
 class Runtime:
     """One shared heap, ``procs`` processes that run programs on it, and a coordinator; this process takes part.
 
-    ``gogc`` is a percentage or "off", ``memory_limit`` and ``max_heap`` are bytes or texts such as "512MiB". What is left out comes from
-    the environment, as in Go. Raises ConfigError for values that cannot be used, SegmentError if there is no memory for it.
+    ``gogc`` is a percentage or "off", ``memory_limit`` and ``max_heap`` are bytes or texts such as "512MiB". ``max_procs`` is how
+    many Ps there may be later, with :func:`gomp.debug.set_max_procs`. What is left out comes from the environment, as in Go.
+    Raises ConfigError for values that cannot be used, SegmentError if there is no memory for it.
     """
 
     def __init__(
@@ -61,10 +62,17 @@ class Runtime:
         memory_limit: int | str | None = None,
         name: str | None = None,
         max_heap: int | str | None = None,
+        max_procs: int | None = None,
     ) -> None:
-        self._prepare(
-            load(RuntimeSettings, procs=procs, gogc=gogc, memory_limit=memory_limit, name=name, max_heap=max_heap)
-        )
+        given: dict[str, Any] = {
+            "procs": procs,
+            "gogc": gogc,
+            "memory_limit": memory_limit,
+            "name": name,
+            "max_heap": max_heap,
+            "max_procs": max_procs,
+        }
+        self._prepare(load(RuntimeSettings, **given))
 
     @classmethod
     def of(cls, settings: RuntimeSettings) -> Runtime:

@@ -57,7 +57,9 @@ class Scratch:
     def _grow(self, size: int) -> None:
         """Raises OutOfMemory, and has what it had."""
         if not take_budget(size):
-            raise OutOfMemory(f"there is no room for the {size:,} bytes that looking through the heap takes")
+            raise OutOfMemory(
+                f"there is no room for the {size:,} bytes that looking through the heap takes: gomp.debug.free_os_memory() makes some"
+            )
         try:
             self._map = mmap.mmap(-1, size)  # zero already
         except OSError as error:

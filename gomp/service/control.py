@@ -101,7 +101,8 @@ async def _read_value(request: Request) -> object:
         if len(body) > MAX_BODY:
             raise TooLong
     text = body.decode(errors="replace").strip()
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind != "application/json" and not text.startswith("{"):  # curl -d says that it is a form
         return text
     try:
         return json.loads(text)["value"]
