@@ -611,6 +611,7 @@ class Coordinator:
             self.dispatcher.tasks.set_absent(idx, False)
         elif idx not in self.dead:
             self.absent[idx] = 0.0
+            self.dispatcher.tasks.set_absent(idx, True)
 
     def _have_leave(self, idx: int) -> None:
         """P ``idx`` is one too many."""

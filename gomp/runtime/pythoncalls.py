@@ -143,10 +143,11 @@ class PythonCall:
 
     def __call__(self, *words: Any) -> tuple[int, ...]:
         remaining = iter(words)
-        result = self.function(*(argument.made_of(remaining) for argument in self.arguments))
-        if interrupt.handler.word[0] & POLL_INTERRUPT:
-            interrupt.handler.drop_stale()
-        return result
+        try:
+            return self.function(*(argument.made_of(remaining) for argument in self.arguments))
+        finally:
+            if interrupt.handler.word[0] & POLL_INTERRUPT:
+                interrupt.handler.drop_stale()
 
     def bind(self, classes: Iterable[Any], functions: dict[tuple[str, str], Any]) -> None:
         """Put this process's classes and functions in the place of names. TypeError if it has none such."""

@@ -24,6 +24,15 @@ _END_S = 20.0
 _RAISED = re.compile(r"^(?:gomp\.errors\.)?(\w+: .*|\w+(?:Error|Memory))$", re.MULTILINE)
 
 
+def summed(exposition: str) -> dict[str, float]:
+    """What ``/metrics`` says by name, the samples of several summed."""
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    return values
+
+
 class StressedService:
     """``scrape_failures`` counts scrapes that were not answered."""
 
@@ -42,11 +51,7 @@ class StressedService:
         except httpx.HTTPError:
             self.scrape_failures += 1
             return {}
-        values: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                values[sample.name] = values.get(sample.name, 0.0) + sample.value
-        return values
+        return summed(text)
 
     def look(self) -> Sample | None:
         """How it is now; None if it does not answer."""

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from gomp.cgroup import MemoryCgroup
 from gomp.core.jit import cache_directory
 from gomp.stress.cgroup import OwnCgroup
+from gomp.stress.service import summed
 
 ROOT = Path(__file__).parent.parent.parent
 BARE = "localhost/gomp-bare"
@@ -113,14 +113,9 @@ class Container:
     def samples(self) -> dict[str, float]:
         """By name, those of several summed; empty if there was no answer."""
         try:
-            text = self.client.get("/metrics").text
+            return summed(self.client.get("/metrics").text)
         except httpx.TransportError:
             return {}
-        values: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                values[sample.name] = values.get(sample.name, 0.0) + sample.value
-        return values
 
     def logs(self) -> str:
         done = podman("logs", self.id)

@@ -37,6 +37,7 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.libc import futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
+    P_XAWAITS_CREDIT,
     P_XDEAD,
     P_XEVENT,
     P_XIDLE,
@@ -47,6 +48,7 @@ from gomp.core.shm.records import (
     P_XPOLL,
     P_XSTATUS,
     PACER_XDEDICATED_NEEDED,
+    PACER_XWAITERS,
     RT_XGCPHASE,
     STATUS_SAFE,
     gcstats,
@@ -125,6 +127,8 @@ def _settle(p: int) -> None:
         add_relaxed(PACER_XDEDICATED_NEEDED, 1)
     store_release(p + P_XMARKING, 0)
     store_release(p + P_XIDLE, 0)
+    add_relaxed(PACER_XWAITERS, -load_relaxed(p + P_XAWAITS_CREDIT))
+    store_relaxed(p + P_XAWAITS_CREDIT, 0)
     store_release(p + P_XEVENT, 0)
     store_release(p + P_XPOLL, 0)
     pp.gc_wait = 0

@@ -101,6 +101,9 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
     punched, freed, at = 0, 0, 0
     lock_heap()
     since = abs(int(densities()[chunk_idx].lazy_since))
+    if since == 0:  # another has emptied it since it was chosen, and an age written back would be none
+        unlock_heap()
+        return 0, 0
     densities()[chunk_idx].lazy_since = -since  # whoever releases more from here on sets it anew
     while True:
         at, n = _released_run(chunk_idx, at)

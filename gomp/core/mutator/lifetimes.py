@@ -87,6 +87,18 @@ def _begin() -> int:
 
 
 @inline
+def _begin_adding() -> int:
+    """As :func:`_begin`, with memory for one more record. In KERNEL: a stop would not wait for a SAFE P that has pages borrowed."""
+    if enter() != OK:
+        return RETRY
+    make_room_for_special()
+    if not try_lock(RT_XSPECIALS_LOCK):
+        leave()
+        return RETRY
+    return OK
+
+
+@inline
 def _end() -> None:
     release(RT_XSPECIALS_LOCK)
     leave()
@@ -128,8 +140,7 @@ def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int) -> in
         return NOT_IN_BLOCK
     if not may_be_tiny and not _is_start(addr, base):
         return NOT_AT_START
-    make_room_for_special()
-    if _begin() != OK:
+    if _begin_adding() != OK:
         return RETRY
     status = ALREADY_SET
     if find_locked(addr, SPECIAL_FINALIZER) == NONE:
@@ -164,8 +175,7 @@ def add_cleanup(slot: int, offset: int, function: int) -> int:
     addr = load_handle(slot) + offset
     if slot_base(addr) == 0:
         return NOT_IN_BLOCK
-    make_room_for_special()
-    if _begin() != OK:
+    if _begin_adding() != OK:
         return RETRY
     n = add_locked(addr, SPECIAL_CLEANUP, owner_word(_own()), function)
     _end()
@@ -234,8 +244,7 @@ def add_weak(slot: int, offset: int, box: int) -> int:
     addr = load_handle(slot) + offset
     if slot_base(addr) == 0:
         return NOT_IN_BLOCK
-    make_room_for_special()
-    if _begin() != OK:
+    if _begin_adding() != OK:
         return RETRY
     status = OK
     handle = _find_or_add_weak_locked(addr, load_handle(box))

@@ -50,7 +50,7 @@ from gomp.core.mutator.poll import poll_slow
 from gomp.core.mutator.types import find_type
 from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave, stop_requested
-from gomp.core.shm.atomics import cpu_pause, load64, load_acquire, load_relaxed, mul64, store64
+from gomp.core.shm.atomics import cpu_pause, fence_release, load64, load_acquire, load_relaxed, mul64, store64
 from gomp.core.shm.libc import nanotime, sched_yield
 from gomp.core.shm.records import RT_XCYCLES, self_p
 
@@ -286,6 +286,7 @@ def new_map() -> int:
     m = new_small(_MAP_CLASS, _MAP_SLOT, _MAP_SLOT >> 3, MAP_MASK, SCAN_BYTES, PROGRAM)
     if m != 0:
         store64(m + SEED, mul64(nanotime() ^ m, (self_p().idx << 1) | 1))
+        fence_release()  # before a program can publish the map: who finds it takes its hashes from this
     return m
 
 

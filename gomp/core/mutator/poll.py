@@ -37,6 +37,7 @@ from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_point
 from gomp.core.shm.records import (
     GC_MARK,
     GC_TRIGGER_HEAP,
+    P_XAWAITS_CREDIT,
     P_XSLICE,
     PACER_XCREDIT,
     PACER_XCREDIT_GIVEN,
@@ -56,6 +57,7 @@ from gomp.core.shm.records import (
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
+_AWAITS_CREDIT = layout.SELF_BASE + P_XAWAITS_CREDIT
 
 
 @inline
@@ -177,7 +179,10 @@ def assist_waiting() -> None:
 
 @inline
 def is_credit_awaited() -> bool:
-    """Whether it is any use to wait for credit. To be asked as one of the waiters: what was shared when there were none was not announced."""
+    """Whether it is any use to wait for credit. To be asked as one of the waiters: what was shared when there were none was not announced.
+
+    Both sides store and then load, in no order that aarch64 keeps: who is missed sleeps until the next credit, which the coordinator gives.
+    """
     return (
         load_relaxed(RT_XGCPHASE) == GC_MARK
         and load_relaxed(PACER_XCREDIT) <= 0
@@ -189,13 +194,26 @@ def is_credit_awaited() -> bool:
 @inline
 def _park_for_credit() -> None:
     given = load_acquire(PACER_XCREDIT_GIVEN)
-    add_relaxed(PACER_XWAITERS, 1)
+    _join_waiters()
     if is_credit_awaited():
         limiter.begin_event(limiter.EVENT_IDLE, nanotime())  # nobody's program runs here
         park_until(PACER_XCREDIT_GIVEN, given + 1)
         now = nanotime()
         limiter.end_event(now)
         store_relaxed(layout.SELF_BASE + P_XSLICE, now)
+    _leave_waiters()
+
+
+@inline
+def _join_waiters() -> None:
+    """Killed here or until :func:`_leave_waiters` is done, this P is counted once too often at most: repair takes off what its record says."""
+    add_relaxed(PACER_XWAITERS, 1)
+    add_relaxed(_AWAITS_CREDIT, 1)
+
+
+@inline
+def _leave_waiters() -> None:
+    add_relaxed(_AWAITS_CREDIT, -1)
     add_relaxed(PACER_XWAITERS, -1)
 
 
@@ -203,7 +221,7 @@ def _park_for_credit() -> None:
 def sleep_for_credit(timeout_ns: int) -> None:
     """As :func:`assist_waiting` waits, for Python: at most ``timeout_ns``, this P is SAFE."""
     given = load_acquire(PACER_XCREDIT_GIVEN)
-    add_relaxed(PACER_XWAITERS, 1)
+    _join_waiters()
     if is_credit_awaited():
         futex_wait(PACER_XCREDIT_GIVEN, given, timeout_ns)
-    add_relaxed(PACER_XWAITERS, -1)
+    _leave_waiters()

@@ -516,6 +516,7 @@ p_dtype = record(
             "xmarking",
             "i8",
         ),  # 1 while this P is a worker or assists, 2 if a dedicated one: a hint that marking is not over
+        ("xawaits_credit", "i8"),  # threads of this P that wait for credit
         ("assist_bytes", "i8"),  # bytes that may be allocated before the next assist
         ("fractional_ns", "i8"),  # time as a fractional worker in this cycle
         ("bytes_marked", "i8"),
@@ -580,6 +581,7 @@ P_XIDLE = offset_of(p_dtype, "xidle")
 P_XSLICE = offset_of(p_dtype, "xslice")
 P_XDEAD = offset_of(p_dtype, "xdead")
 P_XEVENT = offset_of(p_dtype, "xevent")
+P_XAWAITS_CREDIT = offset_of(p_dtype, "xawaits_credit")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
