@@ -41,6 +41,7 @@ from gomp.core import machine_code
 from gomp.core.jit import COMPILED, inline
 from gomp.core.machine_code import Loaded
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
+from gomp.core.mutator.poll import clear_dead_stack
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm import layout
 from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
@@ -386,6 +387,7 @@ def _begin(frame: int) -> int:
     me = self_p()
     me.native_base = frame
     me.stack_guard = _EVERY_STACK
+    clear_dead_stack()
     return OK
 
 

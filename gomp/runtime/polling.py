@@ -11,9 +11,10 @@
 4. A reference to an array or a text, and the address of the first element of an array of numpy's, which may be in the heap, is stored, volatile,
    to a stack slot of its own whenever a variable takes it, also in a tuple: LLVM may otherwise keep only an
    address computed from it, outside the object, across a poll. Once per assignment and not per access, so loops over arrays stay free of it.
-5. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
+5. The slot in which a call leaves a reference is cleared, volatile, once a variable has it: it would keep what has long been dropped.
+6. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
    width, without a word.
-6. Lists, sets and dicts of references are refused: what they hold lies in memory of Numba's, where the collector does not look.
+7. Lists, sets and dicts of references are refused: what they hold lies in memory of Numba's, where the collector does not look.
 """
 
 from __future__ import annotations
@@ -381,11 +382,23 @@ def keep_on_stack(builder: Any, value: Any, name: str) -> None:
     builder._insert(_VolatileStore(builder.block, value, slot))
 
 
+def _forget_result(builder: Any, value: Any) -> None:
+    """Clear the stack slot in which a call left ``value``, which is in a variable now: the slot would keep what it leads to until the next call."""
+    if not isinstance(value, llvm_ir.instructions.LoadInstr):
+        return
+    slot = value.operands[0]
+    calls = (i for i in value.parent.instructions if isinstance(i, llvm_ir.instructions.CallInstr))
+    if any(call.args and call.args[0] is slot for call in calls):
+        builder._insert(_VolatileStore(builder.block, slot.type.pointee(None), slot))
+
+
 class Lower(lowering.Lower):  # type: ignore[misc]
-    """Steps 4 to 6."""
+    """Steps 4 to 7."""
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
+        if isinstance(self.typeof(name), RefType):
+            _forget_result(self.builder, value)
         self._keep(self.typeof(name), value, name)
 
     def _keep(self, type_: types.Type, value: Any, name: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gomp.core.shm.records import GC_TRIGGER_HEAP, GCSTATS, gcstats_dtype, view
+from gomp.core.shm.records import GC_TRIGGER_HEAP, GCSTATS, PACER, gcstats_dtype, pacer_dtype, view
 from gomp.errors import OutOfMemory
 from gomp.runtime.arrays import array
 from gomp.runtime.compiled import compiled
+from gomp.runtime.current import gc
 from gomp.runtime.structs import new, struct
 
 
@@ -42,6 +43,10 @@ def count(node: Node):
 
 def cycles():
     return int(view(gcstats_dtype, GCSTATS)[0].num_gc)
+
+
+def bytes_marked():
+    return int(view(pacer_dtype, PACER)[0].heap_marked)
 
 
 def test_trees_built_and_dropped(collected_heap):
@@ -138,3 +143,43 @@ def test_collections_at_every_few_allocations(collected_heap):
     collected_heap.collect_every = 5
     assert count(build(12)) == (1 << 13) - 1
     collected_heap.collect_every = 0
+
+
+@compiled
+def dive(depth, a, b, c, d):
+    if depth == 0:
+        gc()
+        return 0
+    return dive(depth - 1, b, c, d, a) + a * b + c * d
+
+
+@compiled
+def drop_and_dive(depth):
+    total = 0
+    for i in range(2):
+        if i == 0:
+            total += count(build(13))
+        else:
+            total += dive(depth, i, 2, i, 2)
+    return total
+
+
+def test_a_tree_is_not_kept_alive_by_what_finished_calls_have_left_on_the_stack(collected_heap):
+    for depth in range(1, 16):
+        drop_and_dive(depth)
+        assert bytes_marked() == 0, depth
+
+
+def test_a_tree_is_not_kept_alive_by_the_slot_in_which_a_call_returned_it(collected_heap):
+    @compiled
+    def drop_and_collect(times):
+        total = 0
+        for i in range(times):
+            if i == times - 1:
+                gc()
+            else:
+                total += count(build(13))
+        return total
+
+    drop_and_collect(2)
+    assert bytes_marked() == 0

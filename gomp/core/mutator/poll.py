@@ -42,6 +42,7 @@ from gomp.core.shm.records import (
     PACER_XCREDIT,
     PACER_XCREDIT_GIVEN,
     PACER_XWAITERS,
+    POLL_CLEAR,
     POLL_INTERRUPT,
     POLL_RAGGED,
     POLL_STOP,
@@ -57,6 +58,7 @@ from gomp.core.shm.records import (
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
+_DEAD_BYTES = 2048
 _AWAITS_CREDIT = layout.SELF_BASE + P_XAWAITS_CREDIT
 
 
@@ -65,7 +67,24 @@ def poll() -> int:
     """At a loop's back-edge: 0, or why the program must end."""
     if load_relaxed(SELF_POLL) == 0:
         return OK
-    return poll_slow()
+    why = poll_slow()
+    clear_dead_stack()
+    return why
+
+
+@inline
+def clear_dead_stack() -> None:
+    """Forget what calls that are over have left on the native stack, if this P has allocated enough since it last did.
+
+    The frames of later calls have holes, and are scanned with what is in them: if the word that aligns a frame holds the root of a tree that the
+    last round of a loop has dropped, the tree lives for another cycle. To be compiled into a function that calls others: it keeps nothing
+    below its stack pointer.
+    """
+    if load_relaxed(SELF_POLL) & POLL_CLEAR:
+        and_acq_rel(SELF_POLL, ~POLL_CLEAR)
+        sp = stack_pointer() & -8
+        for addr in range(max(sp - _DEAD_BYTES, 0), sp, 8):
+            store_relaxed(addr, 0)
 
 
 @inline
@@ -76,7 +95,9 @@ def poll_entry() -> int:
         grown = grow_native_stack(sp)
         if grown != OK:
             return POLL_OVERFLOW if grown == TOO_DEEP else POLL_NO_MEMORY
-    return poll()
+    if load_relaxed(SELF_POLL) & ~POLL_CLEAR == 0:
+        return OK
+    return poll_slow()
 
 
 @kernel("int64()")
@@ -170,7 +191,7 @@ def assist_waiting() -> None:
         bits = load_acquire(SELF_POLL)
         if bits & POLL_INTERRUPT or load_acquire(RT_XSHUTDOWN) != 0:
             return  # the program sees it at its next poll
-        if bits != 0:
+        if bits & ~POLL_CLEAR:
             poll_slow()
         else:
             _park_for_credit()

@@ -11,13 +11,15 @@ from gomp.core.heap.mcache import entry_addr, uncache_span
 from gomp.core.heap.mcentral import EMPTY, pop_span, push_span, swept_set, unswept_set
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.status import SELF_POLL
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed, store_release
+from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed, or_acq_rel, store_release
 from gomp.core.shm.records import (
     GC_OFF,
     MCACHE_PAGE,
     PACER_XLIVE,
     PACER_XSCAN,
+    POLL_CLEAR,
     RT_XGCPHASE,
     RT_XSWEEPERS,
     SET_FULL,
@@ -28,6 +30,9 @@ from gomp.core.shm.records import (
 )
 
 _SWEEP_BUDGET = 100
+_REFILLS_PER_CLEARING = (
+    8  # of small spans, 64 KiB: less than that may be kept alive by what is left on the native stack
+)
 
 
 @kernel("int64(int64)")
@@ -45,6 +50,8 @@ def refill(span_class: int) -> int:
         publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
         store_release(entry_addr(mine, span_class) + MCACHE_PAGE, page)  # uncaching has left no window open
         me.refills += 1
+        if me.refills % _REFILLS_PER_CLEARING == 0:
+            or_acq_rel(SELF_POLL, POLL_CLEAR)
         page = 0
     end_critical()
     return page
