@@ -8,14 +8,14 @@ cannot pay because there is nothing to mark it waits for: until there is credit,
 from __future__ import annotations
 
 from gomp.core.gc import credit, limiter
-from gomp.core.gc.worker import drain, stop_marking_here
+from gomp.core.gc.worker import drain, has_work, stop_marking_here
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_release
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, RT_XGCPHASE, pacer, self_p
 
-PAID, IN_DEBT = 0, 1
+PAID, IN_DEBT, DRY = 0, 1, 2
 _MARKING = layout.SELF_BASE + P_XMARKING
 _OVER_ASSIST = 64 << 10
 _STEP = 256 << 10  # between looks at the limiter
@@ -33,7 +33,7 @@ def debit(nbytes: int) -> bool:
 
 @kernel("int64()")
 def try_assist() -> int:
-    """Pay the debt of this P as far as it can be paid now: PAID, or IN_DEBT. In KERNEL."""
+    """Pay the debt of this P as far as it can be paid now: PAID, IN_DEBT, or DRY: paid, and then there was nothing left to mark. In KERNEL."""
     me, pc = self_p(), pacer()
     if load_relaxed(RT_XGCPHASE) != GC_MARK:
         me.assist_bytes = 0
@@ -62,6 +62,8 @@ def try_assist() -> int:
         me.cycle_assist_ns += took
         add_relaxed(PACER_XASSIST_NS, took)
         me.assist_bytes += 1 + int(pc.assist_bytes_per_work * float(done))
+        if me.assist_bytes >= 0 and done < need and not has_work():
+            return DRY
     return PAID if me.assist_bytes >= 0 else IN_DEBT
 
 

@@ -45,7 +45,7 @@ from gomp.core.shm.records import (
 )
 
 NO_JOB = -1
-_GLOBALS_PER_SHARD = 512
+_GLOBALS_PER_SHARD = 32768  # 256 KiB of references, as Go cuts its data: who takes a job pays for all of it
 _SPECIALS_PER_SHARD = 512
 _GLOBAL_RECORD = 64
 

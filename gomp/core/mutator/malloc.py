@@ -248,7 +248,7 @@ def _pay(nbytes: int, caller: int) -> None:
     if assist.debit(nbytes):
         if caller == PROGRAM:
             assist_waiting()
-        elif assist.try_assist() != assist.PAID:
+        elif assist.try_assist() == assist.IN_DEBT:
             self_p().gc_wait = GC_WAIT_CREDIT
 
 

@@ -7,7 +7,7 @@ A P that waits here has published its native roots and is SAFE.
 from __future__ import annotations
 
 from gomp.core.gc import limiter
-from gomp.core.gc.assist import PAID, try_assist
+from gomp.core.gc.assist import DRY, IN_DEBT, try_assist
 from gomp.core.gc.ragged import pass_ragged
 from gomp.core.gc.worker import has_work, run_worker
 from gomp.core.jit import inline, kernel
@@ -58,6 +58,7 @@ from gomp.core.shm.records import (
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
+_END_NAP_NS = 250_000
 _DEAD_BYTES = 2048
 _AWAITS_CREDIT = layout.SELF_BASE + P_XAWAITS_CREDIT
 
@@ -187,7 +188,9 @@ def sleep_until(word: int, more_than: int, timeout_ns: int) -> int:
 @kernel("void()")
 def assist_waiting() -> None:
     """Pay this P's debt, in a compiled program: by marking, or by waiting for what others mark. The caller has nothing in hand."""
-    while try_assist() != PAID:
+    given = load_acquire(PACER_XCREDIT_GIVEN)
+    paid = try_assist()
+    while paid == IN_DEBT:
         bits = load_acquire(SELF_POLL)
         if bits & POLL_INTERRUPT or load_acquire(RT_XSHUTDOWN) != 0:
             return  # the program sees it at its next poll
@@ -196,6 +199,23 @@ def assist_waiting() -> None:
         else:
             _park_for_credit()
             run_worker()  # who goes on after a wait comes from Go's scheduler, which chooses workers first
+        given = load_acquire(PACER_XCREDIT_GIVEN)
+        paid = try_assist()
+    if paid == DRY:
+        _await_end(given)
+
+
+@inline
+def _await_end(given: int) -> None:
+    """Leave the coordinator a moment to end the marking before this P allocates more that is born black (in Go the assist ends it, gcMarkDone)."""
+    began = nanotime()
+    _join_waiters()
+    become_safe()
+    futex_wait(PACER_XCREDIT_GIVEN, given, _END_NAP_NS)
+    while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
+        wait_to_enter(_NAP_NS)
+    _leave_waiters()
+    note_wait(began)
 
 
 @inline
