@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from gomp.cgroup import MemoryCgroup
-from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, Setting, show_setting
+from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, Setting, ignored, show_setting
 from gomp.core.gc import pacer, repair
 from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
 from gomp.core.gc.pacerlog import note
@@ -61,18 +61,19 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.errors import ConfigError, GompError, OutOfMemory, RuntimeLost, SegmentError
+from gomp.forked import how_it_ended
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, discovery, memstats, orphans, pacerlog
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
-from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
-from gomp.runtime.family import Child, Family
+from gomp.runtime.dispatcher import Dispatcher, OnP
+from gomp.runtime.family import Child, Family, has_left
 from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.maxprocs import MaxProcs
 from gomp.runtime.memstats import MemStats, RepairStats
+from gomp.runtime.oomkills import ADVICE, HOPELESS, OomKills
 from gomp.runtime.pacertape import PacerTape
-from gomp.runtime.programs import Call
 from gomp.runtime.requests import Asker, fault
 from gomp.runtime.restarts import Restarts
 from gomp.runtime.scavenger import Scavenger
@@ -139,6 +140,8 @@ class Coordinator:
         self.leaving: set[int] = set()  # Ps that are one too many, and have a process
         self.told: set[int] = set()  # Ps whose processes were told to leave, if only for a while
         self.retired: set[int] = set()  # of the dead: those that ended because they were told to
+        self.starved: set[int] = set()  # of the dead: those that the kernel has killed for want of memory
+        self.oom_kills = OomKills(self.cgroup)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -177,20 +180,14 @@ class Coordinator:
         self._watch(self.wake_fd, self._on_wake)
         self._watch(self.registration.listener.fileno(), self._on_connect)
         if self.shared.backing == "memfd":
-            log.info(
-                "/dev/shm has less free than max_heap=%d: the heap is in a memfd, which only the cgroup limits",
-                s.max_heap,
-            )
+            log.info("%s: the heap is in a memfd, which only the cgroup limits", self.shared.why_memfd)
+        for sentence in ignored(s):
+            log.warning("%s", sentence)
+        for problem in self.cgroup.problems():
+            log.warning("%s: it counts as no limit; set memory_limit", problem)
         if self.owner:
             self._admit(self.owner)
-        self._supervise(0, s.procs)
-
-    def _supervise(self, old: int, procs: int) -> None:
-        """Start the programs of the settings, now that there are ``procs`` Ps and not ``old``."""
-        for program in getattr(self.settings, "programs", ()):
-            for p, parameters in program.instances(procs):
-                if old == 0 or (p is not None and p >= old):
-                    self.dispatcher.supervise(Supervised(Call(program.program, (), parameters), p))
+        self.dispatcher.supervise_all(getattr(s, "programs", ()), 0, s.procs)
 
     def _init_records(self) -> None:
         s = self.settings
@@ -204,6 +201,7 @@ class Coordinator:
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
         rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
+        rt.limit_is_auto, rt.procs_are_auto = self.is_limit_auto, self.max_procs.is_auto
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)
         pacer.commit(1)
@@ -293,6 +291,7 @@ class Coordinator:
                 self._resize()
             self._flush_channels()
             if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
+                self.oom_kills.look(bool(view(runtime_dtype, RUNTIME)[0].xready), time.monotonic())
                 self._set_commit_budget()
                 with contextlib.suppress(RuntimeLost):  # the runtime ends
                     self._follow_cgroup()
@@ -395,7 +394,7 @@ class Coordinator:
     def _set(self, setting: Setting, value: int) -> int:
         """Change a setting, as somebody wants it, from now on; what it was."""
         if setting == "memory_limit":
-            self.is_limit_auto = value == AUTO
+            self._set_limit_auto(value == AUTO)
         if setting == "memory_limit" and value == AUTO:
             old = int(view(pacer_dtype, PACER)[0].memory_limit)
             self.auto_limit.again()
@@ -404,6 +403,10 @@ class Coordinator:
             old = self._change(setting, value)
         log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
         return old
+
+    def _set_limit_auto(self, is_auto: bool) -> None:
+        self.is_limit_auto = is_auto
+        view(runtime_dtype, RUNTIME)[0].limit_is_auto = is_auto
 
     def _change(self, setting: Setting, value: int) -> int:
         change = pacer.set_gc_percent if setting == "gogc" else pacer.set_memory_limit
@@ -506,14 +509,17 @@ class Coordinator:
         record = _p_record(idx)
         record.pidfd = 0
         record.xpid = 0
-        how, has_left = self.family.bury_p(idx)
-        if idx in self.leaving or (has_left and idx in self.told):
+        status = self.family.bury_p(idx)
+        why_killed = self.oom_kills.explain(status)
+        if why_killed:
+            self.starved.add(idx)
+        if idx in self.leaving or (has_left(status) and idx in self.told):
             self.retired.add(idx)
         self.leaving.discard(idx)
         self.told.discard(idx)
         record.deaths += 1
         record.retirements += idx in self.retired
-        self.dead[idx] = f"P{idx} (pid {child.pid}) {how}"
+        self.dead[idx] = f"P{idx} (pid {child.pid}) {why_killed or how_it_ended(status)}"
         self.dispatcher.tasks.set_absent(idx, True)
         view(runtime_dtype, RUNTIME)[0].xready = 0
         repair.bury(layout.p_addr(idx))
@@ -530,7 +536,7 @@ class Coordinator:
         dead, self.dead = self.dead, {}
         done = _describe_repair(before, memstats.read_repairs())
         for idx, why in dead.items():
-            delay = 0.0 if idx in self.retired else self.restarts[idx].died(time.monotonic())
+            delay = self._delay(idx)
             if idx < self.dispatcher.tasks.procs:
                 self.absent[idx] = time.monotonic() + delay
             running = self.dispatcher.has_died(idx, why)
@@ -539,18 +545,31 @@ class Coordinator:
                 log.info("P%d has left%s", idx, f", and ended {names}" if names else "")
                 continue
             log.error(
-                "%s while it ran %s; %s; it is started again%s",
+                "%s while it ran %s; %s; it is started again%s%s",
                 why,
                 names or "nothing",
                 done,
                 f" in {delay:.1f} s: it keeps dying" if delay else "",
+                f"; {ADVICE}" if idx in self.starved else "",
             )
         self.retired.difference_update(dead)
+        self.starved.difference_update(dead)
+        if self.oom_kills.is_hopeless:
+            self._lose(
+                f"the runtime ends, for it cannot live here: {HOPELESS} times in a row {next(iter(dead.values()))}; {ADVICE}"
+            )
         self._start_absent()
         self._have_transits_settled()
         for idx in dead:
             if idx not in self.family.ps:
                 self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=True)
+
+    def _delay(self, idx: int) -> float:
+        """Seconds until the successor of P ``idx``, which is dead, is to be started."""
+        if idx in self.retired:
+            return 0.0
+        delay = self.restarts[idx].died(time.monotonic())
+        return max(delay, self.oom_kills.delay(idx)) if idx in self.starved else delay
 
     def _have_transits_settled(self) -> None:
         """Have everybody take back what the dead were sent, or were receiving."""
@@ -591,7 +610,7 @@ class Coordinator:
             for idx in range(procs, old):
                 self._have_leave(idx)
             self._start_absent()
-            self._supervise(old, procs)
+            self.dispatcher.supervise_all(getattr(self.settings, "programs", ()), old, procs)
             self.info = replace(self.info, ps=procs)
             self.registration.describe(self.info)
             log.info("gomaxprocs is %d now; it was %d: %s", procs, old, self.max_procs.reason)
@@ -641,7 +660,10 @@ class Coordinator:
     def _on_service_death(self, child: Child) -> None:
         del self.handlers[child.pidfd]
         self.urgent.unregister(child.pidfd)
-        self._lose(f"the service (pid {child.pid}) {child.reap()}; the runtime ends")
+        status = child.wait()
+        starved = self.oom_kills.explain(status)
+        how = f"{starved}; {ADVICE}" if starved else how_it_ended(status)
+        self._lose(f"the service (pid {child.pid}) {how}; the runtime ends")
 
     def _on_p_message(self, idx: int, is_dead: bool = False) -> bool:
         """Read and do what P ``idx`` says; whether it said anything.
@@ -739,30 +761,41 @@ class Coordinator:
         if peer is self.owner:
             self.ending = True
 
-    def _answer(self, asker: Asker) -> None:
-        """Requests to the coordinator itself."""
+    def _answer(self, asker: Asker, may_wait: bool = True) -> None:
+        """Requests to the coordinator itself. Without ``may_wait`` one that needs room gets none made: it has been."""
         message = asker.request
         try:
-            self._try_to_answer(asker)
+            self._try_to_answer(asker, may_wait)
         except OutOfMemory as error:
             asker.refuse(f"{message.op}: {error}")
         except RuntimeLost:  # the runtime ends
             pass
 
-    def _try_to_answer(self, asker: Asker) -> None:
+    def _try_to_answer(self, asker: Asker, may_wait: bool) -> None:
         message = asker.request
-        if message.op == "verify":
-            asker.answer(**self._verify(message["level"]))
+        if message.op in ("verify", "retainers"):
+            self._look_through(asker, may_wait)
         elif message.op in ("collect", "free_os_memory"):
             self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
-        elif message.op == "retainers":
-            asker.answer(**self._retainers(message["p"], message["slot"]))
         elif message.op == "set" and message["setting"] == "procs":
             self._set_procs(asker)
         elif message.op == "set":
             asker.answer(old=self._set(message["setting"], message["value"]))
         else:
             asker.answer(**self._stats().to_json())
+
+    def _look_through(self, asker: Asker, may_wait: bool) -> None:
+        """Walk the heap and answer. Where there is no memory for that, once a collection has made some. Raises OutOfMemory if it has not."""
+        message = asker.request
+        try:
+            if message.op == "verify":
+                asker.answer(**self._verify(message["level"]))
+            else:
+                asker.answer(**self._retainers(message["p"], message["slot"]))
+        except OutOfMemory:
+            if not may_wait:
+                raise
+            self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
 
     def _set_procs(self, asker: Asker) -> None:
         """Change how many Ps there are as soon as may be, and answer then."""
@@ -773,6 +806,7 @@ class Coordinator:
             )
             return
         self.max_procs.set(procs)
+        view(runtime_dtype, RUNTIME)[0].procs_are_auto = self.max_procs.is_auto
         self.resizing.append(asker)
 
     def _answer_collections(self) -> None:
@@ -782,7 +816,7 @@ class Coordinator:
             if asker.request.op == "collect":
                 asker.answer(num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
             else:
-                self.scavenger.release_all(asker.request["now"])
+                self.scavenger.release_all(asker.request.fields.get("now", True))
                 self.releasing.append(asker)
         self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
         if 0 < self.relieved <= done:
@@ -792,8 +826,12 @@ class Coordinator:
     def _answer_releases(self) -> None:
         """Tell those who waited for all free memory to be returned."""
         if self.releasing and not self.scavenger.releasing:
+            self._set_commit_budget()
             for asker in self.releasing:
-                asker.answer(heap_released=memstats.read().heap_released)
+                if asker.request.op == "free_os_memory":
+                    asker.answer(heap_released=memstats.read().heap_released)
+                else:
+                    self._answer(asker, may_wait=False)
             self.releasing = []
 
     # --- ending -------------------------------------------------------------------------------------------------------

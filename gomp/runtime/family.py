@@ -37,13 +37,14 @@ class Child:
         poller.register(self.pidfd, select.POLLIN)
         return bool(poller.poll(timeout_s * 1000))
 
-    def reap(self) -> str:
-        """How it ended, in words. Waits for it."""
-        return forked.how_it_ended(self.wait())
-
     def wait(self) -> int:
         """Its wait status, when it has ended."""
         return os.waitpid(self.pid, 0)[1]
+
+
+def has_left(status: int) -> bool:
+    """Whether a P with this wait status ended because it was told to leave."""
+    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
 
 
 class Family:
@@ -99,14 +100,14 @@ class Family:
         """Of its processes, those included that have died and were not reaped yet."""
         return {child.pid for child in (self.service, *self.ps.values()) if child}
 
-    def bury_p(self, idx: int) -> tuple[str, bool]:
-        """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words, and whether it left as it was told."""
+    def bury_p(self, idx: int) -> int:
+        """Reap the process of P ``idx``, which has died, and close what led to it; its wait status."""
         child = self.ps.pop(idx)
         status = child.wait()
         os.close(child.pidfd)
         if child.channel:
             child.channel.close()
-        return forked.how_it_ended(status), os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
+        return status
 
     def _log_end(self) -> socket.socket | None:
         """A new log connection: the service gets one end, the P that is about to be forked the other."""
