@@ -52,6 +52,7 @@ from gomp.core.shm.records import (
     PACER,
     PACER_EVENT_SET,
     RUNTIME,
+    STATUS_KERNEL,
     gcstats_dtype,
     layout_version,
     mheap_dtype,
@@ -68,6 +69,7 @@ from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP
+from gomp.runtime.dying import KILLED_S, Dying
 from gomp.runtime.family import Child, Family, has_left
 from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.maxprocs import MaxProcs
@@ -87,9 +89,7 @@ _TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
 _TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 EXIT_CRASH = 3
 _IDLE_S = 0.5
-_DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
 _RETRY_S = 1.0  # after a fork that the system refused
-_KILLED_S = 5.0  # from SIGKILL to the end of a process
 _NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
 _MAX_CONNECTIONS = 64
@@ -142,6 +142,8 @@ class Coordinator:
         self.retired: set[int] = set()  # of the dead: those that ended because they were told to
         self.starved: set[int] = set()  # of the dead: those that the kernel has killed for want of memory
         self.oom_kills = OomKills(self.cgroup)
+        self.dying = Dying()
+        self.deferred: list[Asker] = []  # who asked while somebody was dying, for whom the answer might have to wait
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -285,6 +287,7 @@ class Coordinator:
             for fd, _ in self.epoll.poll(self._step()):
                 if fd in self.handlers:
                     self.handlers[fd](fd)
+            self._answer_deferred()
             self._answer_collections()
             self._answer_releases()
             with contextlib.suppress(RuntimeLost):  # the runtime ends
@@ -300,6 +303,9 @@ class Coordinator:
 
     def _step(self) -> float:
         """Do what is due, but not for long; for how many seconds there is nothing then."""
+        self._end_overdue()
+        if self._is_held_up:
+            return min(self.dying.rest_s, _IDLE_S)
         try:
             self._repair()
             self._start_absent()
@@ -312,7 +318,7 @@ class Coordinator:
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
         due = min(self.absent.values(), default=math.inf) - time.monotonic()
-        return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
+        return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s, self.dying.rest_s)
 
     def _force_gc(self) -> None:
         """Go's cycle every two minutes that nobody's allocations ask for.
@@ -419,7 +425,7 @@ class Coordinator:
 
     def _follow_cgroup(self) -> None:
         """Where the memory limit is auto: set what the cgroup allows now."""
-        limit = self.auto_limit.look() if self.is_limit_auto else None
+        limit = self.auto_limit.look() if self.is_limit_auto and not self._is_held_up else None
         if limit is None:
             return
         self._change("memory_limit", limit)
@@ -469,15 +475,32 @@ class Coordinator:
 
     def _on_stuck(self, idx: int) -> None:
         """P ``idx`` did not stop: because something urgent came up, or it died, or in time. It has to."""
-        known = len(self.dead)
-        self._on_urgent(self.urgent.fileno())
-        if self.ending or len(self.dead) > known:
+        if self._on_urgent(self.urgent.fileno()) or self.ending:
             return
         holder = owner_of(int(_p_record(idx).waiting_for))
         idx = holder if holder in self.family.ps else idx  # who waits for a lock is not what the stop waits for
+        if self.dying.is_killed(idx):
+            self._lose_to_a_zombie(idx)
+            return
         log.error("%s; it is killed", self._describe_stuck(idx))
         self._kill(idx)
-        self._on_urgent(self.urgent.fileno())
+
+    def _end_overdue(self) -> None:
+        """Kill who has hung up and lives, and end where not even that helps."""
+        silent, killed = self.dying.overdue()
+        for idx, why in silent.items():
+            log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, self.family.ps[idx].pid, why)
+            self._kill(idx)
+        for idx in killed:
+            self._lose_to_a_zombie(idx)
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether a stop would wait for somebody who was killed and is still there."""
+        return any(_p_record(idx).xstatus == STATUS_KERNEL for idx in self.dying.killed)
+
+    def _lose_to_a_zombie(self, idx: int) -> None:
+        self._lose(f"P{idx} (pid {self.family.ps[idx].pid}) was killed, but is still there after {KILLED_S:.0f} s")
 
     def _on_lost_lock(self, lock: int, idx: int) -> None:
         """Somebody has waited too long for a lock of P ``idx``."""
@@ -493,9 +516,9 @@ class Coordinator:
             with contextlib.suppress(OSError):  # it has died
                 signal.pidfd_send_signal(int(_p_record(idx).pidfd), signal.SIGKILL)
             return
-        os.kill(child.pid, signal.SIGKILL)
-        if not child.has_died(_KILLED_S):
-            self._lose(f"P{idx} (pid {child.pid}) was killed, but is still there after {_KILLED_S:.0f} s")
+        if not self.dying.is_killed(idx):
+            os.kill(child.pid, signal.SIGKILL)
+            self.dying.was_killed(idx)
 
     def _on_p_death(self, idx: int) -> None:
         """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`_repair`."""
@@ -510,6 +533,7 @@ class Coordinator:
         record.pidfd = 0
         record.xpid = 0
         status = self.family.bury_p(idx)
+        self.dying.is_gone(idx)
         why_killed = self.oom_kills.explain(status)
         if why_killed:
             self.starved.add(idx)
@@ -598,7 +622,7 @@ class Coordinator:
     def _resize(self) -> None:
         """Have as many Ps as there are to be, when no cycle is on. Raises RuntimeLost if the runtime ends meanwhile."""
         self.max_procs.look()
-        if self.collector.is_marking:
+        if self.collector.is_marking or self._is_held_up:
             return
         old, procs = self.dispatcher.tasks.procs, self.max_procs.wanted
         if procs != old:
@@ -651,11 +675,13 @@ class Coordinator:
             orphans.bury_orphans(self.family.pids())
         self.ending = self.ending or received != {signal.SIGCHLD}
 
-    def _on_urgent(self, fd: int) -> None:
-        """Signals and deaths, which a stop does not delay."""
-        for ready, _ in self.urgent.poll(0):
+    def _on_urgent(self, fd: int) -> bool:
+        """Signals and deaths, which a stop does not delay; whether there was anything."""
+        events = self.urgent.poll(0)
+        for ready, _ in events:
             if ready in self.handlers:
                 self.handlers[ready](ready)
+        return bool(events)
 
     def _on_service_death(self, child: Child) -> None:
         del self.handlers[child.pidfd]
@@ -677,9 +703,8 @@ class Coordinator:
         except RuntimeLost as error:
             if channel.fileno() in self.handlers:
                 self._unwatch(channel.fileno())
-            if not child.has_died(_DYING_S):  # if it has, its pidfd tells
-                log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, child.pid, error)
-                self._kill(idx)
+            if not is_dead:
+                self.dying.has_hung_up(idx, str(error))
             return False
         for message in messages:
             if problem := fault(message, from_p=True):
@@ -757,6 +782,7 @@ class Coordinator:
         self.collecting = [waiter for waiter in self.collecting if waiter[1].channel is not peer.channel]
         self.releasing = [asker for asker in self.releasing if asker.channel is not peer.channel]
         self.resizing = [asker for asker in self.resizing if asker.channel is not peer.channel]
+        self.deferred = [asker for asker in self.deferred if asker.channel is not peer.channel]
         peer.channel.close()
         if peer is self.owner:
             self.ending = True
@@ -764,6 +790,9 @@ class Coordinator:
     def _answer(self, asker: Asker, may_wait: bool = True) -> None:
         """Requests to the coordinator itself. Without ``may_wait`` one that needs room gets none made: it has been."""
         message = asker.request
+        if self._is_held_up:
+            self.deferred.append(asker)
+            return
         try:
             self._try_to_answer(asker, may_wait)
         except OutOfMemory as error:
@@ -808,6 +837,12 @@ class Coordinator:
         self.max_procs.set(procs)
         view(runtime_dtype, RUNTIME)[0].procs_are_auto = self.max_procs.is_auto
         self.resizing.append(asker)
+
+    def _answer_deferred(self) -> None:
+        if self.deferred and not self._is_held_up:
+            deferred, self.deferred = self.deferred, []
+            for asker in deferred:
+                self._answer(asker)
 
     def _answer_collections(self) -> None:
         """Tell those whose collection is over, or go on with what they want released."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
 import socket
 import time
@@ -30,12 +29,6 @@ class Child:
     pid: int
     pidfd: int
     channel: Channel | None = None
-
-    def has_died(self, timeout_s: float) -> bool:
-        """Whether it has, or does within ``timeout_s``."""
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        return bool(poller.poll(timeout_s * 1000))
 
     def wait(self) -> int:
         """Its wait status, when it has ended."""
