@@ -128,6 +128,6 @@ class Dispatcher:
         channel = self._channel_of(origin.p) if isinstance(origin, OnP) else origin
         if isinstance(channel, Channel):
             with contextlib.suppress(RuntimeLost, OSError):
-                channel.send("done", payload, request=request, ok=ok, parcel=parcel)
+                channel.send("done", payload, request=request, ok=ok, parcel=parcel, procs=self.tasks.procs)
                 return True
         return False
