@@ -39,6 +39,9 @@ class Dispatcher:
         self.tasks = tasks
         self._channel_of = channel_of
 
+    def has_process(self, p: int) -> bool:
+        return self._channel_of(p) is not None
+
     def supervise_all(self, programs: Iterable[ProgramSettings], old: int, procs: int) -> None:
         """Start those programs, now that there are ``procs`` Ps and not ``old``.
 

@@ -89,6 +89,15 @@ class Family:
             undo.pop_all()
         return self.ps[idx]
 
+    def channel(self, idx: int) -> Channel | None:
+        """The connection to P ``idx``, while it has a process."""
+        child = self.ps.get(idx)
+        return child.channel if child else None
+
+    def channels(self) -> list[Channel]:
+        """The connections to all Ps that have a process."""
+        return [child.channel for child in self.ps.values() if child.channel]
+
     def pids(self) -> set[int]:
         """Of its processes, those included that have died and were not reaped yet."""
         return {child.pid for child in (self.service, *self.ps.values()) if child}
