@@ -16,6 +16,7 @@ from pathlib import Path
 
 PROC, ROOT = Path("/proc/self"), Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
+_SHOWN = 40  # characters
 _V1_CPU = ("cpu,cpuacct", "cpu")  # where the controller is mounted
 
 
@@ -47,6 +48,15 @@ class MemoryLevel:
     def limit(self) -> int | None:
         """None: there is none, or it cannot be read."""
         return _read(self.directory / self._names.limit)
+
+    def problem(self) -> str:
+        """Why :meth:`limit` is None though there is one, in words; "" if that is not so."""
+        file = self.directory / self._names.limit
+        try:
+            text = file.read_text(errors="replace").strip()
+        except OSError as error:
+            return f"{file} cannot be read: {error.strerror}"
+        return "" if text == "max" or text.isdecimal() else f"{file} is not understood: it says {text[:_SHOWN]!r}"
 
     def usage(self) -> int | None:
         """What is charged to it: pages of files, shared memory, and the kernel's own included."""
@@ -110,6 +120,10 @@ class MemoryCgroup:
         """The level with the lowest limit, or None if no level has one."""
         limits = [(limit, level) for level in self.levels if (limit := level.limit()) is not None]
         return min(limits, key=lambda pair: pair[0])[1] if limits else None
+
+    def problems(self) -> list[str]:
+        """What is wrong with the limits' files, in words."""
+        return [problem for level in self.levels if (problem := level.problem())]
 
     def own(self) -> MemoryLevel | None:
         """The level that a container is charged to."""
@@ -186,12 +200,12 @@ def _upwards(mount: Path, path: str) -> list[Path]:
 
 
 def _read(file: Path) -> int | None:
-    """The number in a cgroup's file; None for "max", for v1's way of saying so, and for what cannot be read."""
+    """The number in a cgroup's file; None for "max", for the ways of v1 to say so, and for what cannot be read."""
     try:
         value = int(file.read_text())
     except (OSError, ValueError):
         return None
-    return value if value < _UNLIMITED else None
+    return value if 0 <= value < _UNLIMITED else None
 
 
 def _read_table(file: Path) -> dict[str, int]:

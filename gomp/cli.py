@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gomp.cgroup import MemoryCgroup
 from gomp.config import RuntimeSettings, ServiceSettings, check_system, load
 from gomp.errors import ConfigError, GompError, HeapCorrupt, ProgramError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gomp.runtime.memstats import MemStats
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CORRUPT = 1, 2, 3
+_LEAST_CONTAINER = 160 << 20  # of a service with two Ps, idle
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -81,6 +83,7 @@ def serve(
     log_level: LogLevel = None,
 ) -> int:
     """Run as a service until SIGTERM or Ctrl-C."""
+    _warn_of_too_small_a_container()
     settings = load(
         ServiceSettings,
         config,
@@ -126,6 +129,7 @@ def run(
     log_level: LogLevel = None,
 ) -> int:
     """Run one program in a runtime of its own, and say what it cost."""
+    _warn_of_too_small_a_container()
     arguments = parse_parameters(parameters or [])
     settings = load(
         RuntimeSettings,
@@ -245,6 +249,7 @@ app.add_typer(ctl, name="ctl")
 OfRuntime = Annotated[str | None, typer.Option("--name", help="which runtime; the only one running, if left out")]
 Url = Annotated[str | None, typer.Option("--url", help="of its control listener, if it has no socket here")]
 TokenFile = Annotated[Path | None, typer.Option("--token-file", help="file with the token that the URL wants")]
+_TAKES_NEGATIVE = {"ignore_unknown_options": True}  # -1 is a value: what is wrong with one, validation says
 
 
 def _ask(
@@ -256,12 +261,19 @@ def _ask(
     return control.ask(method, path, value)
 
 
+def _in_units(nbytes: int | str) -> str:
+    """A number of bytes, and what people read; a word as it is."""
+    from gomp.service.page import format_bytes
+
+    return f"{nbytes} bytes ({format_bytes(nbytes)})" if isinstance(nbytes, int) else nbytes
+
+
 def _tell(as_json: bool, answer: dict[str, Any], text: str) -> int:
     print(json.dumps(answer) if as_json else text)
     return 0
 
 
-@ctl.command()
+@ctl.command(context_settings=_TAKES_NEGATIVE)
 def gogc(
     percent: Annotated[str, typer.Argument(help="heap growth in percent of the live heap, or off")],
     name: OfRuntime = None,
@@ -274,7 +286,7 @@ def gogc(
     return _tell(as_json, answer, f"gogc is {answer['new']} now; it was {answer['old']}")
 
 
-@ctl.command(name="memory-limit")
+@ctl.command(name="memory-limit", context_settings=_TAKES_NEGATIVE)
 def memory_limit(
     limit: Annotated[str, typer.Argument(help="bytes, as 512MiB, or auto, or off")],
     name: OfRuntime = None,
@@ -284,10 +296,10 @@ def memory_limit(
 ) -> int:
     """Set the memory limit."""
     answer = _ask(name, url, token_file, "PUT", "/control/memory-limit", limit)
-    return _tell(as_json, answer, f"memory_limit is {answer['new']} now; it was {answer['old']}")
+    return _tell(as_json, answer, f"memory_limit is {_in_units(answer['new'])} now; it was {_in_units(answer['old'])}")
 
 
-@ctl.command(name="procs")
+@ctl.command(name="procs", context_settings=_TAKES_NEGATIVE)
 def set_procs(
     number: Annotated[str, typer.Argument(help="how many Ps run programs, or auto: as the CPU quota says")],
     name: OfRuntime = None,
@@ -319,7 +331,7 @@ def free_os_memory(
 ) -> int:
     """Run a whole collection, and return everything that is free to the system."""
     answer = _ask(name, url, token_file, "POST", f"/control/free-os-memory{'?now=true' if now else ''}")
-    return _tell(as_json, answer, f"{answer['heap_released']} bytes of the heap are returned")
+    return _tell(as_json, answer, f"{_in_units(answer['heap_released'])} of the heap are returned")
 
 
 @app.command()
@@ -331,9 +343,11 @@ def stress(
     as_json: AsJson = False,
 ) -> int:
     """Run a program that misuses memory in a cgroup of its own, and say what came of it."""
-    from gomp.stress.report import draw
+    from gomp.stress.report import check_drawable, draw
     from gomp.stress.run import parse_memory, run
 
+    if png:
+        check_drawable(png)
     done = run(program, parse_memory(memory), seconds)
     print(json.dumps(done.to_json()) if as_json else done.text())
     if png:
@@ -345,7 +359,12 @@ def stress(
 def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
     """Show the settings in force."""
     answer = _ask(name, url, token_file, "GET", "/control")
-    return _tell(as_json, answer, ", ".join(f"{key} is {value}" for key, value in answer.items()))
+    limit, procs = (" (auto)" if answer[name] else "" for name in ("memory_limit_is_auto", "procs_are_auto"))
+    text = (
+        f"gogc is {answer['gogc']}, memory_limit is {_in_units(answer['memory_limit'])}{limit}, "
+        f"procs is {answer['procs']}{procs}, num_gc is {answer['num_gc']}"
+    )
+    return _tell(as_json, answer, text)
 
 
 # --- what goes in and what comes out ----------------------------------------------------------------------------------
@@ -440,6 +459,19 @@ def run_command(arguments: Sequence[str]) -> int:
         # What a program raised comes with the traceback of the P where it ran; ours says nothing more.
         print(str(error.__cause__).strip().strip('"').strip(), file=sys.stderr)
         return _fail(f"the program raised {type(error).__name__}: {error}", EXIT_FAILED)
+
+
+def _warn_of_too_small_a_container() -> None:
+    """Before anything large is loaded: where there is no room for that either, the kernel kills this process, which then says nothing."""
+    level = MemoryCgroup.of_this_process().strictest()
+    limit = level.limit() if level else None
+    if limit is not None and limit < _LEAST_CONTAINER:
+        print(
+            f"gomp: the cgroup's limit of {limit / 2**20:.1f} MiB is less than the {_LEAST_CONTAINER >> 20} MiB that the interpreters take: "
+            "the kernel may kill them; give the container more memory",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _fail(message: str, code: int) -> int:

@@ -47,6 +47,7 @@ AUTO = -1  # a memory limit that follows the cgroup's
 DEFAULT_PROCS = 0  # a number of Ps that follows the processors there are
 GC_OFF = -1
 MAX_PROCS = 128  # half of the P records: the others are for attached processes
+MAX_GOGC = (1 << 31) - 1
 OLDEST_KERNEL = (5, 4)  # the first with pidfds that can be waited for
 
 _DIGITS = 19  # of NO_LIMIT
@@ -109,14 +110,15 @@ class Debug:
 
 def parse_godebug(text: str) -> Debug:
     """``name=value,...``: unknown names and values that are no numbers are ignored, as in Go; the last of two equal names wins."""
+    return Debug(**{name: n for name, _, n in _switches(text) if n is not None})
+
+
+def _switches(text: str) -> Iterator[tuple[str, str, int | None]]:
+    """Of each item its name, its value, and that as a number if the switch is one of ours and takes it."""
     known = {field.name for field in fields(Debug)}
-    values: dict[str, int] = {}
     for item in text.split(","):
         name, _, value = item.partition("=")
-        number = parse_int32(value)
-        if name in known and number is not None:
-            values[name] = number
-    return Debug(**values)
+        yield name, value, parse_int32(value) if name in known else None
 
 
 # --- types of options -------------------------------------------------------------------------------------------------
@@ -128,6 +130,8 @@ def _gogc(value: object) -> object:
         if percent is None:
             raise ValueError('write a whole percentage, or "off"')
         value = percent
+    if isinstance(value, int) and value > MAX_GOGC:
+        raise ValueError(f"a percentage is {MAX_GOGC} at most")
     return max(value, GC_OFF) if isinstance(value, int) else value
 
 
@@ -137,8 +141,10 @@ def _procs(value: object) -> object:
         if value != "auto":
             raise ValueError('write a number of Ps, or "auto"')
         return DEFAULT_PROCS
-    if value == DEFAULT_PROCS:
+    if isinstance(value, int) and value <= DEFAULT_PROCS:
         raise ValueError("there is 1 P at least")
+    if isinstance(value, int) and value > MAX_PROCS:
+        raise ValueError(f"there are {MAX_PROCS} Ps at most")
     return value
 
 
@@ -174,8 +180,8 @@ def _whole_arenas(value: object) -> object:
     return -(-size // ARENA_SIZE) * ARENA_SIZE
 
 
-Percent = Annotated[int, BeforeValidator(_gogc), Field(lt=1 << 31)]
-Procs = Annotated[int, BeforeValidator(_procs), Field(ge=0, le=MAX_PROCS)]
+Percent = Annotated[int, BeforeValidator(_gogc)]
+Procs = Annotated[int, BeforeValidator(_procs)]
 ByteCount = Annotated[int, BeforeValidator(_byte_count), Field(ge=0, le=NO_LIMIT)]
 MemoryLimit = Annotated[int, BeforeValidator(_limit), PlainSerializer(_show_limit)]
 HeapSize = Annotated[int, BeforeValidator(_whole_arenas)]
@@ -382,6 +388,22 @@ class GoEnvironment(PydanticBaseSettingsSource):
         if text := os.environ.get("GODEBUG"):
             values["godebug"] = text
         return values
+
+
+def ignored(settings: RuntimeSettings) -> list[str]:
+    """What was asked for and is passed over as Go does, in a sentence each, so that somebody learns of it."""
+    found = []
+    gogc, procs = os.environ.get("GOGC", ""), os.environ.get("GOMAXPROCS", "")
+    if gogc not in ("", "off") and parse_int32(gogc) is None:
+        found.append(f"GOGC={gogc!r} is no number and counts as 100, as in Go")
+    if procs and (parse_int32(procs) or 0) < 1:
+        found.append(f"GOMAXPROCS={procs!r} is no number of 1 or more and is ignored, as in Go")
+    for name, value, number in _switches(settings.godebug):
+        if name and number is None:
+            found.append(
+                f"GODEBUG: {name}={value} is ignored: the switches are {', '.join(f.name for f in fields(Debug))}"
+            )
+    return found
 
 
 def _go_memory_limit(text: str) -> int | str:

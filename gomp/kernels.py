@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import struct
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +19,8 @@ from gomp.core import jit
 from gomp.errors import GompError
 
 TITLE = "Compiling kernels, once"
+_NUMBER = struct.Struct("i")
+_MOST_AT_ONCE = 8192  # numbers: half of what a pipe takes
 
 
 class Progress:
@@ -63,27 +63,68 @@ def load_all_kernels(report: Callable[[int, int], None] | None = None) -> int:
 def compile_kernels(report: Callable[[int, int], None]) -> None:
     """Compile every registered kernel that is not in the cache yet, one process per processor; load none.
 
-    Must be called before this process has threads: it forks.
+    Must be called before this process has threads: it forks. Its processes share two pipes and no lock, for which they would need a /dev/shm.
     """
     with jit.locked_cache():
         missing = jit.missing_kernels()  # another process may have compiled them while this one waited for the lock
-        if not missing:
-            return
-        pool = ProcessPoolExecutor(
-            min(len(os.sched_getaffinity(0)), len(missing)), get_context("fork"), _be_a_compiler, (os.getpid(),)
-        )
-        try:
-            for done, compiled in enumerate(
-                as_completed([pool.submit(jit.compile_kernel, k.symbol) for k in missing]), 1
-            ):
-                compiled.result()
-                report(done, len(missing))
-        except BrokenProcessPool:
-            raise GompError(
-                "a process that compiled kernels was killed: is there memory for it? (each takes about 300 MB)"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for start in range(0, len(missing), _MOST_AT_ONCE):
+            _compile_all([k.symbol for k in missing], start, report)
+
+
+def _compile_all(symbols: Sequence[str], start: int, report: Callable[[int, int], None]) -> None:
+    """Those from ``start``, as many as fit into a pipe."""
+    end = min(start + _MOST_AT_ONCE, len(symbols))
+    todo, done = _Pipe(), _Pipe()
+    parent = os.getpid()
+
+    def compile_some() -> None:
+        todo.close_writer()
+        done.close_reader()
+        _be_a_compiler(parent)
+        while number := os.read(todo.reader, _NUMBER.size):
+            jit.compile_kernel(symbols[_NUMBER.unpack(number)[0]])
+            os.write(done.writer, b".")
+
+    try:
+        os.write(todo.writer, b"".join(map(_NUMBER.pack, range(start, end))))
+        pids = [forked.fork(compile_some) for _ in range(min(len(os.sched_getaffinity(0)), end - start))]
+        todo.close_writer()
+        done.close_writer()
+        finished = start
+        while ticks := os.read(done.reader, _MOST_AT_ONCE):
+            finished += len(ticks)
+            report(finished, len(symbols))
+        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    finally:
+        todo.close()
+        done.close()
+    if any(map(os.WIFSIGNALED, statuses)):
+        raise GompError("a process that compiled kernels was killed: is there memory for it? (each takes about 300 MB)")
+    if finished < end:
+        raise GompError("kernels could not be compiled: what a process that compiled them said is above")
+
+
+class _Pipe:
+    """Both ends, each closed once."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self._open = {self.reader, self.writer}
+
+    def close_reader(self) -> None:
+        self._close(self.reader)
+
+    def close_writer(self) -> None:
+        self._close(self.writer)
+
+    def close(self) -> None:
+        self._close(self.reader)
+        self._close(self.writer)
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
 
 
 def _be_a_compiler(parent: int) -> None:

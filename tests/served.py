@@ -21,6 +21,19 @@ def gomp(environment, *arguments):
     )
 
 
+def run_in(cgroup, environment, *arguments):
+    """As :func:`gomp`, in a cgroup."""
+    return subprocess.run(
+        [sys.executable, "-m", "gomp", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+        env=environment,
+        preexec_fn=cgroup.enter,
+    )
+
+
 class Service:
     """A ``gomp serve`` with a client of its metrics."""
 

@@ -81,6 +81,25 @@ def test_what_is_no_limit_is_none(tmp_path, unlimited):
     assert hierarchy(tmp_path, "4:memory:/a", {**V1, "memory/a/memory.limit_in_bytes": unlimited}).strictest() is None
 
 
+@pytest.mark.parametrize(
+    ("text", "is_told"),
+    [("what?", True), ("", True), ("-5", True), ("max", False), (f"{1 << 63}", False), ("1000", False)],
+)
+def test_a_limit_that_is_not_understood_is_none_and_told(tmp_path, text, is_told):
+    memory = hierarchy(tmp_path, "0::/a", {**V2, "a/memory.max": f"{text}\n"})
+    assert [("is not understood" in problem, repr(text) in problem) for problem in memory.problems()] == [
+        (True, True)
+    ] * is_told
+    assert (memory.strictest() is None) == (text != "1000")
+
+
+def test_a_limit_that_cannot_be_read_is_told(tmp_path):
+    memory = hierarchy(tmp_path, "0::/a", V2)
+    (tmp_path / "mount/a/memory.max").unlink()
+    (tmp_path / "mount/a/memory.max").mkdir()
+    assert "memory.max cannot be read: Is a directory" in memory.problems()[0]
+
+
 def test_a_container_sees_its_own_cgroup_as_the_mount(tmp_path):
     files = {"cgroup.controllers": "", "memory.max": f"{100 * MIB}"}
     assert hierarchy(tmp_path, "0::/machine/container", files).strictest().limit() == 100 * MIB

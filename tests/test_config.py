@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gomp import config
-from gomp.config import GC_OFF, NO_LIMIT, Debug, RuntimeSettings, ServiceSettings, load
+from gomp.config import GC_OFF, NO_LIMIT, Debug, RuntimeSettings, ServiceSettings, ignored, load, read_setting
 from gomp.errors import ConfigError
 
 EXAMPLES = json.loads((Path(__file__).parent / "data/gctrace/format-examples.json").read_text())
@@ -213,3 +213,42 @@ def test_an_old_kernel_a_free_threaded_python_and_another_system_are_refused(mon
 def test_reading_options_imports_no_compiler():
     code = "import sys, gomp.config; sys.exit('numba' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+# --- what is passed over ----------------------------------------------------------------------------------------------
+
+
+def test_what_go_would_pass_over_is_told(monkeypatch):
+    monkeypatch.setenv("GOGC", "abc")
+    monkeypatch.setenv("GOMAXPROCS", "many")
+    monkeypatch.setenv("GODEBUG", "gctrace=1,nope=1,scavtrace=x,")
+    settings = load(RuntimeSettings)
+    assert (settings.gogc, settings.debug.gctrace) == (100, 1)
+    gogc, procs, unknown, unread = ignored(settings)
+    assert gogc == "GOGC='abc' is no number and counts as 100, as in Go"
+    assert procs.startswith("GOMAXPROCS='many' is no number of 1 or more")
+    assert unknown.startswith("GODEBUG: nope=1 is ignored: the switches are gctrace, ")
+    assert unread.startswith("GODEBUG: scavtrace=x is ignored")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("GOGC", "off"), ("GOGC", "50"), ("GOGC", ""), ("GOMAXPROCS", "2"), ("GODEBUG", "gctrace=1")]
+)
+def test_what_is_right_is_not_told(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert ignored(load(RuntimeSettings)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("gogc", "99999999999", "gogc: a percentage is 2147483647 at most"),
+        ("gogc", 99999999999, "gogc: a percentage is 2147483647 at most"),
+        ("procs", "-5", "procs: there is 1 P at least"),
+        ("procs", "1000", "procs: there are 128 Ps at most"),
+    ],
+)
+def test_a_setting_out_of_range_is_told_in_our_words(name, value, sentence):
+    with pytest.raises(ConfigError) as caught:
+        read_setting(name, value)
+    assert str(caught.value) == sentence

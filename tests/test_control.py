@@ -21,6 +21,11 @@ programs = []
 """
 
 
+IN_FORCE = {
+    "gogc": 100, "memory_limit": "off", "memory_limit_is_auto": True, "procs": 1, "procs_are_auto": False, "num_gc": 0,
+}  # fmt: skip
+
+
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "service.toml"
@@ -72,7 +77,11 @@ def test_a_change_is_in_force_and_seen_by_prometheus(over_socket):
     samples = over_socket.service.samples()
     assert samples["go_gc_gogc_percent",] == 250
     assert samples["go_gc_gomemlimit_bytes",] == 96 << 20
-    assert over_socket.get("/control").json() == {"gogc": 250, "memory_limit": 96 << 20, "procs": 1, "num_gc": 0}
+    assert over_socket.get("/control").json() == IN_FORCE | {
+        "gogc": 250,
+        "memory_limit": 96 << 20,
+        "memory_limit_is_auto": False,
+    }
 
 
 def test_every_change_is_logged_with_what_it_was(over_socket):
@@ -107,7 +116,7 @@ def test_a_wrong_value_is_one_sentence_and_changes_nothing(over_socket, path, bo
     answer = over_socket.put(f"/control/{path}", **body)
     assert answer.status_code == 422
     assert sentence in answer.json()["error"]
-    assert over_socket.get("/control").json() == {"gogc": 100, "memory_limit": "off", "procs": 1, "num_gc": 0}
+    assert over_socket.get("/control").json() == IN_FORCE
 
 
 def test_a_body_that_is_too_long_is_not_read(over_socket):
@@ -201,15 +210,19 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
     for arguments, text in (
         (("gogc", "400"), "gogc is 400 now; it was 100"),
         (("gogc", "off"), "gogc is off now; it was 400"),
-        (("memory-limit", "64MiB", "--name", "controlled"), "memory_limit is 67108864 now; it was off"),
+        (("gogc", "-1"), "gogc is off now; it was off"),
+        (("show",), "gogc is off, memory_limit is off (auto), procs is 1, num_gc is 0"),
+        (("memory-limit", "64MiB", "--name", "controlled"), "memory_limit is 67108864 bytes (64 MiB) now; it was off"),
         (("procs", "1"), "procs is 1 now; it was 1"),
         (("gc",), "collected; 1 cycles so far"),
-        (("show",), "gogc is off, memory_limit is 67108864, procs is 1, num_gc is 1"),
+        (("show",), "gogc is off, memory_limit is 67108864 bytes (64 MiB), procs is 1, num_gc is 1"),
     ):
         done = gomp(environment, "ctl", *arguments)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, text, "")
     done = gomp(environment, "ctl", "show", "--json")
-    assert json.loads(done.stdout) == {"gogc": "off", "memory_limit": 64 << 20, "procs": 1, "num_gc": 1}
+    assert json.loads(done.stdout) == IN_FORCE | {
+        "gogc": "off", "memory_limit": 64 << 20, "memory_limit_is_auto": False, "num_gc": 1
+    }  # fmt: skip
 
 
 def test_ctl_says_in_one_line_what_is_wrong(serve, environment):
@@ -225,7 +238,12 @@ def test_ctl_says_in_one_line_what_is_wrong(serve, environment):
 
 def test_ctl_refuses_a_wrong_value(serve, environment):
     serve()
-    done = gomp(environment, "ctl", "memory-limit", "1GB")
-    assert done.returncode == 2
-    assert done.stderr.startswith("gomp: memory_limit: write a whole number of bytes")
-    assert os.linesep not in done.stderr[:-1]
+    for setting, value, told in (
+        ("memory-limit", "1GB", "memory_limit: write a whole number of bytes"),
+        ("memory-limit", "-5", "memory_limit: write a whole number of bytes"),
+        ("gogc", "--nope", "gogc: write a whole percentage"),
+    ):
+        done = gomp(environment, "ctl", setting, value)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"gomp: {told}")
+        assert os.linesep not in done.stderr[:-1]

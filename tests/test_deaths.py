@@ -200,6 +200,48 @@ def test_a_p_that_does_not_stop_is_named_and_killed_at_the_deadline(body):
     assert re.search(rf"P\d \(pid \d+\) did not stop within 0.5 s; it runs {body}; it is killed", done.stderr)
 
 
+FROZEN = """
+import os, signal, threading, time, gomp
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
+
+def stop_itself_in_a_kernel():
+    from gomp.core.sched.status import enter_waiting, leave
+    enter_waiting()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.2)
+    leave()
+    return "went on"
+
+def is_stopped(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+    pid, runtime = rt.run(os.getpid), view(runtime_dtype, RUNTIME)[0]
+    goroutine = rt.go(stop_itself_in_a_kernel)
+    while not is_stopped(pid):
+        time.sleep(0.01)
+    threading.Thread(target=rt.gc, daemon=True).start()
+    while not runtime.xstop:
+        time.sleep(0.01)
+    coordinator = int(runtime.coordinator_pid)
+    os.kill(coordinator, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(pid, signal.SIGCONT)
+    os.kill(coordinator, signal.SIGCONT)
+    print(goroutine.wait(20))
+"""
+
+
+@pytest.mark.slow
+def test_the_time_for_which_all_were_frozen_counts_for_no_deadline():
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN],
+        env={**os.environ, "GOMP_STOP_DEADLINE": "4"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("went on\n", "")
+
+
 STOPPED_WITH_A_LOCK = """
 import os, signal, time, gomp
 

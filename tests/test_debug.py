@@ -7,7 +7,9 @@ import time
 import pytest
 
 import gomp
-from gomp.core.shm.records import PACER, pacer_dtype, view
+from gomp.core.shm.atomics import store64
+from gomp.core.shm.commit import ENDLESS
+from gomp.core.shm.records import MHEAP_XBUDGET, PACER, pacer_dtype, view
 
 MIB = 1 << 20
 
@@ -127,3 +129,15 @@ def litter_for(seconds: float) -> int:
         litter(1000)
         n += 1000
     return n
+
+
+def test_where_a_walk_through_the_heap_has_no_room_a_collection_is_to_make_some():
+    with gomp.Runtime(procs=1, max_heap="128MiB") as rt:
+        store64(MHEAP_XBUDGET, 0)
+        with pytest.raises(
+            gomp.GompError, match="there is no room for the 65,536 bytes that looking through the heap takes"
+        ):
+            rt.verify(3)
+        assert rt.stats().num_forced_gc == 1
+        store64(MHEAP_XBUDGET, ENDLESS)
+        rt.verify(3)

@@ -126,6 +126,23 @@ def test_more_than_there_is_room_for_is_refused_and_changes_nothing(rt):
         gomp.debug.set_max_procs(1000)
 
 
+def where_after(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def test_an_executor_has_as_many_calls_on_their_way_as_there_are_ps(rt):
+    with gomp.Executor(rt) as executor:
+        gomp.debug.set_max_procs(4)
+        until(lambda: len(pids(rt)) == 4)
+        executor.submit(os.getpid).result()
+        assert len(set(executor.map(where_after, [0.3] * 4))) == 4
+        gomp.debug.set_max_procs(1)
+        until(lambda: len(pids(rt)) == 1)
+        executor.submit(os.getpid).result()
+        assert set(executor.map(where_after, [0.01] * 4)) == set(pids(rt).values())
+
+
 def test_a_program_may_set_it_while_it_runs_on_the_p_that_goes(rt):
     assert {rt.go(gomp.debug.set_max_procs, 1).wait() for _ in range(4)} <= {1, 2}
     until(lambda: list(pids(rt)) == [0])

@@ -12,7 +12,7 @@ from served import gomp
 
 from gomp.core import COMPILED
 from gomp.errors import ConfigError
-from gomp.stress.report import Report, Sample, draw
+from gomp.stress.report import Report, Sample, check_drawable, draw
 from gomp.stress.run import parse_memory, programs
 
 MIB = 1 << 20
@@ -76,8 +76,18 @@ def test_a_report_is_a_picture_too(tmp_path):
     pytest.importorskip("matplotlib")
     draw(REPORT, tmp_path / "ramp.png")
     assert (tmp_path / "ramp.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"^cannot write "):
-        draw(REPORT, tmp_path / "nowhere" / "ramp.png")
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_the_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = gomp(os.environ, "stress", "ramp", "--png", str(tmp_path / "nowhere" / "x.png"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("gomp: cannot write ")
+    there, new = tmp_path / "there.png", tmp_path / "new.png"
+    there.write_text("old")
+    check_drawable(there)
+    check_drawable(new)
+    assert (there.read_text(), new.exists()) == ("old", False)
 
 
 # --- in a cgroup ------------------------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 import gomp
+from gomp.config import ProgramSettings
 from gomp.core.sched.tickets import GONE, TAKEN, issue_ticket, reissue_ticket, take_ticket
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.commit import ENDLESS
+from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.tasks import Tasks
 
 
@@ -72,3 +74,52 @@ def test_more_goroutines_than_there_are_records_are_refused_one_by_one() -> None
     finally:
         segments.unmap()
         made.close()
+
+
+# --- programs of the configuration ------------------------------------------------------------------------------------
+
+
+EVERYWHERE = ProgramSettings(program="sleep", everywhere=True)
+SOMEWHERE = ProgramSettings(program="sleep")
+
+
+@pytest.fixture
+def dispatcher(tasks: Tasks) -> Dispatcher:
+    """With a program on each of its three Ps, and one more. Nobody has a process."""
+    made = Dispatcher(tasks, lambda p: None)
+    resize(made, 3)
+    made.supervise_all([EVERYWHERE, SOMEWHERE], 0, 3)
+    return made
+
+
+def resize(dispatcher: Dispatcher, procs: int) -> None:
+    dispatcher.tasks.procs = procs
+
+
+def of_its_own(dispatcher: Dispatcher) -> list[int]:
+    """How many programs each P has that run on no other."""
+    return [sum(task.pinned for task in dispatcher.tasks.of(p)) for p in range(3)]
+
+
+def test_a_p_that_comes_back_before_it_has_left_has_its_program_once(dispatcher: Dispatcher) -> None:
+    (program,) = (task for task in dispatcher.tasks.of(2) if task.pinned)
+    dispatcher.tasks.started(2, program.g)
+    resize(dispatcher, 1)
+    dispatcher.move(dispatcher.tasks.of(1), is_dead=True)
+    dispatcher.move(dispatcher.tasks.of(2), is_dead=False)
+    assert of_its_own(dispatcher) == [1, 0, 1], "what has started goes on until its process ends"
+    resize(dispatcher, 3)
+    dispatcher.supervise_all([EVERYWHERE, SOMEWHERE], 1, 3)
+    assert of_its_own(dispatcher) == [1, 1, 1]
+    dispatcher.has_died(2, "P2 was killed")
+    assert of_its_own(dispatcher) == [1, 1, 1]
+    assert sum(len(dispatcher.tasks.of(p)) for p in range(3)) == 4
+
+
+def test_a_p_may_have_several_programs_of_its_own(tasks: Tasks) -> None:
+    made = Dispatcher(tasks, lambda p: None)
+    resize(made, 1)
+    made.supervise_all([EVERYWHERE, EVERYWHERE], 0, 1)
+    resize(made, 3)
+    made.supervise_all([EVERYWHERE, EVERYWHERE], 1, 3)
+    assert of_its_own(made) == [2, 2, 2]

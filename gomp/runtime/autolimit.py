@@ -87,7 +87,10 @@ class AutoLimit:
     def _decide(self, limit: int, taken: int) -> int:
         if limit == NO_LIMIT:
             self._is_set = False
-            log.info("memory_limit is off: it is auto, and no cgroup limits this process's memory")
+            why = (
+                "no cgroup's limit can be read" if self._cgroup.problems() else "no cgroup limits this process's memory"
+            )
+            log.info("memory_limit is off: it is auto, and %s", why)
             return NO_LIMIT
         leaves = int(self._share * limit) - taken
         reason = "%.3g of the cgroup's %.1f MiB, less %.1f MiB that its processes need for themselves"

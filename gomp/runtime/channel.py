@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,9 @@ class Channel:
         self._out: deque[tuple[memoryview, list[int]]] = deque()
         self.descriptors: list[int] = []  # received, in order; whoever takes one owns it
         self._ready: deque[Message] = deque()
+        self.explain: Callable[[str], str] = (
+            str  # what is said of a connection that is gone, with what has come of the peer
+        )
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -97,7 +100,7 @@ class Channel:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
+            raise RuntimeLost(self.explain(f"the connection to the runtime is gone: {error.strerror}")) from None
 
     def drain(self) -> None:
         """Wait until the peer has taken all that is queued. Raises RuntimeLost."""
@@ -137,11 +140,11 @@ class Channel:
             except BlockingIOError:
                 break
             except OSError as error:
-                raise RuntimeLost(f"the connection to the runtime is gone: {error.strerror}") from None
+                raise RuntimeLost(self.explain(f"the connection to the runtime is gone: {error.strerror}")) from None
             if not data:
                 if self._ready or self._parse():
                     break
-                raise RuntimeLost("the runtime hung up")
+                raise RuntimeLost(self.explain("the runtime hung up"))
             self._in += data
         self._parse()
 

@@ -60,7 +60,7 @@ class Collector:
         tape: PacerTape | None = None,
     ) -> None:
         self.debug = debug
-        self._stop_deadline_s = stop_deadline_s
+        self.stop_deadline_s = stop_deadline_s
         self._scavenger = scavenger
         self.problems: tuple[str, ...] = ()
         self._runtime = view(runtime_dtype, RUNTIME)[0]
@@ -85,7 +85,7 @@ class Collector:
 
     def deadline(self) -> int:
         """When a stop that begins now has to stand."""
-        return time.monotonic_ns() + int(self._stop_deadline_s * 1e9)
+        return time.monotonic_ns() + int(self.stop_deadline_s * 1e9)
 
     def step(self) -> float | None:
         """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""

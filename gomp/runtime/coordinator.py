@@ -7,9 +7,9 @@ Life::
 
     load kernels → make segments → write records → register the name → fork service and Ps → announce → loop → end everything
 
-A P may die at any moment (:mod:`gomp.core.gc.repair`). Its death is noticed at once, also during a stop; what it left is put right before the loop
-goes on with anything else, and another process takes its place. When GOMAXPROCS falls, a P that is one too many is told to leave: its process ends
-when its goroutines have, and is settled as a dead one's. What nobody waits for, and is started again elsewhere, ends at once.
+Its parts, each with one job: :mod:`~gomp.runtime.events` (what it waits for), :mod:`~gomp.runtime.ps` (processes of Ps, their deaths and
+successors), :mod:`~gomp.runtime.stopping` (stops, and who does not), :mod:`~gomp.runtime.limits`, :mod:`~gomp.runtime.resizing`,
+:mod:`~gomp.runtime.attached` (other processes), :mod:`~gomp.runtime.answers` and :mod:`~gomp.runtime.ending`.
 
 It is started by ``gomp serve``, or by a script's Runtime with a socket: that runtime ends when the socket hangs up.
 """
@@ -20,89 +20,62 @@ import contextlib
 import errno
 import gc
 import logging
-import math
 import os
-import select
 import signal
 import socket
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 from gomp.cgroup import MemoryCgroup
-from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, Setting, show_setting
-from gomp.core.gc import pacer, repair
-from gomp.core.gc.cycle import flush_caches_stw, recommit_stw
+from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignored
+from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
-from gomp.core.mutator.lifecycle import change_procs_stw, init_p, init_runtime
-from gomp.core.sched.locks import owner_of
-from gomp.core.sched.status import start_world, stop_world
+from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
 from gomp.core.shm import layout, segments
-from gomp.core.shm.commit import budget_left, renew_budget
 from gomp.core.shm.records import (
-    GC_TRIGGER_FORCED,
     GC_TRIGGER_LAST_RESORT,
-    GC_TRIGGER_TIME,
-    GCSTATS,
     MHEAP,
-    PACER,
     PACER_EVENT_SET,
     RUNTIME,
-    gcstats_dtype,
     layout_version,
     mheap_dtype,
-    p_dtype,
-    pacer_dtype,
     runtime_dtype,
     view,
 )
-from gomp.errors import ConfigError, GompError, OutOfMemory, RuntimeLost, SegmentError
+from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
+from gomp.forked import how_it_ended
 from gomp.kernels import load_all_kernels
-from gomp.runtime import compiled, discovery, memstats, orphans, pacerlog
-from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES, AutoLimit
+from gomp.runtime import compiled, discovery, orphans, pacerlog
+from gomp.runtime.answers import Answers
+from gomp.runtime.attached import Attached
+from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
-from gomp.runtime.dispatcher import Dispatcher, OnP, Supervised
+from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.dying import Dying
+from gomp.runtime.ending import Ending
+from gomp.runtime.events import Events
 from gomp.runtime.family import Child, Family
 from gomp.runtime.lazyreturn import LazyReturn
+from gomp.runtime.limits import Limits
 from gomp.runtime.maxprocs import MaxProcs
-from gomp.runtime.memstats import MemStats, RepairStats
+from gomp.runtime.oomkills import ADVICE, OomKills
 from gomp.runtime.pacertape import PacerTape
-from gomp.runtime.programs import Call
-from gomp.runtime.requests import Asker, fault
-from gomp.runtime.restarts import Restarts
+from gomp.runtime.ps import Ps
+from gomp.runtime.resizing import Resizing
 from gomp.runtime.scavenger import Scavenger
+from gomp.runtime.stopping import Stopping, p_record
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs, process
 
 log = logging.getLogger("gomp.coordinator")
 
-FORCED_GC_PERIOD_S = 120.0
-_TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
-_TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
-EXIT_CRASH = 3
 _IDLE_S = 0.5
-_DYING_S = 1.0  # from the hang-up of a P's socket to the end of its process
-_RETRY_S = 1.0  # after a fork that the system refused
-_KILLED_S = 5.0  # from SIGKILL to the end of a process
-_NAMES_SHOWN = 8
 _MAX_ATTACHED = 16
-_MAX_CONNECTIONS = 64
-_CGROUP_RESERVE = 16 << 20
-_BUDGET_PERIOD_S = 0.1
-_PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
-
-
-@dataclass
-class Attached:
-    """A connected process: a script with a P, or a client that only asks (``p`` is None)."""
-
-    channel: Channel
-    p: int | None = None
 
 
 class Coordinator:
@@ -118,32 +91,45 @@ class Coordinator:
         self.settings = settings
         self.metrics = metrics
         self.url = url
-        self.owner = Attached(Channel(owner)) if owner else None
-        self.epoll = select.epoll()
-        self.urgent = select.epoll()
-        self.handlers: dict[int, Callable[[int], object]] = {}
-        self.ending = False
-        self.exit_code = 0
-        self.attached: list[Attached] = []
-        self.collecting: list[tuple[int, Asker]] = []  # who waits for how many cycles to have ended
-        self.releasing: list[Asker] = []  # who waits for all free memory to be returned
-        self.is_tight = False  # little is left of the cgroup's limit
-        self.relieved = 0  # after so many ended cycles all free memory is returned because it is scarce; 0: not now
+        self.owner = Channel(owner) if owner else None
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
-        self.warned_limit = -1  # the last that somebody was warned of
-        self.auto_limit = AutoLimit(self.cgroup, settings.memory_limit_share)
-        self.is_limit_auto = settings.memory_limit == AUTO
         self.max_procs = MaxProcs(settings)
-        self.resizing: list[Asker] = []  # who waits for the number of Ps to be what they have asked for
-        self.leaving: set[int] = set()  # Ps that are one too many, and have a process
-        self.told: set[int] = set()  # Ps whose processes were told to leave, if only for a while
-        self.retired: set[int] = set()  # of the dead: those that ended because they were told to
+        self.events = Events()
+        self.ending = Ending()
+        self.dying = Dying()
+        self.oom_kills = OomKills(self.cgroup)
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Make the runtime and announce it. Raises GompError."""
+        s = self.settings
+        self._make_segments()
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._init_records()
+        name = s.name or f"gomp-{self.pid}"
+        self.registration = discovery.Registration(name)
+        control = self._bind_control()
+        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
+        self.registration.describe(self.info)
+        self._make_parts()
+        p_record(layout.COORDINATOR_P).urgent_fd = self.events.urgent_fd
+        self._watch_signals()
+        compiled.prepare()
+        gc.collect()
+        gc.freeze()
+        self.limits.auto.expect(s.procs * P_TAKES + (SERVICE_TAKES if self.metrics else 0))
+        self._fork_all(control)
+        self.limits.follow()
+        self.events.watch(self.wake_fd, self._on_wake)
+        self.attached.listen(self.registration.listener)
+        self._say_what_is_odd()
+        if self.owner:
+            self._admit(self.owner)
+        self.dispatcher.supervise_all(getattr(s, "programs", ()), 0, s.procs)
+
+    def _make_segments(self) -> None:
         s = self.settings
         try:
             self.shared = segments.create(s.max_heap)
@@ -154,65 +140,49 @@ class Coordinator:
                 error.errno, f"cannot make the heap of {s.max_heap >> 20} MiB: {error.strerror}"
             ) from None
         segments.map_self(self.shared, layout.COORDINATOR_P)
-        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._init_records()
-        name = s.name or f"gomp-{self.pid}"
-        self.registration = discovery.Registration(name)
-        control = self._bind_control()
-        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
-        self.registration.describe(self.info)
-        self.dispatcher = Dispatcher(Tasks(s.procs, self.max_procs.slots, self.shared.meta_fd), self._channel)
-        self.restarts = [Restarts() for _ in range(self.max_procs.slots)]
-        self.dead: dict[int, str] = {}  # not repaired yet: how they ended
-        self.absent: dict[int, float] = {}  # without a process until that time
-        self._watch(self.urgent.fileno(), self._on_urgent)
-        view(p_dtype, layout.p_addr(layout.COORDINATOR_P))[0].urgent_fd = self.urgent.fileno()
-        self._watch_signals()
-        compiled.prepare()
-        gc.collect()
-        gc.freeze()
-        self.auto_limit.expect(s.procs * P_TAKES + (SERVICE_TAKES if self.metrics else 0))
-        self._fork_all(control)
-        self._follow_cgroup()
-        self._watch(self.wake_fd, self._on_wake)
-        self._watch(self.registration.listener.fileno(), self._on_connect)
-        if self.shared.backing == "memfd":
-            log.info(
-                "/dev/shm has less free than max_heap=%d: the heap is in a memfd, which only the cgroup limits",
-                s.max_heap,
-            )
-        if self.owner:
-            self._admit(self.owner)
-        self._supervise(0, s.procs)
 
-    def _supervise(self, old: int, procs: int) -> None:
-        """Start the programs of the settings, now that there are ``procs`` Ps and not ``old``."""
-        for program in getattr(self.settings, "programs", ()):
-            for p, parameters in program.instances(procs):
-                if old == 0 or (p is not None and p >= old):
-                    self.dispatcher.supervise(Supervised(Call(program.program, (), parameters), p))
+    def _make_parts(self) -> None:
+        s, slots = self.settings, self.max_procs.slots
+        events, ending, dying, collector = self.events, self.ending, self.dying, self.collector
+        self.family = Family(self.shared, self.wake_fd)
+        self.dispatcher = Dispatcher(Tasks(s.procs, slots, self.shared.meta_fd), self.family.channel)
+        self.ps = Ps(
+            events, ending, self.family, self.dispatcher, collector, dying, self.oom_kills, slots, lambda a: self.answers.give(a)
+        )  # fmt: skip
+        self.stopping = Stopping(
+            events, ending, self.family, self.dispatcher, collector, dying, self.ps.repair, slots
+        )  # fmt: skip
+        self.limits = Limits(s, self.cgroup, collector, self.scavenger, self.stopping.stopped_world)
+        self.resizing = Resizing(
+            self.max_procs, getattr(s, "programs", ()), collector, self.dispatcher, self.ps, self.stopping, self._describe
+        )  # fmt: skip
+        self.answers = Answers(
+            collector, self.scavenger, self.dispatcher, self.limits, self.resizing.ask,
+            self.stopping.stopped_world, lambda: self.stopping.is_held_up,
+        )  # fmt: skip
+        self.attached = Attached(events, ending, self.dispatcher, self.answers.give, self._forget)
 
     def _init_records(self) -> None:
         s = self.settings
+        is_limit_auto = s.memory_limit == AUTO
         init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
-        view(runtime_dtype, RUNTIME)[0].nrecords = self.max_procs.slots
         view(mheap_dtype, MHEAP)[0].huge_pages = segments.huge_page_bytes() // layout.PAGE_SIZE
         rt = view(runtime_dtype, RUNTIME)[0]
+        rt.nrecords = self.max_procs.slots
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
         rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
+        rt.limit_is_auto, rt.procs_are_auto = is_limit_auto, self.max_procs.is_auto
         pacer.set_gc_percent(s.gogc)
-        pacer.set_memory_limit(NO_LIMIT if self.is_limit_auto else s.memory_limit)
+        pacer.set_memory_limit(NO_LIMIT if is_limit_auto else s.memory_limit)
         pacer.commit(1)
         tape = self._open_tape()
-        self._init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
-        for idx in range(
-            self.max_procs.slots
-        ):  # a collection may come before a P's process: it must find no spans there
-            self._init_p(idx)
+        _init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
+        for idx in range(self.max_procs.slots):
+            _init_p(idx)  # a collection may come before a P's process: it must find no spans there
         lazy = None if s.debug.madvdontneed else LazyReturn(self.cgroup, self.shared.heap_fd)
         self.scavenger = Scavenger(s.debug.scavtrace > 0, lazy)
         self.collector = Collector(s.debug, s.stop_deadline, self.scavenger, tape)
@@ -229,10 +199,6 @@ class Coordinator:
         except OSError as error:
             raise ConfigError(f"pacer_tape: cannot write {file}: {error.strerror}") from None
 
-    def _init_p(self, idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_fd: int = -1) -> None:
-        if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
-            raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
-
     def _bind_control(self) -> socket.socket | None:
         """The listener of the service that takes changes of settings."""
         if not self.metrics:
@@ -240,25 +206,13 @@ class Coordinator:
         return process.bind_control(cast(ServiceSettings, self.settings), self.registration.control_file)
 
     def _fork_all(self, control: socket.socket | None) -> None:
-        self.family = Family(self.shared, self.wake_fd)
         if self.metrics:
             settings = cast(ServiceSettings, self.settings)
             service = self.family.fork_service(settings, self.registration.name, self.metrics, control)
-            self._watch(service.pidfd, lambda _: self._on_service_death(service), self.urgent)
+            self.events.watch(service.pidfd, lambda: self._on_service_death(service), is_urgent=True)
         for idx in range(self.settings.procs):
-            self._fork_p(idx)
+            self.ps.fork(idx)
         view(runtime_dtype, RUNTIME)[0].xready = 1
-
-    def _fork_p(self, idx: int) -> None:
-        child = self.family.fork_p(idx)
-        _p_record(idx).pidfd = child.pidfd
-        self._watch(child.pidfd, lambda _: self._on_p_death(idx), self.urgent)
-        self._watch(cast(Channel, child.channel).fileno(), lambda _: self._on_p_message(idx))
-
-    def _channel(self, idx: int) -> Channel | None:
-        """The connection to P ``idx``, while it has a process."""
-        child = self.family.ps.get(idx)
-        return child.channel if child else None
 
     def _watch_signals(self) -> None:
         reader, writer = socket.socketpair()
@@ -268,547 +222,115 @@ class Coordinator:
         for number in (signal.SIGTERM, signal.SIGINT, *((signal.SIGCHLD,) if orphans.is_first() else ())):
             signal.signal(number, lambda *_: None)
         self._signals = (reader, writer)
-        self._watch(reader.fileno(), self._on_signal, self.urgent)
+        self.events.watch(reader.fileno(), self._on_signal, is_urgent=True)
 
-    def _watch(self, fd: int, handler: Callable[[int], object], epoll: select.epoll | None = None) -> None:
-        self.handlers[fd] = handler
-        (epoll or self.epoll).register(fd, select.EPOLLIN)
+    def _say_what_is_odd(self) -> None:
+        if self.shared.backing == "memfd":
+            log.info("%s: the heap is in a memfd, which only the cgroup limits", self.shared.why_memfd)
+        for sentence in ignored(self.settings):
+            log.warning("%s", sentence)
+        for problem in self.cgroup.problems():
+            log.warning("%s: it counts as no limit; set memory_limit", problem)
 
-    def _unwatch(self, fd: int) -> None:
-        del self.handlers[fd]
-        self.epoll.unregister(fd)
-
-    # --- the loop -----------------------------------------------------------------------------------------------------
-
-    def run(self) -> int:
-        """Serve until the runtime ends; the exit code."""
-        self._set_commit_budget()
-        while not self.ending:
-            for fd, _ in self.epoll.poll(self._step()):
-                if fd in self.handlers:
-                    self.handlers[fd](fd)
-            self._answer_collections()
-            self._answer_releases()
-            with contextlib.suppress(RuntimeLost):  # the runtime ends
-                self._resize()
-            self._flush_channels()
-            if time.monotonic() - self._budget_set > _BUDGET_PERIOD_S:
-                self._set_commit_budget()
-                with contextlib.suppress(RuntimeLost):  # the runtime ends
-                    self._follow_cgroup()
-                self._warn_of_limit()
-        return self.exit_code
-
-    def _step(self) -> float:
-        """Do what is due, but not for long; for how many seconds there is nothing then."""
-        try:
-            self._repair()
-            self._start_absent()
-            self._force_gc()
-            rest = self.collector.step()
-            self.scavenger.step()
-        except Stuck as stuck:
-            self._on_stuck(stuck.p)
-            return 0.0
-        if self.collector.problems:
-            self._crash("; ".join(self.collector.problems))
-        due = min(self.absent.values(), default=math.inf) - time.monotonic()
-        return min(_IDLE_S if rest is None else rest, max(due, 0.0), self.scavenger.rest_s)
-
-    def _force_gc(self) -> None:
-        """Go's cycle every two minutes that nobody's allocations ask for.
-
-        A container whose memory is nearly all taken does not wait so long, and gets all that comes of it: what died there since the last cycle
-        may be most of the heap, and the next process that starts in it, if only for a probe, would have the kernel kill another.
-        """
-        was_tight, self.is_tight = self.is_tight, budget_left() < _CGROUP_RESERVE
-        if self.is_tight and self.collector.idle_s > (_TIGHT_GC_PERIOD_S if was_tight else _TIGHTENING_GC_PERIOD_S):
-            self.relieved = self.collector.want(GC_TRIGGER_TIME)
-        elif self.collector.idle_s > FORCED_GC_PERIOD_S and view(pacer_dtype, PACER)[0].gc_percent >= 0:
-            self.collector.begin(GC_TRIGGER_TIME)
-
-    def _set_commit_budget(self) -> None:
-        """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
-        self._budget_set = time.monotonic()
-        before = budget_left()
-        headroom = self.cgroup.headroom()
-        if headroom is not None:
-            renew_budget(before, max(headroom - _CGROUP_RESERVE, 0))
-
-    def _flush_channels(self) -> None:
-        """Send what peers take now, and be woken when they take more."""
-        for channel in (*map(self._channel, self.family.ps), *(a.channel for a in self.attached)):
-            if channel and not channel.is_flushed and channel.fileno() in self.handlers:
-                with contextlib.suppress(RuntimeLost):
-                    channel.flush()
-                more = 0 if channel.is_flushed else select.EPOLLOUT
-                self.epoll.modify(channel.fileno(), select.EPOLLIN | more)
-
-    def _on_wake(self, fd: int) -> None:
-        os.eventfd_read(fd)
-        rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow == THROW_LOST_LOCK and int(rt.throw_b) in self.family.ps:
-            self._on_lost_lock(int(rt.throw_a), int(rt.throw_b))
-            rt.xthrow = 0
-        elif rt.xthrow > 0:
-            self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
-        elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
-            self._set_commit_budget()
-
-    def _describe_stuck(self, idx: int) -> str:
-        record = _p_record(idx)
-        running = (
-            ", ".join(t.name for t in self.dispatcher.tasks.of(idx)[:_NAMES_SHOWN])
-            if idx < self.max_procs.slots
-            else "an attached script"
-        )
-        return (
-            f"P{idx} (pid {int(record.xpid)}) did not stop within {self.settings.stop_deadline:g} s; it runs {running or 'nothing'}"
-            f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
-        )
-
-    def _verify(self, level: int) -> dict[str, Any]:
-        from gomp.runtime.verify import verify
-
-        with self._stopped_world():
-            return asdict(verify(level))
-
-    def _retainers(self, p: int, slot: int) -> dict[str, Any]:
-        """What leads to the object in that handle; {"problem": why not} if there is none."""
-        from gomp.runtime.retainers import Search, may_search
-
-        with self._stopped_world():
-            if not may_search(p, slot):
-                return {"problem": f"P{p} has no reference number {slot}"}
-            found = Search(p, slot).run()
-        if found["root"] and found["root"].get("p", -1) in self.family.ps:
-            running = [task.name for task in self.dispatcher.tasks.of(found["root"]["p"]) if task.has_started]
-            found["root"]["programs"] = running[:_NAMES_SHOWN]
-        return found
-
-    def _stats(self) -> MemStats:
-        """Exact counters: as Go's ReadMemStats, with the world stopped and every P's cache given back."""
-        with self._stopped_world():
-            flush_caches_stw()
-            return memstats.read()
-
-    def _set(self, setting: Setting, value: int) -> int:
-        """Change a setting, as somebody wants it, from now on; what it was."""
-        if setting == "memory_limit":
-            self.is_limit_auto = value == AUTO
-        if setting == "memory_limit" and value == AUTO:
-            old = int(view(pacer_dtype, PACER)[0].memory_limit)
-            self.auto_limit.again()
-            self._follow_cgroup()
-        else:
-            old = self._change(setting, value)
-        log.info("%s is %s now; it was %s", setting, show_setting(setting, value), show_setting(setting, old))
-        return old
-
-    def _change(self, setting: Setting, value: int) -> int:
-        change = pacer.set_gc_percent if setting == "gogc" else pacer.set_memory_limit
-        with self._stopped_world():
-            old = int(change(value))
-            recommit_stw()
-        self.collector.report()
-        self._warn_of_limit()
-        return old
-
-    def _follow_cgroup(self) -> None:
-        """Where the memory limit is auto: set what the cgroup allows now."""
-        limit = self.auto_limit.look() if self.is_limit_auto else None
-        if limit is None:
-            return
-        self._change("memory_limit", limit)
-        if memstats.read().mapped > limit:  # somebody else takes memory now, and the next allocation may come too late
-            self.relieved = self.collector.want(GC_TRIGGER_TIME)
-
-    def _warn_of_limit(self) -> None:
-        """A limit that leaves nothing for the heap is accepted, as in Go, but somebody may not have meant it: they are told once.
-
-        What the runtime takes is known when it has begun to work: the first object costs it more than all before.
-        """
-        heap, limit = view(mheap_dtype, MHEAP)[0], int(view(pacer_dtype, PACER)[0].memory_limit)
-        needs = int(heap.xmetadata_bytes + heap.xwbuf_bytes + heap.xtable_bytes)
-        if limit >= needs or limit == self.warned_limit:
-            return
-        self.warned_limit = limit
-        log.warning(
-            "memory_limit is %d bytes, and beside the heap the runtime itself takes %d: the limit will be passed, and cycles follow one "
-            "another, with up to half of the CPU time",
-            limit,
-            needs,
-        )
-
-    @contextlib.contextmanager
-    def _stopped_world(self) -> Iterator[None]:
-        """Stop the world for the block, whoever dies meanwhile. Raises RuntimeLost if the runtime ends before it stands."""
-        try:
-            while not self._try_to_stop():
-                if self.ending:
-                    raise RuntimeLost("the runtime ends")
-            yield
-        finally:
-            start_world()
-
-    def _try_to_stop(self) -> bool:
-        try:
-            self._repair()
-            if code := stop_world(self.collector.deadline()):
-                start_world()
-                raise Stuck(-1 - code)
-        except Stuck as stuck:
-            self._on_stuck(stuck.p)
-            return False
-        return True
-
-    # --- deaths -------------------------------------------------------------------------------------------------------
-
-    def _on_stuck(self, idx: int) -> None:
-        """P ``idx`` did not stop: because something urgent came up, or it died, or in time. It has to."""
-        known = len(self.dead)
-        self._on_urgent(self.urgent.fileno())
-        if self.ending or len(self.dead) > known:
-            return
-        holder = owner_of(int(_p_record(idx).waiting_for))
-        idx = holder if holder in self.family.ps else idx  # who waits for a lock is not what the stop waits for
-        log.error("%s; it is killed", self._describe_stuck(idx))
-        self._kill(idx)
-        self._on_urgent(self.urgent.fileno())
-
-    def _on_lost_lock(self, lock: int, idx: int) -> None:
-        """Somebody has waited too long for a lock of P ``idx``."""
-        if owner_of(lock) == idx:
-            pid = self.family.ps[idx].pid
-            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, pid, lock)
-            self._kill(idx)
-
-    def _kill(self, idx: int) -> None:
-        child = self.family.ps.get(idx)
-        if child is None:  # an attached process, which has to be our owner
-            self._lose("a script that does not stop is killed, and its runtime ends")
-            with contextlib.suppress(OSError):  # it has died
-                signal.pidfd_send_signal(int(_p_record(idx).pidfd), signal.SIGKILL)
-            return
-        os.kill(child.pid, signal.SIGKILL)
-        if not child.has_died(_KILLED_S):
-            self._lose(f"P{idx} (pid {child.pid}) was killed, but is still there after {_KILLED_S:.0f} s")
-
-    def _on_p_death(self, idx: int) -> None:
-        """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`_repair`."""
-        child = self.family.ps[idx]
-        self.urgent.unregister(child.pidfd)
-        del self.handlers[child.pidfd]
-        while self._on_p_message(idx, is_dead=True):  # results, that somebody waits for
-            pass
-        if cast(Channel, child.channel).fileno() in self.handlers:
-            self._unwatch(cast(Channel, child.channel).fileno())
-        record = _p_record(idx)
-        record.pidfd = 0
-        record.xpid = 0
-        how, has_left = self.family.bury_p(idx)
-        if idx in self.leaving or (has_left and idx in self.told):
-            self.retired.add(idx)
-        self.leaving.discard(idx)
-        self.told.discard(idx)
-        record.deaths += 1
-        record.retirements += idx in self.retired
-        self.dead[idx] = f"P{idx} (pid {child.pid}) {how}"
-        self.dispatcher.tasks.set_absent(idx, True)
-        view(runtime_dtype, RUNTIME)[0].xready = 0
-        repair.bury(layout.p_addr(idx))
-
-    def _repair(self) -> None:
-        """Put right what the dead have left, and start others in their place. Raises Stuck."""
-        if not self.dead:
-            return
-        before = memstats.read_repairs()
-        put_right = repair.retire if self.retired.issuperset(self.dead) else repair.repair
-        if code := put_right(self.collector.deadline()):
-            raise Stuck(-1 - code)
-        self.collector.report()
-        dead, self.dead = self.dead, {}
-        done = _describe_repair(before, memstats.read_repairs())
-        for idx, why in dead.items():
-            delay = 0.0 if idx in self.retired else self.restarts[idx].died(time.monotonic())
-            if idx < self.dispatcher.tasks.procs:
-                self.absent[idx] = time.monotonic() + delay
-            running = self.dispatcher.has_died(idx, why)
-            names = ", ".join(task.name for task in running[:_NAMES_SHOWN])
-            if idx in self.retired:
-                log.info("P%d has left%s", idx, f", and ended {names}" if names else "")
-                continue
-            log.error(
-                "%s while it ran %s; %s; it is started again%s",
-                why,
-                names or "nothing",
-                done,
-                f" in {delay:.1f} s: it keeps dying" if delay else "",
-            )
-        self.retired.difference_update(dead)
-        self._start_absent()
-        self._have_transits_settled()
-        for idx in dead:
-            if idx not in self.family.ps:
-                self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=True)
-
-    def _have_transits_settled(self) -> None:
-        """Have everybody take back what the dead were sent, or were receiving."""
-        owner = [self.owner.channel] if self.owner else []
-        for channel in (*map(self._channel, self.family.ps), *owner):
-            if channel:
-                with contextlib.suppress(RuntimeLost):
-                    channel.send("settle")
-
-    def _start_absent(self) -> None:
-        """Fork the processes whose time has come."""
-        for idx in [idx for idx, at in self.absent.items() if at <= time.monotonic()]:
-            try:
-                self._fork_p(idx)
-            except OSError as error:
-                log.error("P%d cannot be started again: %s; the next try is in %.0f s", idx, error.strerror, _RETRY_S)
-                self.absent[idx] = time.monotonic() + _RETRY_S
-                continue
-            del self.absent[idx]
-            self.dispatcher.tasks.set_absent(idx, False)
-            self.dispatcher.has_started(idx)
-        view(runtime_dtype, RUNTIME)[0].xready = int(not self.absent and not self.dead)
-
-    # --- GOMAXPROCS ---------------------------------------------------------------------------------------------------
-
-    def _resize(self) -> None:
-        """Have as many Ps as there are to be, when no cycle is on. Raises RuntimeLost if the runtime ends meanwhile."""
-        self.max_procs.look()
-        if self.collector.is_marking:
-            return
-        old, procs = self.dispatcher.tasks.procs, self.max_procs.wanted
-        if procs != old:
-            with self._stopped_world():
-                change_procs_stw(procs)
-            self.dispatcher.tasks.procs = procs
-            for idx in range(old, procs):
-                self._have_stay(idx)
-            for idx in range(procs, old):
-                self._have_leave(idx)
-            self._start_absent()
-            self._supervise(old, procs)
-            self.info = replace(self.info, ps=procs)
-            self.registration.describe(self.info)
-            log.info("gomaxprocs is %d now; it was %d: %s", procs, old, self.max_procs.reason)
-        for asker in self.resizing:
-            asker.answer(old=old)
-        self.resizing = []
-        for idx in self.leaving & self.family.ps.keys():
-            if self.dispatcher.runs_only_supervised(idx):
-                self._kill(idx)
-
-    def _have_stay(self, idx: int) -> None:
-        """There is to be a P ``idx``. If it has left by the time it hears of that, it is started again."""
-        self.leaving.discard(idx)
-        if channel := self._channel(idx):
-            with contextlib.suppress(RuntimeLost):
-                channel.send("stay")
-            self.dispatcher.tasks.set_absent(idx, False)
-        elif idx not in self.dead:
-            self.absent[idx] = 0.0
-            self.dispatcher.tasks.set_absent(idx, True)
-
-    def _have_leave(self, idx: int) -> None:
-        """P ``idx`` is one too many."""
-        self.absent.pop(idx, None)
-        channel = self._channel(idx)
-        self.dispatcher.move(self.dispatcher.tasks.of(idx), is_dead=channel is None)
-        if channel:
-            self.leaving.add(idx)
-            self.told.add(idx)
-            with contextlib.suppress(RuntimeLost):
-                channel.send("leave")
-
-    # --- events -------------------------------------------------------------------------------------------------------
-
-    def _on_signal(self, fd: int) -> None:
-        received = set(self._signals[0].recv(64))
-        if signal.SIGCHLD in received:
-            orphans.bury_orphans(self.family.pids())
-        self.ending = self.ending or received != {signal.SIGCHLD}
-
-    def _on_urgent(self, fd: int) -> None:
-        """Signals and deaths, which a stop does not delay."""
-        for ready, _ in self.urgent.poll(0):
-            if ready in self.handlers:
-                self.handlers[ready](ready)
-
-    def _on_service_death(self, child: Child) -> None:
-        del self.handlers[child.pidfd]
-        self.urgent.unregister(child.pidfd)
-        self._lose(f"the service (pid {child.pid}) {child.reap()}; the runtime ends")
-
-    def _on_p_message(self, idx: int, is_dead: bool = False) -> bool:
-        """Read and do what P ``idx`` says; whether it said anything.
-
-        What a dead one has asked for is left: nobody waits for the answer, and the heap is not to be looked at before it is repaired.
-        """
-        child = self.family.ps[idx]
-        channel = cast(Channel, child.channel)
-        try:
-            messages = channel.receive()
-        except RuntimeLost as error:
-            if channel.fileno() in self.handlers:
-                self._unwatch(channel.fileno())
-            if not child.has_died(_DYING_S):  # if it has, its pidfd tells
-                log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, child.pid, error)
-                self._kill(idx)
-            return False
-        for message in messages:
-            if problem := fault(message, from_p=True):
-                Asker(channel, message).refuse(problem)
-            elif message.op == "go":
-                self.dispatcher.go(OnP(idx), message, idx)
-            elif message.op == "started":
-                self.dispatcher.tasks.started(idx, message["g"])
-            elif message.op == "done":
-                self.dispatcher.done(idx, message)
-            elif not is_dead and self.family.ps.get(idx) is child:
-                self._answer(Asker(channel, message))
-        return bool(messages)
-
-    def _on_connect(self, fd: int) -> None:
-        with contextlib.suppress(OSError):  # it hung up already, or there is no descriptor for it
-            sock, _ = self.registration.listener.accept()
-            peer = Attached(Channel(sock))
-            if len(self.attached) >= _MAX_CONNECTIONS:
-                _refuse(peer.channel, f"the runtime has {_MAX_CONNECTIONS} connections already")
-                peer.channel.close()
-                return
-            self.attached.append(peer)
-            self._watch(sock.fileno(), lambda _: self._on_attached_message(peer))
-
-    def _admit(self, peer: Attached) -> None:
+    def _admit(self, owner: Channel) -> None:
         """Give the script its P and the segments' descriptors."""
         rt = view(runtime_dtype, RUNTIME)[0]
-        peer.p = int(rt.nrecords)
-        self._init_p(peer.p)
+        idx = int(rt.nrecords)
+        _init_p(idx)
         rt.nrecords += 1
-        self._watch_owner(peer)
-        self.attached.append(peer)
-        self._watch(peer.channel.fileno(), lambda _: self._on_attached_message(peer))
-        peer.channel.send(
+        self.attached.own(owner, idx)
+        owner.send(
             "ready",
             descriptors=[self.shared.heap_fd, self.shared.meta_fd, self.wake_fd],
-            p=peer.p,
+            p=idx,
             heap_bytes=self.shared.heap_bytes,
             backing=self.shared.backing,
             version=layout_version(),
             name=self.registration.name,
         )
 
-    def _watch_owner(self, peer: Attached) -> None:
-        """A script that is killed may be what a stop waits for, or hold a lock: its process is watched, and not only its socket."""
-        pid, _, _ = _PEER.unpack(peer.channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the runtime ends; the exit code."""
+        self.limits.set_budget()
+        while not self.ending.is_near:
+            self.events.wait(self._step())
+            self.answers.give_due()
+            self.limits.relieve()
+            with contextlib.suppress(RuntimeLost):  # the runtime ends
+                self.resizing.step()
+            self.events.flush((*self.family.channels(), *self.ending.peers))
+            if self.limits.is_budget_due():
+                self._look_around()
+        return self.ending.exit_code
+
+    def _step(self) -> float:
+        """Do what is due, but not for long; for how many seconds there is nothing then."""
+        self.stopping.end_overdue()
+        if self.stopping.is_held_up:
+            return min(self.dying.rest_s, _IDLE_S)
         try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:  # it has died: its socket has hung up
-            return
-        _p_record(cast(int, peer.p)).pidfd = pidfd
-        self._watch(pidfd, self._on_owner_death, self.urgent)
+            self.ps.repair()
+            self.ps.start_absent()
+            self.limits.force_gc()
+            rest = self.collector.step()
+            self.scavenger.step()
+        except Stuck as stuck:
+            self.stopping.on_stuck(stuck.p)
+            return 0.0
+        if self.collector.problems:
+            self._crash("; ".join(self.collector.problems))
+        return min(_IDLE_S if rest is None else rest, self.ps.rest_s, self.scavenger.rest_s, self.dying.rest_s)
 
-    def _on_owner_death(self, pidfd: int) -> None:
-        self.ending = True
+    def _look_around(self) -> None:
+        """What the cgroup says now."""
+        self.oom_kills.look(bool(view(runtime_dtype, RUNTIME)[0].xready), time.monotonic())
+        self.limits.set_budget()
+        if not self.stopping.is_held_up:
+            with contextlib.suppress(RuntimeLost):  # the runtime ends
+                self.limits.follow()
+        self.limits.warn()
 
-    def _on_attached_message(self, peer: Attached) -> None:
-        try:
-            messages = peer.channel.receive()
-        except RuntimeLost:
-            self._detach(peer)
-            return
-        for message in messages:
-            if problem := fault(message, from_p=False):
-                Asker(peer.channel, message).refuse(problem)
-            elif message.op == "go":
-                self.dispatcher.go(peer.channel, message)
-            else:
-                self._answer(Asker(peer.channel, message))
+    # --- events -------------------------------------------------------------------------------------------------------
 
-    def _detach(self, peer: Attached) -> None:
-        self._unwatch(peer.channel.fileno())
-        self.attached.remove(peer)
-        self.collecting = [waiter for waiter in self.collecting if waiter[1].channel is not peer.channel]
-        self.releasing = [asker for asker in self.releasing if asker.channel is not peer.channel]
-        self.resizing = [asker for asker in self.resizing if asker.channel is not peer.channel]
-        peer.channel.close()
-        if peer is self.owner:
-            self.ending = True
+    def _on_wake(self) -> None:
+        os.eventfd_read(self.wake_fd)
+        rt = view(runtime_dtype, RUNTIME)[0]
+        if rt.xthrow == THROW_LOST_LOCK and int(rt.throw_b) in self.family.ps:
+            self.stopping.on_lost_lock(int(rt.throw_a), int(rt.throw_b))
+            rt.xthrow = 0
+        elif rt.xthrow > 0:
+            self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
+        elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
+            self.limits.set_budget()
 
-    def _answer(self, asker: Asker) -> None:
-        """Requests to the coordinator itself."""
-        message = asker.request
-        try:
-            self._try_to_answer(asker)
-        except OutOfMemory as error:
-            asker.refuse(f"{message.op}: {error}")
-        except RuntimeLost:  # the runtime ends
-            pass
+    def _on_signal(self) -> None:
+        received = set(self._signals[0].recv(64))
+        if signal.SIGCHLD in received:
+            orphans.bury_orphans(self.family.pids())
+        self.ending.is_near = self.ending.is_near or received != {signal.SIGCHLD}
 
-    def _try_to_answer(self, asker: Asker) -> None:
-        message = asker.request
-        if message.op == "verify":
-            asker.answer(**self._verify(message["level"]))
-        elif message.op in ("collect", "free_os_memory"):
-            self.collecting.append((self.collector.want(GC_TRIGGER_FORCED), asker))
-        elif message.op == "retainers":
-            asker.answer(**self._retainers(message["p"], message["slot"]))
-        elif message.op == "set" and message["setting"] == "procs":
-            self._set_procs(asker)
-        elif message.op == "set":
-            asker.answer(old=self._set(message["setting"], message["value"]))
-        else:
-            asker.answer(**self._stats().to_json())
+    def _on_service_death(self, child: Child) -> None:
+        self.events.unwatch(child.pidfd)
+        status = child.wait()
+        starved = self.oom_kills.explain(status)
+        how = f"{starved}; {ADVICE}" if starved else how_it_ended(status)
+        self.ending.lose(f"the service (pid {child.pid}) {how}; the runtime ends")
 
-    def _set_procs(self, asker: Asker) -> None:
-        """Change how many Ps there are as soon as may be, and answer then."""
-        procs = asker.request["value"]
-        if procs > self.max_procs.slots:
-            asker.refuse(
-                f"gomaxprocs={procs}: there is room for {self.max_procs.slots} Ps; start with max_procs={procs}"
-            )
-            return
-        self.max_procs.set(procs)
-        self.resizing.append(asker)
+    def _forget(self, channel: Channel) -> None:
+        self.answers.forget(channel)
+        self.resizing.forget(channel)
 
-    def _answer_collections(self) -> None:
-        """Tell those whose collection is over, or go on with what they want released."""
-        done = int(view(runtime_dtype, RUNTIME)[0].xcycle_done)
-        for asker in [asker for target, asker in self.collecting if done >= target]:
-            if asker.request.op == "collect":
-                asker.answer(num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
-            else:
-                self.scavenger.release_all(asker.request["now"])
-                self.releasing.append(asker)
-        self.collecting = [waiter for waiter in self.collecting if done < waiter[0]]
-        if 0 < self.relieved <= done:
-            self.relieved = 0
-            self.scavenger.release_all(True)
-
-    def _answer_releases(self) -> None:
-        """Tell those who waited for all free memory to be returned."""
-        if self.releasing and not self.scavenger.releasing:
-            for asker in self.releasing:
-                asker.answer(heap_released=memstats.read().heap_released)
-            self.releasing = []
+    def _describe(self, procs: int) -> None:
+        """There are so many Ps now."""
+        self.info = replace(self.info, ps=procs)
+        self.registration.describe(self.info)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
-    def _lose(self, why: str) -> None:
-        """The runtime cannot go on: say so to everybody, and end."""
-        log.error("%s", why)
-        self.exit_code = EXIT_CRASH
-        self.ending = True
-        for peer in self.attached:
-            with contextlib.suppress(RuntimeLost):
-                peer.channel.send("lost", why=why)
-
     def _crash(self, why: str) -> None:
-        self._lose(f"fatal: {why}")
+        self.ending.lose(f"fatal: {why}")
 
     def end(self) -> None:
         """End every process of the runtime and leave nothing behind."""
@@ -820,27 +342,9 @@ class Coordinator:
         self.registration.remove()
 
 
-def _describe_repair(before: RepairStats, after: RepairStats) -> str:
-    """How long it took and what there was to do, in words."""
-    counts = {name: getattr(after, name) - getattr(before, name) for name in ("redos", "spans", "handles", "marking")}
-    words = {
-        "redos": "changes finished",
-        "spans": "spans put back",
-        "handles": "references dropped",
-        "marking": "mark phases started over",
-    }
-    found = ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n)
-    return f"repaired in {1000 * after.last_s:.1f} ms ({found or 'nothing was half done'})"
-
-
-def _p_record(idx: int) -> Any:
-    return view(p_dtype, layout.p_addr(idx))[0]
-
-
-def _refuse(channel: Channel, problem: str) -> None:
-    """Answer a request that cannot be served, so that nobody waits for ever."""
-    with contextlib.suppress(RuntimeLost):
-        channel.send("error", text=problem)
+def _init_p(idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_fd: int = -1) -> None:
+    if not init_p(idx, pid, heap_fd, meta_fd, wake_fd, -1):
+        raise SegmentError(errno.ENOMEM, "cannot make the collector's work buffers: shared memory is full")
 
 
 def main(settings: ServiceSettings) -> int:

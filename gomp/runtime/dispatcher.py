@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from gomp.config import ProgramSettings
 from gomp.errors import OutOfMemory, RuntimeLost, WorkerDied
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.programs import Call, dump_failure
@@ -37,6 +38,25 @@ class Dispatcher:
     def __init__(self, tasks: Tasks, channel_of: Callable[[int], Channel | None]) -> None:
         self.tasks = tasks
         self._channel_of = channel_of
+
+    def has_process(self, p: int) -> bool:
+        return self._channel_of(p) is not None
+
+    def supervise_all(self, programs: Iterable[ProgramSettings], old: int, procs: int) -> None:
+        """Start those programs, now that there are ``procs`` Ps and not ``old``.
+
+        A P that was to leave, and has not, runs its own still, or its successor will: they keep the share that they were told.
+        """
+        served = {
+            task.p
+            for p in range(old, procs)
+            for task in self.tasks.of(p)
+            if isinstance(task.origin, Supervised) and task.pinned
+        }
+        for program in programs:
+            for p, parameters in program.instances(procs):
+                if old == 0 or (p is not None and p >= old and p not in served):
+                    self.supervise(Supervised(Call(program.program, (), parameters), p))
 
     def supervise(self, program: Supervised) -> None:
         """Start a program, now and whenever it has died, while there is its P."""
@@ -111,6 +131,6 @@ class Dispatcher:
         channel = self._channel_of(origin.p) if isinstance(origin, OnP) else origin
         if isinstance(channel, Channel):
             with contextlib.suppress(RuntimeLost, OSError):
-                channel.send("done", payload, request=request, ok=ok, parcel=parcel)
+                channel.send("done", payload, request=request, ok=ok, parcel=parcel, procs=self.tasks.procs)
                 return True
         return False

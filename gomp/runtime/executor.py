@@ -1,7 +1,8 @@
 """``gomp.Executor``: a ``concurrent.futures.Executor`` whose tasks run on the Ps and share the heap with the script.
 
 It has a connection to the coordinator of its own, so what the script's threads do with ``rt.run`` meanwhile does not concern it, nor it them.
-Calls wait here, where they can be cancelled, until a P is to be had: as many are on their way or running as there are Ps. One thread sleeps in
+Calls wait here, where they can be cancelled, until a P is to be had: as many are on their way or running as there are Ps, which each answer says
+anew. One thread sleeps in
 ``poll`` until the coordinator says that one has ended, sends the next, and resolves the future; callbacks run in it.
 
 Arguments are pickled when the call is sent, not when it is submitted: references and arrays in them are in transit only that long.
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from gomp.errors import RuntimeLost
-from gomp.runtime import transit
+from gomp.runtime import current, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.programs import Call, load_outcome
 from gomp.runtime.runtime import Runtime
@@ -42,7 +43,7 @@ class Executor(futures.Executor):
             raise TypeError(
                 "gomp.Executor(rt) needs the gomp.Runtime whose Ps run its tasks; a program on a P starts goroutines with gomp.go"
             )
-        self._tasks = _Tasks(rt.open_channel(), rt.settings.procs)
+        self._tasks = _Tasks(rt.open_channel(), current.num_procs())
         self._thread = threading.Thread(target=self._tasks.serve, name="gomp-executor", daemon=True)
         self._thread.start()
         weakref.finalize(self, self._tasks.end).atexit = False
@@ -89,13 +90,13 @@ class _Task:
 class _Tasks:
     """What an executor shares with its thread, which must not keep the executor itself."""
 
-    def __init__(self, channel: Channel, most: int) -> None:
+    def __init__(self, channel: Channel, procs: int) -> None:
         self._channel = channel
-        self._most = most
         self._lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pid = os.getpid()
         # under the lock
+        self._procs = procs
         self._waiting: deque[_Task] = deque()
         self._running: dict[int, _Task] = {}
         self._sending = 0
@@ -147,7 +148,7 @@ class _Tasks:
 
     def _take(self) -> _Task | None:
         with self._lock:
-            if not self._waiting or self._sending + len(self._running) >= self._most:
+            if not self._waiting or self._sending + len(self._running) >= self._procs:
                 return None
             self._sending += 1
             return self._waiting.popleft()
@@ -213,6 +214,7 @@ class _Tasks:
         if check_answer(message).op != "done":
             return
         with self._lock:
+            self._procs = message["procs"]
             task = self._running.pop(message["request"])
         self._send_waiting()
         if task.sent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
 import socket
 import time
@@ -31,19 +30,14 @@ class Child:
     pidfd: int
     channel: Channel | None = None
 
-    def has_died(self, timeout_s: float) -> bool:
-        """Whether it has, or does within ``timeout_s``."""
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        return bool(poller.poll(timeout_s * 1000))
-
-    def reap(self) -> str:
-        """How it ended, in words. Waits for it."""
-        return forked.how_it_ended(self.wait())
-
     def wait(self) -> int:
         """Its wait status, when it has ended."""
         return os.waitpid(self.pid, 0)[1]
+
+
+def has_left(status: int) -> bool:
+    """Whether a P with this wait status ended because it was told to leave."""
+    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
 
 
 class Family:
@@ -95,18 +89,27 @@ class Family:
             undo.pop_all()
         return self.ps[idx]
 
+    def channel(self, idx: int) -> Channel | None:
+        """The connection to P ``idx``, while it has a process."""
+        child = self.ps.get(idx)
+        return child.channel if child else None
+
+    def channels(self) -> list[Channel]:
+        """The connections to all Ps that have a process."""
+        return [child.channel for child in self.ps.values() if child.channel]
+
     def pids(self) -> set[int]:
         """Of its processes, those included that have died and were not reaped yet."""
         return {child.pid for child in (self.service, *self.ps.values()) if child}
 
-    def bury_p(self, idx: int) -> tuple[str, bool]:
-        """Reap the process of P ``idx``, which has died, and close what led to it; how it ended, in words, and whether it left as it was told."""
+    def bury_p(self, idx: int) -> int:
+        """Reap the process of P ``idx``, which has died, and close what led to it; its wait status."""
         child = self.ps.pop(idx)
         status = child.wait()
         os.close(child.pidfd)
         if child.channel:
             child.channel.close()
-        return forked.how_it_ended(status), os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
+        return status
 
     def _log_end(self) -> socket.socket | None:
         """A new log connection: the service gets one end, the P that is about to be forked the other."""

@@ -7,6 +7,8 @@ dies, its socket hangs up and the runtime ends.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import socket
@@ -39,12 +41,14 @@ from gomp.kernels import Progress, load_all_kernels
 from gomp.runtime import current, discovery, interrupt, mapping, residency, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
+from gomp.runtime.oomkills import ADVICE, OomKills
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
 from gomp.runtime.residency import Residency
 
 _START_TIMEOUT_S = 300.0
 _END_TIMEOUT_S = 5.0
+_DYING_S = 1.0  # from the hang-up of its socket to the end of its process
 
 
 class Runtime:
@@ -112,6 +116,7 @@ class Runtime:
         )
         theirs.close()
         channel = Channel(ours, takes_descriptors=True)
+        channel.explain = functools.partial(_explain, self._process, OomKills(MemoryCgroup.of_this_process()))
         try:
             settings = self.settings.model_dump(mode="json")
             if "log_level" not in self.settings.model_fields_set:
@@ -246,6 +251,17 @@ class Runtime:
     @staticmethod
     def _grown_pages() -> int:
         return int(view(mheap_dtype, MHEAP)[0].end_page)
+
+
+def _explain(coordinator: subprocess.Popen[bytes], oom_kills: OomKills, loss: str) -> str:
+    """The connection is gone, ``loss`` in words; and if its coordinator was killed, that, for it says nothing itself."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = coordinator.wait(_DYING_S)
+        if code < 0:
+            why = oom_kills.explain(-code)
+            how = f"{why}; {ADVICE}" if why else f"was killed by {signal.Signals(-code).name}"
+            return f"{loss}: its coordinator (pid {coordinator.pid}) {how}"
+    return loss
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -23,6 +23,7 @@ from gomp.errors import OutOfMemory
 
 MAX_PROBLEMS = 100
 _OUT_BYTES = 8192
+_LEAST = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Scratch:
 
     def zeroed(self, size: int) -> int:
         if size > self.size:
-            self._grow(max(size, 2 * self.size, 1 << 20))
+            self._grow(max(size, 2 * self.size, _LEAST))
         else:
             zero_range(self.address, size)
         return self.address
@@ -57,9 +58,7 @@ class Scratch:
     def _grow(self, size: int) -> None:
         """Raises OutOfMemory, and has what it had."""
         if not take_budget(size):
-            raise OutOfMemory(
-                f"there is no room for the {size:,} bytes that looking through the heap takes: gomp.debug.free_os_memory() makes some"
-            )
+            raise OutOfMemory(f"there is no room for the {size:,} bytes that looking through the heap takes")
         try:
             self._map = mmap.mmap(-1, size)  # zero already
         except OSError as error:

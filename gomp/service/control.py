@@ -1,6 +1,6 @@
 """Changing the collector's settings over HTTP while the runtime runs, on a listener of its own.
 
-    GET  /control                what is in force
+    GET  /control                what is in force, and which of it follows the system by itself
     PUT  /control/gogc           the body is a percentage, or off
     PUT  /control/memory-limit   the body is a number of bytes, as 512MiB, or auto, or off
     PUT  /control/procs          the body is a number of Ps, or auto: as many as the processors and the CPU quota say
@@ -126,11 +126,13 @@ def _change(client: Client, setting: Setting, value: int) -> dict[str, Any]:
 
 
 def _in_force() -> dict[str, Any]:
-    pacer = view(pacer_dtype, PACER)[0]
+    pacer, runtime = view(pacer_dtype, PACER)[0], view(runtime_dtype, RUNTIME)[0]
     return {
         "gogc": show_setting("gogc", int(pacer.gc_percent)),
         "memory_limit": show_setting("memory_limit", int(pacer.memory_limit)),
-        "procs": int(view(runtime_dtype, RUNTIME)[0].nprocs),
+        "memory_limit_is_auto": bool(runtime.limit_is_auto),
+        "procs": int(runtime.nprocs),
+        "procs_are_auto": bool(runtime.procs_are_auto),
         "num_gc": memstats.read().num_gc,
     }
 

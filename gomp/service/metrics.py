@@ -22,9 +22,11 @@ from gomp.pressure import Pressure
 from gomp.runtime import memstats, residency
 from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
 from gomp.runtime.residency import ProcessMemory, Residency
+from gomp.service.processes import ProcessMemories
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
 _CGROUP = MemoryCgroup.of_this_process()
+_PROCESSES = ProcessMemories()
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
 
 
@@ -53,7 +55,7 @@ def snapshot() -> Snapshot:
         coordinator_pid=int(runtime.coordinator_pid),
         service_pid=os.getpid(),
         heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
-        processes=[(name, found) for name, pid in processes if (found := residency.process_memory(pid))],
+        processes=_PROCESSES.of(processes),
         residency=residency.read(*_segment_descriptors(), _CGROUP),
     )
 

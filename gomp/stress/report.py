@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,23 @@ class Report:
         return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items())
 
 
-def draw(report: Report, file: Path) -> None:
-    """Memory above, throughput below, over time. Raises ConfigError."""
+def check_drawable(file: Path) -> None:
+    """Raise ConfigError if :func:`draw` could not write ``file``: to be asked before the run that is to be drawn. An old file stays as it is."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a picture needs matplotlib: pip install 'gomp[plot]'")
+    existed = file.exists()
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("a picture needs matplotlib: pip install 'gomp[plot]'") from None
+        file.open("ab").close()
+        if not existed:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
+
+
+def draw(report: Report, file: Path) -> None:
+    """Memory above, throughput below, over time. Raises ConfigError. :func:`check_drawable` has been asked."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     memory, speed = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     _draw_memory(memory, report)
@@ -116,7 +128,7 @@ def draw(report: Report, file: Path) -> None:
         fontsize="medium",
     )
     try:
-        figure.savefig(file, dpi=80)
+        figure.savefig(file, dpi=80, format="png")
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot write {file}: {error}") from None
 

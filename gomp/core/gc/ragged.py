@@ -14,12 +14,13 @@ from gomp.core.gc import roots, spanq, wbbuf
 from gomp.core.gc.mark import publish_scan_work
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import (
+    MISSED,
     OK,
-    RETRY,
     SELF_POLL,
     SPINS,
     forget_native_roots,
     publish_native_roots,
+    put_off,
     try_claim,
     unclaim,
 )
@@ -137,14 +138,16 @@ def for_each_p(deadline_ns: int) -> int:
     """
     number = begin_ragged()
     for i in range(runtime().nrecords):
-        if _wait_until_passed(layout.p_addr(i), number, deadline_ns) != OK:
+        deadline_ns = _wait_until_passed(layout.p_addr(i), number, deadline_ns)
+        if deadline_ns == MISSED:
             return -1 - i
     return OK
 
 
 @inline
 def _wait_until_passed(p: int, number: int, deadline_ns: int) -> int:
-    tries = 0
+    """Until when the next may take, or MISSED."""
+    tries, looked_ns = 0, nanotime()
     while not has_passed(p, number) and not _try_act_for(p, number):
         tries += 1
         if tries < SPINS:
@@ -152,8 +155,11 @@ def _wait_until_passed(p: int, number: int, deadline_ns: int) -> int:
         elif tries < 2 * SPINS:
             sched_yield()
         else:
-            if nanotime() > deadline_ns or is_readable(self_p().urgent_fd):
-                return RETRY
+            now_ns = nanotime()
+            deadline_ns = put_off(deadline_ns, looked_ns, now_ns)
+            looked_ns = now_ns
+            if now_ns > deadline_ns or is_readable(self_p().urgent_fd):
+                return MISSED
             # Neither leaving nor passing wakes anybody for this: both are frequent, and a barrier is rare.
             futex_wait(p + P_XSTATUS, STATUS_KERNEL, _SHORT_NAP_NS)
-    return OK
+    return deadline_ns

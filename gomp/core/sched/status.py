@@ -78,6 +78,8 @@ SELF_STATUS = layout.SELF_BASE + P_XSTATUS
 SELF_POLL = layout.SELF_BASE + P_XPOLL
 SPINS = 200
 _NAP_NS = 1_000_000
+_LONGEST_NAP_NS = 100_000_000  # on a machine with far more to run than cores
+MISSED = -1  # instead of a deadline
 NAPS_PER_LOOK = 1000
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
 
@@ -314,14 +316,22 @@ def stop_world(deadline_ns: int) -> int:
     for i in range(rt.nrecords):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_STOP)
     for i in range(rt.nrecords):
-        if _wait_until_not_running(layout.p_addr(i), deadline_ns) != OK:
+        deadline_ns = _wait_until_not_running(layout.p_addr(i), deadline_ns)
+        if deadline_ns == MISSED:
             return -1 - i
     return OK
 
 
 @inline
+def put_off(deadline_ns: int, looked_ns: int, now_ns: int) -> int:
+    """The deadline of a wait that slept from ``looked_ns`` to ``now_ns``: whoever was frozen meanwhile, with those it waits for, has not waited."""
+    return deadline_ns + max(now_ns - looked_ns - _LONGEST_NAP_NS, 0)
+
+
+@inline
 def _wait_until_not_running(p: int, deadline_ns: int) -> int:
-    tries = 0
+    """Until when the next may take, or MISSED."""
+    tries, looked_ns = 0, nanotime()
     while load_seq_cst(p + P_XSTATUS) == STATUS_KERNEL:
         tries += 1
         if tries < SPINS:
@@ -329,10 +339,13 @@ def _wait_until_not_running(p: int, deadline_ns: int) -> int:
         elif tries < 2 * SPINS:
             sched_yield()  # there are more processes than cores: the one we wait for may need ours
         else:
-            if nanotime() > deadline_ns or is_readable(self_p().urgent_fd):
-                return RETRY
+            now_ns = nanotime()
+            deadline_ns = put_off(deadline_ns, looked_ns, now_ns)
+            looked_ns = now_ns
+            if now_ns > deadline_ns or is_readable(self_p().urgent_fd):
+                return MISSED
             futex_wait(p + P_XSTATUS, STATUS_KERNEL, _NAP_NS)
-    return OK
+    return deadline_ns
 
 
 @kernel("void()")

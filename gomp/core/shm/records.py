@@ -76,7 +76,8 @@ runtime_dtype = record(
         ("resized_ns", "i8"),  # when nprocs last changed
         ("cpu_before_ns", "i8"),  # until then, CPU time that there was for programs: nprocs times the time, added up
         ("keep_free", "i8"),  # GODEBUG scavengeoff=1: nothing is returned in order to have less
-        ("_pad0", "i8", (2,)),
+        ("limit_is_auto", "i8"),  # 1: the memory limit follows the cgroup's; for those who show it
+        ("procs_are_auto", "i8"),  # 1: nprocs follows the system; the same
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for

@@ -1,9 +1,9 @@
 """The two shared segments: made, mapped at their fixed addresses, handed to other processes by descriptor.
 
 A segment is a sparse file in ``/dev/shm`` (posix_ipc) whose name is unlinked as soon as it is open, so a kill leaves nothing behind;
-where ``/dev/shm`` has less free than the heap may take, a ``memfd``, which only the cgroup limits. Other processes get the descriptor: by
-fork, or over the runtime's socket. Every mapping is ``MADV_DONTFORK`` outside the coordinator: a forked child of a program must not
-write the heap as the P that its parent is.
+where there is no ``/dev/shm`` to write to, or it has less free than the heap may take, a ``memfd``, which only the cgroup limits.
+Other processes get the descriptor: by fork, or over the runtime's socket. Every mapping is ``MADV_DONTFORK`` outside the coordinator: a
+forked child of a program must not write the heap as the P that its parent is.
 """
 
 from __future__ import annotations
@@ -32,14 +32,22 @@ _METADATA = 8  # the heap by its metadata, at the least
 _FAILED = ctypes.c_void_p(-1).value
 
 
+class _Unusable(Exception):
+    """What is wrong with /dev/shm."""
+
+
 @dataclass(frozen=True)
 class Segments:
-    """Open descriptors of a runtime's two segments. ``backing`` is "shm" or "memfd"; ``heap_bytes`` the heap's maximum."""
+    """Open descriptors of a runtime's two segments. ``backing`` is "shm" or "memfd"; ``heap_bytes`` the heap's maximum.
+
+    ``why_memfd`` says, to who has made them, what is wrong with ``/dev/shm``.
+    """
 
     heap_fd: int
     meta_fd: int
     heap_bytes: int
     backing: str
+    why_memfd: str = ""
 
     def close(self) -> None:
         for fd in (self.heap_fd, self.meta_fd):
@@ -50,8 +58,22 @@ def create(heap_bytes: int) -> Segments:
     """Make the segments of a new runtime; ``heap_bytes`` is a multiple of the arena size."""
     if heap_bytes % layout.ARENA_SIZE or not 0 < heap_bytes <= layout.HEAP_MAX:
         raise ValueError(f"heap of {heap_bytes} bytes: not a multiple of {layout.ARENA_SIZE} up to {layout.HEAP_MAX}")
-    backing = "shm" if _shm_free() >= heap_bytes + heap_bytes // _METADATA else "memfd"
-    return Segments(_open(backing, "heap", heap_bytes), _open(backing, "meta", layout.META_SIZE), heap_bytes, backing)
+    try:
+        if _shm_free() < heap_bytes + heap_bytes // _METADATA:
+            return _create("memfd", heap_bytes, f"/dev/shm has less free than max_heap={heap_bytes}")
+        return _create("shm", heap_bytes)
+    except _Unusable as error:
+        return _create("memfd", heap_bytes, str(error))
+
+
+def _create(backing: str, heap_bytes: int, why_memfd: str = "") -> Segments:
+    heap_fd = _open(backing, "heap", heap_bytes)
+    try:
+        meta_fd = _open(backing, "meta", layout.META_SIZE)
+    except BaseException:
+        os.close(heap_fd)
+        raise
+    return Segments(heap_fd, meta_fd, heap_bytes, backing, why_memfd)
 
 
 def commit_fixed(segments: Segments, p_indices: Iterable[int]) -> None:
@@ -107,18 +129,19 @@ def _open_unlinked(purpose: str) -> int:
     try:
         fd: int = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd
         posix_ipc.unlink_shared_memory(name)
-    except posix_ipc.Error as error:
-        number = errno.EACCES if isinstance(error, posix_ipc.PermissionsError) else errno.EIO
-        raise OSError(number, f"/dev/shm: {error}") from None
+    except (posix_ipc.Error, OSError) as error:  # which of them, depends on the errno
+        raise _Unusable(f"/dev/shm cannot be written to: {getattr(error, 'strerror', None) or error}") from None
     return fd
 
 
 def _shm_free() -> int:
-    """Bytes that could be committed there now; 0 without a ``/dev/shm``."""
+    """Bytes that could be committed there now. Raises _Unusable: a directory of that name on a disk would do, but slowly."""
     try:
         stat = os.statvfs("/dev/shm")
-    except OSError:
-        return 0
+    except OSError as error:
+        raise _Unusable(f"/dev/shm cannot be used: {error.strerror}") from None
+    if not os.path.ismount("/dev/shm"):
+        raise _Unusable("nothing is mounted at /dev/shm")
     return stat.f_frsize * stat.f_bavail
 
 

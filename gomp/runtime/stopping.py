@@ -1,0 +1,144 @@
+"""Stopping the world from outside the kernels: whoever dies meanwhile, and who does not stop in time is killed.
+
+Who was killed is not waited for. Until the process is gone a stop may have to wait for it: :attr:`Stopping.is_held_up` says so, and what
+can wait does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gomp.core.sched.locks import owner_of
+from gomp.core.sched.status import start_world, stop_world
+from gomp.core.shm import layout
+from gomp.core.shm.records import STATUS_KERNEL, p_dtype, view
+from gomp.errors import RuntimeLost
+from gomp.runtime.collector import Collector, Stuck
+from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.dying import KILLED_S, Dying
+from gomp.runtime.ending import Ending
+from gomp.runtime.events import Events
+from gomp.runtime.family import Family
+
+log = logging.getLogger("gomp.coordinator")
+
+NAMES_SHOWN = 8
+
+
+def p_record(idx: int) -> Any:
+    """The shared record of P ``idx``."""
+    return view(p_dtype, layout.p_addr(idx))[0]
+
+
+class Stopping:
+    """``repair()`` puts right what the dead have left, before anything else is done with the heap."""
+
+    def __init__(
+        self,
+        events: Events,
+        ending: Ending,
+        family: Family,
+        dispatcher: Dispatcher,
+        collector: Collector,
+        dying: Dying,
+        repair: Callable[[], None],
+        slots: int,
+    ) -> None:
+        self._events = events
+        self._ending = ending
+        self._family = family
+        self._dispatcher = dispatcher
+        self._collector = collector
+        self._dying = dying
+        self._repair = repair
+        self._slots = slots
+
+    @contextlib.contextmanager
+    def stopped_world(self) -> Iterator[None]:
+        """Stop the world for the block, whoever dies meanwhile. Raises RuntimeLost if the runtime ends before it stands."""
+        try:
+            while not self._try_to_stop():
+                if self._ending.is_near:
+                    raise RuntimeLost("the runtime ends")
+            yield
+        finally:
+            start_world()
+
+    def _try_to_stop(self) -> bool:
+        try:
+            self._repair()
+            if code := stop_world(self._collector.deadline()):
+                start_world()
+                raise Stuck(-1 - code)
+        except Stuck as stuck:
+            self.on_stuck(stuck.p)
+            return False
+        return True
+
+    def on_stuck(self, idx: int) -> None:
+        """P ``idx`` did not stop: because something urgent came up, or it died, or in time. It has to."""
+        if self._events.handle_urgent() or self._ending.is_near:
+            return
+        holder = owner_of(int(p_record(idx).waiting_for))
+        idx = holder if holder in self._family.ps else idx  # who waits for a lock is not what the stop waits for
+        if self._dying.is_killed(idx):
+            self._lose_to_a_zombie(idx)
+            return
+        log.error("%s; it is killed", self._describe_stuck(idx))
+        self.kill(idx)
+
+    def _describe_stuck(self, idx: int) -> str:
+        record = p_record(idx)
+        running = (
+            ", ".join(task.name for task in self._dispatcher.tasks.of(idx)[:NAMES_SHOWN])
+            if idx < self._slots
+            else "an attached script"
+        )
+        return (
+            f"P{idx} (pid {int(record.xpid)}) did not stop within {self._collector.stop_deadline_s:g} s; it runs {running or 'nothing'}"
+            f"{f' and waits for the lock at {int(record.waiting_for):#x}' if record.waiting_for else ''}"
+        )
+
+    def on_lost_lock(self, lock: int, idx: int) -> None:
+        """Somebody has waited too long for a lock of P ``idx``."""
+        if owner_of(lock) == idx:
+            pid = self._family.ps[idx].pid
+            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, pid, lock)
+            self.kill(idx)
+
+    # --- who is to be gone --------------------------------------------------------------------------------------------
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a stop would wait for somebody who was killed and is still there."""
+        return any(p_record(idx).xstatus == STATUS_KERNEL for idx in self._dying.killed)
+
+    def kill(self, idx: int) -> None:
+        """Kill the process of P ``idx``, and go on: its death will be noticed."""
+        child = self._family.ps.get(idx)
+        if child is None:  # an attached process, which has to be our owner
+            self._ending.lose("a script that does not stop is killed, and its runtime ends")
+            with contextlib.suppress(OSError):  # it has died
+                signal.pidfd_send_signal(int(p_record(idx).pidfd), signal.SIGKILL)
+        elif not self._dying.is_killed(idx):
+            os.kill(child.pid, signal.SIGKILL)
+            self._dying.was_killed(idx)
+
+    def end_overdue(self) -> None:
+        """Kill who has hung up and lives, and end where not even that helps."""
+        silent, killed = self._dying.overdue()
+        for idx, why in silent.items():
+            log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, self._family.ps[idx].pid, why)
+            self.kill(idx)
+        for idx in killed:
+            self._lose_to_a_zombie(idx)
+
+    def _lose_to_a_zombie(self, idx: int) -> None:
+        self._ending.lose(
+            f"P{idx} (pid {self._family.ps[idx].pid}) was killed, but is still there after {KILLED_S:.0f} s"
+        )

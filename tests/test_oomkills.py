@@ -1,0 +1,115 @@
+"""Processes that the kernel kills for want of memory: told from others, restarted later and later, and at last given up."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from real_cgroup import make_cgroup
+from served import run_in
+
+from gomp.cgroup import MemoryCgroup, memory_level
+from gomp.core import COMPILED
+from gomp.runtime.oomkills import HEALTHY_S, HOPELESS, PERIOD_S, OomKills
+
+KILLED, TOLD_TO_END, EXITED = int(signal.SIGKILL), int(signal.SIGTERM), 3 << 8
+
+
+class Cgroup:
+    """A directory as the kernel would fill it."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "memory.max").write_text(f"{120 << 20}\n")
+        self._events = directory / "memory.events"
+        self.memory = MemoryCgroup([memory_level(directory, is_v2=True)])
+        self.has_killed(0)
+
+    def has_killed(self, times: int) -> None:
+        self._events.write_text(f"max 9\noom_kill {times}\n")
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path) -> Cgroup:
+    return Cgroup(tmp_path)
+
+
+def test_a_kill_is_the_kernels_if_the_cgroup_has_counted_it(cgroup: Cgroup) -> None:
+    kills = OomKills(cgroup.memory)
+    assert kills.explain(KILLED) == ""
+    cgroup.has_killed(2)
+    assert kills.explain(TOLD_TO_END) == kills.explain(EXITED) == ""
+    told = "was killed by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB"
+    assert [kills.explain(KILLED) for _ in range(3)] == [told, told, ""]
+
+
+def test_without_a_cgroup_nobody_knows() -> None:
+    assert OomKills(MemoryCgroup([])).explain(KILLED) == ""
+
+
+def test_a_kill_of_somebody_else_is_forgotten_but_not_at_once(cgroup: Cgroup) -> None:
+    kills, now = OomKills(cgroup.memory), 100.0
+    kills.look(True, now)
+    now += HEALTHY_S + 1
+    kills.look(True, now)
+    cgroup.has_killed(1)
+    kills.look(True, now + PERIOD_S / 2)
+    assert kills.explain(KILLED), "of ours, which has not been noticed yet"
+    cgroup.has_killed(2)
+    for i in range(1, 4):
+        kills.look(True, now + 2 * i * PERIOD_S)
+    assert not kills.explain(KILLED)
+
+
+def test_a_successor_waits_twice_as_long_each_time_until_all_is_well(cgroup: Cgroup) -> None:
+    kills = OomKills(cgroup.memory)
+    assert [kills.delay(0) for _ in range(7)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert kills.delay(1) == 0.1
+    for at, is_whole in (
+        (0.0, True),
+        (HEALTHY_S - 1, True),
+        (HEALTHY_S, False),
+        (HEALTHY_S + 1, True),
+        (HEALTHY_S + 2, True),
+    ):
+        kills.look(is_whole, at)
+    assert kills.delay(1) == 0.2, "it was never whole for so long"
+    kills.look(True, 3 * HEALTHY_S)
+    assert kills.delay(1) == 0.1
+
+
+def test_a_runtime_that_was_never_well_is_given_up_and_one_that_was_is_not(cgroup: Cgroup) -> None:
+    kills, well = OomKills(cgroup.memory), OomKills(cgroup.memory)
+    well.look(True, 1.0)
+    well.look(True, 2.0 + HEALTHY_S)
+    for _ in range(HOPELESS):
+        assert not kills.is_hopeless
+        kills.delay(0)
+        well.delay(0)
+    assert kills.is_hopeless
+    assert not well.is_hopeless
+
+
+# --- real ones --------------------------------------------------------------------------------------------------------
+
+
+def test_a_script_learns_that_its_container_is_too_small(environment: dict[str, str]) -> None:
+    if not COMPILED:
+        pytest.skip("runs processes of its own")
+    with make_cgroup(120 << 20) as cgroup:
+        done = run_in(cgroup, environment, "run", "churn", "live=100")
+        assert cgroup.oom_kills() >= 1
+    first, *others = done.stderr.splitlines()
+    assert "limit of 120.0 MiB is less than the 160 MiB that the interpreters take" in first
+    if done.returncode != -signal.SIGKILL:  # the kernel's choice was the command itself
+        assert done.returncode == 1
+        assert "was killed by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB" in others[-1]
+
+
+@pytest.mark.slow
+def test_a_service_that_cannot_live_in_its_container_ends_and_says_why(environment: dict[str, str]) -> None:
+    with make_cgroup(118 << 20) as cgroup:
+        done = run_in(cgroup, environment, "serve", "--metrics-port", "0", "--procs", "2")
+        kills = cgroup.oom_kills()
+    assert (done.returncode, 2 <= kills <= 2 * HOPELESS) == (3, True), (done.returncode, kills, done.stderr[-2000:])
+    assert "the runtime ends, for it cannot live here" in done.stderr

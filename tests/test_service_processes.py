@@ -1,0 +1,55 @@
+"""The memory of processes, that no scrape waits for."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from gomp.runtime.residency import ProcessMemory
+from gomp.service.processes import PERIOD_S, ProcessMemories
+
+PROCESSES = [("P0", 10), ("P1", 0), ("service", 30)]
+
+
+class System:
+    """Processes whose memory grows by the look, and whose page tables take as long as a test likes."""
+
+    def __init__(self) -> None:
+        self.looks, self.now = 0, 100.0
+        self.may_look = threading.Event()
+        self.may_look.set()
+
+    def read(self, pid: int) -> ProcessMemory | None:
+        self.may_look.wait(10)
+        self.looks += 1
+        return ProcessMemory(pid + self.looks, 0) if pid else None
+
+
+@pytest.fixture
+def system() -> System:
+    return System()
+
+
+@pytest.fixture
+def memories(system: System) -> ProcessMemories:
+    return ProcessMemories(system.read, lambda: system.now)
+
+
+def test_the_first_look_is_waited_for_and_the_next_are_not(system: System, memories: ProcessMemories) -> None:
+    first = memories.of(PROCESSES)
+    assert first == [("P0", ProcessMemory(11, 0)), ("service", ProcessMemory(33, 0))]
+    system.now += PERIOD_S / 2
+    assert (memories.of(PROCESSES), system.looks) == (first, 3)
+    system.may_look.clear()
+    system.now += PERIOD_S
+    assert memories.of(PROCESSES) == memories.of(PROCESSES) == first
+    (looks,) = (thread for thread in threading.enumerate() if thread.name == "processes")
+    system.may_look.set()
+    looks.join(10)
+    assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
+
+
+def test_another_process_of_the_same_name_is_not_taken_for_it(memories: ProcessMemories) -> None:
+    memories.of(PROCESSES)
+    assert memories.of([("P0", 11), ("service", 30)]) == [("service", ProcessMemory(33, 0))]
