@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import gomp
 from gomp.core.sched.tickets import GONE, TAKEN, issue_ticket, reissue_ticket, take_ticket
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.commit import ENDLESS
+from gomp.runtime.coordinator import Coordinator
+from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.tasks import Tasks
 
 
@@ -42,6 +46,17 @@ def test_nothing_goes_to_a_p_beyond_gomaxprocs(tasks: Tasks) -> None:
     assert {tasks.create("sleep", None, 0, b"").p for _ in range(4)} == {0, 1}, "they wait for its process"
     tasks.procs = 3
     assert tasks.create("sleep", None, 0, b"").p == 2
+
+
+def test_a_p_that_is_to_be_there_again_gets_nothing_until_it_has_a_process(tasks: Tasks) -> None:
+    coordinator = Coordinator.__new__(Coordinator)
+    coordinator.leaving, coordinator.dead, coordinator.absent = set(), {}, {}
+    coordinator.family = SimpleNamespace(ps={})
+    coordinator.dispatcher = Dispatcher(tasks, coordinator._channel)
+    tasks.procs = 3
+    coordinator._have_stay(2)
+    assert set(coordinator.absent) == {2}
+    assert {tasks.create("sleep", None, 0, b"").p for _ in range(6)} == {0, 1}
 
 
 def test_one_that_its_p_has_started_is_not_withdrawn(tasks: Tasks) -> None:
