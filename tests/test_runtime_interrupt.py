@@ -15,6 +15,8 @@ from gomp.core.shm.records import POLL_INTERRUPT
 from gomp.runtime import interrupt
 from gomp.runtime.pythoncalls import PythonCall
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module", autouse=True)
 def rt() -> Iterator[gomp.Runtime]:
