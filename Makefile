@@ -18,7 +18,7 @@ serve: $(INSTALLED)
 # The kernels are compiled first, so that no test waits for it; pytest comes last, so that its closing line is the last one printed.
 test: lint
 	$(BIN)/gomp kernels
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

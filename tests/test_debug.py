@@ -110,6 +110,7 @@ def test_settings_change_a_thousand_times_under_load(rt):
     assert "verified" in rt.verify()
 
 
+@pytest.mark.alone
 def test_a_heap_that_cannot_fit_leaves_programs_half_of_the_time(rt):
     """Live data near the limit: without the limiter, cycles and assists would take everything."""
     gomp.debug.set_gc_percent(-1)

@@ -181,6 +181,7 @@ def test_what_cannot_be_made_says_why(rt, shape, dtype, error, message):
     assert rt.verify(3).startswith("verified")
 
 
+@pytest.mark.alone
 def test_a_gibibyte_is_handed_over_in_no_time(rt):
     array = gomp.ndarray(1 << 30, np.uint8)
     array[123] = 9

@@ -19,6 +19,7 @@ from workers.reference.process import DATA
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 
+pytestmark = pytest.mark.alone
 RUNS = 3
 WIDENED = 0.05
 CASES = json.loads((Path(__file__).parent / "data/gctrace/reference.json").read_text())

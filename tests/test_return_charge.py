@@ -13,6 +13,8 @@ from real_cgroup import make_cgroup
 
 from gomp.core import COMPILED
 
+pytestmark = pytest.mark.alone
+
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 

@@ -59,6 +59,7 @@ def test_what_a_function_raises_is_raised_with_its_traceback_as_the_cause(rt: go
     assert "in fail" in str(caught.value.__cause__)
 
 
+@pytest.mark.alone
 def test_large_arguments_and_results_do_not_wait_for_other_events(rt: gomp.Runtime) -> None:
     data = bytes(20 << 20)
     start = time.monotonic()
@@ -214,6 +215,7 @@ def leftovers() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if name.startswith("gomp")}
 
 
+@pytest.mark.alone
 def test_a_script_that_is_killed_takes_its_runtime_with_it() -> None:
     script = Script("time.sleep(60)")
     script.process.kill()

@@ -49,6 +49,7 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("busy", [compute, sleep])
 def test_a_p_that_runs_python_or_sleeps_delays_no_cycle_and_no_pause(busy):
     with gomp.Runtime(procs=2) as rt:

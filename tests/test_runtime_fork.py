@@ -8,9 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 import gomp
 from gomp import forked
 from gomp.runtime import discovery
+
+pytestmark = pytest.mark.alone
 
 
 def is_open(fd: int) -> bool:

@@ -11,7 +11,11 @@ import pytest
 
 import gomp
 from gomp import forked
+from gomp.core.shm.records import POLL_INTERRUPT
 from gomp.runtime import interrupt
+from gomp.runtime.pythoncalls import PythonCall
+
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,3 +82,15 @@ def test_whoever_sets_another_handler_keeps_it_and_python_gets_its_own_back() ->
     assert interrupt._current_action().handler != pythons
     signal.signal(signal.SIGINT, previous)
     interrupt.handler.install()
+
+
+def test_ctrl_c_in_python_that_a_program_has_called_leaves_nothing_for_its_next_poll() -> None:
+    """The call has raised it: what the program does on its way out is not ended by the same Ctrl-C."""
+
+    def press() -> tuple[int, ...]:
+        signal.raise_signal(signal.SIGINT)
+        return ()
+
+    with pytest.raises(KeyboardInterrupt):
+        PythonCall(press, ())()
+    assert not interrupt.handler.word[0] & POLL_INTERRUPT

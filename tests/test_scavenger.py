@@ -14,6 +14,8 @@ import pytest
 import gomp
 from gomp.core import COMPILED
 
+pytestmark = pytest.mark.alone
+
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 

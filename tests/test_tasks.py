@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import gomp
@@ -10,6 +12,7 @@ from gomp.core.sched.tickets import GONE, TAKEN, issue_ticket, reissue_ticket, t
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.commit import ENDLESS
 from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.ps import Ps
 from gomp.runtime.tasks import Tasks
 
 
@@ -44,6 +47,17 @@ def test_nothing_goes_to_a_p_beyond_gomaxprocs(tasks: Tasks) -> None:
     assert {tasks.create("sleep", None, 0, b"").p for _ in range(4)} == {0, 1}, "they wait for its process"
     tasks.procs = 3
     assert tasks.create("sleep", None, 0, b"").p == 2
+
+
+def test_a_p_that_is_to_be_there_again_gets_nothing_until_it_has_a_process(tasks: Tasks) -> None:
+    family = SimpleNamespace(ps={}, channel=lambda idx: None)
+    ps = Ps.__new__(Ps)
+    ps._leaving, ps._dead, ps._absent, ps._family = set(), {}, {}, family
+    ps._dispatcher = Dispatcher(tasks, family.channel)
+    tasks.procs = 3
+    ps.have_stay(2)
+    assert set(ps._absent) == {2}
+    assert {tasks.create("sleep", None, 0, b"").p for _ in range(6)} == {0, 1}
 
 
 def test_one_that_its_p_has_started_is_not_withdrawn(tasks: Tasks) -> None:

@@ -58,6 +58,7 @@ def with_threads(rt: gomp.Runtime, n: int, action: Callable[[int], Any]) -> list
         return [future.result(SOON_S) for future in [threads.submit(action, i) for i in range(n)]]
 
 
+@pytest.mark.alone
 def test_whoever_asks_is_answered_while_another_waits(rt: gomp.Runtime) -> None:
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(rt.run, nap, 1.0)

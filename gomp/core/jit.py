@@ -28,13 +28,14 @@ import dis
 import fcntl
 import functools
 import hashlib
+import json
 import marshal
 import os
 import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class Kernel:
             raise TypeError(f"{py_func.__name__}: a boolean has another width between kernels; use int64")
         self.symbol = f"{py_func.__module__}.{py_func.__name__}".replace(".", "_")
         self.external = types.ExternalFunction(self.symbol, self.restype(*self.args))
+        self.is_core = py_func.__module__.startswith("gomp.core.")
         self.address = 0
         self.entry: Callable[..., Any] = self._load_all_and_call
         functools.update_wrapper(self, py_func)
@@ -77,6 +79,9 @@ class Kernel:
     @functools.cached_property
     def cache_name(self) -> str:
         """Its file in the cache directory: named by its symbol and by every source that its machine code depends on."""
+        return _index().get(self.symbol) or self._cache_name()
+
+    def _cache_name(self) -> str:
         code = self.py_func.__code__
         source = Path(code.co_filename)
         digest = sources_hash(source) if source.is_file() else hashlib.sha256(marshal.dumps(code)).hexdigest()
@@ -142,12 +147,13 @@ def load_kernels() -> None:
     """Load every registered kernel that is not loaded yet.
 
     Processes that start together compile once: the first holds a lock on the cache directory, the others wait and then find the files.
+    Who finds everything in the cache waits for nobody: another version may be compiling its own.
     """
     if all(k.address for k in _kernels):
         return
-    with locked_cache():
+    with locked_cache() if missing_kernels() else nullcontext():
         _refresh_numba()
-        for k in _callees_first(_kernels):
+        for k in _in_loading_order(_kernels):
             if not k.address:
                 k.load()
 
@@ -173,6 +179,18 @@ def compile_only() -> None:
 def compile_kernel(symbol: str) -> None:
     """Compile the kernel of that symbol and put its machine code into the cache."""
     next(k for k in _kernels if k.symbol == symbol).compile()
+
+
+def _in_loading_order(kernels: list[Kernel]) -> list[Kernel]:
+    """The kernels so that each comes after those it calls; those that the index has need not be looked into for that."""
+    index = _index()
+    if any(k.is_core and k.symbol not in index for k in kernels):
+        ordered = _callees_first(kernels)
+        _write_index({k.symbol: k.cache_name for k in ordered if k.is_core} | index)
+        return ordered
+    place = {symbol: i for i, symbol in enumerate(index)}
+    core = sorted((k for k in kernels if k.is_core), key=lambda k: place[k.symbol])
+    return core + [k for k in _callees_first([k for k in kernels if not k.is_core]) if not k.is_core]
 
 
 def _callees_first(kernels: list[Kernel]) -> list[Kernel]:
@@ -204,6 +222,27 @@ def _kernels_named_by(function: Any) -> Iterator[Kernel]:
             yield value
         elif isinstance(value, Dispatcher) and value.py_func.__module__ == function.__module__:
             yield from _kernels_named_by(value.py_func)
+
+
+def _index_file() -> Path:
+    return cache_directory() / f"index-{cache_key()}.json"
+
+
+@functools.cache
+def _index() -> dict[str, str]:
+    """By symbol, the ``cache_name`` of kernels of the core as some process has found it with the same sources, callees first.
+
+    Finding it means to parse every source: what takes half of a start when all machine code is in the cache.
+    """
+    try:
+        return dict(json.loads(_index_file().read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def _write_index(names: dict[str, str]) -> None:
+    """The names of this process's kernels come first, and none of them calls one that it has not got."""
+    write_atomically(_index_file(), json.dumps(names).encode())
 
 
 def count_kernels() -> int:

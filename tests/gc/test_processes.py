@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import signal
 import time
 import traceback
 
@@ -14,9 +15,10 @@ from kernel_heap import collect_now
 from spoil import spoil
 
 from gomp.core import COMPILED, kernel
+from gomp.core.gc import repair
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.mutator import boundary
-from gomp.core.mutator.poll import poll, sleep_until, take_request
+from gomp.core.mutator.poll import poll, sleep_for_credit, sleep_until, take_request
 from gomp.core.sched.status import OK, RETRY, enter_waiting, leave, start_world, stop_world, wait_to_enter
 from gomp.core.shm import layout, segments
 from gomp.core.shm.atomics import cpu_pause, load_acquire, store64
@@ -219,6 +221,28 @@ if COMPILED:  # in plain Python the atomics are atomic in one process only
                 assert run_coordinator(world, pids) > 10
                 collect_now()
                 verify_stopped(world)
+            finally:
+                end(world, pids)
+
+    def test_a_p_that_is_killed_while_it_waits_for_credit_is_not_counted_any_longer():
+        with heap_world(NPROCS, layout.ARENA_PAGES) as world:
+            world.begin_marking()
+            world.mark(1 << 30)
+            world.pacer.xbg_scan_credit = 0
+            world.be(layout.COORDINATOR_P)
+            pid = forked(world, 1, lambda child, p: sleep_for_credit(60 * 10**9))
+            pids = [pid]
+            try:
+                deadline = time.monotonic() + 10
+                while not world.ps[1].xawaits_credit:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.001)
+                assert world.pacer.xassist_waiters == 1
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pids.pop(), 0)
+                repair.bury(layout.p_addr(1))
+                assert repair.repair(time.monotonic_ns() + 10**10) == OK
+                assert (world.pacer.xassist_waiters, world.ps[1].xawaits_credit) == (0, 0)
             finally:
                 end(world, pids)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from special_world import drop_all_but, lifetimes
 
@@ -10,7 +12,7 @@ from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.mutator import boundary
 from gomp.core.mutator import lifetimes as kernels
 from gomp.core.mutator.lifecycle import init_p
-from gomp.core.sched.status import OK
+from gomp.core.sched.status import OK, RETRY, start_world, stop_world
 from gomp.core.shm import layout, records
 from gomp.core.shm.records import GC_TRIGGER_HEAP, SPECIAL_ARMED, SPECIAL_FREE, SPECIAL_QUEUED
 
@@ -333,6 +335,27 @@ def test_the_table_grows_in_steps_that_are_counted_and_are_used_again():
             pass
         assert status == boundary.OUT_OF_MEMORY
         assert x.world.runtime.nspecials == 2048
+        x.world.verify()
+
+
+@pytest.mark.parametrize("arm", ["finalizer", "cleanup"])
+def test_no_room_is_made_for_a_record_while_the_world_is_stopped(arm):
+    """Who makes room borrows pages, and whoever has stopped the world does not wait for a SAFE P to give them back."""
+    with lifetimes() as x:
+        root, big = x.world.new(0, 64), x.world.new(0, 1 << 20)
+        x.world.drop(big)
+        x.world.collect()
+        limit, x.world.pacer.memory_limit = int(x.world.pacer.memory_limit), 0
+        before = int(x.world.mheap.xheap_released)
+        with x.world.as_coordinator():
+            assert stop_world(time.monotonic_ns() + 10**10) == OK
+        assert getattr(x, arm)(root, 1) == RETRY
+        assert int(x.world.mheap.xheap_released) == before
+        with x.world.as_coordinator():
+            start_world()
+        assert getattr(x, arm)(root, 1) > 0
+        assert int(x.world.mheap.xheap_released) > before, "there was something to release"
+        x.world.pacer.memory_limit = limit
         x.world.verify()
 
 

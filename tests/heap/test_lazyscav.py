@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gomp.core import kernel
 from gomp.core.heap import lazyscav, pagecache, palloc, scavenge, scavindex
+from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import libc
 from gomp.core.shm.atomics import load64, store64
 from gomp.core.shm.layout import CHUNK_PAGES, DENSITIES_BASE, PAGE_SIZE, page_to_addr
@@ -120,6 +122,25 @@ def test_a_part_that_is_left_keeps_its_age(lazy):
     assert lazy_since(0) == since
     reclaim(CHUNK_PAGES)
     assert lazy_since(0) == 0
+
+
+@kernel("int64(int64)")
+def reclaim_chosen(chunk_idx: int) -> int:
+    """What follows on the choice of a chunk: how many bytes are punched out."""
+    begin_critical()
+    punched, _ = lazyscav._reclaim_chunk(chunk_idx, 1 << 62, ENDLESS)
+    end_critical()
+    return punched
+
+
+def test_a_chunk_that_another_has_emptied_since_it_was_chosen_is_left_alone(lazy):
+    """It has no age that could be kept: one that it is given meanwhile would be lost."""
+    release(100, 64)
+    assert reclaim(64) == 64
+    assert lazy_since(0) == 0
+    assert reclaim_chosen(0) == 0
+    release(200, 32)
+    assert reclaim_chosen(0) == 96 * PAGE_SIZE
 
 
 def test_what_a_cache_held_meanwhile_is_found_when_it_gives_it_back(lazy):

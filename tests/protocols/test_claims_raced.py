@@ -28,6 +28,8 @@ from gomp.core.shm.records import RT_XSTOP, STATUS_CLAIMED, STATUS_KERNEL, STATU
 from tests.protocols.drivers import OVER, VIOLATIONS, VISITS, is_over, visit
 from tests.protocols.processes import LINE, World, now_ns, sleeps, wait_until
 
+pytestmark = pytest.mark.alone
+
 AS_IT_IS, BY_EXCHANGE = 0, 1
 MUTANT_NS = 20_000_000_000  # a mutant's driver ends at the first violation
 P0, OTHER = 1, 2  # who visits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gomp.core import inline, kernel
 from gomp.core.sched.status import OK, RETRY, SELF_STATUS, enter, leave, start_world, stop_world
 from gomp.core.shm import layout
@@ -10,6 +12,8 @@ from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import P_XSTATUS, RT_XSTOP, STATUS_KERNEL, STATUS_SAFE
 from tests.protocols.drivers import OCCUPANT, OVER, VIOLATIONS, VISITS, is_over
 from tests.protocols.processes import LINE, World, now_ns
+
+pytestmark = pytest.mark.alone
 
 MUTANT_NS = 60_000_000_000  # a mutant's driver ends at the first violation
 P0, STOPPER = 1, 2

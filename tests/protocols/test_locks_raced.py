@@ -40,6 +40,8 @@ from gomp.core.shm.records import MHEAP_XLOCK, RT_XSHUTDOWN, RT_XTABLE_LOCK, RT_
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, VISITS, dawdle, is_over, visit
 from tests.protocols.processes import LINE, World, now_ns, sleeps, wait_until
 
+pytestmark = pytest.mark.alone
+
 MUTANT_NS = 20_000_000_000
 LOCK = MHEAP_XLOCK
 LAST_MCENTRAL = layout.MCENTRALS_BASE + (layout.NUM_SPAN_CLASSES - 1) * records.mcentral_dtype.itemsize

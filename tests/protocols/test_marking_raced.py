@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gomp.core import inline, kernel
 from gomp.core.gc import sweep
 from gomp.core.gc.cycle import NOT_DONE, begin_cycle, finish_cycle, may_be_done, stop_marking
@@ -34,6 +36,8 @@ from gomp.core.shm.records import (
 )
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns
+
+pytestmark = pytest.mark.alone
 
 MUTANT_NS = 30_000_000_000
 NODES = 80_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gomp.core import inline, kernel
 from gomp.core.sched.status import (
     OK,
@@ -22,6 +24,8 @@ from gomp.core.shm.libc import nanotime, sched_yield, stack_pointer
 from gomp.core.shm.records import P_XNATIVE_N, STATUS_SAFE, self_p
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns
+
+pytestmark = pytest.mark.alone
 
 AS_IT_IS, SAFE_FIRST, FORGOTTEN_FIRST = 0, 1, 2
 MUTANT_NS = 20_000_000_000

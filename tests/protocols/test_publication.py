@@ -13,6 +13,7 @@ from numba import njit, types
 from gomp.core import COMPILED, load_kernels
 from gomp.core.mutator.boundary import set_length
 from gomp.core.mutator.malloc import new_small
+from gomp.core.mutator.mapcalls import new_map
 from gomp.core.sched.redo import commit, plan
 from gomp.core.sched.status import enter, leave
 from gomp.core.shm.atomics import fence_release, store_relaxed, zero_range
@@ -94,6 +95,12 @@ if COMPILED:
         instructions = assembly(publish_array, 3)
         length, published = positions(instructions, r"str x(?!zr)")
         assert length < positions(instructions, r"dmb ish")[0] < published
+
+    def test_a_map_has_its_seed_before_it_is_published():
+        instructions = assembly(new_map.py_func, 0)
+        (seed,) = positions(instructions, r"mul x")
+        stored, returned = [i for i in positions(instructions, r"str x(?!zr)") if i > seed]
+        assert any(stored < barrier < returned for barrier in positions(instructions, r"dmb ish"))
 
     def test_publishing_without_the_fence_is_caught():
         assert not is_published_in_order(assembly(publish_unfenced, 2))

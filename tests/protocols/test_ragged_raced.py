@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from gomp.core import inline, kernel
 from gomp.core.gc.ragged import begin_ragged, for_each_p, has_passed
 from gomp.core.mutator.poll import poll
@@ -15,6 +17,8 @@ from gomp.core.shm.libc import nanotime, sched_yield, stack_pointer
 from gomp.core.shm.records import P_XRAGGED, P_XSTATUS, STATUS_SAFE, p_at, self_p
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns, wait_until
+
+pytestmark = pytest.mark.alone
 
 MUTANT_NS = 20_000_000_000
 _FRAME = 1024

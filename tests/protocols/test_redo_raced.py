@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from gomp.core import inline, kernel
 from gomp.core.sched import redo
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_relaxed, store_release
 from tests.protocols.drivers import OWN
 from tests.protocols.processes import LINE, World, now_ns, wait_until
+
+pytestmark = pytest.mark.alone
 
 ONE, OTHER, THIRD = OWN, OWN + LINE, OWN + 2 * LINE
 MUTANT_NS = 30_000_000_000

@@ -25,6 +25,8 @@ from gomp.core.shm.records import P_XPOLL, P_XSTATUS, POLL_STOP, RT_XSTOP, STATU
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, dawdle, is_over
 from tests.protocols.processes import LINE, World, now_ns, wait_until
 
+pytestmark = pytest.mark.alone
+
 MUTANT_NS = 20_000_000_000
 _FRAME = 1024
 _PATIENCE_NS = 20_000_000_000
