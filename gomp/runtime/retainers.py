@@ -113,6 +113,7 @@ class Search:
         node: dict[str, Any] = found | {
             "mask": int(load64(self._out + D_MASK)) if load64(self._out + D_SCANNED) else None,
             "inside": max(word - obj, 0),
+            "length": int(load64(obj)),
             "out": out - obj if out else None,
         }
         if out - slot in _ENTRY_VALUE:

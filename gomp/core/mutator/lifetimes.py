@@ -64,7 +64,7 @@ from gomp.core.shm.records import (
 
 NOT_IN_BLOCK, NOT_AT_START, ALREADY_SET, NOT_SET = -16, -17, -18, -19
 NIL = 1  # a weak pointer to nothing, or to what is dead
-SAME_SLOT, SAME_ADDRESS = 1, 2
+SAME_SLOT, SAME_ADDRESS, SAME_TINY_SLOT = 1, 2, 3
 TO_FORGET = 1 << 40  # added to the number of a finalizer that another process has cleared
 _HEADER = 8
 _BOX_BYTES = 16
@@ -203,14 +203,14 @@ def stop_cleanup(n: int, function: int) -> int:
 
 @kernel("int64(int64, int64)")
 def is_in_slot_of(slot: int, other: int) -> int:
-    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, which is not one that tiny objects share, else 0."""
+    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, SAME_TINY_SLOT if tiny objects may share it, else 0."""
     a, b = load_handle(slot), load_handle(other)
     if a == b:
         return SAME_ADDRESS
     base = slot_base(a)
-    if base == 0 or base != slot_base(b) or spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS:
+    if base == 0 or base != slot_base(b):
         return 0
-    return SAME_SLOT
+    return SAME_TINY_SLOT if spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS else SAME_SLOT
 
 
 @kernel("int64(int64, int64, int64)")
