@@ -8,6 +8,7 @@ as to anything else.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,31 +107,26 @@ def _answer(obj: Reference) -> Retention:
     cls = type(obj)
     if answer["root"] is None:
         me = Root("own", "nothing but this reference of the process that asks", p=table.p_idx)
-        return Retention(me, (), called(cls), path[-1].at + path[-1].inside)
+        return Retention(me, (), called(cls), answer["asked"])
     gap = len(path) // 2 if answer["left_out"] else len(path)
-    first, held = _first_shape(answer["root"]), _held_at({obj.at for obj in path})
+    said = [(answer["asked"], cls), *_references_to({obj.at for obj in path})]
+    found = shapes.resolve(path[:gap], _first_shape(answer["root"]), said)
     if answer["left_out"]:
-        found = shapes.resolve(path[:gap], first, None, held) + shapes.resolve(path[gap:], None, cls, held)
-    else:
-        found = shapes.resolve(path, first, cls, held)
+        found += shapes.resolve(path[gap:], None, said)
     before = _steps(path[:gap], found[:gap], is_end=not answer["left_out"])
     after = _steps(path[gap:], found[gap:], is_end=True)
     is_part = cls not in found[-1] and bool(found[-1])
     target = f"{called(cls)} in {shapes.name(found[-1], path[-1])}" if is_part else called(cls)
-    return Retention(
-        _root(answer["root"]), (*before, *after), target, path[-1].at + path[-1].inside, answer["left_out"], len(before)
-    )
+    return Retention(_root(answer["root"]), (*before, *after), target, answer["asked"], answer["left_out"], len(before))
 
 
-def _held_at(addresses: set[int]) -> dict[int, set[type]]:
-    """The classes of this process's references to what is at these addresses."""
-    found: dict[int, set[type]] = {}
+def _references_to(addresses: set[int]) -> Iterator[tuple[int, type]]:
+    """Of this process's references to these addresses, the address and the class."""
     for ref in gc.get_objects():
         if issubclass(type(ref), Reference):
             slot = getattr(ref, "_handle", -1) - table.first  # another thread may be making it
             if slot >= 0 and table.words[slot] in addresses:
-                found.setdefault(table.words[slot], set()).add(type(ref))
-    return found
+                yield table.words[slot], type(ref)
 
 
 def _steps(path: list[Object], found: list[list[Any]], is_end: bool) -> list[Step]:

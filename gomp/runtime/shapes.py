@@ -8,7 +8,7 @@ which name a class, or a reference that this process has to it. :func:`resolve` 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,22 +210,18 @@ def _target(link: Link) -> Any:
 # --- a path -----------------------------------------------------------------------------------------------------------
 
 
-def resolve(
-    path: list[Object], first: Shape | None, last: Shape | None, held: Mapping[int, Iterable[Shape]]
-) -> list[list[Shape]]:
+def resolve(path: list[Object], first: Shape | None, said: Iterable[tuple[int, Shape]]) -> list[list[Shape]]:
     """What each object of a path without gaps may be.
 
-    ``first`` and ``last`` are what the root and the asker say, if they say anything; ``held`` what references of this process say of addresses.
+    ``first`` is what the root says of the first, if it says anything; ``said`` are addresses, and what this process's references to them say.
     """
     known = known_shapes()
     found = [candidates(obj, known) for obj in path]
-    if last is not None and path[-1].inside == 0 and path[-1].mask is None:
-        found[-1] = [last]
-    found[-1] = _narrowed(found[-1], last, path[-1].inside)
     found[0] = _narrowed(found[0], first, path[0].inside)
-    for i, obj in enumerate(path):
-        for cls in held.get(obj.at, ()):
-            found[i] = _narrowed(found[i], cls, 0)
+    for address, cls in said:
+        for i, obj in enumerate(path):
+            if obj.at <= address < obj.at + obj.size:
+                found[i] = _narrowed(found[i], cls, address - obj.at)
     for i in range(len(path) - 1):
         reached: list[Shape] = []
         fitting = []

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from kernel_heap import collect_now, kernel_heap
+from lifetime_probes import Events
 
 from gomp.core.jit import COMPILED
 from gomp.core.shm import layout, segments
@@ -71,6 +72,11 @@ def heap():
         table.open(0, CollectsAtOnce())
         yield made
         table.close()
+
+
+@pytest.fixture
+def events(heap):
+    return Events()
 
 
 @pytest.fixture
