@@ -151,7 +151,7 @@ def test_a_reference_into_an_object_leads_to_it():
         store64(world.address(holder) + 560, world.address(target) + 24)
         found = search(target)
         assert [(n["out"], n["inside"]) for n in found["nodes"]] == [(560, 0), (None, 24)]
-            assert found["asked"] == world.address(target)
+        assert found["asked"] == world.address(target)
         into = world.hold(0, world.address(target) + 16)
         assert search(into)["nodes"][-1]["inside"] == 16
 

@@ -27,6 +27,9 @@ collect_ignore = (
     if COMPILED
     else [
         "test_compiled.py",
+        "test_compiled_cache.py",
+        "test_compiled_errors.py",
+        "test_compiled_stacks.py",
         "test_collected.py",
         "test_parts_compiled.py",
         "test_map_compiled.py",
