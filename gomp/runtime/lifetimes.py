@@ -21,7 +21,7 @@ from gomp.core.mutator import boundary
 from gomp.core.mutator import lifetimes as kernels
 from gomp.core.sched.status import OK
 from gomp.errors import CleanupError, FinalizerError, OutOfMemory
-from gomp.runtime import transit
+from gomp.runtime import transit, type_table
 from gomp.runtime.callbacks import callbacks
 from gomp.runtime.fields import Field
 from gomp.runtime.handles import kernels as boundary_kernels
@@ -139,7 +139,8 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
         return
     _check_finalizer(obj, function)
     with callbacks.registering(functools.partial(_finalize, type(obj), _may_be_tiny(obj), function)) as number:
-        status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(_may_be_tiny(obj)))
+        key = type_table.named(type(obj))
+        status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(_may_be_tiny(obj)), key)
         if status < 0:
             raise _error_of(status, FinalizerError, "runtime.SetFinalizer: pointer")
         callbacks.need(FINALIZERS)
