@@ -209,7 +209,7 @@ def find_locked(addr: int, kind: int) -> int:
     return NONE
 
 
-@kernel("int64(int64, int64, int64, int64)")
+@kernel("int64(int64, int64, int64, int64, int64)")
 def add_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> int:
     """A new armed record in its span's list, or NONE without memory. ``addr`` leads to an object that a handle of this P keeps.
 
