@@ -46,13 +46,6 @@ POOL = gomp.Pool(Leaf, name="leaves")
 GIVEN = gomp.Global("who_retains.given", Leaf)
 
 
-@pytest.fixture(scope="module")
-def rt() -> Iterator[gomp.Runtime]:
-    with gomp.Runtime(procs=2, max_heap="256MiB") as runtime:
-        yield runtime
-        assert runtime.verify(3).startswith("verified")
-
-
 @pytest.fixture
 def leaf(rt: gomp.Runtime) -> Iterator[Leaf]:
     rt.gc()

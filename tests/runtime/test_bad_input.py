@@ -8,10 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from kernel_heap import collect_now
+from kernel_heap import collect_now, in_machine_code
 
 import gomp
-from gomp.core.jit import COMPILED
 from gomp.errors import CompileError, NilDereference
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
@@ -23,8 +22,6 @@ from gomp.runtime.root_table import Global
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Str, bytes_, str_
 from gomp.runtime.verify import verify
-
-in_machine_code = pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
 
 
 @struct
