@@ -20,7 +20,7 @@ def set_gc_percent(percent: int) -> int:
 
     In force when it returns. If it turns collection off, it waits until the cycle that is on has ended. Raises ConfigError.
     """
-    if not isinstance(percent, int) or percent > MAX_PERCENT:
+    if not _is_integer(percent, MAX_PERCENT):
         raise ConfigError(f"GOGC={percent!r}: give an integer up to {MAX_PERCENT}; below 0 is off")
     old: int = current.peer().ask("set", setting="gogc", value=max(percent, -1))["old"]
     if percent < 0:
@@ -30,7 +30,7 @@ def set_gc_percent(percent: int) -> int:
 
 def set_memory_limit(limit: int) -> int:
     """Set the soft limit on all memory of the runtime, in bytes, and return what it was. A negative one changes nothing. Raises ConfigError."""
-    if not isinstance(limit, int) or limit > MAX_LIMIT:
+    if not _is_integer(limit, MAX_LIMIT):
         raise ConfigError(f"memory limit {limit!r}: give bytes, up to {MAX_LIMIT} for no limit")
     if limit < 0:
         return current.peer().ask("stats")["memory_limit"]  # type: ignore[no-any-return]
@@ -44,7 +44,7 @@ def set_max_procs(n: int) -> int:
     It changes at the end of the cycle that is on, if one is, and then this returns; processes are started, and end, after that. A goroutine goes on
     where it runs, and its P's process ends with it. From then on the number follows the cgroup's CPU quota no more.
     """
-    if not isinstance(n, int) or n > MAX_PROCS:
+    if not _is_integer(n, MAX_PROCS):
         raise ConfigError(f"GOMAXPROCS={n!r}: give an integer up to {MAX_PROCS}")
     if n < 1:
         return current.num_procs()
@@ -62,7 +62,11 @@ def free_os_memory(now: bool = False) -> int:
     For after a known peak, or before a long idle time: what comes back is committed again when it is wanted, page by page. With
     ``GODEBUG=madvdontneed=0`` it stays in memory until somebody needs it, as in Go, unless ``now``.
     """
-    return current.peer().ask("free_os_memory", now=now)["heap_released"]  # type: ignore[no-any-return]
+    return current.peer().ask("free_os_memory", now=bool(now))["heap_released"]  # type: ignore[no-any-return]
+
+
+def _is_integer(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value <= most
 
 
 def _wait_for_mark() -> None:

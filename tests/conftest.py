@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from turns import turn
 
+import gomp
 from gomp.core.shm import layout, records, segments
 
 # The test that runs a real Prometheus exists only where there is one; .ci/run fetches it.
@@ -52,6 +53,14 @@ def pytest_report_header() -> list[str]:
 def compiled_kernels():
     """The kernels are in the cache, so that processes a test starts are ready at once and print no progress."""
     subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, capture_output=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def rt(request):
+    """A runtime of the test module's own, with 2 Ps unless the module has ``PROCS``. In the end its heap is whole."""
+    with gomp.Runtime(procs=getattr(request.module, "PROCS", 2), max_heap="256MiB") as runtime:
+        yield runtime
+        assert runtime.verify(3).startswith("verified")
 
 
 @pytest.fixture

@@ -7,10 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from gomp.core.gc.cycle import collect
+from gomp.core.jit import COMPILED
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.shm import layout, records, segments
 from gomp.core.shm.records import GC_TRIGGER_FORCED
+
+in_machine_code = pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class Lifetimes:
 
     def finalizer(self, root, number, tiny=0):
         self.world.be(root[0])
-        return kernels.set_finalizer(root[1], 0, number, tiny)
+        return kernels.set_finalizer(root[1], 0, number, tiny, 0)
 
     def cleanup(self, root, number, offset=0):
         self.world.be(root[0])

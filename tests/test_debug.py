@@ -94,10 +94,18 @@ def test_the_limit_alone_starts_cycles_when_it_is_near(rt):
     assert after.heap_inuse + after.heap_free < 64 * MIB
 
 
-@pytest.mark.parametrize("percent", ["100", 1.5, 1 << 40])
-def test_a_wrong_percentage_is_refused(rt, percent):
-    with pytest.raises(gomp.ConfigError, match="give an integer up to 2147483647"):
-        gomp.debug.set_gc_percent(percent)
+def test_a_wrong_percentage_is_refused(rt):
+    for percent in ("100", 1.5, 1 << 40, True):
+        with pytest.raises(gomp.ConfigError, match="give an integer up to 2147483647"):
+            gomp.debug.set_gc_percent(percent)
+
+
+def test_wrong_settings_are_refused_in_words_of_python_s(rt):
+    with pytest.raises(gomp.ConfigError, match="GOMAXPROCS=True: give an integer up to 128"):
+        gomp.debug.set_max_procs(True)
+    with pytest.raises(gomp.ConfigError, match="memory limit True: give bytes"):
+        gomp.debug.set_memory_limit(True)
+    assert gomp.debug.free_os_memory(now=1) >= 0
 
 
 def test_settings_change_a_thousand_times_under_load(rt):

@@ -26,13 +26,6 @@ class Counter:
     n: int
 
 
-@pytest.fixture(scope="module")
-def rt() -> Iterator[gomp.Runtime]:
-    with gomp.Runtime(procs=2, max_heap="256MiB") as runtime:
-        yield runtime
-        assert runtime.verify(3).startswith("verified")
-
-
 @pytest.fixture
 def executor(rt) -> Iterator[gomp.Executor]:
     with gomp.Executor(rt) as made:

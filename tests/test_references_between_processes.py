@@ -31,13 +31,6 @@ class Node:
     value: int
 
 
-@pytest.fixture(scope="module")
-def rt() -> Iterator[gomp.Runtime]:
-    with gomp.Runtime(procs=2, max_heap="256MiB") as runtime:
-        yield runtime
-        assert runtime.verify(3).startswith("verified")
-
-
 @pytest.fixture
 def no_leak(rt: gomp.Runtime) -> Iterator[None]:
     """What a test sends leaves no slot behind in the script, and nothing on the Ps."""
@@ -292,14 +285,6 @@ def test_a_result_for_a_process_that_has_died_is_taken_back(rt: gomp.Runtime, no
         rt.run(outlive, 0.5)
     rt.run(time.sleep, 1.0)
     assert rt.run(two_counts) == [0, 0]
-
-
-def test_copies_are_the_same_object(rt: gomp.Runtime, no_leak: None) -> None:
-    import copy
-
-    node = gomp.new(Node)
-    assert copy.copy(node) == node
-    assert copy.deepcopy([node]) == [node]
 
 
 def follow(pointer: gomp.Weak[Node]) -> tuple[gomp.Weak[Node], int | None]:

@@ -33,13 +33,6 @@ class Counter:
     n: int
 
 
-@pytest.fixture(scope="module")
-def rt() -> Iterator[gomp.Runtime]:
-    with gomp.Runtime(procs=2, max_heap="256MiB") as runtime:
-        yield runtime
-        assert runtime.verify(3).startswith("verified")
-
-
 def square(x: int) -> int:
     return x * x
 

@@ -46,13 +46,6 @@ POOL = gomp.Pool(Leaf, name="leaves")
 GIVEN = gomp.Global("who_retains.given", Leaf)
 
 
-@pytest.fixture(scope="module")
-def rt() -> Iterator[gomp.Runtime]:
-    with gomp.Runtime(procs=2, max_heap="256MiB") as runtime:
-        yield runtime
-        assert runtime.verify(3).startswith("verified")
-
-
 @pytest.fixture
 def leaf(rt: gomp.Runtime) -> Iterator[Leaf]:
     rt.gc()
@@ -169,11 +162,28 @@ def test_an_array_of_structs(leaf: Leaf, n: int) -> None:
     del gomp.globals["pairs"]
 
 
-def test_an_array_of_numbers(rt: gomp.Runtime, leaf: Leaf) -> None:
+@pytest.mark.parametrize("n", [2, 30])
+def test_two_words_say_nothing_and_references_to_them_do(leaf: Leaf, n: int) -> None:
+    """16 bytes, of which the second word is a reference: a Leaf, a Pair, and arrays of one element of any class are all that."""
+    gomp.array(Tree, 1)
+    first = last = gomp.new(Leaf)
+    for _ in range(n):
+        last.other = gomp.new(Leaf)
+        last = last.other
+    last.other = leaf
+    del last
+    found = gomp.who_retains(leaf)
+    assert {str(step) for step in found.steps} == {"Leaf.other"}
+    assert (found.root.kind, found.target, len(found.steps)) == ("reference", "Leaf", n + 1)
+    assert first.other is not None
+
+
+def test_an_array_of_numbers(rt: gomp.Runtime, leaf: Leaf, capsys: pytest.CaptureFixture[str]) -> None:
     array = gomp.ndarray(1000, float)
     assert gomp.who_retains(array).is_only_mine
     gomp.globals["numbers"] = array
     assert gomp.who_retains(array).root.name == "numbers"
+    assert capsys.readouterr().out.count("ndarray @") == 2
 
 
 def test_a_pool(rt: gomp.Runtime, leaf: Leaf) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gomp.core.mutator.boundary import ARRAY_HEADER
 from gomp.core.shm import layout as memory
+from gomp.errors import OutOfMemory
 from gomp.runtime import cells, type_table
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import INT, Scalar, scalar
@@ -360,6 +361,8 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
         values = n if isinstance(n, (list, tuple)) else list(n)
         n = len(values)
     try:
+        if isinstance(n, bool):
+            raise TypeError
         n = operator.index(n)
     except TypeError:
         raise TypeError(f"gomp.array({_name(elem)}, n) wants a number of elements or the elements, not {n!r}") from None
@@ -378,7 +381,7 @@ def check_length(n: int) -> None:
     if n < 0:
         raise ValueError(f"an array cannot have {n} elements")
     if n > MAX_ARRAY:
-        raise MemoryError(f"an array of {n} elements is larger than any heap")
+        raise OutOfMemory(f"an array of {n} elements is larger than any heap")
 
 
 def holds_references(cls: type[Array[Any]]) -> bool:

@@ -17,7 +17,8 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gomp.core.gc.specials import CLEANUPS, FINALIZERS
 from gomp.core.mutator import lifetimes as kernels
@@ -85,8 +86,7 @@ class _Worker(threading.Thread):
         if self._kind == CLEANUPS:
             record = table.call(kernels.take_cleanup)
             return (record, -1, self._callbacks.forget(kernels.function_of(record))) if record else None
-        slot = table.take()
-        record = table.call(kernels.take_finalizer, slot)
+        record, slot = table.fill(kernels.take_finalizer)
         if record == 0 or record >= TO_FORGET:
             table.drop(slot)
             slot = -1
@@ -123,6 +123,16 @@ class Callbacks:
         number = next(self._numbers)
         self._functions[number] = function
         return number
+
+    @contextmanager
+    def registering(self, function: Function) -> Iterator[int]:
+        """Its number, for what the block tells the heap; forgotten if the block raises."""
+        number = self.add(function)
+        try:
+            yield number
+        except BaseException:
+            self.forget(number)
+            raise
 
     def forget(self, number: int) -> Function | None:
         return self._functions.pop(number, None)

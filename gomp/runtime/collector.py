@@ -6,10 +6,12 @@ kernel; the waiting in it, for Ps to stop, has a deadline.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gomp.config import Debug
 from gomp.core.gc import cycle, sweep, worker
@@ -34,6 +36,9 @@ from gomp.runtime import gctrace, memstats, pacerlog
 from gomp.runtime.pacertape import PacerTape
 from gomp.runtime.pacertrace import PacerTrace, sweep_line
 from gomp.runtime.scavenger import Scavenger
+
+if TYPE_CHECKING:
+    from gomp.runtime.checkfinalizers import FinalizerCheck
 
 log = logging.getLogger("gomp.coordinator")
 
@@ -203,10 +208,15 @@ class Collector:
     def _note(self, problems: tuple[str, ...]) -> None:
         self.problems += problems
 
-    def _check_finalizers(self) -> None:
-        from gomp.runtime.checkfinalizers import check_stw
+    @functools.cached_property
+    def _finalizer_check(self) -> FinalizerCheck:
+        from gomp.runtime.checkfinalizers import FinalizerCheck
 
-        self._with_stopped_world(lambda: print("\n".join(check_stw()), file=sys.stderr, flush=True))
+        return FinalizerCheck()
+
+    def _check_finalizers(self) -> None:
+        look = self._finalizer_check.look_stw
+        self._with_stopped_world(lambda: print("\n".join(look()), file=sys.stderr, flush=True))
 
     def _with_stopped_world(self, action: Callable[[], None]) -> None:
         from gomp.core.sched.status import stop_world

@@ -18,11 +18,9 @@ is SAFE. A P has a short-lived child compile (``compile_in_child``): the compile
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import inspect
 import sys
-import threading
 import types as python_types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +41,7 @@ from gomp.core.machine_code import Loaded
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.mutator.poll import clear_dead_stack
 from gomp.core.sched.status import enter_waiting, leave
-from gomp.core.shm import layout
-from gomp.core.shm.records import POLL_INTERRUPT, offset_of, p_dtype, self_p
+from gomp.core.shm.records import POLL_INTERRUPT, self_p
 from gomp.errors import CompileError, Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
@@ -52,7 +49,6 @@ from gomp.runtime import (  # Numba learns from those that are marked
     collecttypes,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
-    handles,
     interrupt,
     mapping,
     maptypes,  # noqa: F401
@@ -60,6 +56,7 @@ from gomp.runtime import (  # Numba learns from those that are marked
     pooltypes,  # noqa: F401
     program_cache,
     pythoncalls,
+    stacks,
     texttypes,  # noqa: F401
     textwalks,  # noqa: F401
 )
@@ -67,6 +64,8 @@ from gomp.runtime.compile_errors import forget_frames, one_line
 from gomp.runtime.crossing import (
     Kind,
     Result,
+    accepted_by,
+    accepts,
     conversion,
     crosses_as,
     kind_of,
@@ -84,7 +83,8 @@ from gomp.runtime.kinds import INT
 from gomp.runtime.ndarraytypes import as_shared, root_result
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType
+from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType, rejection, shown
+from gomp.runtime.stacks import OtherThread, this_thread
 from gomp.runtime.type_table import register
 
 __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
@@ -92,7 +92,7 @@ __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
 A = ParamSpec("A")
 R = TypeVar("R")
 compile_in_child = False  # set by a P when it starts
-_NEVER = -1
+_NEVER, _OTHER_THREAD = -1, -2
 _EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 
 
@@ -196,6 +196,9 @@ class Compiled(Generic[A, R]):
     def numba_types(self, kinds: tuple[Kind, ...]) -> tuple[types.Type, ...]:
         names = list(self._signature.parameters)
         given = tuple(self._argument_type(name, kind) for name, kind in zip(names, kinds, strict=True))
+        problem = self._problem_with(given)
+        if problem:
+            raise TypeError(problem)
         return self._with_annotations(given)
 
     def _argument_type(self, name: str, kind: Kind) -> types.Type:
@@ -206,27 +209,37 @@ class Compiled(Generic[A, R]):
     def _signature(self) -> inspect.Signature:
         return inspect.signature(self.py_func)
 
-    # --- arguments that may be None
+    # --- what annotations say of references
 
     @functools.cached_property
-    def _annotated(self) -> list[types.Type | None]:
-        """The reference types that the annotations name, by position."""
-        scope = {**inspect.getclosurevars(self.py_func).nonlocals, **vars(python_types)}
-        out: list[types.Type | None] = []
-        for parameter in self._signature.parameters.values():
-            annotation = parameter.annotation
-            if isinstance(annotation, str):
-                try:
-                    annotation = eval(annotation, self.py_func.__globals__, scope)
-                except (NameError, AttributeError, TypeError, SyntaxError):
-                    annotation = None
-            out.append(type_of_none(annotation))
-        return out
+    def _annotations(self) -> list[object]:
+        """By position; what cannot be looked up says nothing."""
+        return [self._evaluated(parameter.annotation) for parameter in self._signature.parameters.values()]
+
+    def _evaluated(self, annotation: object) -> object:
+        if not isinstance(annotation, str):
+            return annotation
+        try:
+            scope = {**inspect.getclosurevars(self.py_func).nonlocals, **vars(python_types)}
+            return eval(annotation, self.py_func.__globals__, scope)
+        except (NameError, AttributeError, TypeError, SyntaxError, ValueError):
+            return inspect.Parameter.empty
+
+    def _problem_with(self, given: tuple[types.Type, ...]) -> str:
+        """Which argument is not what its parameter is annotated with; "" if all are."""
+        for name, annotation, type_ in zip(self._signature.parameters, self._annotations, given, strict=True):
+            accepted = accepted_by(annotation)
+            if accepted and not isinstance(type_, NullType) and not any(accepts(wanted, type_) for wanted in accepted):
+                again = " as it was declared before" if shown(type_) in map(shown, accepted) else ""
+                takes = " or ".join(map(shown, accepted))
+                return f"argument {name} of {self.__name__} is a {takes} or None by its annotation, not {shown(type_)}{again}"
+        return ""
 
     def _with_annotations(self, given: tuple[types.Type, ...]) -> tuple[types.Type, ...]:
+        """With the annotated type in the place of None."""
         if not any(isinstance(t, NullType) for t in given):
             return given
-        pairs = zip(given, self._annotated, strict=True)
+        pairs = zip(given, map(type_of_none, self._annotations), strict=True)
         return tuple(wanted if isinstance(t, NullType) and wanted is not None else t for t, wanted in pairs)
 
     def _fold(
@@ -237,6 +250,9 @@ class Compiled(Generic[A, R]):
         nulls = tuple(
             NULL_TYPE if isinstance(t, types.Omitted) and t.value is None else types.unliteral(t) for t in folded
         )
+        problem = self._problem_with(nulls)
+        if problem:
+            raise rejection(problem)
         return signature, self._with_annotations(nulls)
 
     # --- from source to program
@@ -312,28 +328,29 @@ class Program:
     def run(self, args: tuple[Any, ...]) -> Any:
         if self.ready_for != table.first or not table.is_open:
             self._get_ready()
-        _announce_thread()
         words = args if not self.conversions else self._words(args)
         if interrupt.handler.word[0] & POLL_INTERRUPT:
             interrupt.handler.drop_stale()
         interrupted = None
+        while interrupted is None:
+            try:
+                if self.result is None:
+                    return self.entry(NO_SLOT, words)
+                if self.result is type(None):
+                    self.entry(NO_SLOT, words)
+                    return None
+                if self.result is np.ndarray:
+                    return self._run_for_array(words, args)
+                return self._run_for_reference(words)
+            except stacks.OtherThread:
+                stacks.announce()
+            except Interrupted as error:
+                interrupted = error
         try:
-            if self.result is None:
-                return self.entry(NO_SLOT, words)
-            if self.result is type(None):
-                self.entry(NO_SLOT, words)
-                return None
-            if self.result is np.ndarray:
-                return self._run_for_array(words, args)
-            return self._run_for_reference(words)
-        except Interrupted as error:
-            interrupted = error
-        except pythoncalls.Raised:
-            raised = pythoncalls.take_raised()
-        if interrupted is not None:
             interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
             raise interrupted
-        raise raised
+        finally:
+            del interrupted  # which leads back to this frame by its traceback
 
     def _words(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         words = list(args)
@@ -374,17 +391,19 @@ def _watched(entry: Callable[..., Any]) -> Callable[..., Any]:
 
     def enter(slot: int, words: tuple[Any, ...]) -> Any:
         with mapping.asleep():
-            return entry(slot, words)
+            return pythoncalls.run(entry, slot, words)
 
     return enter
 
 
 @inline
-def _begin(frame: int) -> int:
-    """SAFE → KERNEL. From here to the end the native stack up to ``frame`` may hold addresses."""
+def _begin(frame: int, thread: int) -> int:
+    """SAFE → KERNEL. From here to the end the native stack of ``thread`` up to ``frame`` may hold addresses."""
+    me = self_p()
+    if me.stack_thread != thread:
+        return _OTHER_THREAD
     if enter_waiting() != OK:
         return _NEVER
-    me = self_p()
     me.native_base = frame
     me.stack_guard = _EVERY_STACK
     clear_dead_stack()
@@ -429,46 +448,11 @@ def _wrapper(function: Compiled[Any, Any], args: tuple[types.Type, ...], body: A
         return result(slot, words), codegen
 
     def run(slot: int, words: tuple[Any, ...]) -> Any:
-        if _begin(_frame_address()) != OK:
+        begun = _begin(_frame_address(), this_thread())
+        if begun == _OTHER_THREAD:
+            raise OtherThread
+        if begun != OK:
             raise RuntimeLost("the runtime has ended")
         return call_and_leave(slot, words)
 
     return run
-
-
-# --- the thread's stack -----------------------------------------------------------------------------------------------
-
-_stack_low_word = layout.SELF_BASE + offset_of(p_dtype, "stack_low")
-_announced: memoryview[int] = memoryview(bytes(8)).cast("q")  # the word with the thread whose stack that is
-_stacks = threading.local()
-
-
-def _announce_thread() -> None:
-    """Tell the P where this thread's stack ends, if another thread ran last: polls at entries look at it."""
-    thread = threading.get_ident()
-    if thread != _announced[0]:
-        ctypes.c_int64.from_address(_stack_low_word).value = _stack_low(thread)
-        _announced[0] = thread
-
-
-def _find_announced() -> None:
-    """A program that has called Python puts its own thread there again, so it is in the P's record."""
-    global _announced
-    word = ctypes.c_int64.from_address(layout.SELF_BASE + offset_of(p_dtype, "stack_thread"))
-    _announced = memoryview(word).cast("B").cast("q")
-
-
-handles.on_open(_find_announced)
-
-
-def _stack_low(thread: int) -> int:
-    if not hasattr(_stacks, "low"):
-        libc = ctypes.CDLL(None)
-        attributes = ctypes.create_string_buffer(256)
-        low, size = ctypes.c_void_p(), ctypes.c_size_t()
-        if libc.pthread_getattr_np(ctypes.c_void_p(thread), attributes):
-            raise OSError("the C library cannot tell where this thread's stack is")
-        libc.pthread_attr_getstack(attributes, ctypes.byref(low), ctypes.byref(size))
-        libc.pthread_attr_destroy(attributes)
-        _stacks.low = low.value or 0
-    return _stacks.low  # type: ignore[no-any-return]

@@ -27,9 +27,20 @@ from gomp.errors import CompileError
 from gomp.runtime.lifetimes import Weak, handle_slot
 from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
-from gomp.runtime.references import ReferenceMeta, class_of_key, key_of, reference, slot_of
+from gomp.runtime.references import ReferenceMeta, class_of_key, is_declared, key_of, reference, slot_of
 from gomp.runtime.refops import call_inline
-from gomp.runtime.reftypes import NULL_TYPE, NullType, RefType, SlotType, holds, numba_type, shown, typed_by_value
+from gomp.runtime.reftypes import (
+    NULL_TYPE,
+    ArrayRef,
+    MapRef,
+    NullType,
+    RefType,
+    SlotType,
+    holds,
+    numba_type,
+    shown,
+    typed_by_value,
+)
 
 Kind = type | types.Type
 Result = (
@@ -68,17 +79,42 @@ def type_of(kind: Kind) -> types.Type:
 
 def type_of_none(annotation: object) -> types.Type | None:
     """What None is where an argument is annotated so; None if the annotation does not say."""
-    is_union = isinstance(annotation, python_types.UnionType) or get_origin(annotation) is Union
-    options = get_args(annotation) if is_union else (annotation,)
-    found = [type_ for option in options if (type_ := _pointer_type(option)) is not None]
+    found = [type_ for option in _options(annotation) if (type_ := _pointer_type(option)) is not None]
     return found[0] if len(found) == 1 else None
+
+
+def accepted_by(annotation: object) -> tuple[types.Type, ...]:
+    """The types of references that an argument is annotated with; none if it may be something else too, but for None."""
+    found = [(option, _pointer_type(option)) for option in _options(annotation)]
+    if any(type_ is None and option not in (None, type(None)) for option, type_ in found):
+        return ()
+    return tuple(type_ for _, type_ in found if type_ is not None)
+
+
+def accepts(wanted: types.Type, given: types.Type) -> bool:
+    """Whether references of the type ``given`` are such as are ``wanted``: a fixed array is an array, and a class may be that of another process."""
+    if not isinstance(given, type(wanted)):
+        return False
+    if isinstance(wanted, ArrayRef) and not wanted.cls.length and given.cls.elem == wanted.cls.elem:
+        return True
+    return given.key[:-1] == wanted.key[:-1] or (isinstance(given, MapRef) and issubclass(given.cls, wanted.cls))
+
+
+def _options(annotation: object) -> tuple[object, ...]:
+    is_union = isinstance(annotation, python_types.UnionType) or get_origin(annotation) is Union
+    return get_args(annotation) if is_union else (annotation,)
 
 
 def _pointer_type(annotation: object) -> types.Type | None:
     if get_origin(annotation) is Weak:
         (target,) = get_args(annotation)
-        return WeakRef(target) if isinstance(target, ReferenceMeta) else None
-    return numba_type(annotation) if isinstance(annotation, ReferenceMeta) else None
+        return WeakRef(target) if _is_class(target) else None
+    return numba_type(annotation) if _is_class(annotation) else None
+
+
+def _is_class(annotation: object) -> bool:
+    """Whether it is a class of objects: the generic ones are none."""
+    return isinstance(annotation, ReferenceMeta) and is_declared(annotation)
 
 
 def crosses_as(type_: types.Type) -> types.Type:

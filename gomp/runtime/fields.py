@@ -31,7 +31,7 @@ class Field(property):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # called for what came by cloudpickle
         self.owner, self.name, self.offset, self.part = state
-        super().__init__(*_functions(self.part, self.offset, self.where))
+        super().__init__(*_functions(self.part, self.offset, self.where), self._refuse_deletion)
 
     def where(self) -> str:
         """Begins a message."""
@@ -43,6 +43,9 @@ class Field(property):
         if isinstance(self.part, Scalar):
             raise TypeError(f"{self.where()} holds {self.part.wants}, not a reference")
         return self.part.target if isinstance(self.part, Link) else self.part.cls  # type: ignore[no-any-return]
+
+    def _refuse_deletion(self, ref: Any) -> None:
+        raise AttributeError(f"{self.where()} is in every {self.owner.__name__}: it can be set, and not be deleted")
 
     def __repr__(self) -> str:
         return f"<{self.where()}>"

@@ -187,7 +187,7 @@ _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "classnames", "collecttypes", "compiled", "crossing", "fingerprint",
     "globaltypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
     "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes",
-    "root_table", "structs", "texts", "texttypes", "textwalks",
+    "root_table", "stacks", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip
 
 

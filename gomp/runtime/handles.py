@@ -141,7 +141,7 @@ class HandleTable:
         self.free.append(slot)
 
     def release(self, handle: int) -> None:
-        """Give a reference's slot back, from ``__del__``; nothing if its runtime has ended."""
+        """Give a slot back, whatever is in it; nothing if its runtime has ended."""
         slot = handle - self.first
         if slot >= 0:
             self.words[slot] = 0
@@ -155,6 +155,16 @@ class HandleTable:
             status = kernel(*args)
         return status
 
+    def fill(self, kernel: Callable[..., int], *args: int) -> tuple[int, int]:
+        """Take a slot, and :meth:`call` a kernel whose last argument it is: what that answers, and the slot. If it raises, nothing is taken."""
+        slot = self.take()
+        handle = self.first + slot
+        try:
+            return self.call(kernel, *args, slot), slot
+        except BaseException:
+            self.release(handle)
+            raise
+
     def allocate(self, kernel: Callable[..., int], slot: int, *args: int) -> None:
         """Call an allocation kernel for an empty slot, waiting for collections as it says."""
         status = kernel(slot, *args, 0)
@@ -162,26 +172,25 @@ class HandleTable:
             self.settle(status, kernel, slot, *args)
 
     def settle(self, status: int, kernel: Callable[..., int], slot: int, *args: int) -> None:
-        """What remains to be done when an allocation kernel has answered anything but OK."""
+        """What remains to be done when an allocation kernel has answered anything but OK. If it raises, the slot is given back."""
+        handle = self.first + slot
         try:
             if status == RETRY:
                 status = self.call(kernel, slot, *args, 0)
             while status <= -boundary.WAIT_BASE:
                 self._collector.wait_for_end(-status - boundary.WAIT_BASE)
                 status = self.call(kernel, slot, *args, 1)
+            if status == boundary.OUT_OF_MEMORY:
+                raise OutOfMemory("the heap is full, even after a collection")
+            if status == boundary.NO_TYPE:
+                raise AssertionError("allocated an object whose type is not in the type table")
+            if status >= boundary.WAIT_BASE:
+                self._collector.wait_for_begin(status - boundary.WAIT_BASE)
+            elif status == boundary.WAIT_CREDIT:
+                self._collector.wait_for_credit()
         except BaseException:
-            self.drop(slot)
+            self.release(handle)
             raise
-        if status == boundary.OUT_OF_MEMORY:
-            self.drop(slot)
-            raise OutOfMemory("the heap is full, even after a collection")
-        if status == boundary.NO_TYPE:
-            self.drop(slot)
-            raise AssertionError("allocated an object whose type is not in the type table")
-        if status >= boundary.WAIT_BASE:
-            self._collector.wait_for_begin(status - boundary.WAIT_BASE)
-        elif status == boundary.WAIT_CREDIT:
-            self._collector.wait_for_credit()
 
 
 def on_open(announce: Callable[[], None]) -> None:

@@ -162,7 +162,8 @@ class Map(Reference, Generic[K, V]):
         into = table.take()
         found = _calls.map_get(m, meta, word, into)
         if found == RETRY:
-            found = table.call(_calls.map_get, m, meta, word, into)
+            table.drop(into)
+            found, into = table.fill(_calls.map_get, m, meta, word)
         return self._value(found, into, default)
 
     def __contains__(self, key: object) -> bool:
@@ -193,8 +194,8 @@ class Map(Reference, Generic[K, V]):
     def pop(self, key: Any, default: Any = _MISSING, /) -> Any:
         """Remove the key; what was its value, or ``default`` if it was not there."""
         meta, word, _held = self._words(key)
-        into = table.take()
-        value = self._value(table.call(_calls.map_remove, slot_of(self), meta, word, into), into, default)
+        found, into = table.fill(_calls.map_remove, slot_of(self), meta, word)
+        value = self._value(found, into, default)
         if value is _MISSING:
             raise KeyError(key)
         return value
@@ -227,8 +228,7 @@ class Map(Reference, Generic[K, V]):
         cursor = self._node(_calls.map_begin, slot_of(self))
         found = -1
         while found != ABSENT:
-            into = table.take()
-            found = table.call(_calls.map_next, slot_of(cursor), into)
+            found, into = table.fill(_calls.map_next, slot_of(cursor))
             if found > 0:
                 yield cursor, self._value(found, into, None)
             else:
@@ -305,8 +305,7 @@ class Map(Reference, Generic[K, V]):
 
     @staticmethod
     def _node(kernel: Any, *args: int) -> _Node:
-        slot = table.take()
-        table.call(kernel, *args, slot)
+        _, slot = table.fill(kernel, *args)
         return reference(_Node, slot)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -18,8 +19,9 @@ import numpy as np
 from gomp.core.gc.specials import CLEANUPS, FINALIZERS
 from gomp.core.mutator import boundary
 from gomp.core.mutator import lifetimes as kernels
+from gomp.core.sched.status import OK
 from gomp.errors import CleanupError, FinalizerError, OutOfMemory
-from gomp.runtime import transit
+from gomp.runtime import transit, type_table
 from gomp.runtime.callbacks import callbacks
 from gomp.runtime.fields import Field
 from gomp.runtime.handles import kernels as boundary_kernels
@@ -56,6 +58,9 @@ class Pointer(Reference):
     def __repr__(self) -> str:
         return f"<pointer {self.address:#x}>" if is_usable(self) else "<pointer of an ended runtime>"
 
+    def __copy__(self) -> Any:
+        return self
+
     def __reduce__(self) -> Any:
         raise TypeError(
             "a pointer into an object stays in its process: send the object, and take gomp.pointer of it there"
@@ -75,8 +80,7 @@ def pointer(obj: Any, field: str) -> Pointer:
         raise TypeError(
             f"gomp.pointer({type(obj).__name__}, {field!r}): give an object and the name of one of its fields"
         )
-    into = table.take()
-    table.call(kernels.point_into, slot_of(obj), found.offset, into)
+    _, into = table.fill(kernels.point_into, slot_of(obj), found.offset)
     return _pointer(into, not found.part.reference_words and found.part.size < _TINY_BYTES)
 
 
@@ -87,10 +91,30 @@ def _may_be_tiny(obj: Reference) -> bool:
     return is_struct(type(obj)) and not info(type(obj)).reference_words and info(type(obj)).size < _TINY_BYTES
 
 
+def _has_own_slot(obj: Reference) -> bool:
+    """Whether its class says that no other object lies in its slot."""
+    return (isinstance(obj, Pointer) or is_struct(type(obj))) and not _may_be_tiny(obj)
+
+
 def _no_pointer(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{type(value).__name__} is an array of numpy's: weakref.ref and weakref.finalize know when this process has let go of it"
     return f"{type(value).__name__} is no pointer into the shared heap: give what gomp.new, gomp.array, gomp.map, gomp.str or gomp.bytes has made"
+
+
+def _error_of(status: int, kind: type[Exception], pointer: str) -> Exception:
+    """What to raise where a kernel has answered with a status: a ``kind`` of error, or OutOfMemory. ``pointer`` begins the message."""
+    match status:
+        case kernels.NOT_IN_BLOCK:
+            return kind(f"{pointer} not in allocated block")
+        case kernels.NOT_AT_START:
+            return kind(f"{pointer} not at beginning of allocated block")
+        case kernels.ALREADY_SET:
+            return kind("runtime.SetFinalizer: finalizer already set")
+        case boundary.OUT_OF_MEMORY:
+            return OutOfMemory("no memory for another finalizer, cleanup or weak pointer, even after a collection")
+        case _:
+            raise AssertionError(f"status {status} of a kernel")
 
 
 # --- finalizers -------------------------------------------------------------------------------------------------------
@@ -114,31 +138,16 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
             callbacks.forget(number)
         return
     _check_finalizer(obj, function)
-    number = callbacks.add(functools.partial(_finalize, type(obj), _may_be_tiny(obj), function))
-    status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(_may_be_tiny(obj)))
-    if status < 0:
-        callbacks.forget(number)
-        raise _finalizer_error(status)
-    callbacks.need(FINALIZERS)
+    with callbacks.registering(functools.partial(_finalize, type(obj), _may_be_tiny(obj), function)) as number:
+        key = type_table.named(type(obj))
+        status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(_may_be_tiny(obj)), key)
+        if status < 0:
+            raise _error_of(status, FinalizerError, "runtime.SetFinalizer: pointer")
+        callbacks.need(FINALIZERS)
 
 
 def _finalize(cls: type[Reference], is_tiny: bool, function: Callable[[Any], object], slot: int) -> None:
     function(_pointer(slot, is_tiny) if cls is Pointer else reference(cls, slot))
-
-
-def _finalizer_error(status: int) -> Exception:
-    if status == boundary.OUT_OF_MEMORY:
-        return _no_room()
-    what = {
-        kernels.NOT_IN_BLOCK: "pointer not in allocated block",
-        kernels.NOT_AT_START: "pointer not at beginning of allocated block",
-        kernels.ALREADY_SET: "finalizer already set",
-    }[status]
-    return FinalizerError(f"runtime.SetFinalizer: {what}")
-
-
-def _no_room() -> OutOfMemory:
-    return OutOfMemory("no memory for another finalizer, cleanup or weak pointer, even after a collection")
 
 
 def _check_finalizer(obj: Reference, function: Any) -> None:
@@ -216,29 +225,38 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
     if not isinstance(ptr, Reference):
         raise TypeError(f"gomp.add_cleanup: {_no_pointer(ptr)}")
     _check_cleanup(ptr, function, arg)
-    number = callbacks.add(lambda _: function(arg))
-    record = table.call(kernels.add_cleanup, slot_of(ptr), 0, number)
-    if record < 0:
-        callbacks.forget(number)
-        raise (
-            _no_room()
-            if record == boundary.OUT_OF_MEMORY
-            else CleanupError("runtime.AddCleanup: ptr not in allocated block")
-        )
-    callbacks.need(CLEANUPS)
+    with callbacks.registering(lambda _: function(arg)) as number:
+        record = table.call(kernels.add_cleanup, slot_of(ptr), 0, number)
+        if record < 0:
+            raise _error_of(record, CleanupError, "runtime.AddCleanup: ptr")
+        callbacks.need(CLEANUPS)
     return Cleanup(record, number)
 
 
 def _check_cleanup(ptr: Reference, function: Callable[..., object], arg: object) -> None:
-    if isinstance(arg, Reference):
-        where = kernels.is_in_slot_of(slot_of(ptr), slot_of(arg))
-        if where == kernels.SAME_ADDRESS:
-            raise CleanupError("runtime.AddCleanup: ptr is equal to arg, cleanup will never run")
-        if where == kernels.SAME_SLOT:
-            raise CleanupError("runtime.AddCleanup: ptr is within arg, cleanup will never run")
-    for held in _held_by(function):
-        if isinstance(held, Reference) and kernels.is_in_slot_of(slot_of(ptr), slot_of(held)):
-            raise CleanupError("runtime.AddCleanup: cleanup function closes over ptr, cleanup will never run")
+    if isinstance(arg, Reference) and kernels.is_in_slot_of(slot_of(ptr), slot_of(arg)) == kernels.SAME_ADDRESS:
+        raise CleanupError("runtime.AddCleanup: ptr is equal to arg, cleanup will never run")
+    if any(_keeps(held, ptr) for held in (arg, *_items(arg))):
+        raise CleanupError("runtime.AddCleanup: ptr is within arg, cleanup will never run")
+    if any(_keeps(held, ptr) for cell in _held_by(function) for held in (cell, *_items(cell))):
+        raise CleanupError("runtime.AddCleanup: cleanup function closes over ptr, cleanup will never run")
+
+
+def _keeps(held: object, ptr: Reference) -> bool:
+    """Whether it is a reference into the object that ``ptr`` points into. As in Go, two tiny objects in one slot are two."""
+    if not isinstance(held, Reference):
+        return False
+    where = kernels.is_in_slot_of(slot_of(ptr), slot_of(held))
+    return where in (kernels.SAME_ADDRESS, kernels.SAME_SLOT) or (
+        where == kernels.SAME_TINY_SLOT and (_has_own_slot(ptr) or _has_own_slot(held))
+    )
+
+
+def _items(value: Any) -> Iterable[object]:
+    """What a container of Python's own holds."""
+    if isinstance(value, dict):
+        return itertools.chain(value, value.values())
+    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
 
 
 def _held_by(function: Any) -> Iterator[object]:
@@ -281,8 +299,8 @@ class Weak(Generic[T]):
         """The object, or None once a collection has found that it cannot be reached: before its finalizer or cleanup runs."""
         if not isinstance(self._handle, _Handle):
             return self._handle  # type: ignore[no-any-return]
-        into = table.take()
-        if table.call(kernels.weak_value, slot_of(self._handle), into) == kernels.NIL:
+        status, into = table.fill(kernels.weak_value, slot_of(self._handle))
+        if status == kernels.NIL:
             table.drop(into)
             return None
         return _pointer(into, self._cls[1]) if isinstance(self._cls, tuple) else reference(self._cls, into)  # type: ignore[return-value]
@@ -299,6 +317,12 @@ class Weak(Generic[T]):
         if self._handle is None:
             return "<weak None>"
         return f"<weak {self.value()!r}>" if table.is_open else "<weak pointer of an ended runtime>"
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self
 
     def __reduce__(self) -> Any:
         if not isinstance(self._handle, _Handle) or isinstance(self._cls, tuple):
@@ -340,15 +364,15 @@ def weak(ptr: T) -> Weak[T]:
 
 
 def _handle_of(ptr: Reference) -> _Handle:
-    slot = table.take()
-    if table.call(kernels.find_weak, slot_of(ptr), 0, slot) == kernels.NIL:
+    found, slot = table.fill(kernels.find_weak, slot_of(ptr), 0)
+    if found == kernels.NIL:
         table.allocate(boundary_kernels.new_object, slot, _BOX_BYTES, 0)
-        made: _Handle = reference(_Handle, slot)
-        if table.call(kernels.add_weak, slot_of(ptr), 0, slot) != 0:
-            raise _no_room()
-        return made
-    found: _Handle = reference(_Handle, slot)
-    return found
+    handle: _Handle = reference(_Handle, slot)
+    if found == kernels.NIL:
+        status = table.call(kernels.add_weak, slot_of(ptr), 0, slot)
+        if status != OK:
+            raise _error_of(status, ValueError, "gomp.weak: pointer")
+    return handle
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from gomp.runtime.refops import HEAP_FULL, call_inline
 from gomp.runtime.reftypes import ScalarClass, in_compiled_code, rejection, shown, typed_by_value
 
 _HEADER_BYTES = HEADER.size
+_KNOWN = "bool, int8 to uint64, float32, float64, complex64 or complex128, in this machine's byte order"
 
 
 def _type_of(array: npt.NDArray[Any]) -> types.Type:
@@ -52,12 +53,22 @@ def _type_of(array: npt.NDArray[Any]) -> types.Type:
 
 @functools.lru_cache(maxsize=256)
 def _array_type(dtype: np.dtype[Any], ndim: int, layout: str, readonly: bool, aligned: bool) -> types.Type:
+    elem = _elem_type(dtype)
+    if elem is None:
+        raise TypeError(f"is an array of dtype {dtype}, which compiled code does not know: use {_KNOWN}")
+    return types.Array(elem, ndim, layout, readonly=readonly, aligned=aligned)
+
+
+def _elem_type(dtype: np.dtype[Any]) -> types.Type | None:
+    """The Numba type of an element; None if there is none, or no more of it than its name."""
     try:
-        return types.Array(numpy_support.from_dtype(dtype), ndim, layout, readonly=readonly, aligned=aligned)
+        return None if _has_half(dtype) else numpy_support.from_dtype(dtype)
     except errors.NumbaError:
-        raise TypeError(
-            f"is an array of dtype {dtype}, which compiled code does not know: use numbers of this machine's byte order"
-        ) from None
+        return None
+
+
+def _has_half(dtype: np.dtype[Any]) -> bool:
+    return dtype.base == np.float16 or any(_has_half(field) for field, *_ in (dtype.fields or {}).values())
 
 
 typed_by_value[NDArray] = typed_by_value[np.ndarray] = _type_of
@@ -148,15 +159,17 @@ def _numpy_dtype(given: Any) -> np.dtype[Any]:
     if isinstance(given, ScalarClass):
         return np.dtype(given.kind.code)
     if isinstance(given, (types.NumberClass, types.DType)):
-        return numpy_support.as_dtype(given.dtype)
-    name = given.literal_value if isinstance(given, types.StringLiteral) else getattr(given, "typing_key", given)
-    try:
-        kind = np.dtype(name)
-        numpy_support.from_dtype(kind)
-    except (TypeError, errors.NumbaError):
-        raise rejection(
-            f"the dtype of a gomp.ndarray is a kind of number in compiled code, as float, np.int32 or gomp.uint8, not {shown(given)}"
-        ) from None
+        kind = numpy_support.as_dtype(given.dtype)
+    else:
+        name = given.literal_value if isinstance(given, types.StringLiteral) else getattr(given, "typing_key", given)
+        try:
+            kind = np.dtype(name)
+        except TypeError:
+            raise rejection(
+                f"the dtype of a gomp.ndarray is a kind of number in compiled code, as float, np.int32 or gomp.uint8, not {shown(given)}"
+            ) from None
+    if _elem_type(kind) is None:
+        raise rejection(f"a gomp.ndarray of dtype {kind} is not known to compiled code: use {_KNOWN}")
     if kind.kind not in "biufc":
         raise rejection(f"a gomp.ndarray of dtype {kind} is made in Python, and an argument here")
     return kind

@@ -67,7 +67,10 @@ def _end_program(why: int) -> None:
         clear_interrupt()
         raise Interrupted("a compiled program was interrupted")
     if why == POLL_OVERFLOW:
-        raise StackOverflow("a compiled function recursed deeper than its native stack")
+        raise StackOverflow(
+            "a compiled function recursed deeper than its thread's stack, or 16 MiB of it: if the recursion has an end, write it as a loop, or "
+            "run it in a thread with a larger threading.stack_size"
+        )
     if why == POLL_NO_MEMORY:
         raise OutOfMemory("there is no memory for the roots of so deep a native stack")
     raise RuntimeLost("the runtime has ended")

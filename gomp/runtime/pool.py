@@ -81,8 +81,8 @@ class Pool(Generic[T]):
 
     def get(self) -> T | None:
         """An object: one that somebody has put, else a new one; None if the pool makes none."""
-        place, into = self._place(), table.take()
-        if table.call(kernels_of_pools.pool_get, place, into) != NULL:
+        status, into = table.fill(kernels_of_pools.pool_get, self._place())
+        if status != NULL:
             return reference(self.cls, into)  # type: ignore[no-any-return]
         table.drop(into)
         if self.new is None:

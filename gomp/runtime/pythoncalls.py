@@ -4,12 +4,13 @@ A :class:`PythonCall` is a constant of the machine code: the function, and what 
 them what Python has, and its result is ints. Constants go into the cache of programs with the code: there classes are keys and functions names, and
 the process that loads them puts its own in their place (:func:`bind`).
 
-What the function raises stays with the thread, while the program ends with Raised; ``compiled`` raises it then. A program that catches it goes on,
+What the function raises stays with the thread, while the program ends with Raised; :func:`run` raises it then. A program that catches it goes on,
 and nobody hears of it. Ctrl-C is Python's while Python runs: what it has handled does not end the program as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ _RAISED = "gomp.raised"  # under which a thread's dict has what was raised
 
 
 class Raised(Exception):
-    """What a function that compiled code had Python call has raised is with the thread: :func:`take_raised`."""
+    """What a function that compiled code had Python call has raised is with the thread: :func:`run` takes it from there."""
 
 
 # --- functions that are named in compiled code ------------------------------------------------------------------------
@@ -129,8 +130,7 @@ class Argument:
 def _reference_to(cls: Any, addr: int) -> Any:
     if addr == 0:
         return None
-    slot = table.take()
-    table.call(root_address, slot, addr)
+    _, slot = table.fill(root_address, addr)
     return reference(cls, slot)
 
 
@@ -230,14 +230,22 @@ def call_python(
     region = call_inline(context, builder, _begin, types.int64, ())
     no_room = builder.icmp_signed("<", region, ir.Constant(_I64, 0))
     raise_if(context, builder, no_room, OutOfMemory, "there is no memory for the roots of a program that calls Python")
-    words = [
-        _boxed(context, builder, api, type_, value)
+    with_words = [
+        (type_, value)
         for argument, type_, value in zip(call.arguments, given, values, strict=True)
         if argument.has_word
     ]
-    made = api.call_function_objargs(callee, words)
+    null = api.get_null_object()
+    words = [cgutils.alloca_once_value(builder, null) for _ in with_words]
+    answer = cgutils.alloca_once_value(builder, null)
+    with contextlib.ExitStack() as all_so_far:
+        for word, (type_, value) in zip(words, with_words, strict=True):
+            builder.store(_boxed(context, builder, api, type_, value), word)
+            all_so_far.enter_context(builder.if_then(cgutils.is_not_null(builder, builder.load(word)), likely=True))
+        builder.store(api.call_function_objargs(callee, [builder.load(word) for word in words]), answer)
     for word in words:
-        api.decref(word)
+        api.decref(builder.load(word))
+    made = builder.load(answer)
     failed = cgutils.is_null(builder, made)
     results = [cgutils.alloca_once(builder, _I64) for _ in range(nresults)]
     with builder.if_else(failed, likely=False) as (then, otherwise):
@@ -290,7 +298,19 @@ _thread_dict = ctypes.pythonapi.PyThreadState_GetDict
 _thread_dict.restype = ctypes.c_void_p  # borrowed: a py_object would be taken for the caller's own
 
 
-def take_raised() -> BaseException:
-    """What was raised in this thread."""
+def run(entry: Callable[[int, tuple[Any, ...]], Any], slot: int, words: tuple[Any, ...]) -> Any:
+    """Run a program that has Python do something, and raise what that has raised. What the program has caught is dropped."""
     own: dict[str, Any] = ctypes.cast(_thread_dict(), ctypes.py_object).value
-    return own.pop(_RAISED)  # type: ignore[no-any-return]
+    outer = own.pop(_RAISED, None)  # of a program in which this one runs, and which may not have come to raise it
+    try:
+        return entry(slot, words)
+    except Raised:
+        raised = own[_RAISED]
+    finally:
+        own.pop(_RAISED, None)
+        if outer is not None:
+            own[_RAISED] = outer
+    try:
+        raise raised
+    finally:
+        del raised  # which leads back to this frame by its traceback

@@ -20,7 +20,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
-from gomp.core.sched.status import OK
+from gomp.core.sched.status import OK, RETRY
 from gomp.core.shm import layout as memory
 from gomp.errors import RuntimeLost
 from gomp.runtime import cells
@@ -90,6 +90,15 @@ class Reference(metaclass=ReferenceMeta):
             else f"<{type(self).__name__} of an ended runtime>"
         )
 
+    def __copy__(self) -> Any:
+        raise TypeError(
+            f"copy: this {called(type(self))} is a reference, and a second one leads to the same object; make another object with "
+            f"{how_made(type(self))}"
+        )
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.__copy__()
+
     def __reduce__(self) -> Any:
         from gomp.runtime.transit import reduce_reference  # which needs the classes that are known here
 
@@ -115,8 +124,7 @@ def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost
     """What to raise where a reference whose runtime has ended is used, for ``where()`` perhaps."""
     what = f"{where()}: " if where else ""
     now = "" if table.is_open else "; no runtime is open in this process: use gomp.Runtime()"
-    kind = trait(type(ref), "called") or type(ref).__name__
-    return RuntimeLost(f"{what}this {kind} belongs to a runtime that has ended{now}")
+    return RuntimeLost(f"{what}this {called(type(ref))} belongs to a runtime that has ended{now}")
 
 
 def is_usable(ref: Reference) -> bool:
@@ -149,9 +157,7 @@ def set_word_at(slot: int, offset: int, value: int) -> None:
 
 def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
     """A reference to the part at ``offset``."""
-    source = slot_of(ref)
-    into = table.take()
-    table.call(kernels.read_inside, source, offset, into)
+    _, into = table.fill(kernels.read_inside, slot_of(ref), offset)
     return reference(cls, into)
 
 
@@ -163,16 +169,16 @@ def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     except IndexError:
         into = table.take()
     status = kernels.read_reference(source, offset, into)
-    if status != OK and _read_again(status, source, offset, into) == boundary.NULL:
-        table.free.append(into)
-        return None
+    if status != OK:
+        if status == RETRY:
+            table.drop(into)
+            status, into = table.fill(kernels.read_reference, source, offset)
+        if status == boundary.NULL:
+            table.drop(into)
+            return None
     found = object_new(cls)
     found._handle = table.first + into
     return found
-
-
-def _read_again(status: int, source: int, offset: int, into: int) -> int:
-    return status if status == boundary.NULL else table.call(kernels.read_reference, source, offset, into)
 
 
 def write_reference(cls: Any, ref: Reference, offset: int, value: object, where: Callable[[], str]) -> None:
@@ -247,6 +253,11 @@ def trait(cls: Any, name: str) -> Any:
     """What a class of arrays or texts says of itself; None of a struct, which may have a field of that name."""
     found = getattr(cls, name, None)
     return None if isinstance(found, property) else found
+
+
+def called(cls: Any) -> str:
+    """A class's name in messages: as its users know it."""
+    return str(trait(cls, "called") or cls.__name__)
 
 
 def name_of(cls: Any) -> str:

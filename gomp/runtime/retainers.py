@@ -64,18 +64,21 @@ class Search:
         self._out = self._description.zeroed(DESCRIPTION_BYTES)
 
     def run(self) -> dict[str, Any]:
-        """The path: its ``root``, or None if there is no path; its ``nodes``, and how many in their middle are ``left_out``."""
+        """The path: its ``root``, or None if there is no path; its ``nodes``, and how many in their middle are ``left_out``.
+
+        ``asked`` is the address that was asked about, in the last of them.
+        """
         target = int(slot_at(self._word))
         store64(self._t + trace.T_TARGET, target)
         store64(self._t + trace.T_SKIPPED, self._own)
         trace.trace(self._t)
         if not load64(self._t + trace.T_FOUND):
-            return {"root": None, "nodes": [self._node(target, self._word, 0)], "left_out": 0}
+            return {"root": None, "nodes": [self._node(target, self._word, 0)], "left_out": 0, "asked": self._word}
         root, slots = self._chain()
         described = _describe_root(root)
         if described["kind"] == "finalizer" and not described["is_due"]:
             slots.insert(0, int(slot_at(described["word"])))
-        return {"root": described, **self._nodes(described["word"], slots)}
+        return {"root": described, **self._nodes(described["word"], slots), "asked": self._word}
 
     def _chain(self) -> tuple[int, list[int]]:
         """The root's address, and the slots of the objects from it to the target."""
@@ -98,7 +101,7 @@ class Search:
                 word = int(load64(trace.seek(self._t, slots[i - 1], slot)))
             is_last = i == len(slots) - 1
             out = 0 if is_last else int(trace.seek(self._t, slot, slots[i + 1]))
-            nodes.append(self._node(slot, self._word if is_last else word, out))
+            nodes.append(self._node(slot, word, out))
             if out:
                 word = int(load64(out))
         return {"nodes": nodes, "left_out": left_out}
@@ -113,6 +116,7 @@ class Search:
         node: dict[str, Any] = found | {
             "mask": int(load64(self._out + D_MASK)) if load64(self._out + D_SCANNED) else None,
             "inside": max(word - obj, 0),
+            "length": int(load64(obj)),
             "out": out - obj if out else None,
         }
         if out - slot in _ENTRY_VALUE:

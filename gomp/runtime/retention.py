@@ -7,6 +7,8 @@ as to anything else.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from gomp.errors import StaleReference
 from gomp.runtime import current, shapes
 from gomp.runtime.handles import table
 from gomp.runtime.ndarrays import memory_of
-from gomp.runtime.references import Reference, slot_of
+from gomp.runtime.references import Reference, called, slot_of
 from gomp.runtime.shapes import RING, Object, class_or_none
 
 __all__ = ["Retention", "who_retains"]
@@ -105,20 +107,26 @@ def _answer(obj: Reference) -> Retention:
     cls = type(obj)
     if answer["root"] is None:
         me = Root("own", "nothing but this reference of the process that asks", p=table.p_idx)
-        return Retention(me, (), cls.__name__, path[-1].at + path[-1].inside)
+        return Retention(me, (), called(cls), answer["asked"])
     gap = len(path) // 2 if answer["left_out"] else len(path)
-    first = _first_shape(answer["root"])
+    said = [(answer["asked"], cls), *_references_to({obj.at for obj in path})]
+    found = shapes.resolve(path[:gap], _first_shape(answer["root"]), said)
     if answer["left_out"]:
-        found = shapes.resolve(path[:gap], first, None) + shapes.resolve(path[gap:], None, cls)
-    else:
-        found = shapes.resolve(path, first, cls)
+        found += shapes.resolve(path[gap:], None, said)
     before = _steps(path[:gap], found[:gap], is_end=not answer["left_out"])
     after = _steps(path[gap:], found[gap:], is_end=True)
     is_part = cls not in found[-1] and bool(found[-1])
-    target = f"{cls.__name__} in {shapes.name(found[-1], path[-1])}" if is_part else cls.__name__
-    return Retention(
-        _root(answer["root"]), (*before, *after), target, path[-1].at + path[-1].inside, answer["left_out"], len(before)
-    )
+    target = f"{called(cls)} in {shapes.name(found[-1], path[-1])}" if is_part else called(cls)
+    return Retention(_root(answer["root"]), (*before, *after), target, answer["asked"], answer["left_out"], len(before))
+
+
+def _references_to(addresses: set[int]) -> Iterator[tuple[int, type]]:
+    """Of this process's references to these addresses, the address and the class."""
+    for ref in gc.get_objects():
+        if issubclass(type(ref), Reference):
+            slot = getattr(ref, "_handle", -1) - table.first  # another thread may be making it
+            if slot >= 0 and table.words[slot] in addresses:
+                yield table.words[slot], type(ref)
 
 
 def _steps(path: list[Object], found: list[list[Any]], is_end: bool) -> list[Step]:

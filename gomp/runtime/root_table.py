@@ -24,7 +24,16 @@ from gomp.core.shm.records import global_dtype, view
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
 from gomp.runtime.ndarrays import Memory, memory_of
-from gomp.runtime.references import Reference, class_of_key, is_reference_class, key_of, reference, slot_of, wrong_class
+from gomp.runtime.references import (
+    Reference,
+    called,
+    class_of_key,
+    is_reference_class,
+    key_of,
+    reference,
+    slot_of,
+    wrong_class,
+)
 
 MAX_NAME = 47
 UNBOUND = -1
@@ -68,8 +77,8 @@ def _read_names() -> None:
 
 
 def _read(place: int) -> Any:
-    into = table.take()
-    if table.call(boundary.read_global, place, into) == NULL:
+    status, into = table.fill(boundary.read_global, place)
+    if status == NULL:
         table.drop(into)
         return None
     found = reference(class_of_key(boundary.global_type(place)), into)
@@ -85,10 +94,10 @@ def _write(name: str, value: Reference | None, key: int) -> None:
 
 def _other_type(name: str, held: int, given: int) -> TypeError:
     try:
-        holds = f"a {class_of_key(held).__name__}"
+        holds = f"a {called(class_of_key(held))}"
     except TypeError as error:  # which names a struct that is declared differently elsewhere
         return TypeError(f"global {name!r} holds {error}")
-    gives = class_of_key(given).__name__
+    gives = called(class_of_key(given))
     if holds == f"a {gives}":
         holds += " as it was declared before"
     return TypeError(
@@ -166,7 +175,7 @@ class Global(Generic[T]):
         if key not in (0, key_of(self.cls)):
             other = class_of_key(key)  # whose own error names a struct that is declared differently elsewhere
             raise TypeError(
-                f"global {self.name!r} does not hold a {self.cls.__name__}, but a {other.__name__}: a name keeps the type of its first value, "
+                f"global {self.name!r} does not hold a {self.cls.__name__}, but a {called(other)}: a name keeps the type of its first value, "
                 "take another name"
             )
         return _read(place)  # type: ignore[no-any-return]

@@ -1,12 +1,14 @@
 """What the objects along a path are: objects of up to 512 bytes do not carry their type, but fields do.
 
 A *shape* is what an object may be: a class of this process, or a part of a map or a pool that no reference refers to. An object's size and the words
-of it that are references leave a few shapes; that the reference at some offset leads on to the next object, of a class that the field names,
-leaves as a rule one. :func:`resolve` goes along the path and back, and keeps what fits.
+of it that are references leave a few shapes. Which of them it is, those say that lead to it: a root, the field or element before it on the path,
+which name a class, or a reference that this process has to it. :func:`resolve` goes along the path and back, and keeps what fits.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +30,9 @@ from gomp.core.mutator.hashmap import (
     VALUE,
 )
 from gomp.runtime import references
+from gomp.runtime.arrays import ArrayInfo
 from gomp.runtime.hashmap import MAP_SLOT, Map
-from gomp.runtime.parts import Embedded, Link
+from gomp.runtime.parts import Embedded, Link, Part
 from gomp.runtime.references import class_of_key, is_struct
 
 _MIN_ENTRY, _SENTINEL = 48, 16
@@ -56,6 +59,7 @@ class Object:
     mask: int | None  # a bit for each reference of one of up to 512 bytes; None if it has no references
     type: int  # the key of its type, if it carries that; else 0
     inside: int  # how many bytes into it the path leads
+    length: int  # its first word: an array's is the number of its elements
     out: int | None  # where the reference stands through which the path leaves it; None of the last
     head: str = ""  # how it begins, in hexadecimal, if it may be an entry of a map
 
@@ -92,15 +96,12 @@ def candidates(obj: Object, known: dict[tuple[int, int], list[Shape]]) -> list[S
 
 
 def _is_array(obj: Object, element: Any) -> bool:
-    """Whether the references of an object are those of so many such elements behind a length."""
-    wanted = (obj.mask or 0) & ((1 << 64) - 1)
+    """Whether the references of an object are those of as many such elements as its first word says."""
+    if not 0 <= obj.length <= (obj.size - ARRAY_HEADER) // element.size:
+        return False
     words, bits = element.size // 8, sum(1 << word for word in element.reference_words)
-    found = 0
-    for at in range(1, obj.size // 8 - words + 1, words):
-        if found >= wanted:
-            break
-        found |= bits << at
-    return found == wanted
+    wanted: int = sum(bits << (1 + i * words) for i in range(obj.length))
+    return wanted == (obj.mask or 0) & ((1 << 64) - 1)
 
 
 def _is_node(size: int, mask: int) -> bool:
@@ -109,6 +110,9 @@ def _is_node(size: int, mask: int) -> bool:
 
 def known_shapes() -> dict[tuple[int, int], list[Shape]]:
     """The classes of this process whose objects have references and do not carry their type, by their slot's size and their mask."""
+    for cls in references.declared_classes():
+        with contextlib.suppress(TypeError):  # a struct that it names is not declared here
+            list(references.layout_of(cls).targets)  # there are classes now of all the arrays and maps that are named
     known: dict[tuple[int, int], list[Shape]] = {ARRAYS: []}
     for cls in references.declared_classes():
         if is_struct(cls):
@@ -165,26 +169,35 @@ def _key(obj: Object) -> str:
 
 def _field(cls: Any, out: int) -> Edge | None:
     """The reference at ``out`` of a struct or an array, by its path of fields and indices."""
+    label, part, rest = _part_at(cls, out)
+    if isinstance(part, Link):
+        return Edge(label, _target(part))
+    inner = _field(part.cls, rest) if isinstance(part, Embedded) else None
+    return inner and Edge(label + inner.label, inner.target)
+
+
+def _part_at(cls: Any, offset: int) -> tuple[str, Part | None, int]:
+    """The field or the element in which ``offset`` of a struct or an array lies, and how far into it; None if in neither."""
     if is_struct(cls):
         for field in cls._info.fields.values():
-            if field.offset <= out < field.offset + field.part.size:
-                return _part_edge(f".{field.name}", field.part, out - field.offset)
-        return None
-    info = getattr(cls, "layout", None)
-    p = getattr(info, "part", None)
-    if p is None or out < info.first:  # type: ignore[union-attr]
-        return None
-    index, rest = divmod(out - info.first, p.size)  # type: ignore[union-attr]
-    return _part_edge(f"[{index}]", p, rest)
+            if field.offset <= offset < field.offset + field.part.size:
+                return f".{field.name}", field.part, offset - field.offset
+        return "", None, 0
+    info = references.trait(cls, "layout")
+    if not isinstance(info, ArrayInfo) or offset < info.first:
+        return "", None, 0
+    index, rest = divmod(offset - info.first, info.part.size)
+    return f"[{index}]", info.part, rest
 
 
-def _part_edge(label: str, p: Any, rest: int) -> Edge | None:
-    if isinstance(p, Link):
-        return Edge(label, _target(p))
-    if not isinstance(p, Embedded):
-        return None
-    inner = _field(p.cls, rest)
-    return None if inner is None else Edge(label + inner.label, inner.target)
+def _has_at(shape: Shape, cls: Any, offset: int) -> bool:
+    """Whether a ``cls`` begins at ``offset`` of a shape: the whole of it, or a part by value."""
+    if shape is cls and offset == 0:
+        return True
+    if isinstance(shape, Inner):
+        return False
+    _, part, rest = _part_at(shape, offset)
+    return isinstance(part, Embedded) and _has_at(part.cls, cls, rest)
 
 
 def _target(link: Link) -> Any:
@@ -197,14 +210,18 @@ def _target(link: Link) -> Any:
 # --- a path -----------------------------------------------------------------------------------------------------------
 
 
-def resolve(path: list[Object], first: Shape | None, last: Shape | None) -> list[list[Shape]]:
-    """What each object of a path without gaps may be; ``first`` and ``last`` are what the root and the asker say, if they say anything."""
+def resolve(path: list[Object], first: Shape | None, said: Iterable[tuple[int, Shape]]) -> list[list[Shape]]:
+    """What each object of a path without gaps may be.
+
+    ``first`` is what the root says of the first, if it says anything; ``said`` are addresses, and what this process's references to them say.
+    """
     known = known_shapes()
     found = [candidates(obj, known) for obj in path]
-    if last is not None and path[-1].inside == 0:
-        found[-1] = _narrowed(found[-1], last) if path[-1].mask is not None else [last]
-    if first is not None and path[0].inside == 0:
-        found[0] = _narrowed(found[0], first)
+    found[0] = _narrowed(found[0], first, path[0].inside)
+    for address, cls in said:
+        for i, obj in enumerate(path):
+            if obj.at <= address < obj.at + obj.size:
+                found[i] = _narrowed(found[i], cls, address - obj.at)
     for i in range(len(path) - 1):
         reached: list[Shape] = []
         fitting = []
@@ -221,25 +238,18 @@ def resolve(path: list[Object], first: Shape | None, last: Shape | None) -> list
     return [_preferred(shapes) for shapes in found]
 
 
-def _narrowed(shapes: list[Shape], said: Shape) -> list[Shape]:
-    """What is said to be there, if it can be; a part of something larger can not."""
-    return [said] if said in shapes else shapes
+def _narrowed(shapes: list[Shape], said: Shape | None, offset: int) -> list[Shape]:
+    """Those in which ``said`` begins at an offset, if there are any."""
+    return [shape for shape in shapes if _has_at(shape, said, offset)] or shapes
 
 
 def _reached(by: Edge | None, obj: Object, shapes: list[Shape]) -> list[Shape] | None:
     """Which of these an edge leads to; None if it cannot lead there."""
     if by is None:
         return None
-    if by.target is None or obj.inside != 0 or not shapes:
+    if by.target is None or not shapes:
         return shapes
-    if by.target not in shapes:
-        # A field may refer to a part of a larger object, at its beginning: then the field's class is not the object's.
-        return shapes if _may_be_part(by.target) and by.target is not NODE else None
-    return [by.target]
-
-
-def _may_be_part(shape: Shape) -> bool:
-    return not isinstance(shape, Inner) and (is_struct(shape) or bool(references.trait(shape, "length")))
+    return [shape for shape in shapes if _has_at(shape, by.target, obj.inside)] or None
 
 
 def _preferred(shapes: list[Shape]) -> list[Shape]:
@@ -252,7 +262,7 @@ def _preferred(shapes: list[Shape]) -> list[Shape]:
 
 def name(shapes: list[Shape], obj: Object) -> str:
     """What to call an object that may be one of these."""
-    names = {shape.__name__ for shape in shapes}
+    names = {references.called(shape) for shape in shapes}
     return names.pop() if len(names) == 1 else f"object of {obj.size} bytes"
 
 

@@ -98,6 +98,8 @@ def info(cls: Any) -> StructInfo:
 @dataclass_transform(eq_default=False, field_specifiers=())
 def struct(cls: type[T]) -> type[T]:
     """Declare a struct: ``@gomp.struct`` on a class whose annotations are its fields."""
+    if not isinstance(cls, type):
+        raise TypeError(f"@gomp.struct declares a class, not {cls!r}")
     annotations: dict[str, object] = inspect.get_annotations(cls)
     if not annotations:
         raise TypeError(f"struct {cls.__name__} has no fields: annotate them, as in 'value: int'")

@@ -76,6 +76,9 @@ class _Text(Reference):
     def __bytes__(self) -> bytes:
         return bytes(self._octets())
 
+    def __copy__(self) -> Any:
+        return self  # as of what else is immutable
+
     def _checked(self, index: Any, n: int) -> int:
         i = operator.index(index)
         if not 0 <= i < n:

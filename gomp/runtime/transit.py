@@ -201,12 +201,7 @@ def receive(
             "this reference belongs to another runtime than the one that is open here: send what the object holds instead"
         )
     cls = class_of(key, declared)
-    into = table.take()
-    try:
-        status = table.call(transit.receive_reference, p, slot, ticket_slot, number, into)
-    except BaseException:
-        table.drop(into)
-        raise
+    status, into = table.fill(transit.receive_reference, p, slot, ticket_slot, number)
     if status != OK:
         table.drop(into)
         raise StaleReference(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct as packing
 from collections.abc import Callable
 from typing import Any
 
-from gomp.core.mutator.types import find_type, publish_type, reserve_mask, set_mask_word
+from gomp.core.mutator.types import find_type, name_type, publish_type, reserve_mask, set_mask_word
 from gomp.core.shm.atomics import signed
+from gomp.errors import OutOfMemory
 from gomp.runtime import handles
 from gomp.runtime.handles import check_table, table
-from gomp.runtime.references import is_struct, key_of, trait
+from gomp.runtime.references import called, is_declared, is_struct, key_of, trait
 
 _registered: set[int] = set()
+_named: dict[Any, int] = {}
 also_registered: list[Callable[[], None]] = []  # what makes types known that have no class: called once a runtime
-handles.on_open(_registered.clear)
-handles.on_close(_registered.clear)
+for _known in (_registered, _named):
+    handles.on_open(_known.clear)
+    handles.on_close(_known.clear)
 
 
 def register(cls: Any) -> None:
@@ -35,6 +40,26 @@ def register(cls: Any) -> None:
         words = part.reference_words
         publish(key, part.size, 8 * (words[-1] + 1), part.size, mask_words(words), cls)
     _registered.add(key)
+
+
+def named(cls: Any) -> int:
+    """The key of a class whose name the type table has from now on, for processes that do not know the class. 0 if it has no key, or no room."""
+    if cls not in _named:
+        _named[cls] = 0
+        with contextlib.suppress(
+            TypeError, OutOfMemory
+        ):  # it refers to a struct that is not declared; the table is full
+            if is_declared(cls):
+                _named[cls] = _name(cls)
+    return _named[cls]
+
+
+def _name(cls: Any) -> int:
+    register(cls)
+    key = key_of(cls)
+    publish(key, 0, 0, 0, [], cls)  # of a class whose objects do not carry their type
+    name_type(find_type(key), *packing.unpack("<3q", called(cls).encode()[:24].ljust(24, b"\0")))
+    return key
 
 
 def mask_words(reference_words: tuple[int, ...]) -> list[int]:

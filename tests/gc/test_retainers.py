@@ -150,9 +150,10 @@ def test_a_reference_into_an_object_leads_to_it():
         target = world.new(0, 64)
         store64(world.address(holder) + 560, world.address(target) + 24)
         found = search(target)
-        assert [(n["out"], n["inside"]) for n in found["nodes"]] == [(560, 0), (None, 0)]
+        assert [(n["out"], n["inside"]) for n in found["nodes"]] == [(560, 0), (None, 24)]
+        assert found["asked"] == world.address(target)
         into = world.hold(0, world.address(target) + 16)
-        assert search(into)["nodes"][-1]["inside"] == 16
+        assert search(into)["asked"] == world.address(target) + 16
 
 
 @pytest.mark.parametrize("slot", [-1, 1 << 20, 3])

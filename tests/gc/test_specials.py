@@ -290,15 +290,15 @@ def test_what_has_a_finalizer_is_the_beginning_of_an_object():
     with lifetimes() as x:
         for size in (64, 600, 40_000):
             root = x.world.new(0, size, x.world.struct_type(size, (0, 1)))
-            assert kernels.set_finalizer(root[1], 8, 1, 0) == kernels.NOT_AT_START
-            assert kernels.set_finalizer(root[1], 0, 1, 0) > 0
+            assert kernels.set_finalizer(root[1], 8, 1, 0, 0) == kernels.NOT_AT_START
+            assert kernels.set_finalizer(root[1], 0, 1, 0, 0) > 0
 
 
 def test_an_address_that_is_in_no_block_is_refused():
     with lifetimes() as x:
         root = x.world.new(0, 64)
         far = layout.ARENA_SIZE // 2
-        assert kernels.set_finalizer(root[1], far, 1, 0) == kernels.NOT_IN_BLOCK
+        assert kernels.set_finalizer(root[1], far, 1, 0, 0) == kernels.NOT_IN_BLOCK
         assert kernels.add_cleanup(root[1], far, 1) == kernels.NOT_IN_BLOCK
 
 

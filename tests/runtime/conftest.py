@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from kernel_heap import collect_now, kernel_heap
+from lifetime_probes import Events
 
 from gomp.core.jit import COMPILED
 from gomp.core.shm import layout, segments
@@ -26,6 +27,9 @@ collect_ignore = (
     if COMPILED
     else [
         "test_compiled.py",
+        "test_compiled_cache.py",
+        "test_compiled_errors.py",
+        "test_compiled_stacks.py",
         "test_collected.py",
         "test_parts_compiled.py",
         "test_map_compiled.py",
@@ -71,6 +75,11 @@ def heap():
         table.open(0, CollectsAtOnce())
         yield made
         table.close()
+
+
+@pytest.fixture
+def events(heap):
+    return Events()
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from kernel_heap import collect_now
+from kernel_heap import collect_now, in_machine_code
 
 import gomp
-from gomp.core.jit import COMPILED
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import Map, map  # noqa: A004
@@ -17,8 +16,6 @@ from gomp.runtime.parts import Inline
 from gomp.runtime.references import class_of_key, key_of
 from gomp.runtime.structs import new, struct
 from gomp.runtime.verify import verify
-
-in_machine_code = pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
 
 
 @struct

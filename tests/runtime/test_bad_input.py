@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
-from kernel_heap import collect_now
+from kernel_heap import collect_now, in_machine_code
 
 import gomp
-from gomp.core.jit import COMPILED
 from gomp.errors import CompileError, NilDereference
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
@@ -21,8 +22,6 @@ from gomp.runtime.root_table import Global
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Str, bytes_, str_
 from gomp.runtime.verify import verify
-
-in_machine_code = pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
 
 
 @struct
@@ -179,11 +178,11 @@ def set_weight(s: Shape, value: int) -> None:
     s.weights[1] = value
 
 
-def set_next(s: Shape, value: Shape) -> None:
+def set_next(s: Shape, value) -> None:
     s.next = value
 
 
-def set_root(s: Shape, value: Shape) -> None:
+def set_root(s: Shape, value) -> None:
     ROOT.set(value)
 
 
@@ -309,6 +308,80 @@ def test_a_float_is_not_whatever_has_float(shape):
     for value in (Decimal(1), Fraction(1, 2)):
         with pytest.raises(TypeError, match=r"holds a float, not .*: convert it with float\(\)"):
             shape.area = value
+
+
+def use_shape(s: Shape) -> int:
+    return 1 if s is None else 2
+
+
+def use_points(points: Array[Point] | None) -> int:
+    return 3
+
+
+def use_shape_within(s: Shape) -> int:
+    return use_shape_compiled(s.at)
+
+
+use_shape_compiled = compiled(use_shape)
+
+
+@in_machine_code
+@pytest.mark.parametrize(
+    ("body", "make", "message"),
+    [
+        (use_shape, lambda: new(Point), "argument s of use_shape is a Shape or None by its annotation, not Point"),
+        (use_shape, lambda: array(Shape, 2), r"argument s of use_shape is a Shape or None by its annotation, not Array\[Shape\]"),
+        (use_shape, lambda: 5, "argument s of use_shape is a Shape or None by its annotation, not int64"),
+        (use_points, lambda: array(int, 2), r"argument points of use_points is a Array\[Point\] or None by its annotation, not Array\[int\]"),
+        (use_shape_within, lambda: new(Shape), "in use_shape_within: argument s of use_shape is a Shape or None by its annotation, not Point"),
+    ],
+)  # fmt: skip
+def test_an_argument_is_what_it_is_annotated_with(shape, body, make, message):
+    with pytest.raises(TypeError, match=message):
+        compiled(body)(make())
+
+
+@in_machine_code
+def test_an_annotation_takes_what_is_one(shape):
+    def numbers(a: Array[int], b: Array[int] | Array[float], c: Map, d: Any, e: Shape | int) -> int:
+        return len(a) + len(b)
+
+    assert compiled(numbers)(array(int, 1), array(float, 2), map(str, Point), shape, 5) == 3
+
+    def weights(a: Array[gomp.uint8]) -> int:
+        return a[2]
+
+    assert compiled(weights)(shape.weights) == 5
+    assert compiled(use_points)(None) == 3
+
+
+def test_a_reference_is_not_copied(shape):
+    for ref, fix in (
+        (shape, r"gomp.new\(Shape, ...\)"),
+        (array(int, 2), r"gomp.array\(int, ...\)"),
+        (map(Point), "gomp.map"),
+    ):
+        for copy_it in (copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=f"is a reference, and a second one leads to the same object.*{fix}"):
+                copy_it(ref)
+    for same in (shape.name, bytes_(b"x"), gomp.weak(shape), gomp.pointer(shape, "area")):
+        assert copy.copy(same) is copy.deepcopy(same) is same
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "message"),
+    [
+        (lambda: array(int, True), TypeError, r"gomp.array\(int, n\) wants a number of elements or the elements, not True"),
+        (lambda: array(int, 1 << 62), gomp.OutOfMemory, "larger than any heap"),
+        (lambda: struct(3), TypeError, "@gomp.struct declares a class, not 3"),
+        (lambda: struct(lambda: 3), TypeError, "@gomp.struct declares a class, not <function"),
+        (lambda: setattr(new(Point), "z", 3), AttributeError, "'Point' object has no attribute 'z'"),
+        (lambda: delattr(new(Point), "x"), AttributeError, "field x of Point is in every Point"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_at_once(shape, use, error, message):
+    with pytest.raises(error, match=message):
+        use()
 
 
 def test_a_field_is_not_set_on_its_class(shape):

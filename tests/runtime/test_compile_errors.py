@@ -16,6 +16,18 @@ class Node:
     value: int
 
 
+def endless(n: int) -> int:
+    return endless_compiled(n + 1) + 1
+
+
+endless_compiled = compiled(endless)
+
+
+def test_a_recursion_without_an_end_is_told_before_it_runs(collected_heap):
+    with pytest.raises(CompileError, match="in endless: it calls itself whatever happens: one way through it"):
+        endless_compiled(1)
+
+
 @pytest.fixture
 def made(collected_heap):
     return {

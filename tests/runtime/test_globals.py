@@ -7,6 +7,7 @@ from kernel_heap import collect_now
 
 from gomp.runtime import root_table
 from gomp.runtime.arrays import Array, array
+from gomp.runtime.ndarrays import ndarray
 from gomp.runtime.root_table import Global
 from gomp.runtime.root_table import globals as roots
 from gomp.runtime.structs import new, struct
@@ -70,6 +71,11 @@ def test_a_name_keeps_the_type_of_its_first_value(heap):
         roots["x"] = new(Other)
     roots["x"] = new(Tree, size=5)
     assert roots["x"].size == 5
+    roots["array"] = ndarray(3)
+    with pytest.raises(TypeError, match="global 'array' holds a ndarray, not a Tree"):
+        roots["array"] = new(Tree)
+    with pytest.raises(TypeError, match="global 'array' does not hold a Tree, but a ndarray"):
+        Global("array", Tree).get()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 48, "ä" * 24, "a\0b"])

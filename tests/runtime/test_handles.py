@@ -6,10 +6,13 @@ import os
 
 import pytest
 
-from gomp.core.mutator import boundary
+import gomp
+from gomp.core.mutator import boundary, lifetimes
+from gomp.core.sched.status import OK, RETRY
 from gomp.errors import RuntimeLost
+from gomp.runtime import handles, hashmap
 from gomp.runtime.handles import HandleTable, table
-from gomp.runtime.references import slot_of
+from gomp.runtime.references import read_inside, slot_of
 from gomp.runtime.structs import new, struct
 
 
@@ -47,6 +50,56 @@ def test_reading_none_or_failing_leaks_no_slot(heap):
         with pytest.raises(TypeError):
             cell.next = 3
     assert len(table.free) == free
+
+
+def test_a_wait_that_ends_with_an_exception_leaks_no_slot(heap, monkeypatch):
+    cell, free = new(Cell, new(Cell)), len(table.free)
+    weak, numbers = gomp.weak(cell), gomp.map(int, Cell)
+    numbers[1] = cell
+    gomp.globals["cell"] = cell
+
+    def refuse(*args):
+        return RETRY
+
+    def end():
+        raise KeyboardInterrupt
+
+    free = len(table.free)
+    monkeypatch.setattr(handles, "wait_until_enterable", end)
+    for module, name, use in [
+        (handles.kernels, "read_reference", lambda: cell.next),
+        (handles.kernels, "read_inside", lambda: read_inside(Cell, cell, 8)),
+        (handles.kernels, "new_struct", lambda: new(Cell)),
+        (handles.kernels, "new_array", lambda: gomp.array(int, 3)),
+        (hashmap._calls, "map_get", lambda: numbers[1]),
+        (hashmap._calls, "map_remove", lambda: numbers.pop(1)),
+        (hashmap._calls, "map_begin", lambda: list(numbers)),
+        (lifetimes, "weak_value", weak.value),
+        (lifetimes, "find_weak", lambda: gomp.weak(cell)),
+        (lifetimes, "point_into", lambda: gomp.pointer(cell, "n")),
+        (boundary, "read_global", lambda: gomp.globals["cell"]),
+    ]:
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, refuse)
+            with pytest.raises(KeyboardInterrupt):
+                use()
+        assert len(table.free) == free, name
+
+
+@pytest.mark.parametrize("status", [boundary.WAIT_CREDIT, boundary.WAIT_BASE + 1, -boundary.WAIT_BASE - 1])
+def test_an_allocation_whose_wait_ends_with_an_exception_leaks_no_slot(heap, monkeypatch, status):
+    def end(*args):
+        raise KeyboardInterrupt
+
+    new(Cell)
+    free = len(table.free)
+    for name in ("wait_for_begin", "wait_for_end", "wait_for_credit"):
+        monkeypatch.setattr(type(table._collector), name, end)
+    slot = table.take()
+    assert boundary.new_struct(slot, 5, 16, 1, 8, 0) == OK
+    with pytest.raises(KeyboardInterrupt):
+        table.settle(status, boundary.new_struct, slot)
+    assert (len(table.free), table.words[slot]) == (free, 0)
 
 
 def test_numbers_are_never_used_twice(heap):

@@ -18,6 +18,8 @@ from gomp.runtime.ndarrays import NDArray, block_of, ndarray
 from gomp.runtime.structs import new, struct
 from gomp.runtime.verify import verify
 
+PAIR = np.dtype([("a", "i4")])
+
 
 @struct
 class Item:
@@ -219,10 +221,11 @@ def test_what_is_refused(heap):
         captured(1)
     with pytest.raises(TypeError, match=r"argument a of tail is an array of this process.*gomp.ndarray\(3,\)"):
         tail(np.zeros(3), 1)
-    with pytest.raises(
-        TypeError, match="argument a of tail is an array of dtype >i4, which compiled code does not know"
-    ):
-        tail(ndarray(3, ">i4"), 1)
+    for dtype in (">i4", "f2", [("a", "f2")]):
+        with pytest.raises(
+            TypeError, match=r"argument a of tail is an array of dtype .*, which compiled code does not"
+        ):
+            tail(ndarray(3, dtype), 1)
     a.flags.writeable = False
     assert tail(a, 1).flags.writeable is False
     with pytest.raises(CompileError, match="this array is read-only"):
@@ -301,6 +304,13 @@ def test_arrays_that_programs_make_are_kept_by_variables_and_by_views_and_by_tup
     ("body", "error", "message"),
     [
         (lambda n: ndarray(n, "U5"), CompileError, "of dtype <U5 is made in Python, and an argument here"),
+        (lambda n: ndarray(n, PAIR), CompileError, r"of dtype \[\('a', '<i4'\)\] is made in Python"),
+        (
+            lambda n: ndarray(n, np.float16),
+            CompileError,
+            "of dtype float16 is not known to compiled code: use bool, int8",
+        ),
+        (lambda n: ndarray(n, ">i4"), CompileError, "of dtype >i4 is not known to compiled code"),
         (lambda n: ndarray(n * 0.5), CompileError, "a shape is an int or a tuple of ints, not float64"),
         (lambda n: ndarray(n, Item), CompileError, "the dtype of a gomp.ndarray is a kind of number"),
         (lambda n: ndarray((2, -n)), ValueError, "no negative dimension"),

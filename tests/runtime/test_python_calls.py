@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import signal
 import threading
 
@@ -15,6 +17,7 @@ import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.errors import CompileError, OutOfMemory
+from gomp.runtime import pythoncalls
 from gomp.runtime.compiled import compiled
 from gomp.runtime.polling import keep_on_stack
 from gomp.runtime.pythoncalls import Argument, PythonCall, argument_of, call_python
@@ -236,6 +239,70 @@ def test_a_program_that_catches_it_goes_on(heap):
         return have_python(collect_and_reuse, node)
 
     assert ask(new(Node, None, 5)) == -1
+
+
+@pytest.fixture
+def _no_cycles():
+    """Python's own collector sees nothing: what is let go goes at once, or never."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def refuse(node):
+    raise LookupError
+
+
+@compiled
+def raises(node: Node) -> int:
+    return have_python(refuse, node)
+
+
+@compiled
+def catches(node: Node) -> int:
+    try:
+        have_python(refuse, node)
+    except Exception:
+        node.value = 1
+    return node.value
+
+
+@compiled
+def within(node: Node) -> int:
+    """Python runs a program that catches something, and then raises itself."""
+    return have_python(catch_and_refuse, node)
+
+
+def catch_and_refuse(node):
+    catches(node)
+    refuse(node)
+
+
+@pytest.mark.usefixtures("_no_cycles")
+@pytest.mark.parametrize("body", [raises, catches, within])
+def test_what_was_raised_keeps_nothing(heap, body):
+    node = new(Node)
+    alive = gomp.weak(node)
+    with pytest.raises(LookupError) if body is not catches else contextlib.nullcontext():
+        body(node)
+    del node
+    collect_now()
+    assert alive.value() is None
+
+
+def test_what_cannot_be_boxed_is_raised_and_nothing_is_called(heap, monkeypatch):
+    def fail_to_box(context, builder, api, type_, value):
+        api.err_set_string("PyExc_MemoryError", "no room for a number")
+        return api.get_null_object()
+
+    @compiled
+    def ask(value: int) -> int:
+        return have_python(fail, value)
+
+    monkeypatch.setattr(pythoncalls, "_boxed", fail_to_box)
+    with pytest.raises(MemoryError, match="no room for a number"):
+        ask(5)
 
 
 def test_an_error_within_programs_within_programs(heap):

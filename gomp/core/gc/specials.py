@@ -209,8 +209,8 @@ def find_locked(addr: int, kind: int) -> int:
     return NONE
 
 
-@kernel("int64(int64, int64, int64, int64)")
-def add_locked(addr: int, kind: int, owner: int, value: int) -> int:
+@kernel("int64(int64, int64, int64, int64, int64)")
+def add_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> int:
     """A new armed record in its span's list, or NONE without memory. ``addr`` leads to an object that a handle of this P keeps.
 
     The span may still have to be swept: the object is marked then, so the sweep leaves its records alone, whether it sees this one or not.
@@ -227,6 +227,7 @@ def add_locked(addr: int, kind: int, owner: int, value: int) -> int:
     s.value = value
     s.id = rt.special_ids
     s.next = NONE
+    s.type_key = type_key
     set_state(
         n, SPECIAL_ARMED
     )  # the publishing store: repair, which may come before the next line, puts it into the list

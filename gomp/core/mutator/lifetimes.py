@@ -64,7 +64,7 @@ from gomp.core.shm.records import (
 
 NOT_IN_BLOCK, NOT_AT_START, ALREADY_SET, NOT_SET = -16, -17, -18, -19
 NIL = 1  # a weak pointer to nothing, or to what is dead
-SAME_SLOT, SAME_ADDRESS = 1, 2
+SAME_SLOT, SAME_ADDRESS, SAME_TINY_SLOT = 1, 2, 3
 TO_FORGET = 1 << 40  # added to the number of a finalizer that another process has cleared
 _HEADER = 8
 _BOX_BYTES = 16
@@ -128,8 +128,8 @@ def _is_start(addr: int, base: int) -> bool:
 # --- registering ------------------------------------------------------------------------------------------------------
 
 
-@kernel("int64(int64, int64, int64, int64)")
-def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int) -> int:
+@kernel("int64(int64, int64, int64, int64, int64)")
+def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int, type_key: int) -> int:
     """Arm a finalizer for what is ``offset`` bytes into a handle's object: its record, a status, or RETRY.
 
     ``may_be_tiny``: it has no references and less than 16 bytes, so it need not be at the start of a slot.
@@ -144,7 +144,7 @@ def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int) -> in
         return RETRY
     status = ALREADY_SET
     if find_locked(addr, SPECIAL_FINALIZER) == NONE:
-        status = add_locked(addr, SPECIAL_FINALIZER, owner_word(_own()), function)
+        status = add_locked(addr, SPECIAL_FINALIZER, owner_word(_own()), function, type_key)
         if status == NONE:
             status = OUT_OF_MEMORY
         elif _is_marking():
@@ -177,7 +177,7 @@ def add_cleanup(slot: int, offset: int, function: int) -> int:
         return NOT_IN_BLOCK
     if _begin_adding() != OK:
         return RETRY
-    n = add_locked(addr, SPECIAL_CLEANUP, owner_word(_own()), function)
+    n = add_locked(addr, SPECIAL_CLEANUP, owner_word(_own()), function, 0)
     _end()
     return n if n != NONE else OUT_OF_MEMORY
 
@@ -203,14 +203,14 @@ def stop_cleanup(n: int, function: int) -> int:
 
 @kernel("int64(int64, int64)")
 def is_in_slot_of(slot: int, other: int) -> int:
-    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, which is not one that tiny objects share, else 0."""
+    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, SAME_TINY_SLOT if tiny objects may share it, else 0."""
     a, b = load_handle(slot), load_handle(other)
     if a == b:
         return SAME_ADDRESS
     base = slot_base(a)
-    if base == 0 or base != slot_base(b) or spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS:
+    if base == 0 or base != slot_base(b):
         return 0
-    return SAME_SLOT
+    return SAME_TINY_SLOT if spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS else SAME_SLOT
 
 
 @kernel("int64(int64, int64, int64)")
@@ -340,7 +340,7 @@ def _find_or_add_weak_locked(addr: int, box: int) -> int:
     if n != NONE:
         return _shaded(special_at(special_addr(n)).value)
     store_release(box, addr)
-    if add_locked(addr, SPECIAL_WEAK, owner_word(_own()), box) == NONE:
+    if add_locked(addr, SPECIAL_WEAK, owner_word(_own()), box, 0) == NONE:
         store_release(box, 0)
         return 0
     return _shaded(box)

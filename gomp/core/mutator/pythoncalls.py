@@ -93,10 +93,10 @@ def _give_up(region: int) -> None:
 
 
 @kernel("int64(int64, int64)")
-def root_address(slot: int, addr: int) -> int:
-    """Root what a program that waits has given Python, in an empty slot: OK or RETRY."""
+def root_address(addr: int, into: int) -> int:
+    """Root what a program that waits has given Python in the empty slot ``into``: OK or RETRY."""
     if enter() != OK:
         return RETRY
-    fill_handle(slot, addr)
+    fill_handle(into, addr)
     leave()
     return OK

@@ -15,7 +15,7 @@ from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64, store_release
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import RT_XTABLE_LOCK, runtime, self_p, type_at
+from gomp.core.shm.records import RT_XTABLE_LOCK, TYPE_NAME, runtime, self_p, type_at
 
 TABLE_FULL = -2
 _TYPE_RECORD = 64
@@ -78,6 +78,13 @@ def _take_mask_words(nwords: int) -> int:
 def set_mask_word(mask: int, i: int, word: int) -> None:
     """Fill a reserved mask that no record names yet: nobody else sees it."""
     store64(mask + 8 * i, word)
+
+
+@kernel("void(int64, int64, int64, int64)")
+def name_type(addr: int, w0: int, w1: int, w2: int) -> None:
+    """Give the type at ``addr`` its name, of which every process writes the same words."""
+    for i, word in enumerate((w0, w1, w2)):
+        store64(addr + TYPE_NAME + 8 * i, word)
 
 
 @kernel("int64(int64, int64, int64, int64, int64)")

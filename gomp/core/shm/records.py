@@ -683,9 +683,11 @@ type_dtype = record(
         ("ptr_bytes", "i8"),  # bytes up to the end of the last reference field, of the struct or of one element
         ("elem_size", "i8"),
         ("mask", "i8"),  # address of ceil(ptr_bytes / 512) words: bit i = word i is a reference
+        ("name", "S24"),  # its beginning, for people; "" of a type that nobody has named
     ],
     64,
 )
+TYPE_NAME = offset_of(type_dtype, "name")
 
 global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
@@ -706,6 +708,7 @@ special_dtype = record(
         ("value", "i8"),  # weak: address of the handle; finalizer, cleanup: number of the function in its process
         ("id", "i8"),  # grows from record to record; a queued one has a new one
         ("next", "i8"),  # number of the next in its list, 0 at the end
+        ("type_key", "i8"),  # of a finalizer's object, if its class has one; else 0
     ],
     64,
 )
