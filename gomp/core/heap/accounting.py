@@ -21,7 +21,7 @@ from gomp.core.shm.records import (
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
     MHEAP_XWBUF,
-    g_dtype,
+    task_dtype,
     mheap,
     nth_p,
     p_at,
@@ -31,7 +31,7 @@ from gomp.core.shm.records import (
 
 _OS_PAGE = 4096
 _SPAN_RECORD = 256
-_G_RECORD = g_dtype.itemsize
+_TASK_RECORD = task_dtype.itemsize
 _GLOBAL_RECORD = 64
 _SPECIAL_RECORD = 64
 _FIXED = layout.PS_BASE - layout.META_BASE  # from the start: the runtime's records, size classes' lists, the type table
@@ -103,7 +103,7 @@ def wbuf_bytes_stw() -> int:
 @inline
 def table_bytes_stw() -> int:
     rt = runtime()
-    n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.gs_committed * _G_RECORD)
+    n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.tasks_committed * _TASK_RECORD)
     n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
     n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)

@@ -124,7 +124,7 @@ runtime_dtype = record(
         ("ntypes", "i8"),
         ("mask_words", "i8"),  # words used in type_masks
         ("nglobals", "i8"),  # globals ever named
-        ("gs_committed", "i8"),  # goroutine records whose memory is there
+        ("tasks_committed", "i8"),  # goroutine records whose memory is there
         ("npools", "i8"),  # pools ever named
         ("_pad6", "i8", (3,)),
         # special records, under specials_lock
@@ -351,11 +351,25 @@ scavpace_dtype = record(
     256,
 )
 
+# Spans whose stacks are free, or some of them: see heap/stackalloc.py. Lists of page numbers, -1 at the end.
+STACK_LARGE_LISTS = 24
+stackpool_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("head", "i8", (layout.STACK_ORDERS,)),  # by order: spans with a free stack
+        ("large", "i8", (STACK_LARGE_LISTS,)),  # by log2 of the pages: free stacks that are a span each
+        ("xspan_bytes", "i8"),  # of all spans of stacks: changed by atomic addition
+    ],
+    512,
+)
+
 RUNTIME = layout.RUNTIME_BASE
 MHEAP = layout.RUNTIME_BASE + 4096
 PACER = layout.RUNTIME_BASE + 8192
 LIMITER = layout.RUNTIME_BASE + 12288
 SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
+STACKPOOL = layout.RUNTIME_BASE + 12288 + 2048
 GCSTATS = layout.RUNTIME_BASE + 16384
 SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
     SCAVPACE + offset_of(scavpace_dtype, name)
@@ -416,6 +430,8 @@ PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONA
     PACER + offset_of(pacer_dtype, name)
     for name in ("xdedicated_needed", "xassist_ns", "xdedicated_ns", "xfractional_ns", "xidle_ns")
 )
+
+STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES = (STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes"))
 
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
@@ -544,6 +560,8 @@ p_dtype = record(
         ("large_alloc_count", "i8"),
         ("large_free", "i8"),
         ("large_free_count", "i8"),
+        ("stack_free", "i8", (layout.STACK_ORDERS,)),  # free stacks by order, each linked through its first word
+        ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -644,6 +662,7 @@ SPAN_STATE = offset_of(span_dtype, "state")
 SPAN_XSTATE = offset_of(span_dtype, "xstate")
 SPAN_SPECIALS = offset_of(span_dtype, "specials")
 SPAN_BITS = offset_of(span_dtype, "bits")
+SPAN_STACK_PREV, SPAN_STACK_FREE, SPAN_STACK_USED = SPAN_BITS, SPAN_BITS + 8, SPAN_BITS + 16  # of a span of stacks
 SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
 INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
 INLINE_SCANS = 64  # from a word of the one to that of the other
@@ -682,6 +701,7 @@ type_dtype = record(
         ("ptr_bytes", "i8"),  # bytes up to the end of the last reference field, of the struct or of one element
         ("elem_size", "i8"),
         ("mask", "i8"),  # address of ceil(ptr_bytes / 512) words: bit i = word i is a reference
+        ("stack_mask", "i8"),  # of a frame: the same for the words that may point into its stack; 0: there are none
     ],
     64,
 )
@@ -741,8 +761,8 @@ pool_dtype = record(
     POOL_HITS, POOL_MISSES, POOL_STEALS, POOL_VICTIM_HITS, POOL_DROPS,
 ) = (offset_of(pool_dtype, name) for name in pool_dtype.names or ())  # fmt: skip
 
-G_RUNNABLE, G_RUNNING, G_DEAD = 1, 2, 6
-g_dtype = record(
+TASK_RUNNABLE, TASK_RUNNING, TASK_DEAD = 1, 2, 6
+task_dtype = record(
     [
         ("status", "i8"),
         ("id", "i8"),
@@ -755,7 +775,23 @@ g_dtype = record(
     ],
     128,
 )
-G_BYTES, G_XTICKET = g_dtype.itemsize, offset_of(g_dtype, "xticket")
+TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
+
+G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD, G_COPYSTACK = 0, 1, 2, 4, 6, 8
+g_dtype = record(
+    [
+        ("xstatus", "i8"),
+        ("id", "i8"),
+        # its stack, which grows down: [stack_lo, stack_hi); stack_lo is 0 if it has none
+        ("stack_lo", "i8"),
+        ("stack_hi", "i8"),
+        ("frame", "i8"),  # address of the innermost frame, where the used part begins; stack_hi if there is none
+        ("copies", "i8"),  # how often the stack was moved
+    ],
+    layout.G_RECORD,
+)
+# What every frame begins with; slots follow.
+FRAME_CALLER, FRAME_TYPE, FRAME_PC, FRAME_HEADER = 0, 8, 16, 24
 
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
@@ -763,7 +799,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, stackpool_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
@@ -822,6 +858,7 @@ _scavpaces = table(scavpace_dtype, SCAVPACE, 1)
 _limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
 _pacer_logs = table(pacer_log_dtype, PACER_LOG, 1)
+_stackpools = table(stackpool_dtype, STACKPOOL, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
 
 
@@ -861,6 +898,11 @@ def pacer_log() -> Any:
 
 
 @inline
+def stackpool() -> Any:
+    return _stackpools()[0]
+
+
+@inline
 def self_p() -> Any:
     """This process's own P, through its alias."""
     return _selves()[0]
@@ -879,6 +921,7 @@ def nth_p(i: int) -> int:
 
 
 p_at = pointer_to(p_dtype)
+g_at = pointer_to(g_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
 special_at = pointer_to(special_dtype)
