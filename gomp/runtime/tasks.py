@@ -14,7 +14,7 @@ from typing import Any
 from gomp.core.sched.tickets import TAKEN, issue_ticket, reissue_ticket
 from gomp.core.shm import layout
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import TASK_DEAD, TASK_RUNNABLE, TASK_RUNNING, RUNTIME, task_dtype, runtime_dtype, view
+from gomp.core.shm.records import RUNTIME, TASK_DEAD, TASK_RUNNABLE, TASK_RUNNING, runtime_dtype, task_dtype, view
 from gomp.errors import OutOfMemory
 
 

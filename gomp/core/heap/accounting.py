@@ -21,12 +21,13 @@ from gomp.core.shm.records import (
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
     MHEAP_XWBUF,
-    task_dtype,
     mheap,
     nth_p,
     p_at,
     p_records,
     runtime,
+    sched,
+    task_dtype,
 )
 
 _OS_PAGE = 4096
@@ -104,7 +105,7 @@ def wbuf_bytes_stw() -> int:
 def table_bytes_stw() -> int:
     rt = runtime()
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.tasks_committed * _TASK_RECORD)
-    n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
+    n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP) + sched().gs_committed
     n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
     for i in range(p_records()):

@@ -16,10 +16,11 @@ from gomp.core.heap.stackalloc import alloc_stack, free_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.throw import THROW_BAD_POINTER, throw
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import clear_lowest, copy_words, ctz, load64, store64, zero_range
+from gomp.core.shm.atomics import clear_lowest, copy_range, ctz, load64, store64, zero_range
 from gomp.core.shm.records import (
     FRAME_CALLER,
     FRAME_HEADER,
+    FRAME_PC,
     FRAME_TYPE,
     g_at,
     stackpool,
@@ -27,7 +28,9 @@ from gomp.core.shm.records import (
 )
 
 STACK_OVERFLOW = -1000
-STACK_GUARD = 928  # bytes that no frame may reach into: what Go leaves for functions that do not look (stackNosplit + StackSmall)
+STACK_GUARD = (
+    928  # bytes that no frame may reach into: what Go leaves for functions that do not look (stackNosplit + StackSmall)
+)
 _STACK_SMALL = 128  # but by so much a small frame may
 _NOSPLIT = 800
 _LEAST_POINTER = 4096
@@ -52,7 +55,7 @@ def push_frame(g: int, type_addr: int) -> int:
     zero_range(frame + FRAME_HEADER, size - FRAME_HEADER)
     store64(frame + FRAME_CALLER, gp.frame if gp.frame != gp.stack_hi else 0)
     store64(frame + FRAME_TYPE, type_addr)
-    store64(frame + FRAME_HEADER - 8, 0)
+    store64(frame + FRAME_PC, 0)
     gp.frame = frame
     return frame
 
@@ -105,7 +108,7 @@ def copy_stack(g: int, size: int) -> int:
     gp = g_at(g)
     lo, hi, frame = gp.stack_lo, gp.stack_hi, gp.frame
     delta = new + size - hi
-    copy_words(frame + delta, frame, (hi - frame) >> 3)
+    copy_range(frame + delta, frame, hi - frame)
     _adjust_frames(frame + delta, lo, hi, delta)
     gp.frame = frame + delta
     gp.stack_hi = hi + delta

@@ -360,8 +360,27 @@ stackpool_dtype = record(
         ("head", "i8", (layout.STACK_ORDERS,)),  # by order: spans with a free stack
         ("large", "i8", (STACK_LARGE_LISTS,)),  # by log2 of the pages: free stacks that are a span each
         ("xspan_bytes", "i8"),  # of all spans of stacks: changed by atomic addition
+        ("max_stack", "i8"),  # bytes that one stack may have (SetMaxStack)
+        (
+            "start_size",
+            "i8",
+        ),  # bytes of a stack that is taken anew for a record that was used before (startingStackSize)
     ],
     512,
+)
+
+# Go's sched: what all Ps share of the table of goroutines. Under its lock.
+sched_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("ngs", "i8"),  # records ever made: numbers 1..ngs
+        ("gs_committed", "i8"),  # bytes of the table whose memory is there
+        ("free_with_stack", "i8"),  # numbers of the first free records, 0: none
+        ("free_without", "i8"),
+        ("nfree", "i8"),
+    ],
+    256,
 )
 
 RUNTIME = layout.RUNTIME_BASE
@@ -370,6 +389,7 @@ PACER = layout.RUNTIME_BASE + 8192
 LIMITER = layout.RUNTIME_BASE + 12288
 SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 STACKPOOL = layout.RUNTIME_BASE + 12288 + 2048
+SCHED = STACKPOOL + stackpool_dtype.itemsize
 GCSTATS = layout.RUNTIME_BASE + 16384
 SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
     SCAVPACE + offset_of(scavpace_dtype, name)
@@ -433,6 +453,7 @@ PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONA
 
 STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES = (STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes"))
 
+SCHED_XLOCK = SCHED + offset_of(sched_dtype, "xlock")
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
     for name in ("xlock", "xassist_pool", "xidle_pool", "xlast_update", "xlimiting")
@@ -562,6 +583,8 @@ p_dtype = record(
         ("large_free_count", "i8"),
         ("stack_free", "i8", (layout.STACK_ORDERS,)),  # free stacks by order, each linked through its first word
         ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
+        ("g_free", "i8"),  # number of the first of its free goroutine records, 0: none
+        ("g_nfree", "i8"),
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -785,6 +808,7 @@ g_dtype = record(
         # its stack, which grows down: [stack_lo, stack_hi); stack_lo is 0 if it has none
         ("stack_lo", "i8"),
         ("stack_hi", "i8"),
+        ("link", "i8"),  # number of the next in its list, 0 at the end
         ("frame", "i8"),  # address of the innermost frame, where the used part begins; stack_hi if there is none
         ("copies", "i8"),  # how often the stack was moved
     ],
@@ -799,7 +823,8 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, stackpool_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, stackpool_dtype, sched_dtype,
+    wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
@@ -859,6 +884,7 @@ _limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
 _pacer_logs = table(pacer_log_dtype, PACER_LOG, 1)
 _stackpools = table(stackpool_dtype, STACKPOOL, 1)
+_scheds = table(sched_dtype, SCHED, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
 
 
@@ -900,6 +926,11 @@ def pacer_log() -> Any:
 @inline
 def stackpool() -> Any:
     return _stackpools()[0]
+
+
+@inline
+def sched() -> Any:
+    return _scheds()[0]
 
 
 @inline
