@@ -118,7 +118,7 @@ def zero_range(addr: int, size: int) -> None:
 
 def _memcpy(b: Any, a: Any) -> None:
     pointer = _I8.as_pointer()
-    fn = b.module.declare_intrinsic("llvm.memcpy", (pointer, pointer, _I64))
+    fn = b.module.declare_intrinsic("llvm.memcpy", [pointer, pointer, _I64])
     b.call(fn, [_pointer(b, a[0], _I8), _pointer(b, a[1], _I8), a[2], ir.Constant(_I1, 0)])
 
 
