@@ -21,6 +21,7 @@ from gomp.core.shm.records import (
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
     MHEAP_XWBUF,
+    STACKPOOL_XSPAN_BYTES,
     mheap,
     nth_p,
     p_at,
@@ -54,6 +55,18 @@ def heap_free() -> int:
     """Bytes of pages that are free and committed: about, while they move."""
     in_use = load_relaxed(MHEAP_XINUSE)
     return max(load_relaxed(MHEAP_XCOMMITTED) - in_use, 0)
+
+
+@inline
+def heap_retained() -> int:
+    """Bytes of pages that are in spans of objects, or free and committed: all but what stacks take."""
+    return load_relaxed(MHEAP_XCOMMITTED) - load_relaxed(STACKPOOL_XSPAN_BYTES)
+
+
+@inline
+def heap_in_use() -> int:
+    """Bytes of pages in spans of objects."""
+    return load_relaxed(MHEAP_XINUSE) - load_relaxed(STACKPOOL_XSPAN_BYTES)
 
 
 # --- what the counters of the metadata segment should be --------------------------------------------------------------
