@@ -109,6 +109,10 @@ class World:
         """Key of a struct of ``size`` bytes whose words with these numbers are references."""
         return self._type(size, reference_words, 8 * (max(reference_words) + 1), 0)
 
+    def frame_type(self, size: int, reference_words: tuple[int, ...]) -> int:
+        """Key of a frame of ``size`` bytes."""
+        return self._type(size, reference_words, 8 * (max(reference_words, default=-1) + 1), 0)
+
     def array_type(self) -> int:
         """Key of the arrays of references."""
         return self._type(0, (0,), 8, 8)

@@ -32,11 +32,11 @@ class Stacks:
         assert g != gs.NO_G
         return Goroutine(self, layout.g_addr(g), g)
 
-    def type(self, words, pointers=()):
-        """Address of a frame type with so many words after the header, of which some may point into the stack."""
-        if (words, pointers) not in self._types:
+    def type(self, words, pointers=(), references=()):
+        """Address of a frame type with so many words after the header, of which some may point into the stack, and some refer to objects."""
+        if (words, pointers, references) not in self._types:
             size = FRAME_HEADER + 8 * words
-            key = self.world.struct_type(size, (size // 8 - 1,))
+            key = self.world.frame_type(size, tuple(HEADER_WORDS + w for w in references))
             addr = int(find_type(key))
             mask = int(reserve_mask((size + 511) // 512))
             for i in range((size + 511) // 512):
@@ -44,8 +44,8 @@ class Stacks:
                 set_mask_word(mask, i, bits - (1 << 64) if bits >> 63 else bits)
             record = records.view(records.type_dtype, addr)[0]
             record.stack_mask = mask if pointers else 0
-            self._types[words, pointers] = addr
-        return self._types[words, pointers]
+            self._types[words, pointers, references] = addr
+        return self._types[words, pointers, references]
 
 
 class Goroutine:
@@ -272,3 +272,72 @@ def test_all_that_is_derived_is_made_again_from_the_table(stacks):
     for _ in range(200):
         stacks.go()
     stacks.world.verify()
+
+
+# --- as roots ---------------------------------------------------------------------------------------------------------
+
+
+def wait(g):
+    """Nobody runs it."""
+    g.record.xstatus = records.G_WAITING
+
+
+def test_what_frames_refer_to_lives_and_what_popped_ones_did_is_collected(stacks):
+    world, frame = stacks.world, stacks.type(80, references=(0, 3, 79))
+    g = stacks.go()
+    wait(g)
+    node = world.struct_type(16, (0, 1))
+    for _ in range(30):
+        at = g.push(frame)
+        for word in (0, 3, 79):
+            root = world.new(0, 16, node)
+            store64(at + FRAME_HEADER + 8 * word, world.address(root))
+            world.drop(root)
+    world.collect()
+    assert world.verify().objects == 90
+    for _ in range(20):
+        stack.pop_frame(g.addr)
+    world.collect()
+    assert world.verify().objects == 30
+    assert g.record.scans == 2
+
+
+def test_a_word_that_is_no_reference_keeps_nothing(stacks):
+    world = stacks.world
+    g = stacks.go()
+    wait(g)
+    root = world.new(0, 16, world.struct_type(16, (0, 1)))
+    store64(g.push(stacks.type(4, references=(0,))) + FRAME_HEADER + 8, world.address(root))
+    world.drop(root)
+    world.collect()
+    assert world.verify().objects == 0
+
+
+def test_a_collection_halves_a_stack_once_and_new_ones_begin_as_large_as_they_were_used(stacks):
+    deep, shallow = stacks.go(), [stacks.go() for _ in range(3)]
+    for g in (deep, *shallow):
+        wait(g)
+    deep.push(stacks.type(7000))
+    stack.pop_frame(deep.addr)
+    stacks.world.collect()
+    assert deep.size == 32 * KIB
+    for g in shallow:
+        for _ in range(60):
+            g.push(stacks.type(13))  # 7680 bytes
+    stacks.world.collect()
+    # (3 * 7680 + 0) / 4 + 928 = 6688
+    assert stacks.pool.start_size == 8 * KIB
+    number = stacks.go().number
+    gs.drop_g(number)
+    assert stacks.go().size == 8 * KIB
+    stacks.world.verify()
+
+
+def test_a_stack_is_scanned_once_in_a_cycle_and_a_running_one_by_no_job(stacks):
+    world = stacks.world
+    waiting, running = stacks.go(), stacks.go()
+    wait(waiting)
+    running.record.xstatus = records.G_RUNNING
+    for _ in range(3):
+        world.collect()
+    assert (waiting.record.scans, running.record.scans) == (3, 0)

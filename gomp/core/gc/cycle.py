@@ -19,6 +19,7 @@ from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
 from gomp.core.gc.roots import prepare_root_jobs_stw
+from gomp.core.gc.stackscan import set_start_size_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.pagecache import flush_cache_locked
@@ -273,6 +274,7 @@ def _settle_stw(unix_ns: int) -> None:
     stats.heap2 = marked
     pacer.reset_live(marked)
     sweep.begin_sweep_stw()
+    set_start_size_stw()
     for i in range(p_records()):
         empty_caches_stw(nth_p(i))
     free_stack_spans_stw()

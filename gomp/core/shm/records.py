@@ -379,6 +379,16 @@ sched_dtype = record(
         ("free_with_stack", "i8"),  # numbers of the first free records, 0: none
         ("free_without", "i8"),
         ("nfree", "i8"),
+        # of the marking: changed with the world stopped
+        ("mark_epoch", "i8"),  # how often marking has begun, or begun anew
+        ("job_gs", "i8"),  # records that its root jobs are about
+        (
+            "xscanned_bytes",
+            "i8",
+        ),  # used bytes of the stacks scanned, and how many stacks: what the next ones begin with
+        ("xscanned_stacks", "i8"),
+        ("shrink_off", "i8"),  # GODEBUG gcshrinkstackoff=1
+        ("adaptive_off", "i8"),  # GODEBUG adaptivestackstart=0
     ],
     256,
 )
@@ -453,7 +463,9 @@ PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONA
 
 STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES = (STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes"))
 
-SCHED_XLOCK = SCHED + offset_of(sched_dtype, "xlock")
+SCHED_XLOCK, SCHED_XSCANNED_BYTES, SCHED_XSCANNED_STACKS = (
+    SCHED + offset_of(sched_dtype, name) for name in ("xlock", "xscanned_bytes", "xscanned_stacks")
+)
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
     for name in ("xlock", "xassist_pool", "xidle_pool", "xlast_update", "xlimiting")
@@ -800,7 +812,8 @@ task_dtype = record(
 )
 TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
 
-G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD, G_COPYSTACK = 0, 1, 2, 4, 6, 8
+G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD = 0, 1, 2, 4, 6
+G_SCAN = 0x1000  # beside a status: a marker has the stack
 g_dtype = record(
     [
         ("xstatus", "i8"),
@@ -810,6 +823,8 @@ g_dtype = record(
         ("stack_hi", "i8"),
         ("link", "i8"),  # number of the next in its list, 0 at the end
         ("frame", "i8"),  # address of the innermost frame, where the used part begins; stack_hi if there is none
+        ("scanned_epoch", "i8"),  # of the marking in which its stack was scanned
+        ("scans", "i8"),
         ("copies", "i8"),  # how often the stack was moved
     ],
     layout.G_RECORD,
