@@ -28,6 +28,7 @@ def heap(mapped):
     h.xheap_inuse, h.xheap_committed, h.xheap_released = 5 << 20, 7 << 20, 57 << 20
     h.metadata_pages, h.pages_in_use, h.xmetadata_bytes, h.xwbuf_bytes = 8192, 640, 4 << 20, 2 << 20
     h.xtable_bytes = 1 << 20
+    records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes = 1 << 20
     records.view(records.runtime_dtype, records.RUNTIME)[0].committed_ps = 3
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     pacer.gc_percent_goal, pacer.xheap_live, pacer.heap_marked, pacer.gc_percent, pacer.memory_limit = (
@@ -59,11 +60,12 @@ def test_by_size_has_the_61_rows_of_go(heap):
 
 def test_memory_adds_up(heap):
     stats = memstats.read()
-    assert stats.heap_sys == stats.heap_inuse + stats.heap_idle == 64 << 20
+    assert stats.heap_sys == stats.heap_inuse + stats.heap_idle == 63 << 20
+    assert stats.stack_inuse == stats.stack_sys == 1 << 20
     assert stats.heap_idle == stats.heap_free + stats.heap_released
     parts = ("heap_sys", "stack_sys", "mspan_sys", "mcache_sys", "buck_hash_sys", "gc_sys", "other_sys")
     assert stats.sys == sum(getattr(stats, part) for part in parts)
-    assert stats.heap_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
+    assert stats.heap_sys + stats.stack_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
     assert stats.mcache_sys + stats.other_sys == 1 << 20
     assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (
         1 << 20

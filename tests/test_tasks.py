@@ -77,14 +77,14 @@ def test_more_goroutines_than_there_are_records_are_refused_one_by_one() -> None
     try:
         records.view(records.mheap_dtype, records.MHEAP)[0].xcommit_budget = ENDLESS
         tasks = Tasks(2, 2, made.meta_fd)
-        for n in range(layout.MAX_GS - 1):
+        for n in range(layout.MAX_TASKS - 1):
             tasks.create("sleep", None, n, b"")
         with pytest.raises(gomp.OutOfMemory, match="65535 goroutines"):
             tasks.create("sleep", None, 0, b"")
         ended = tasks.ended(0, tasks.of(0)[0].g)
         assert ended
         assert tasks.create("sleep", None, 0, b"").g == ended.g
-        assert records.view(records.g_dtype, layout.GS_BASE, 2)[1].status == records.G_RUNNABLE
+        assert records.view(records.task_dtype, layout.TASKS_BASE, 2)[1].status == records.TASK_RUNNABLE
     finally:
         segments.unmap()
         made.close()

@@ -12,8 +12,8 @@ What always holds, whatever runs meanwhile:
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
 Where the words of Go meet another machine: a *span record* stands for each page and counts as MSpan; what else the collector keeps in the
-metadata segment (bitmaps, work buffers) counts as GCSys, and records, tables and copies of stacks as OtherSys. The interpreters of the processes
-are not the runtime's memory and in none of these figures.
+metadata segment (bitmaps, work buffers) counts as GCSys, and records, tables and copies of native stacks as OtherSys. The interpreters of the
+processes are not the runtime's memory and in none of these figures.
 """
 
 from __future__ import annotations
@@ -440,20 +440,21 @@ def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
     """Everything that counts pages and metadata."""
     inuse, committed, released = int(heap.xheap_inuse), int(heap.xheap_committed), int(heap.xheap_released)
     free = max(committed - inuse, 0)  # they move while they are read
-    inuse = committed - free
+    stacks = min(int(records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes), committed - free)
+    inuse = committed - free - stacks
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
     other_sys = int(heap.xtable_bytes) - mcache_sys
-    heap_sys = committed + released
+    heap_sys = committed + released - stacks
     return {
         "heap_sys": heap_sys,
         "heap_idle": free + released,
         "heap_free": free,
         "heap_inuse": inuse,
         "heap_released": released,
-        "stack_inuse": 0,  # compiled programs run on native stacks, which are their processes' own
-        "stack_sys": 0,
+        "stack_inuse": stacks,  # of goroutines; compiled programs run on native stacks, which are their processes' own
+        "stack_sys": stacks,
         "mspan_inuse": int(heap.pages_in_use) * records.span_dtype.itemsize,
         "mspan_sys": mspan_sys,
         "mcache_inuse": int(runtime.nprocs) * _MCACHE_BYTES,
@@ -461,7 +462,7 @@ def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
         "buck_hash_sys": 0,
         "gc_sys": gc_sys,
         "other_sys": other_sys,
-        "sys": heap_sys + mspan_sys + mcache_sys + gc_sys + other_sys,
+        "sys": heap_sys + stacks + mspan_sys + mcache_sys + gc_sys + other_sys,
     }
 
 

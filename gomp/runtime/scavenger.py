@@ -12,7 +12,17 @@ import time
 from typing import Any
 
 from gomp.core.gc import scavenger, scavpace
-from gomp.core.shm.records import MHEAP, RUNTIME, SCAVPACE, mheap_dtype, runtime_dtype, scavpace_dtype, view
+from gomp.core.shm.records import (
+    MHEAP,
+    RUNTIME,
+    SCAVPACE,
+    STACKPOOL,
+    mheap_dtype,
+    runtime_dtype,
+    scavpace_dtype,
+    stackpool_dtype,
+    view,
+)
 from gomp.runtime.lazyreturn import EVERYTHING, LazyReturn
 
 _SLICE_NS = 1_000_000
@@ -117,7 +127,8 @@ def _pace() -> Any:
 def trace_line(background: int, eager: int, note: str) -> str:
     """Go's line: released in the background, and by allocations, since the last one; released in all; how much of what is kept is in use."""
     heap = view(mheap_dtype, MHEAP)[0]
-    in_use, retained = int(heap.xheap_inuse), max(int(heap.xheap_committed), 1)
+    stacks = int(view(stackpool_dtype, STACKPOOL)[0].xspan_bytes)
+    in_use, retained = int(heap.xheap_inuse) - stacks, max(int(heap.xheap_committed) - stacks, 1)
     return (
         f"scav {background >> 10} KiB work (bg), {eager >> 10} KiB work (eager), {int(heap.xheap_released) >> 10} KiB now, "
         f"{in_use * 100 // retained}% util{note}"

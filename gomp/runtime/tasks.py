@@ -14,7 +14,7 @@ from typing import Any
 from gomp.core.sched.tickets import TAKEN, issue_ticket, reissue_ticket
 from gomp.core.shm import layout
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import G_DEAD, G_RUNNABLE, G_RUNNING, RUNTIME, g_dtype, runtime_dtype, view
+from gomp.core.shm.records import RUNTIME, TASK_DEAD, TASK_RUNNABLE, TASK_RUNNING, runtime_dtype, task_dtype, view
 from gomp.errors import OutOfMemory
 
 
@@ -41,8 +41,8 @@ class Tasks:
         self._meta_fd = meta_fd
         self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._by_p: list[dict[int, Task]] = [{} for _ in range(slots)]
-        self._records = view(g_dtype, layout.GS_BASE, layout.MAX_GS)
-        self._free = list(range(layout.MAX_GS - 1, 0, -1))
+        self._records = view(task_dtype, layout.TASKS_BASE, layout.MAX_TASKS)
+        self._free = list(range(layout.MAX_TASKS - 1, 0, -1))
         self._created = 0
         self._absent: set[int] = set()
 
@@ -60,7 +60,7 @@ class Tasks:
         task = Task(self._free.pop(), self._created, name, origin, request, p, payload, pinned is not None)
         self._by_p[p][task.g] = task
         record = self._records[task.g]
-        record.id, record.p, record.status = self._created, p, G_RUNNABLE
+        record.id, record.p, record.status = self._created, p, TASK_RUNNABLE
         record.created_ns, record.started_ns, record.ended_ns = time.monotonic_ns(), 0, 0
         self.renew(task)
         return task
@@ -101,13 +101,13 @@ class Tasks:
 
     def _commit(self, g: int) -> bool:
         """Make the record of ``g`` safe to touch."""
-        committed = int(self._runtime.gs_committed)
+        committed = int(self._runtime.tasks_committed)
         if g < committed:
             return True
-        at = layout.GS_BASE - layout.META_BASE + committed * g_dtype.itemsize
-        if commit_table(self._meta_fd, at, layout.GS_STEP * g_dtype.itemsize) != 0:
+        at = layout.TASKS_BASE - layout.META_BASE + committed * task_dtype.itemsize
+        if commit_table(self._meta_fd, at, layout.TASKS_STEP * task_dtype.itemsize) != 0:
             return False
-        self._runtime.gs_committed = committed + layout.GS_STEP
+        self._runtime.tasks_committed = committed + layout.TASKS_STEP
         return True
 
     def started(self, p: int, g: int) -> None:
@@ -115,14 +115,14 @@ class Tasks:
         if task:
             task.payload = b""
             task.has_started = True
-            self._records[g].status = G_RUNNING
+            self._records[g].status = TASK_RUNNING
             self._records[g].started_ns = time.monotonic_ns()
 
     def ended(self, p: int, g: int) -> Task | None:
         """Forget a goroutine that has ended on P ``p``."""
         task = self._by_p[p].pop(g, None)
         if task:
-            self._records[g].status = G_DEAD
+            self._records[g].status = TASK_DEAD
             self._records[g].ended_ns = time.monotonic_ns()
             self._free.append(g)
         return task

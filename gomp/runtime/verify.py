@@ -16,6 +16,7 @@ from gomp.core.gc.verify.lists import check_lists
 from gomp.core.gc.verify.pages import check_pages
 from gomp.core.gc.verify.spans import check_spans
 from gomp.core.gc.verify.specials import check_specials
+from gomp.core.gc.verify.stacks import check_stacks
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import allow_range, load64, store64, zero_range
 from gomp.core.shm.commit import take_budget
@@ -83,6 +84,7 @@ def verify(level: int) -> Report:
         check_spans(out)
         check_lists(out)
         check_pages(out)
+        check_stacks(out)
         check_specials(out)
     reached = 0
     if level >= 3 and _word(out, problems.OUT_PROBLEMS) == 0:

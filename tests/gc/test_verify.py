@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from heap_world import heap_world
 
+from gomp.core.gc.stackrebuild import manual_span_of
 from gomp.core.gc.verify import problems as codes
 from gomp.core.heap import mspan
+from gomp.core.heap.gs import take_g
 from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import load64, store64
@@ -41,6 +43,10 @@ class Broken:
         self.special = records.view(records.special_dtype, layout.SPECIALS_BASE)[
             add_cleanup(self.nodes[0][1], 8, 1) - 1
         ]
+
+        self.stacks = records.view(records.stackpool_dtype, records.STACKPOOL)[0]
+        self.goroutine = records.view(records.g_dtype, layout.g_addr(take_g()))[0]
+        self.goroutine.xstatus = records.G_WAITING
 
     def span(self, page):
         return records.view(records.span_dtype, mspan.span_addr(page))[0]
@@ -241,6 +247,30 @@ def damage_special_queue(h):
     h.world.ps[0].cleanups = 1
 
 
+def damage_stack_bytes(h):
+    h.stacks.xspan_bytes += 8192
+
+
+def damage_stack_count(h):
+    h.span(manual_span_of(h.goroutine.stack_lo)).alloc_count += 1
+
+
+def damage_cached_stacks(h):
+    h.world.ps[0].stack_bytes[0] += 2048
+
+
+def damage_stack_of_goroutine(h):
+    h.goroutine.stack_lo += 8
+
+
+def damage_stack_in_use(h):
+    h.world.ps[0].stack_free[0] = h.goroutine.stack_lo
+
+
+def damage_free_goroutines(h):
+    h.world.ps[0].g_nfree += 1
+
+
 DAMAGES = [
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.LOCK_HELD, damage_map_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH),
     (codes.WORK_LEFT, damage_work_left, FRESH),
@@ -264,6 +294,9 @@ DAMAGES = [
     (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
     (codes.SPECIAL_ADDRESS, damage_special_address, FRESH), (codes.SPECIAL_LISTED, damage_special_list, FRESH),
     (codes.SPECIAL_ORDER, damage_special_state, FRESH), (codes.SPECIAL_QUEUES, damage_special_queue, FRESH),
+    (codes.STACK_BYTES, damage_stack_bytes, SWEPT), (codes.STACK_COUNT, damage_stack_count, FRESH),
+    (codes.STACK_FREE, damage_cached_stacks, FRESH), (codes.STACK_OF_G, damage_stack_of_goroutine, SWEPT),
+    (codes.STACK_TWICE, damage_stack_in_use, FRESH), (codes.G_COUNT, damage_free_goroutines, FRESH),
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from gomp.core.gc import work
 from gomp.core.gc.specials import rebuild_specials_stw
+from gomp.core.gc.stackrebuild import forget_free_stacks_stw, rebuild_gs_stw, settle_stacks_stw
 from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
@@ -63,6 +64,7 @@ from gomp.core.shm.records import (
     SET_PARTIAL,
     SPAN_DEAD,
     SPAN_IN_USE,
+    SPAN_MANUAL,
     STEP_CLEARING,
     SWEEP_SETS,
     chunks,
@@ -90,6 +92,7 @@ def rebuild_derived_stw() -> None:
     store_release(RT_XWBUF_LOCK, 0)
     for i in range(p_records()):
         _flush_mcache(nth_p(i))
+    forget_free_stacks_stw()
     _forget_pages()
     for i in range(p_records()):
         _return_cached_pages(nth_p(i))
@@ -98,6 +101,7 @@ def rebuild_derived_stw() -> None:
     for i in range(p_records()):
         _keep_taken_pages(nth_p(i))
     rebuild_specials_stw()
+    rebuild_gs_stw()
     _punch_unknown_pages()
     forget_lazy_locked()
     rebuild_summaries_locked()
@@ -149,7 +153,9 @@ def _rebuild_spans() -> None:
         sp = spans()[page]
         if sp.state == SPAN_IN_USE:
             unswept += _settle_span(page)
-        if sp.state != SPAN_IN_USE:
+        elif sp.state == SPAN_MANUAL:
+            settle_stacks_stw(page)
+        if sp.state == SPAN_DEAD:
             page += 1
             continue
         for i in range(sp.npages):

@@ -1,6 +1,7 @@
 """Roots: where marking begins.
 
-The root table is cut into shards, jobs that any marker takes by number. So are special records, and each pool is a job. What belongs to a P, its
+The root table is cut into shards, jobs that any marker takes by number. So are special records and the stacks of goroutines
+(:mod:`~gomp.core.gc.stackscan`), and each pool is a job. What belongs to a P, its
 handles and its native stack, is scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see
 :mod:`~gomp.core.gc.ragged`). From then on it is black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
 
@@ -17,6 +18,7 @@ from gomp.core.gc import work
 from gomp.core.gc.mark import OBLET, grey, grey_conservative, is_reference_word
 from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
+from gomp.core.gc.stackscan import prepare_stack_jobs_stw, run_stack_job
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -55,7 +57,7 @@ def prepare_root_jobs_stw() -> None:
     rt = runtime()
     rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
     rt.root_special_shards = (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
-    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.npools
+    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.npools + prepare_stack_jobs_stw()
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -73,8 +75,7 @@ def run_root_job(p: int) -> int:
     if shard >= runtime().root_jobs:
         return NO_JOB
     if shard >= runtime().root_global_shards:
-        _run_other_job(p, shard - runtime().root_global_shards)
-        return 0  # what it scans counts as the heap's
+        return _run_other_job(p, shard - runtime().root_global_shards)
     first = shard * _GLOBALS_PER_SHARD
     last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
     for i in range(first, last):
@@ -85,12 +86,16 @@ def run_root_job(p: int) -> int:
 
 
 @inline
-def _run_other_job(p: int, shard: int) -> None:
-    """Shards of special records come first, then pools."""
-    if shard < runtime().root_special_shards:
+def _run_other_job(p: int, shard: int) -> int:
+    """Shards of special records come first, then pools, then stacks. What is scanned of the first two counts as the heap's."""
+    pools = runtime().root_special_shards
+    if shard < pools:
         _run_special_job(p, shard)
-    else:
-        _scan_pool(p, shard - runtime().root_special_shards)
+        return 0
+    if shard < pools + runtime().npools:
+        _scan_pool(p, shard - pools)
+        return 0
+    return run_stack_job(p, shard - pools - runtime().npools)
 
 
 @kernel("void(int64, int64)")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from gomp.core.gc.goal import heap_goal
 from gomp.core.gc.scavpace import MIN_WORK_NS, NOTHING_TO_DO, QUANTUM, gc_percent_goal, memory_limit_goal, work_of
-from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.accounting import heap_in_use, heap_retained, mapped_ready
 from gomp.core.heap.palloc import lock_heap, unlock_heap
 from gomp.core.heap.scavenge import ALWAYS, scavenge
 from gomp.core.heap.scavindex import next_generation_locked
 from gomp.core.jit import inline, kernel
-from gomp.core.shm.atomics import add_relaxed, load_relaxed
+from gomp.core.shm.atomics import add_relaxed
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
-    MHEAP_XCOMMITTED,
-    MHEAP_XINUSE,
     SCAV_XBACKGROUND,
     SCAV_XBACKGROUND_NS,
     pacer,
@@ -34,7 +32,7 @@ def end_generation_stw() -> None:
     lock_heap()
     next_generation_locked()
     unlock_heap()
-    scavpace().last_in_use = load_relaxed(MHEAP_XINUSE)
+    scavpace().last_in_use = heap_in_use()
 
 
 @kernel("void()")
@@ -45,14 +43,13 @@ def set_goals_stw() -> None:
         s.memory_limit_goal = s.gc_percent_goal = NOTHING_TO_DO
         return
     s.memory_limit_goal = memory_limit_goal(pc.memory_limit, mapped_ready())
-    retained = load_relaxed(MHEAP_XCOMMITTED)
-    s.gc_percent_goal = gc_percent_goal(heap_goal(), pc.last_heap_goal, s.last_in_use, retained, _OS_PAGE)
+    s.gc_percent_goal = gc_percent_goal(heap_goal(), pc.last_heap_goal, s.last_in_use, heap_retained(), _OS_PAGE)
 
 
 @inline
 def _is_at_goals() -> bool:
     s = scavpace()
-    return load_relaxed(MHEAP_XCOMMITTED) <= s.gc_percent_goal and mapped_ready() <= s.memory_limit_goal
+    return heap_retained() <= s.gc_percent_goal and mapped_ready() <= s.memory_limit_goal
 
 
 @kernel("int64()")

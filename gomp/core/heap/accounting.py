@@ -21,17 +21,19 @@ from gomp.core.shm.records import (
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
     MHEAP_XWBUF,
-    g_dtype,
+    STACKPOOL_XSPAN_BYTES,
     mheap,
     nth_p,
     p_at,
     p_records,
     runtime,
+    sched,
+    task_dtype,
 )
 
 _OS_PAGE = 4096
 _SPAN_RECORD = 256
-_G_RECORD = g_dtype.itemsize
+_TASK_RECORD = task_dtype.itemsize
 _GLOBAL_RECORD = 64
 _SPECIAL_RECORD = 64
 _FIXED = layout.PS_BASE - layout.META_BASE  # from the start: the runtime's records, size classes' lists, the type table
@@ -53,6 +55,18 @@ def heap_free() -> int:
     """Bytes of pages that are free and committed: about, while they move."""
     in_use = load_relaxed(MHEAP_XINUSE)
     return max(load_relaxed(MHEAP_XCOMMITTED) - in_use, 0)
+
+
+@inline
+def heap_retained() -> int:
+    """Bytes of pages that are in spans of objects, or free and committed: all but what stacks take."""
+    return load_relaxed(MHEAP_XCOMMITTED) - load_relaxed(STACKPOOL_XSPAN_BYTES)
+
+
+@inline
+def heap_in_use() -> int:
+    """Bytes of pages in spans of objects."""
+    return load_relaxed(MHEAP_XINUSE) - load_relaxed(STACKPOOL_XSPAN_BYTES)
 
 
 # --- what the counters of the metadata segment should be --------------------------------------------------------------
@@ -103,8 +117,8 @@ def wbuf_bytes_stw() -> int:
 @inline
 def table_bytes_stw() -> int:
     rt = runtime()
-    n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.gs_committed * _G_RECORD)
-    n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP)
+    n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.tasks_committed * _TASK_RECORD)
+    n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP) + sched().gs_committed
     n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
     for i in range(p_records()):

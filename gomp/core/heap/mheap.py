@@ -47,7 +47,9 @@ from gomp.core.shm.records import (
     SPAN_BITS,
     SPAN_DEAD,
     SPAN_IN_USE,
+    SPAN_MANUAL,
     SPAN_STATE,
+    STACKPOOL_XSPAN_BYTES,
     STEP_SWEPT,
     mheap,
     p_at,
@@ -322,3 +324,39 @@ def free_span(page: int) -> None:
     unlock_heap()
     add_relaxed(MHEAP_PAGES_IN_USE, -npages)
     add_relaxed(MHEAP_XINUSE, -nbytes)
+
+
+@kernel("int64(int64, int64)")
+def alloc_manual(npages: int, elem_size: int) -> int:
+    """A span that the collector leaves alone, of stacks of ``elem_size`` bytes, in no list: its first page, or NO_MEMORY (allocManual)."""
+    page = take_pages(npages, 0)
+    if page < 0:
+        return page
+    sp = spans()[page]
+    nbytes = npages << layout.PAGE_SHIFT
+    sp.npages = npages
+    sp.elem_size = elem_size
+    sp.nelems = nbytes // elem_size
+    sp.span_class = 0
+    sp.limit = layout.page_to_addr(page) + nbytes
+    sp.large_type = 0
+    sp.alloc_count = 0
+    sp.next = mspan.NO_SPAN
+    sp.set = SET_NONE
+    sp.specials = 0
+    zero_range(mspan.span_addr(page) + SPAN_BITS, 128)
+    _pages_need_zero(page, npages)  # they will, once they are an object's
+    heads = page_heads()
+    for i in range(npages):
+        heads[page + i] = i + 1
+    add_relaxed(STACKPOOL_XSPAN_BYTES, nbytes)
+    store_release(mspan.span_addr(page) + SPAN_STATE, SPAN_MANUAL)
+    self_p().taking_page = mspan.NO_SPAN
+    return page
+
+
+@kernel("void(int64)")
+def free_manual(page: int) -> None:
+    """Give the pages of a span of stacks back. The caller has the span, and it is in no list."""
+    add_relaxed(STACKPOOL_XSPAN_BYTES, -(spans()[page].npages << layout.PAGE_SHIFT))
+    free_span(page)

@@ -7,6 +7,7 @@ from gomp.core.heap import mspan
 from gomp.core.heap.accounting import table_bytes_stw
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
+from gomp.core.heap.stackalloc import reset_stackpool
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_relaxed, store_release
@@ -22,10 +23,12 @@ from gomp.core.shm.records import (
     SWEEP_SETS,
     p_at,
     runtime,
+    stackpool,
 )
 from gomp.core.shm.records import pacer as pacer_record
 
 _FIRST_SWEEPGEN = 2
+_MAX_STACK = 1_000_000_000  # bytes, as in Go on 64-bit machines
 
 
 @kernel("void(int64, int64, int64)")
@@ -41,6 +44,9 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.sweepgen = _FIRST_SWEEPGEN
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
+    reset_stackpool()
+    stackpool().max_stack = _MAX_STACK
+    stackpool().start_size = layout.FIXED_STACK
     store_release(MHEAP_XBUDGET, ENDLESS)
     store_relaxed(MHEAP_XTABLES, table_bytes_stw())
     limiter.reset_capacity(rt.start_ns, nprocs)

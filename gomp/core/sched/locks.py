@@ -32,6 +32,8 @@ from gomp.core.shm.records import (
     RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
     RT_XWBUF_LOCK,
+    SCHED_XLOCK,
+    STACKPOOL_XLOCK,
     mcentral_dtype,
     p_at,
     self_p,
@@ -146,7 +148,15 @@ def _kill(p: int) -> bool:
 @kernel("int64(int64)")
 def owner_of(lock: int) -> int:
     """Number of the P that has the lock at ``lock``, which may be any number; NOBODY if none has, or it is no lock."""
-    is_lock = lock in (MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, LIMITER_XLOCK, RT_XSPECIALS_LOCK)
+    is_lock = lock in (
+        MHEAP_XLOCK,
+        RT_XWBUF_LOCK,
+        RT_XTABLE_LOCK,
+        LIMITER_XLOCK,
+        RT_XSPECIALS_LOCK,
+        STACKPOOL_XLOCK,
+        SCHED_XLOCK,
+    )
     offset = lock - layout.MCENTRALS_BASE
     is_lock |= 0 <= offset < layout.NUM_SPAN_CLASSES * _MCENTRAL_SIZE and offset % _MCENTRAL_SIZE == 0
     offset = lock - layout.MAP_LOCKS_BASE
@@ -171,7 +181,8 @@ def release_locks_of(p: int) -> int:
     owner = p_at(p).idx + 1
     released = _release_if_of(MHEAP_XLOCK, owner) + _release_if_of(RT_XWBUF_LOCK, owner)
     released += _release_if_of(RT_XTABLE_LOCK, owner) + _release_if_of(LIMITER_XLOCK, owner)
-    released += _release_if_of(RT_XSPECIALS_LOCK, owner)
+    released += _release_if_of(RT_XSPECIALS_LOCK, owner) + _release_if_of(STACKPOOL_XLOCK, owner)
+    released += _release_if_of(SCHED_XLOCK, owner)
     for i in range(layout.NUM_SPAN_CLASSES):
         released += _release_if_of(layout.MCENTRALS_BASE + i * _MCENTRAL_SIZE, owner)
     return released

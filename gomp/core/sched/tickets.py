@@ -13,7 +13,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, store_release
-from gomp.core.shm.records import G_BYTES, G_XTICKET
+from gomp.core.shm.records import TASK_BYTES, TASK_XTICKET
 
 TAKEN, GONE = 1, 0
 _P_BITS = 8  # layout.MAX_PS
@@ -26,7 +26,7 @@ def _ticket(goroutine: int, p: int) -> int:
 
 @inline
 def _word(g: int) -> int:
-    return layout.GS_BASE + g * G_BYTES + G_XTICKET
+    return layout.TASKS_BASE + g * TASK_BYTES + TASK_XTICKET
 
 
 @kernel("void(int64, int64, int64)")

@@ -116,6 +116,20 @@ def zero_range(addr: int, size: int) -> None:
         ctypes.memset(int(addr), 0, int(size))
 
 
+def _memcpy(b: Any, a: Any) -> None:
+    pointer = _I8.as_pointer()
+    fn = b.module.declare_intrinsic("llvm.memcpy", [pointer, pointer, _I64])
+    b.call(fn, [_pointer(b, a[0], _I8), _pointer(b, a[1], _I8), a[2], ir.Constant(_I1, 0)])
+
+
+@primitive("void(int64, int64, int64)", _memcpy)
+def copy_range(to: int, source: int, size: int) -> None:
+    """Copy ``size`` bytes to a place that does not overlap with theirs."""
+    if size:
+        _cell(to, 1), _cell(to + size - 1, 1), _cell(source, 1), _cell(source + size - 1, 1)
+        ctypes.memmove(int(to), int(source), int(size))
+
+
 # --- atomics ----------------------------------------------------------------------------------------------------------
 
 

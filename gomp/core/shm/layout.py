@@ -49,10 +49,15 @@ MAX_WBUFS = 1 << 21
 MAX_SPANQ = 1 << 17  # entries of a P's span queue
 MAX_TYPES = 1 << 12
 MAX_GLOBALS = 1 << 16
-MAX_GS = 1 << 16
+MAX_TASKS = 1 << 16
 MAX_SPECIALS = 1 << 24
 TABLE_STEP = 64 << 10  # tables and stacks of roots are committed in pieces of this many bytes
-GS_STEP = 1024  # goroutine records, in pieces of this many
+TASKS_STEP = 1024  # their records, in pieces of this many
+MAX_GS = 1 << 24
+G_RECORD = 256
+FIXED_STACK = 2048  # the smallest stack of a goroutine
+STACK_ORDERS = 4  # sizes of stacks that share spans: FIXED_STACK << order
+STACK_SPAN = 32 << 10  # bytes of such a span; stacks of so much or more have spans of their own
 NUM_SPAN_CLASSES = 136
 MAP_LOCKS_SHIFT = 8
 MAP_LOCKS = 1 << MAP_LOCKS_SHIFT  # locks of hash maps, a line each
@@ -74,7 +79,8 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * 64),
-    ("gs", MAX_GS * 128),
+    ("tasks", MAX_TASKS * 128),
+    ("gs", MAX_GS * G_RECORD),
     ("specials", MAX_SPECIALS * 64),
     ("pools", MAX_POOLS * POOL_BYTES),
     ("handles", MAX_PS * HANDLES_PER_P * 8),
@@ -115,6 +121,7 @@ POOL_HEADS_BASE = REGION["pool_heads"]
 POOLS_BASE = REGION["pools"]
 TYPE_MASKS_BASE = REGION["type_masks"]
 GLOBALS_BASE = REGION["globals"]
+TASKS_BASE = REGION["tasks"]
 GS_BASE = REGION["gs"]
 SPECIALS_BASE = REGION["specials"]
 HANDLES_BASE = REGION["handles"]
@@ -162,6 +169,12 @@ def pages_for(size: int) -> int:
 @inline
 def p_addr(p_idx: int) -> int:
     return PS_BASE + p_idx * P_STRIDE
+
+
+@inline
+def g_addr(g: int) -> int:
+    """Address of goroutine record ``g``, 1 or more."""
+    return GS_BASE + g * G_RECORD
 
 
 @inline

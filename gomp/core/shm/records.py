@@ -125,7 +125,7 @@ runtime_dtype = record(
         ("ntypes", "i8"),
         ("mask_words", "i8"),  # words used in type_masks
         ("nglobals", "i8"),  # globals ever named
-        ("gs_committed", "i8"),  # goroutine records whose memory is there
+        ("tasks_committed", "i8"),  # goroutine records whose memory is there
         ("npools", "i8"),  # pools ever named
         ("_pad6", "i8", (3,)),
         # special records, under specials_lock
@@ -352,11 +352,55 @@ scavpace_dtype = record(
     256,
 )
 
+# Spans whose stacks are free, or some of them: see heap/stackalloc.py. Lists of page numbers, -1 at the end.
+STACK_LARGE_LISTS = 24
+stackpool_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("head", "i8", (layout.STACK_ORDERS,)),  # by order: spans with a free stack
+        ("large", "i8", (STACK_LARGE_LISTS,)),  # by log2 of the pages: free stacks that are a span each
+        ("xspan_bytes", "i8"),  # of all spans of stacks: changed by atomic addition
+        ("max_stack", "i8"),  # bytes that one stack may have (SetMaxStack)
+        (
+            "start_size",
+            "i8",
+        ),  # bytes of a stack that is taken anew for a record that was used before (startingStackSize)
+    ],
+    512,
+)
+
+# Go's sched: what all Ps share of the table of goroutines. Under its lock.
+sched_dtype = record(
+    [
+        ("xlock", "i8"),
+        ("_pad0", "i8", (7,)),
+        ("ngs", "i8"),  # records ever made: numbers 1..ngs
+        ("gs_committed", "i8"),  # bytes of the table whose memory is there
+        ("free_with_stack", "i8"),  # numbers of the first free records, 0: none
+        ("free_without", "i8"),
+        ("nfree", "i8"),
+        # of the marking: changed with the world stopped
+        ("mark_epoch", "i8"),  # how often marking has begun, or begun anew
+        ("job_gs", "i8"),  # records that its root jobs are about
+        (
+            "xscanned_bytes",
+            "i8",
+        ),  # used bytes of the stacks scanned, and how many stacks: what the next ones begin with
+        ("xscanned_stacks", "i8"),
+        ("shrink_off", "i8"),  # GODEBUG gcshrinkstackoff=1
+        ("adaptive_off", "i8"),  # GODEBUG adaptivestackstart=0
+    ],
+    256,
+)
+
 RUNTIME = layout.RUNTIME_BASE
 MHEAP = layout.RUNTIME_BASE + 4096
 PACER = layout.RUNTIME_BASE + 8192
 LIMITER = layout.RUNTIME_BASE + 12288
 SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
+STACKPOOL = layout.RUNTIME_BASE + 12288 + 2048
+SCHED = STACKPOOL + stackpool_dtype.itemsize
 GCSTATS = layout.RUNTIME_BASE + 16384
 SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
     SCAVPACE + offset_of(scavpace_dtype, name)
@@ -418,6 +462,11 @@ PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONA
     for name in ("xdedicated_needed", "xassist_ns", "xdedicated_ns", "xfractional_ns", "xidle_ns")
 )
 
+STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES = (STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes"))
+
+SCHED_XLOCK, SCHED_XSCANNED_BYTES, SCHED_XSCANNED_STACKS = (
+    SCHED + offset_of(sched_dtype, name) for name in ("xlock", "xscanned_bytes", "xscanned_stacks")
+)
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
     for name in ("xlock", "xassist_pool", "xidle_pool", "xlast_update", "xlimiting")
@@ -545,6 +594,10 @@ p_dtype = record(
         ("large_alloc_count", "i8"),
         ("large_free", "i8"),
         ("large_free_count", "i8"),
+        ("stack_free", "i8", (layout.STACK_ORDERS,)),  # free stacks by order, each linked through its first word
+        ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
+        ("g_free", "i8"),  # number of the first of its free goroutine records, 0: none
+        ("g_nfree", "i8"),
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -645,6 +698,7 @@ SPAN_STATE = offset_of(span_dtype, "state")
 SPAN_XSTATE = offset_of(span_dtype, "xstate")
 SPAN_SPECIALS = offset_of(span_dtype, "specials")
 SPAN_BITS = offset_of(span_dtype, "bits")
+SPAN_STACK_PREV, SPAN_STACK_FREE, SPAN_STACK_USED = SPAN_BITS, SPAN_BITS + 8, SPAN_BITS + 16  # of a span of stacks
 SPAN_ALLOC_BEFORE_CACHE = offset_of(span_dtype, "alloc_before_cache")
 INLINE_MARKS = 128  # bytes at the end of a span with elem_size 16..512: 64 of mark bits, 64 of scan bits
 INLINE_SCANS = 64  # from a word of the one to that of the other
@@ -676,6 +730,8 @@ arena_dtype = record([("xzeroed_page", "i8")], 64)
 # --- types, roots, work -----------------------------------------------------------------------------------------------
 
 # A struct: elem_size 0, mask over size / 8 words. An array: an 8-byte length, then elements of elem_size bytes with that mask each.
+# A frame: as a struct; or elem_size LEADS_INTO_STACK, and a mask for all its words is followed by one of those that may lead into its stack.
+LEADS_INTO_STACK = -1
 type_dtype = record(
     [
         ("key", "i8"),  # hash of name and layout; 0: free. Found by open addressing from key % MAX_TYPES
@@ -745,8 +801,8 @@ pool_dtype = record(
     POOL_HITS, POOL_MISSES, POOL_STEALS, POOL_VICTIM_HITS, POOL_DROPS,
 ) = (offset_of(pool_dtype, name) for name in pool_dtype.names or ())  # fmt: skip
 
-G_RUNNABLE, G_RUNNING, G_DEAD = 1, 2, 6
-g_dtype = record(
+TASK_RUNNABLE, TASK_RUNNING, TASK_DEAD = 1, 2, 6
+task_dtype = record(
     [
         ("status", "i8"),
         ("id", "i8"),
@@ -759,7 +815,27 @@ g_dtype = record(
     ],
     128,
 )
-G_BYTES, G_XTICKET = g_dtype.itemsize, offset_of(g_dtype, "xticket")
+TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
+
+G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD = 0, 1, 2, 4, 6
+G_SCAN = 0x1000  # beside a status: a marker has the stack
+g_dtype = record(
+    [
+        ("xstatus", "i8"),
+        ("id", "i8"),
+        # its stack, which grows down: [stack_lo, stack_hi); stack_lo is 0 if it has none
+        ("stack_lo", "i8"),
+        ("stack_hi", "i8"),
+        ("link", "i8"),  # number of the next in its list, 0 at the end
+        ("frame", "i8"),  # address of the innermost frame, where the used part begins; stack_hi if there is none
+        ("scanned_epoch", "i8"),  # of the marking in which its stack was scanned
+        ("scans", "i8"),
+        ("copies", "i8"),  # how often the stack was moved
+    ],
+    layout.G_RECORD,
+)
+# What every frame begins with; slots follow.
+FRAME_CALLER, FRAME_TYPE, FRAME_PC, FRAME_HEADER = 0, 8, 16, 24
 
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
@@ -767,7 +843,8 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, g_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, stackpool_dtype, sched_dtype,
+    wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
 
@@ -826,6 +903,8 @@ _scavpaces = table(scavpace_dtype, SCAVPACE, 1)
 _limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
 _pacer_logs = table(pacer_log_dtype, PACER_LOG, 1)
+_stackpools = table(stackpool_dtype, STACKPOOL, 1)
+_scheds = table(sched_dtype, SCHED, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
 
 
@@ -865,6 +944,16 @@ def pacer_log() -> Any:
 
 
 @inline
+def stackpool() -> Any:
+    return _stackpools()[0]
+
+
+@inline
+def sched() -> Any:
+    return _scheds()[0]
+
+
+@inline
 def self_p() -> Any:
     """This process's own P, through its alias."""
     return _selves()[0]
@@ -883,6 +972,7 @@ def nth_p(i: int) -> int:
 
 
 p_at = pointer_to(p_dtype)
+g_at = pointer_to(g_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
 special_at = pointer_to(special_dtype)

@@ -27,6 +27,7 @@ from gomp.core.gc.verify.problems import (
     problem,
 )
 from gomp.core.gc.verify.slots import after, count_allocated, entry_of, next_span, p_number
+from gomp.core.gc.verify.stacks import pages_of_stacks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.mcache import entry_addr
@@ -48,6 +49,8 @@ from gomp.core.shm.records import (
     RT_XTABLE_LOCK,
     RT_XWBUF_FULL,
     RT_XWBUF_LOCK,
+    SCHED_XLOCK,
+    STACKPOOL_XLOCK,
     mcache_at,
     mheap,
     p_at,
@@ -68,7 +71,7 @@ def check_counters(out: int) -> None:
         load_relaxed(MHEAP_XCOMMITTED),
         load_relaxed(MHEAP_XRELEASED),
     )
-    pages = get_word(out, OUT_PAGES) + _pages_on_their_way()
+    pages = get_word(out, OUT_PAGES) + pages_of_stacks() + _pages_on_their_way()
     expect(out, HEAP_BYTES, committed + released, h.end_page << layout.PAGE_SHIFT)
     expect(out, IN_USE_BYTES, in_use, pages << layout.PAGE_SHIFT)
     expect(out, IN_USE_PAGES, h.pages_in_use, pages)
@@ -107,6 +110,8 @@ def _check_nothing_in_hand(out: int) -> None:
     _check_lock(out, RT_XWBUF_LOCK)
     _check_lock(out, RT_XTABLE_LOCK)
     _check_lock(out, RT_XSPECIALS_LOCK)
+    _check_lock(out, STACKPOOL_XLOCK)
+    _check_lock(out, SCHED_XLOCK)
     for span_class in range(layout.NUM_SPAN_CLASSES):
         _check_lock(out, layout.MCENTRALS_BASE + 128 * span_class)
     for i in range(layout.MAP_LOCKS):

@@ -27,7 +27,7 @@ from gomp.core.shm.records import (
     MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XRELEASED,
-    SPAN_IN_USE,
+    SPAN_DEAD,
     chunks,
     mheap,
     p_at,
@@ -61,7 +61,7 @@ def check_pages(out: int) -> None:
     free, released = 0, 0
     page = 0
     while page < end:
-        if spans()[page].state == SPAN_IN_USE:
+        if spans()[page].state != SPAN_DEAD:
             stop = min(after(page), end)
             for at in range(page, stop):
                 _check_span_page(out, page, at)

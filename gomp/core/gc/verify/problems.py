@@ -21,7 +21,8 @@ PROBLEM_WORDS = 4
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES,
-) = range(1, 44)  # fmt: skip
+    STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT,
+) = range(1, 50)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -67,6 +68,12 @@ PROBLEMS = {
     SPECIAL_LISTED: "{a} specials are in the lists of spans, expected {b}: the armed ones",
     SPECIAL_QUEUES: "{a} specials are in the queues of Ps, expected {b}: those that are due",
     SPECIAL_ORDER: "special {b} in the list of the span at page {a} is in state {c}, or not of this span, or out of order",
+    STACK_BYTES: "xspan_bytes is {a}, expected {b}: the spans of stacks",
+    STACK_COUNT: "the span of stacks at page {a}: alloc_count is {b}, expected {c}: those of goroutines and in the caches of Ps",
+    STACK_FREE: "the span of stacks at page {a} has {b} free ones in its list, expected {c}",
+    STACK_OF_G: "goroutine {a} has the stack at {b:#x} of {c} bytes, which is none in a span of stacks",
+    STACK_TWICE: "the stack at {a:#x} is in use twice, or in use and in a cache",
+    G_COUNT: "{a} goroutine records are in the lists of free ones, expected {b}: those that are dead",
     UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
 

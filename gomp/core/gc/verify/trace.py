@@ -22,8 +22,11 @@ from gomp.core.gc.verify.slots import checked_span, is_slot_allocated, is_unswep
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsl, lsr, store64
+from gomp.core.shm.atomics import clear_lowest, ctz, load64, load_acquire, load_relaxed, lsl, lsr, store64
 from gomp.core.shm.records import (
+    FRAME_CALLER,
+    FRAME_TYPE,
+    G_DEAD,
     P_XNATIVE_N,
     P_XPENDING,
     POOL_PRIVATE,
@@ -37,8 +40,10 @@ from gomp.core.shm.records import (
     SPECIAL_RUNNING,
     SPECIAL_VALUE,
     SPECIAL_WEAK,
+    g_at,
     p_at,
     runtime,
+    sched,
     spans,
     special_at,
     type_at,
@@ -170,6 +175,7 @@ def visit_roots(t: int) -> None:
     _visit_globals(t)
     _visit_pools(t)
     _visit_specials(t)
+    _visit_stacks(t)
     for i in range(runtime().nrecords + 1):
         _visit_handles(t, p_number(i))
         if not _get(t, T_IS_MARKED):
@@ -215,6 +221,29 @@ def _visit_specials(t: int) -> None:
             page = mspan.find_span(s.addr)
             _set(t, T_FROM, -at)
             visit_object(t, mspan.obj_addr(page, mspan.obj_idx_of(page, s.addr)), 1)
+
+
+@kernel("void(int64)")
+def _visit_stacks(t: int) -> None:
+    """References in the frames of goroutines."""
+    for g in range(1, sched().ngs + 1):
+        gp = g_at(layout.g_addr(g))
+        if load_acquire(layout.g_addr(g)) == G_DEAD or gp.frame == gp.stack_hi:
+            continue
+        frame = gp.frame
+        while frame != 0:
+            _visit_frame(t, frame)
+            frame = load64(frame + FRAME_CALLER)
+
+
+@inline
+def _visit_frame(t: int, frame: int) -> None:
+    record = type_at(load64(frame + FRAME_TYPE))
+    for i in range((record.ptr_bytes + 511) >> 9):
+        mask = load64(record.mask + 8 * i)
+        while mask != 0:
+            _visit_root(t, frame + 512 * i + 8 * ctz(mask))
+            mask = clear_lowest(mask)
 
 
 @inline

@@ -1,0 +1,114 @@
+"""After a process was killed: which stacks and goroutine records are free, made again from the table of goroutines.
+
+A record says which stack it has, its own status says whether it is free. Everything else about them is derived: the P caches, the pool, the
+counts and lists of free records. World: stopped; nobody has a stack or a record in hand, as who does neither polls nor parks.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.gs import give_free_locked
+from gomp.core.heap.mspan import span_addr
+from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
+from gomp.core.jit import inline, kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, store_relaxed, store_release
+from gomp.core.shm.records import (
+    G_DEAD,
+    G_IDLE,
+    SCHED_XLOCK,
+    SPAN_DEAD,
+    SPAN_MANUAL,
+    SPAN_STACK_FREE,
+    SPAN_STACK_USED,
+    STACKPOOL_XLOCK,
+    STACKPOOL_XSPAN_BYTES,
+    g_at,
+    mheap,
+    nth_p,
+    p_at,
+    p_records,
+    sched,
+    spans,
+)
+
+_SHARED_PAGES = layout.STACK_SPAN >> layout.PAGE_SHIFT
+
+
+@kernel("void()")
+def forget_free_stacks_stw() -> None:
+    """No stack is free, none is cached, and each span of stacks knows which of them goroutines have."""
+    store_release(STACKPOOL_XLOCK, 0)
+    store_release(SCHED_XLOCK, 0)
+    store_relaxed(STACKPOOL_XSPAN_BYTES, 0)
+    reset_stackpool()
+    for i in range(p_records()):
+        for order in range(layout.STACK_ORDERS):
+            p_at(nth_p(i)).stack_free[order] = 0
+            p_at(nth_p(i)).stack_bytes[order] = 0
+    mark_used_stw()
+
+
+@kernel("void()")
+def mark_used_stw() -> None:
+    """Have the bits of each span of stacks say which of them goroutines have."""
+    for page in range(mheap().end_page):
+        if spans()[page].state == SPAN_MANUAL:
+            store64(span_addr(page) + SPAN_STACK_USED, 0)
+    for g in range(1, sched().ngs + 1):
+        lo = g_at(layout.g_addr(g)).stack_lo
+        if lo != 0:
+            mark_used(lo)
+
+
+@inline
+def mark_used(stack: int) -> None:
+    page = manual_span_of(stack)
+    word = span_addr(page) + SPAN_STACK_USED
+    store64(word, load64(word) | 1 << (stack - layout.page_to_addr(page)) // spans()[page].elem_size)
+
+
+@inline
+def manual_span_of(stack: int) -> int:
+    """First page of the span of stacks in which one begins: the table of heads is not to be trusted yet."""
+    page = layout.addr_to_page(stack)
+    for back in range(min(_SHARED_PAGES, page + 1)):
+        if spans()[page - back].state == SPAN_MANUAL and spans()[page - back].npages > back:
+            return page - back
+    return page
+
+
+@kernel("void(int64)")
+def settle_stacks_stw(page: int) -> None:
+    """Link what is free in a span of stacks, or declare it dead if all of it is. After :func:`forget_free_stacks_stw`."""
+    sp = spans()[page]
+    used = load64(span_addr(page) + SPAN_STACK_USED)
+    sp.alloc_count = popcount(used)
+    if used == 0:
+        sp.state = SPAN_DEAD
+        return
+    first, base = 0, layout.page_to_addr(page)
+    for i in range(sp.nelems):
+        if lsr(used, i) & 1 == 0:
+            store64(base + i * sp.elem_size, first)
+            first = base + i * sp.elem_size
+    store64(span_addr(page) + SPAN_STACK_FREE, first)
+    if first != 0:
+        insert_locked(order_of(sp.elem_size), page)
+    bytes_before = load64(STACKPOOL_XSPAN_BYTES)
+    store_relaxed(STACKPOOL_XSPAN_BYTES, bytes_before + (sp.npages << layout.PAGE_SHIFT))
+
+
+@kernel("void()")
+def rebuild_gs_stw() -> None:
+    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one."""
+    for i in range(p_records()):
+        p_at(nth_p(i)).g_free = 0
+        p_at(nth_p(i)).g_nfree = 0
+    sched().free_with_stack = 0
+    sched().free_without = 0
+    sched().nfree = 0
+    for g in range(1, sched().ngs + 1):
+        if load_acquire(layout.g_addr(g)) == G_IDLE:
+            store_release(layout.g_addr(g), G_DEAD)
+        if load_acquire(layout.g_addr(g)) == G_DEAD:
+            give_free_locked(g)

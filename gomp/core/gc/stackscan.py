@@ -1,0 +1,130 @@
+"""Goroutine stacks as roots: precise, frame by frame, once a cycle each (mgcmark.go, markroot and scanstack).
+
+    who has the stack            who scans it
+    nobody runs it               a root job, under G_SCAN: its status with that bit is nobody else's to change
+    a P runs it                  the P with its own roots (:func:`~gomp.core.gc.roots.scan_p`), or whoever claims the P while it is SAFE
+    a P is about to run it       that P, before the first step, if nobody has scanned it since marking began
+
+So a goroutine that runs while the heap is marked has been scanned, or was running when marking began and is scanned with its P: once black, a stack
+stays black, because what it loads from the heap the barrier keeps, and what it allocates is born black. Records that are made after the jobs were
+counted begin black: who starts a goroutine shades what it hands over.
+
+A stack that is scanned here is halved here too if it uses too little.
+"""
+
+from __future__ import annotations
+
+from gomp.core.gc.mark import grey
+from gomp.core.heap.stack import STACK_GUARD, shrink_stack, stack_used
+from gomp.core.jit import inline, kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    cas_acq_rel,
+    clear_lowest,
+    ctz,
+    load64,
+    load_acquire,
+    load_relaxed,
+    store_release,
+)
+from gomp.core.shm.records import (
+    FRAME_CALLER,
+    FRAME_TYPE,
+    G_RUNNABLE,
+    G_SCAN,
+    G_WAITING,
+    PACER_XSTACK_WORK,
+    SCHED_XSCANNED_BYTES,
+    SCHED_XSCANNED_STACKS,
+    g_at,
+    sched,
+    stackpool,
+    type_at,
+)
+
+GS_PER_JOB = 64
+
+
+@kernel("int64()")
+def prepare_stack_jobs_stw() -> int:
+    """Every stack is white: how many root jobs they are."""
+    s = sched()
+    s.mark_epoch += 1
+    s.job_gs = s.ngs
+    store_release(SCHED_XSCANNED_BYTES, 0)
+    store_release(SCHED_XSCANNED_STACKS, 0)
+    return (s.ngs + GS_PER_JOB - 1) // GS_PER_JOB
+
+
+@kernel("void()")
+def set_start_size_stw() -> None:
+    """Stacks begin as large as those just scanned were used on average, with the guard (gcComputeStartingStackSize)."""
+    n = load_relaxed(SCHED_XSCANNED_STACKS)
+    if sched().adaptive_off:
+        return
+    size = layout.FIXED_STACK
+    average = load_relaxed(SCHED_XSCANNED_BYTES) // n + STACK_GUARD if n != 0 else 0
+    while size < min(average, stackpool().max_stack):
+        size *= 2
+    stackpool().start_size = size
+
+
+@kernel("int64(int64, int64)")
+def run_stack_job(p: int, job: int) -> int:
+    """Scan the stacks of a shard of the table that nobody runs, into the buffers of the P at ``p``: the bytes scanned."""
+    first = job * GS_PER_JOB + 1
+    work = 0
+    for g in range(first, min(first + GS_PER_JOB, sched().job_gs + 1)):
+        work += try_scan(p, layout.g_addr(g))
+    return work
+
+
+@inline
+def try_scan(p: int, g: int) -> int:
+    """Scan the goroutine at ``g`` unless somebody runs it, has it in hand, or has scanned it: the bytes scanned."""
+    status = load_acquire(g)
+    if (status != G_RUNNABLE and status != G_WAITING) or not cas_acq_rel(g, status, status | G_SCAN):
+        return 0
+    work = 0
+    if not is_stack_scanned(g):
+        work = scan_stack(p, g)
+        if sched().shrink_off == 0:
+            shrink_stack(g)
+    store_release(g, status)
+    return work
+
+
+@inline
+def is_stack_scanned(g: int) -> bool:
+    return g_at(g).scanned_epoch == sched().mark_epoch
+
+
+@kernel("int64(int64, int64)")
+def scan_stack(p: int, g: int) -> int:
+    """Grey what the frames of the goroutine at ``g`` refer to, into the buffers of the P at ``p``. Nobody else touches the stack meanwhile."""
+    gp = g_at(g)
+    frame = gp.frame if gp.frame != gp.stack_hi else 0
+    while frame != 0:
+        _scan_frame(p, frame)
+        frame = load64(frame + FRAME_CALLER)
+    gp.scanned_epoch = sched().mark_epoch
+    gp.scans += 1
+    work = stack_used(g)
+    add_relaxed(PACER_XSTACK_WORK, work)
+    add_relaxed(SCHED_XSCANNED_BYTES, work)
+    add_relaxed(SCHED_XSCANNED_STACKS, 1)
+    return work
+
+
+@inline
+def _scan_frame(p: int, frame: int) -> None:
+    t = type_at(load64(frame + FRAME_TYPE))
+    for i in range((t.ptr_bytes + 511) >> 9):
+        mask = load64(t.mask + 8 * i)
+        while mask != 0:
+            slot = frame + 512 * i + 8 * ctz(mask)
+            word = load_relaxed(slot)
+            if word != 0:
+                grey(p, word, slot)
+            mask = clear_lowest(mask)

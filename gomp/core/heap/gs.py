@@ -1,0 +1,150 @@
+"""The table of goroutines, whose records are used again (proc.go, gfget and gfput).
+
+A record is free while its status is G_DEAD. A P keeps up to 64 free ones, gives half of them to all when it has more, and takes as many, those
+with stacks first. The lists say nothing that the statuses do not, and are made again after a death.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.stackalloc import alloc_stack, free_stack
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import store_release
+from gomp.core.shm.commit import commit_table
+from gomp.core.shm.records import G_DEAD, G_IDLE, SCHED_XLOCK, g_at, sched, self_p, stackpool
+
+NO_G = 0
+_MOST, _HALF = 64, 32
+
+
+@kernel("int64()")
+def take_g() -> int:
+    """Number of a record with an empty stack for a new goroutine, whose status is G_IDLE; NO_G if there is no memory.
+
+    A record that was never used gets FIXED_STACK bytes, one that was, what stacks begin with now.
+    """
+    begin_critical()
+    me = self_p()
+    if me.g_free == NO_G:
+        _take_free(me)
+    g, size = me.g_free, stackpool().start_size
+    if g == NO_G:
+        g, size = _make_g(), layout.FIXED_STACK
+    else:
+        me.g_free = g_at(layout.g_addr(g)).link
+        me.g_nfree -= 1
+    if g != NO_G and not _has_stack(g, size):
+        _put_free(g)
+        g = NO_G
+    if g != NO_G:
+        gp = g_at(layout.g_addr(g))
+        gp.frame = gp.stack_hi
+        store_release(layout.g_addr(g), G_IDLE)
+    end_critical()
+    return g
+
+
+@kernel("void(int64)")
+def drop_g(g: int) -> None:
+    """The goroutine of record ``g`` is over. It keeps its stack if that has the size that stacks begin with now."""
+    begin_critical()
+    gp = g_at(layout.g_addr(g))
+    store_release(layout.g_addr(g), G_DEAD)
+    if gp.stack_lo != 0 and gp.stack_hi - gp.stack_lo != stackpool().start_size:
+        drop_stack(g)
+    _put_free(g)
+    end_critical()
+
+
+@inline
+def drop_stack(g: int) -> None:
+    gp = g_at(layout.g_addr(g))
+    lo, hi = gp.stack_lo, gp.stack_hi
+    gp.stack_lo = 0
+    free_stack(lo, hi - lo)
+
+
+@inline
+def _has_stack(g: int, size: int) -> bool:
+    """Give the record a stack of that size, if it has none or another; whether it has one."""
+    gp = g_at(layout.g_addr(g))
+    if gp.stack_lo != 0 and gp.stack_hi - gp.stack_lo != size:
+        drop_stack(g)
+    if gp.stack_lo == 0:
+        stack = alloc_stack(size)
+        if stack < 0:
+            return False
+        gp.stack_hi = stack + size
+        gp.stack_lo = stack
+    return True
+
+
+# --- free records -----------------------------------------------------------------------------------------------------
+
+
+@inline
+def _put_free(g: int) -> None:
+    me = self_p()
+    g_at(layout.g_addr(g)).link = me.g_free
+    me.g_free = g
+    me.g_nfree += 1
+    if me.g_nfree >= _MOST:
+        acquire(SCHED_XLOCK)
+        while me.g_nfree >= _HALF:
+            g = me.g_free
+            me.g_free = g_at(layout.g_addr(g)).link
+            me.g_nfree -= 1
+            give_free_locked(g)
+        release(SCHED_XLOCK)
+
+
+@inline
+def give_free_locked(g: int) -> None:
+    """Holds: sched.lock."""
+    gp = g_at(layout.g_addr(g))
+    if gp.stack_lo != 0:
+        gp.link = sched().free_with_stack
+        sched().free_with_stack = g
+    else:
+        gp.link = sched().free_without
+        sched().free_without = g
+    sched().nfree += 1
+
+
+@inline
+def _take_free(me: int) -> None:
+    if sched().nfree == 0:  # a hint
+        return
+    acquire(SCHED_XLOCK)
+    while me.g_nfree < _HALF and sched().nfree > 0:
+        g = sched().free_with_stack
+        if g != NO_G:
+            sched().free_with_stack = g_at(layout.g_addr(g)).link
+        else:
+            g = sched().free_without
+            sched().free_without = g_at(layout.g_addr(g)).link
+        sched().nfree -= 1
+        g_at(layout.g_addr(g)).link = me.g_free
+        me.g_free = g
+        me.g_nfree += 1
+    release(SCHED_XLOCK)
+
+
+@inline
+def _make_g() -> int:
+    """Number of a record that nobody has used, all zero but dead; NO_G if the table is full or there is no memory for more of it."""
+    acquire(SCHED_XLOCK)
+    g = sched().ngs + 1
+    end = (g + 1) * layout.G_RECORD
+    if end > sched().gs_committed:
+        at = layout.GS_BASE - layout.META_BASE + sched().gs_committed
+        if g >= layout.MAX_GS or commit_table(self_p().meta_fd, at, layout.TABLE_STEP) != 0:
+            g = NO_G
+        else:
+            sched().gs_committed += layout.TABLE_STEP
+    if g != NO_G:
+        store_release(layout.g_addr(g), G_DEAD)
+        sched().ngs = g  # after its status: whoever sees the number sees a record that is free
+    release(SCHED_XLOCK)
+    return g
