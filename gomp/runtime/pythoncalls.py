@@ -230,22 +230,12 @@ def call_python(
     region = call_inline(context, builder, _begin, types.int64, ())
     no_room = builder.icmp_signed("<", region, ir.Constant(_I64, 0))
     raise_if(context, builder, no_room, OutOfMemory, "there is no memory for the roots of a program that calls Python")
-    with_words = [
+    words = [
         (type_, value)
         for argument, type_, value in zip(call.arguments, given, values, strict=True)
         if argument.has_word
     ]
-    null = api.get_null_object()
-    words = [cgutils.alloca_once_value(builder, null) for _ in with_words]
-    answer = cgutils.alloca_once_value(builder, null)
-    with contextlib.ExitStack() as all_so_far:
-        for word, (type_, value) in zip(words, with_words, strict=True):
-            builder.store(_boxed(context, builder, api, type_, value), word)
-            all_so_far.enter_context(builder.if_then(cgutils.is_not_null(builder, builder.load(word)), likely=True))
-        builder.store(api.call_function_objargs(callee, [builder.load(word) for word in words]), answer)
-    for word in words:
-        api.decref(builder.load(word))
-    made = builder.load(answer)
+    made = _call_boxed(context, builder, api, callee, words)
     failed = cgutils.is_null(builder, made)
     results = [cgutils.alloca_once(builder, _I64) for _ in range(nresults)]
     with builder.if_else(failed, likely=False) as (then, otherwise):
@@ -260,6 +250,21 @@ def call_python(
     raise_if(context, builder, is_lost, RuntimeLost, "the runtime has ended")
     raise_if(context, builder, failed, Raised, "what compiled code had Python call has raised")
     return [builder.load(result) for result in results]
+
+
+def _call_boxed(context: Any, builder: Any, api: Any, callee: Any, words: list[tuple[types.Type, Any]]) -> Any:
+    """Call with these values as Python's objects: what it returns; NULL if it raises, or if one of the objects cannot be made."""
+    null = api.get_null_object()
+    boxes = [cgutils.alloca_once_value(builder, null) for _ in words]
+    made = cgutils.alloca_once_value(builder, null)
+    with contextlib.ExitStack() as all_so_far:
+        for box, (type_, value) in zip(boxes, words, strict=True):
+            builder.store(_boxed(context, builder, api, type_, value), box)
+            all_so_far.enter_context(builder.if_then(cgutils.is_not_null(builder, builder.load(box)), likely=True))
+        builder.store(api.call_function_objargs(callee, [builder.load(box) for box in boxes]), made)
+    for box in boxes:
+        api.decref(builder.load(box))
+    return builder.load(made)
 
 
 def _boxed(context: Any, builder: Any, api: Any, type_: types.Type, value: Any) -> Any:
