@@ -93,6 +93,7 @@ def test_a_runtime_that_was_never_well_is_given_up_and_one_that_was_is_not(cgrou
 # --- real ones --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_script_learns_that_its_container_is_too_small(environment: dict[str, str]) -> None:
     if not COMPILED:
         pytest.skip("runs processes of its own")
