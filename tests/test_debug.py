@@ -129,7 +129,7 @@ def test_a_heap_that_cannot_fit_leaves_programs_half_of_the_time(rt):
     took = time.monotonic() - began
     after = rt.stats()
     assert after.limiter.times > 0
-    assert 0.3 < (after.gc_cpu_s - before.gc_cpu_s) / (2 * took) < 0.65
+    assert 0.2 < (after.gc_cpu_s - before.gc_cpu_s) / (2 * took) < 0.65  # of two processors, which others may want too
 
 
 def litter_for(seconds: float) -> int:

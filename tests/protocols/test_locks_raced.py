@@ -36,7 +36,16 @@ from gomp.core.shm.atomics import (
     store_release,
 )
 from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
-from gomp.core.shm.records import MHEAP_XLOCK, RT_XSHUTDOWN, RT_XTABLE_LOCK, RT_XTHROW, RT_XWBUF_LOCK, self_p
+from gomp.core.shm.records import (
+    MHEAP_XLOCK,
+    RT_XSHUTDOWN,
+    RT_XTABLE_LOCK,
+    RT_XTHROW,
+    RT_XWBUF_LOCK,
+    SCHED_XLOCK,
+    STACKPOOL_XLOCK,
+    self_p,
+)
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, VISITS, dawdle, is_over, visit
 from tests.protocols.processes import LINE, World, now_ns, sleeps, wait_until
 
@@ -45,7 +54,15 @@ pytestmark = pytest.mark.alone
 MUTANT_NS = 20_000_000_000
 LOCK = MHEAP_XLOCK
 LAST_MCENTRAL = layout.MCENTRALS_BASE + (layout.NUM_SPAN_CLASSES - 1) * records.mcentral_dtype.itemsize
-EVERY_KIND = [MHEAP_XLOCK, RT_XWBUF_LOCK, RT_XTABLE_LOCK, layout.MCENTRALS_BASE, LAST_MCENTRAL]
+EVERY_KIND = [
+    MHEAP_XLOCK,
+    RT_XWBUF_LOCK,
+    RT_XTABLE_LOCK,
+    STACKPOOL_XLOCK,
+    SCHED_XLOCK,
+    layout.MCENTRALS_BASE,
+    LAST_MCENTRAL,
+]
 MAP_LOCKS = [layout.MAP_LOCKS_BASE, layout.MAP_LOCKS_BASE + (layout.MAP_LOCKS - 1) * layout.MAP_LOCK_SIZE]
 TOTAL = OWN  # counted without atomics, under the lock
 LONGEST = OWN + LINE  # a line for each P: the longest wait for the lock
