@@ -16,9 +16,10 @@ serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
 
 # The kernels are compiled first, so that no test waits for it; pytest comes last, so that its closing line is the last one printed.
+# Files keep their order: those with a few tests that take long do not come last, when nothing is left to run beside them.
 test: lint
 	$(BIN)/gomp kernels
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

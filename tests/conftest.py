@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from served import environment_in
 from turns import turn
 
 import gomp
@@ -66,8 +66,7 @@ def rt(request):
 @pytest.fixture
 def environment(tmp_path, compiled_kernels):
     """For a real command: without settings of Go, and with a directory of runtimes of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
-    return kept | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    return environment_in(tmp_path)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The real command, and a real ``gomp serve``, in processes of their own, for tests."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,12 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 START_S = 120  # a first start compiles the kernels
+
+
+def environment_in(directory):
+    """Without settings of Go, and with the directory for its runtimes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
+    return kept | {"XDG_RUNTIME_DIR": str(directory)}
 
 
 def gomp(environment, *arguments):
@@ -44,6 +51,11 @@ class Service:
         )  # fmt: skip
         self.announcement = self.process.stdout.readline()
         self.client = httpx.Client(base_url=self.announcement.rpartition(" ")[2].strip(), timeout=10)
+
+    def close(self):
+        self.client.close()
+        self.process.kill()
+        self.process.communicate()
 
     def samples(self):
         families = text_string_to_metric_families(self.client.get("/metrics").text)

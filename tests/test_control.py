@@ -10,7 +10,7 @@ import threading
 
 import httpx
 import pytest
-from served import Service, gomp
+from served import Service, environment_in, gomp
 
 CONFIG = """
 name = "controlled"
@@ -26,11 +26,15 @@ IN_FORCE = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def config(tmp_path):
-    file = tmp_path / "service.toml"
+def config_in(directory):
+    file = directory / "service.toml"
     file.write_text(CONFIG)
     return file
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_in(tmp_path)
 
 
 @pytest.fixture
@@ -43,9 +47,7 @@ def serve(environment, config):
 
     yield start
     for service in started:
-        service.client.close()
-        service.process.kill()
-        service.process.communicate()
+        service.close()
 
 
 @pytest.fixture
@@ -60,13 +62,36 @@ def control_socket(tmp_path):
     return tmp_path / "gomp" / "controlled.control"
 
 
+def client_over_socket(directory):
+    transport = httpx.HTTPTransport(uds=str(control_socket(directory)))
+    return httpx.Client(base_url="http://gomp", transport=transport, timeout=30)
+
+
 @pytest.fixture
 def over_socket(serve, tmp_path):
     service = serve()
-    transport = httpx.HTTPTransport(uds=str(control_socket(tmp_path)))
-    with httpx.Client(base_url="http://gomp", transport=transport, timeout=30) as client:
+    with client_over_socket(tmp_path) as client:
         client.service = service
         yield client
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory, compiled_kernels):
+    """As ``over_socket``, of one service for all who change nothing."""
+    directory = tmp_path_factory.mktemp("unchanged")
+    service = Service(config_in(directory), environment_in(directory))
+    with client_over_socket(directory) as client:
+        client.service = service
+        yield client
+    service.close()
+
+
+@pytest.fixture
+def changes_nothing(unchanged):
+    before = unchanged.get("/control").json()
+    assert before == IN_FORCE
+    yield unchanged
+    assert unchanged.get("/control").json() == before
 
 
 def test_a_change_is_in_force_and_seen_by_prometheus(over_socket):
@@ -112,25 +137,24 @@ def test_a_collection_is_over_when_it_is_answered(over_socket):
         ("procs", {"content": "some"}, 'write a number of Ps, or "auto"'),
     ],
 )
-def test_a_wrong_value_is_one_sentence_and_changes_nothing(over_socket, path, body, sentence):
-    answer = over_socket.put(f"/control/{path}", **body)
+def test_a_wrong_value_is_one_sentence_and_changes_nothing(changes_nothing, path, body, sentence):
+    answer = changes_nothing.put(f"/control/{path}", **body)
     assert answer.status_code == 422
     assert sentence in answer.json()["error"]
-    assert over_socket.get("/control").json() == IN_FORCE
 
 
-def test_a_body_that_is_too_long_is_not_read(over_socket):
-    assert over_socket.put("/control/gogc", content="1" * 5000).status_code == 413
+def test_a_body_that_is_too_long_is_not_read(changes_nothing):
+    assert changes_nothing.put("/control/gogc", content="1" * 5000).status_code == 413
 
 
-def test_only_the_methods_there_are(over_socket):
-    assert over_socket.delete("/control/gogc").status_code == 405
-    assert over_socket.get("/control/gc").status_code == 405
-    assert over_socket.get("/control/nothing").status_code == 404
+def test_only_the_methods_there_are(changes_nothing):
+    assert changes_nothing.delete("/control/gogc").status_code == 405
+    assert changes_nothing.get("/control/gc").status_code == 405
+    assert changes_nothing.get("/control/nothing").status_code == 404
 
 
-def test_who_may_scrape_may_not_control(over_socket):
-    metrics = over_socket.service.client
+def test_who_may_scrape_may_not_control(changes_nothing):
+    metrics = changes_nothing.service.client
     assert metrics.get("/control").status_code == 404
     assert metrics.put("/control/gogc", content="50").status_code == 404
 
@@ -139,8 +163,7 @@ def test_two_at_once_are_both_answered(over_socket, tmp_path):
     answers = []
 
     def put(value):
-        transport = httpx.HTTPTransport(uds=str(control_socket(tmp_path)))
-        with httpx.Client(base_url="http://gomp", transport=transport, timeout=30) as client:
+        with client_over_socket(tmp_path) as client:
             answers.append(client.put("/control/gogc", content=value).json())
 
     threads = [threading.Thread(target=put, args=(value,)) for value in ("150", "300")]
@@ -161,11 +184,9 @@ def test_the_socket_is_its_users_alone_and_goes_with_the_service(over_socket, se
 
 def test_what_a_killed_service_left_is_replaced(serve, tmp_path):
     serve().process.kill()
-    path = control_socket(tmp_path)
-    assert path.exists()
+    assert control_socket(tmp_path).exists()
     serve()
-    transport = httpx.HTTPTransport(uds=str(path))
-    with httpx.Client(base_url="http://gomp", transport=transport) as client:
+    with client_over_socket(tmp_path) as client:
         assert client.get("/control").status_code == 200
 
 

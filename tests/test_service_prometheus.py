@@ -1,7 +1,6 @@
 """A real Prometheus scrapes the service. This file is collected only where there is a ``prometheus`` binary."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served import Service
+from served import Service, environment_in
 from service_stand_in import StandIn
 
 from gomp.service import metrics
@@ -81,8 +80,7 @@ def served(tmp_path, compiled_kernels):
     """A ``gomp serve`` that runs ``mixed``."""
     config = tmp_path / "service.toml"
     config.write_text(CONFIG)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
-    made = Service(config, environment | {"XDG_RUNTIME_DIR": str(tmp_path)})
+    made = Service(config, environment_in(tmp_path))
     yield made
     made.end(signal.SIGTERM)
     made.client.close()

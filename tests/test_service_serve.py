@@ -34,9 +34,7 @@ def serve(environment, tmp_path):
 
     yield start
     for service in started:
-        service.client.close()
-        service.process.kill()
-        service.process.communicate()
+        service.close()
 
 
 def is_running(pid):

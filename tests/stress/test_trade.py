@@ -43,10 +43,10 @@ def test_half_a_minute_of_trade_ends_verified():
 
 
 def test_trade_ends_verified_when_every_few_refills_collect():
-    """Without GOGC there would be only the cycles that the traders ask for."""
+    """Without GOGC there would be only the cycles that the traders ask for. How many more there are goes by the work, not by the time."""
     report = trade(5, "clobberfree=1,gccollectevery=3", gogc="off")
-    check(report, 100)
-    assert report["num_gc"] - report["num_forced_gc"] > 30, report
+    check(report, 10)
+    assert report["num_gc"] - report["num_forced_gc"] > 5 + report["result"]["trades"] / 50_000, report
 
 
 @pytest.mark.slow

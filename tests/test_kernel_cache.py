@@ -1,0 +1,36 @@
+"""Kernels that are in the cache: found without a look at their sources, and without waiting for whoever compiles."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gomp.core import COMPILED, jit
+from gomp.kernels import load_all_kernels
+
+if not COMPILED:
+    pytest.skip("there is no cache without machine code", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def core() -> list[jit.Kernel]:
+    load_all_kernels()
+    jit._index.cache_clear()
+    return [k for k in jit._kernels if k.is_core]
+
+
+def test_the_index_says_of_each_kernel_what_its_sources_say(core):
+    assert jit._index() == {k.symbol: k._cache_name() for k in core}
+
+
+def test_in_the_index_every_kernel_comes_after_those_that_it_calls(core):
+    place = {symbol: i for i, symbol in enumerate(jit._index())}
+    for k in core:
+        assert all(place[callee.symbol] < place[k.symbol] for callee in jit._kernels_named_by(k.py_func)), k
+
+
+def test_who_finds_everything_in_the_cache_does_not_wait_for_another_that_compiles(core):
+    with jit.locked_cache():
+        subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, capture_output=True, timeout=60)
