@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 import struct
@@ -19,6 +20,7 @@ from gomp.core import jit
 from gomp.errors import GompError
 
 TITLE = "Compiling kernels, once"
+log = logging.getLogger("gomp.kernels")
 _NUMBER = struct.Struct("i")
 _MOST_AT_ONCE = 8192  # numbers: half of what a pipe takes
 
@@ -87,7 +89,7 @@ def _compile_all(symbols: Sequence[str], start: int, report: Callable[[int, int]
 
     try:
         os.write(todo.writer, b"".join(map(_NUMBER.pack, range(start, end))))
-        pids = [forked.fork(compile_some) for _ in range(min(len(os.sched_getaffinity(0)), end - start))]
+        pids = _fork_all(compile_some, min(len(os.sched_getaffinity(0)), end - start))
         todo.close_writer()
         done.close_writer()
         finished = start
@@ -102,6 +104,16 @@ def _compile_all(symbols: Sequence[str], start: int, report: Callable[[int, int]
         raise GompError("a process that compiled kernels was killed: is there memory for it? (each takes about 300 MB)")
     if finished < end:
         raise GompError("kernels could not be compiled: what a process that compiled them said is above")
+
+
+def _fork_all(compile_some: Callable[[], None], n: int) -> list[int]:
+    """As many compilers as the system allows, one at least. Raises OSError."""
+    pids = [forked.fork(compile_some)]
+    try:
+        pids += [forked.fork(compile_some) for _ in range(n - 1)]
+    except OSError:
+        log.warning("the system allows %d processes that compile, not %d", len(pids), n)
+    return pids
 
 
 class _Pipe:

@@ -236,7 +236,7 @@ def _index() -> dict[str, str]:
     """
     try:
         return dict(json.loads(_index_file().read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a machine that lost its power may have left an empty file
         return {}
 
 

@@ -221,10 +221,12 @@ class Collector:
     def _with_stopped_world(self, action: Callable[[], None]) -> None:
         from gomp.core.sched.status import stop_world
 
-        code = stop_world(self.deadline())
-        if code == OK:
-            action()
-        start_world()
+        try:
+            code = stop_world(self.deadline())
+            if code == OK:
+                action()
+        finally:
+            start_world()
         _check(code)
 
 

@@ -37,10 +37,18 @@ class OomKills:
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL or self._count() <= self._known:
             return ""
         self._known += 1
+        return f"was killed by the kernel for want of memory in its cgroup{self._limit()}"
+
+    def suspect(self) -> str:
+        """As :meth:`explain`, of a process that was killed while nobody looked whom the kernel had killed before: "" if it has killed nobody."""
+        if self._count() <= self._known:
+            return ""
+        return f"was killed by SIGKILL, perhaps by the kernel for want of memory in its cgroup{self._limit()}"
+
+    def _limit(self) -> str:
         level = self._cgroup.strictest()
         limit = level.limit() if level else None
-        of = "" if limit is None else f", whose limit is {limit / _MIB:.1f} MiB"
-        return f"was killed by the kernel for want of memory in its cgroup{of}"
+        return "" if limit is None else f", whose limit is {limit / _MIB:.1f} MiB"
 
     def delay(self, idx: int) -> float:
         """Seconds until the successor of P ``idx``, which the kernel has killed, is to be started."""

@@ -92,6 +92,7 @@ class Ps:
             if not is_dead:
                 self._dying.has_hung_up(idx, str(error))
             return False
+        requests = []  # last: what answers them may find this P dead, and settle what is told here
         for message in messages:
             if problem := fault(message, from_p=True):
                 Asker(channel, message).refuse(problem)
@@ -101,7 +102,10 @@ class Ps:
                 self._dispatcher.tasks.started(idx, message["g"])
             elif message.op == "done":
                 self._dispatcher.done(idx, message)
-            elif not is_dead and self._family.ps.get(idx) is child:
+            else:
+                requests.append(message)
+        for message in requests:
+            if not is_dead and self._family.ps.get(idx) is child:
                 self._give(Asker(channel, message))
         return bool(messages)
 
@@ -151,6 +155,7 @@ class Ps:
         if self._oom_kills.is_hopeless:
             why = next(iter(dead.values()))
             self._ending.lose(f"the runtime ends, for it cannot live here: {HOPELESS} times in a row {why}; {ADVICE}")
+            return
         self.start_absent()
         self._have_transits_settled()
         for idx in dead:

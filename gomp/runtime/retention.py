@@ -174,6 +174,8 @@ def _text(root: dict[str, Any]) -> str:
         case "finalizer":
             how = "which is due" if root["is_due"] else "whose object leads to it"
             return f"a finalizer of {_process(root)}, {how}"
+        case "goroutine":
+            return "the stack of a goroutine"
         case _:
             return "weak pointers, as their cell"
 

@@ -258,7 +258,7 @@ def _explain(coordinator: subprocess.Popen[bytes], oom_kills: OomKills, loss: st
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = coordinator.wait(_DYING_S)
         if code < 0:
-            why = oom_kills.explain(-code)
+            why = oom_kills.suspect() if code == -signal.SIGKILL else ""
             how = f"{why}; {ADVICE}" if why else f"was killed by {signal.Signals(-code).name}"
             return f"{loss}: its coordinator (pid {coordinator.pid}) {how}"
     return loss

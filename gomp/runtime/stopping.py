@@ -87,7 +87,7 @@ class Stopping:
         holder = owner_of(int(p_record(idx).waiting_for))
         idx = holder if holder in self._family.ps else idx  # who waits for a lock is not what the stop waits for
         if self._dying.is_killed(idx):
-            self._lose_to_a_zombie(idx)
+            self.end_overdue()  # it may take its time to be gone
             return
         log.error("%s; it is killed", self._describe_stuck(idx))
         self.kill(idx)

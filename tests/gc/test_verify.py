@@ -252,7 +252,7 @@ def damage_stack_bytes(h):
 
 
 def damage_stack_count(h):
-    h.span(manual_span_of(h.goroutine.stack_lo)).alloc_count += 1
+    h.span(manual_span_of(h.goroutine.xstack & ~63)).alloc_count += 1
 
 
 def damage_cached_stacks(h):
@@ -260,11 +260,11 @@ def damage_cached_stacks(h):
 
 
 def damage_stack_of_goroutine(h):
-    h.goroutine.stack_lo += 8
+    h.goroutine.xstack += 1
 
 
 def damage_stack_in_use(h):
-    h.world.ps[0].stack_free[0] = h.goroutine.stack_lo
+    h.world.ps[0].stack_free[0] = h.goroutine.xstack & ~63
 
 
 def damage_free_goroutines(h):

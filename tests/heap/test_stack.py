@@ -59,17 +59,25 @@ class Goroutine:
         return int(stack.push_frame(self.addr, type_addr))
 
     @property
+    def lo(self):
+        return int(stack.stack_lo(self.addr))
+
+    @property
     def size(self):
-        return int(self.record.stack_hi - self.record.stack_lo)
+        return int(stack.stack_size(self.addr))
+
+    @property
+    def hi(self):
+        return self.lo + self.size
 
     def offset(self, addr):
         """Bytes from the top: what does not change when the stack moves."""
-        return int(self.record.stack_hi) - addr
+        return self.hi - addr
 
     def frames(self):
         """From the innermost out."""
-        frame, out = int(self.record.frame), []
-        while frame and frame != self.record.stack_hi:
+        frame, out = int(stack.innermost(self.addr)), []
+        while frame:
             out.append(frame)
             frame = int(load64(frame))
         return out
@@ -84,7 +92,7 @@ def stacks():
 def test_a_new_goroutine_has_a_stack_of_2_kib(stacks):
     g = stacks.go()
     assert g.size == 2 * KIB
-    assert g.record.frame == g.record.stack_hi
+    assert g.frames() == []
     stacks.world.verify()
 
 
@@ -101,7 +109,7 @@ def test_no_frame_reaches_into_the_guard(stacks):
     for frame in (small, large) * 50:
         g.push(frame)
         # a small frame may reach 128 bytes further, as in Go
-        assert g.record.frame >= g.record.stack_lo + stack.STACK_GUARD - 128
+        assert g.frames()[0] >= g.lo + stack.STACK_GUARD - 128
 
 
 def test_a_frame_larger_than_the_stack_gets_one_that_holds_it(stacks):
@@ -136,7 +144,7 @@ def test_addresses_that_lead_elsewhere_stay_as_they_are(stacks):
     g, frame = stacks.go(), stacks.type(4, pointers=(0, 1))
     other = stacks.go()
     at = g.push(frame)
-    outside = [int(other.record.stack_lo), int(g.record.stack_hi)]
+    outside = [other.lo, g.hi]
     for slot, place in enumerate(outside):
         store64(at + FRAME_HEADER + 8 * slot, place)
     like_an_address = at
@@ -177,7 +185,7 @@ def test_random_frames_that_come_and_go_with_moves_in_between(stacks, seed):
             stack.shrink_stack(g.addr)
         else:
             stack.copy_stack(g.addr, max(g.size, 2 * KIB) << rng.randrange(2))
-            while g.size > 256 * KIB and stack.stack_used(g.addr) + 4 * KIB < 128 * KIB:
+            while g.size > 256 * KIB and int(g.record.depth) + 4 * KIB < 128 * KIB:
                 stack.copy_stack(g.addr, 128 * KIB)
         frames = g.frames()[::-1]
         assert len(frames) == len(model)
@@ -233,7 +241,7 @@ def test_without_memory_a_push_fails_and_nothing_changes():
 
 def test_stacks_of_goroutines_that_are_over_are_used_again_and_go_back_with_a_collection(stacks):
     goroutines = [stacks.go() for _ in range(100)]
-    assert len({int(g.record.stack_lo) for g in goroutines}) == 100
+    assert len({g.lo for g in goroutines}) == 100
     for g in goroutines[:50]:
         g.push(stacks.type(4000))  # 64 KiB each
     assert stacks.pool.xspan_bytes >= 50 * 64 * KIB
@@ -259,7 +267,7 @@ def test_all_that_is_derived_is_made_again_from_the_table(stacks):
     for g in goroutines[::3]:
         gs.drop_g(g.number)
     kept = [g for i, g in enumerate(goroutines) if i % 3]
-    before = [(int(g.record.stack_lo), g.frames()) for g in kept]
+    before = [(g.lo, g.frames()) for g in kept]
     p = stacks.world.ps[0]
     p.stack_free[:] = 0
     p.g_free = 12345
@@ -270,9 +278,17 @@ def test_all_that_is_derived_is_made_again_from_the_table(stacks):
         g.record.xstatus = records.G_WAITING
     rebuild_derived_stw()
     stacks.world.verify()
-    assert [(int(g.record.stack_lo), g.frames()) for g in kept] == before
+    assert [(g.lo, g.frames()) for g in kept] == before
     for _ in range(200):
         stacks.go()
+    stacks.world.verify()
+
+
+def test_a_marker_that_died_with_a_stack_in_hand_does_not_keep_it(stacks):
+    g = stacks.go()
+    g.record.xstatus = records.G_WAITING | records.G_SCAN
+    rebuild_derived_stw()
+    assert g.record.xstatus == records.G_WAITING
     stacks.world.verify()
 
 

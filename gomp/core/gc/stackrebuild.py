@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gomp.core.heap.gs import give_free_locked
 from gomp.core.heap.mspan import span_addr
+from gomp.core.heap.stack import stack_lo
 from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -15,6 +16,7 @@ from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, 
 from gomp.core.shm.records import (
     G_DEAD,
     G_IDLE,
+    G_SCAN,
     SCHED_XLOCK,
     SPAN_DEAD,
     SPAN_MANUAL,
@@ -22,7 +24,6 @@ from gomp.core.shm.records import (
     SPAN_STACK_USED,
     STACKPOOL_XLOCK,
     STACKPOOL_XSPAN_BYTES,
-    g_at,
     mheap,
     nth_p,
     p_at,
@@ -55,7 +56,7 @@ def mark_used_stw() -> None:
         if spans()[page].state == SPAN_MANUAL:
             store64(span_addr(page) + SPAN_STACK_USED, 0)
     for g in range(1, sched().ngs + 1):
-        lo = g_at(layout.g_addr(g)).stack_lo
+        lo = stack_lo(layout.g_addr(g))
         if lo != 0:
             mark_used(lo)
 
@@ -100,7 +101,10 @@ def settle_stacks_stw(page: int) -> None:
 
 @kernel("void()")
 def rebuild_gs_stw() -> None:
-    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one."""
+    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one.
+
+    No living marker has a stack while the world is stopped: what says so was a dead one's.
+    """
     for i in range(p_records()):
         p_at(nth_p(i)).g_free = 0
         p_at(nth_p(i)).g_nfree = 0
@@ -108,7 +112,9 @@ def rebuild_gs_stw() -> None:
     sched().free_without = 0
     sched().nfree = 0
     for g in range(1, sched().ngs + 1):
-        if load_acquire(layout.g_addr(g)) == G_IDLE:
-            store_release(layout.g_addr(g), G_DEAD)
-        if load_acquire(layout.g_addr(g)) == G_DEAD:
+        status = load_acquire(layout.g_addr(g)) & ~G_SCAN
+        if status == G_IDLE:
+            status = G_DEAD
+        store_release(layout.g_addr(g), status)
+        if status == G_DEAD:
             give_free_locked(g)

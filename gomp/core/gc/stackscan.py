@@ -1,13 +1,10 @@
 """Goroutine stacks as roots: precise, frame by frame, once a cycle each (mgcmark.go, markroot and scanstack).
 
-    who has the stack            who scans it
-    nobody runs it               a root job, under G_SCAN: its status with that bit is nobody else's to change
-    a P runs it                  the P with its own roots (:func:`~gomp.core.gc.roots.scan_p`), or whoever claims the P while it is SAFE
-    a P is about to run it       that P, before the first step, if nobody has scanned it since marking began
+    G_SCAN beside a status: a marker has the stack, and the status is nobody else's to change. If the marker is killed, repair takes the bit away.
 
-So a goroutine that runs while the heap is marked has been scanned, or was running when marking began and is scanned with its P: once black, a stack
-stays black, because what it loads from the heap the barrier keeps, and what it allocates is born black. Records that are made after the jobs were
-counted begin black: who starts a goroutine shades what it hands over.
+Once black, a stack stays black, because what its goroutine loads from the heap the barrier keeps, and what it allocates is born black. So a stack is
+to be scanned before its goroutine runs. Records that are made after the jobs were counted begin black: who starts a goroutine shades what it
+hands over.
 
 A stack that is scanned here is halved here too if it uses too little.
 """
@@ -15,7 +12,7 @@ A stack that is scanned here is halved here too if it uses too little.
 from __future__ import annotations
 
 from gomp.core.gc.mark import grey
-from gomp.core.heap.stack import STACK_GUARD, shrink_stack, stack_used
+from gomp.core.heap.stack import STACK_GUARD, innermost, shrink_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
@@ -61,8 +58,6 @@ def prepare_stack_jobs_stw() -> int:
 def set_start_size_stw() -> None:
     """Stacks begin as large as those just scanned were used on average, with the guard (gcComputeStartingStackSize)."""
     n = load_relaxed(SCHED_XSCANNED_STACKS)
-    if sched().adaptive_off:
-        return
     size = layout.FIXED_STACK
     average = load_relaxed(SCHED_XSCANNED_BYTES) // n + STACK_GUARD if n != 0 else 0
     while size < min(average, stackpool().max_stack):
@@ -89,8 +84,7 @@ def try_scan(p: int, g: int) -> int:
     work = 0
     if not is_stack_scanned(g):
         work = scan_stack(p, g)
-        if sched().shrink_off == 0:
-            shrink_stack(g)
+        shrink_stack(g)
     store_release(g, status)
     return work
 
@@ -104,13 +98,13 @@ def is_stack_scanned(g: int) -> bool:
 def scan_stack(p: int, g: int) -> int:
     """Grey what the frames of the goroutine at ``g`` refer to, into the buffers of the P at ``p``. Nobody else touches the stack meanwhile."""
     gp = g_at(g)
-    frame = gp.frame if gp.frame != gp.stack_hi else 0
+    frame = innermost(g)
     while frame != 0:
         _scan_frame(p, frame)
         frame = load64(frame + FRAME_CALLER)
     gp.scanned_epoch = sched().mark_epoch
     gp.scans += 1
-    work = stack_used(g)
+    work = gp.depth
     add_relaxed(PACER_XSTACK_WORK, work)
     add_relaxed(SCHED_XSCANNED_BYTES, work)
     add_relaxed(SCHED_XSCANNED_STACKS, 1)

@@ -6,6 +6,7 @@ with stacks first. The lists say nothing that the statuses do not, and are made 
 
 from __future__ import annotations
 
+from gomp.core.heap.stack import set_stack, stack_lo, stack_size
 from gomp.core.heap.stackalloc import alloc_stack, free_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
@@ -38,8 +39,6 @@ def take_g() -> int:
         _put_free(g)
         g = NO_G
     if g != NO_G:
-        gp = g_at(layout.g_addr(g))
-        gp.frame = gp.stack_hi
         store_release(layout.g_addr(g), G_IDLE)
     end_critical()
     return g
@@ -49,34 +48,33 @@ def take_g() -> int:
 def drop_g(g: int) -> None:
     """The goroutine of record ``g`` is over. It keeps its stack if that has the size that stacks begin with now."""
     begin_critical()
-    gp = g_at(layout.g_addr(g))
-    store_release(layout.g_addr(g), G_DEAD)
-    if gp.stack_lo != 0 and gp.stack_hi - gp.stack_lo != stackpool().start_size:
-        drop_stack(g)
+    at = layout.g_addr(g)
+    g_at(at).depth = 0
+    store_release(at, G_DEAD)
+    if stack_lo(at) != 0 and stack_size(at) != stackpool().start_size:
+        _drop_stack(at)
     _put_free(g)
     end_critical()
 
 
 @inline
-def drop_stack(g: int) -> None:
-    gp = g_at(layout.g_addr(g))
-    lo, hi = gp.stack_lo, gp.stack_hi
-    gp.stack_lo = 0
-    free_stack(lo, hi - lo)
+def _drop_stack(at: int) -> None:
+    lo, size = stack_lo(at), stack_size(at)
+    set_stack(at, 0, 0)
+    free_stack(lo, size)
 
 
 @inline
 def _has_stack(g: int, size: int) -> bool:
     """Give the record a stack of that size, if it has none or another; whether it has one."""
-    gp = g_at(layout.g_addr(g))
-    if gp.stack_lo != 0 and gp.stack_hi - gp.stack_lo != size:
-        drop_stack(g)
-    if gp.stack_lo == 0:
+    at = layout.g_addr(g)
+    if stack_lo(at) != 0 and stack_size(at) != size:
+        _drop_stack(at)
+    if stack_lo(at) == 0:
         stack = alloc_stack(size)
         if stack < 0:
             return False
-        gp.stack_hi = stack + size
-        gp.stack_lo = stack
+        set_stack(at, stack, size)
     return True
 
 
@@ -103,7 +101,7 @@ def _put_free(g: int) -> None:
 def give_free_locked(g: int) -> None:
     """Holds: sched.lock."""
     gp = g_at(layout.g_addr(g))
-    if gp.stack_lo != 0:
+    if stack_lo(layout.g_addr(g)) != 0:
         gp.link = sched().free_with_stack
         sched().free_with_stack = g
     else:
@@ -145,6 +143,6 @@ def _make_g() -> int:
             sched().gs_committed += layout.TABLE_STEP
     if g != NO_G:
         store_release(layout.g_addr(g), G_DEAD)
-        sched().ngs = g  # after its status: whoever sees the number sees a record that is free
+        sched().ngs = g
     release(SCHED_XLOCK)
     return g

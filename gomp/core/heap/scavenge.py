@@ -10,7 +10,7 @@ runtime beyond its limit, or that has made the heap grow beyond what it may reta
 
 from __future__ import annotations
 
-from gomp.core.heap.accounting import mapped_ready
+from gomp.core.heap.accounting import heap_retained, mapped_ready
 from gomp.core.heap.lazyscav import release_lazily_locked
 from gomp.core.heap.palloc import borrow_pages_locked, lock_heap, return_pages_locked, unlock_heap
 from gomp.core.heap.scavindex import choose_locked
@@ -106,6 +106,6 @@ def make_room(nbytes: int) -> None:
 def make_room_for_growth(grown: int) -> None:
     """Holds: nothing. The heap has grown by ``grown`` bytes: release as much elsewhere, if it retains more than its goal with them."""
     goal = scavpace().gc_percent_goal
-    over = load_relaxed(MHEAP_XCOMMITTED) + grown - goal
+    over = heap_retained() + grown - goal
     if goal != 0 and over > 0:
         _scavenge_eagerly(min(grown, over), 0, 0)

@@ -5,8 +5,9 @@ type has two masks over the frame's words: references to objects, and addresses 
 caller. Because frames say all of what is in them, a stack moves while its goroutine lives: the used part is copied to the top of a new one, and
 whatever led into the old one leads to the same place in the new one.
 
-Nobody else reads a stack while it moves: the goroutine is not running, or it is this P that runs it. The record changes last, so a P that is
-killed here leaves the old stack whole, and the new one free.
+Nobody else reads a stack while it moves: the goroutine is not running, or it is this P that runs it. One word of the record says which stack it
+is, and what is in use counts from the top; so a move is the store of that word, after everything else. A P that is killed before it leaves the
+old stack whole and the new one free, after it the other way round.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from gomp.core.heap.stackalloc import alloc_stack, free_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.throw import THROW_BAD_POINTER, throw
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import clear_lowest, copy_range, ctz, load64, store64, zero_range
+from gomp.core.shm.atomics import (
+    clear_lowest,
+    copy_range,
+    ctz,
+    load64,
+    load_acquire,
+    store64,
+    store_release,
+    zero_range,
+)
 from gomp.core.shm.records import (
     FRAME_CALLER,
-    FRAME_HEADER,
-    FRAME_PC,
     FRAME_TYPE,
+    G_XSTACK,
     LEADS_INTO_STACK,
     g_at,
     stackpool,
@@ -29,12 +38,12 @@ from gomp.core.shm.records import (
 )
 
 STACK_OVERFLOW = -1000
-STACK_GUARD = (
-    928  # bytes that no frame may reach into: what Go leaves for functions that do not look (stackNosplit + StackSmall)
-)
+# Bytes that no frame may reach into: what Go leaves for functions that do not look (stackNosplit + StackSmall).
+STACK_GUARD = 928
 _STACK_SMALL = 128  # but by so much a small frame may
 _NOSPLIT = 800
 _LEAST_POINTER = 4096
+_LOG_MASK = 63  # of the word that names a stack
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -51,39 +60,56 @@ def push_frame(g: int, type_addr: int) -> int:
         grown = _grow(g, size)
         if grown < 0:
             return grown
-    gp = g_at(g)
-    frame = gp.frame - size
-    zero_range(frame + FRAME_HEADER, size - FRAME_HEADER)
-    store64(frame + FRAME_CALLER, gp.frame if gp.frame != gp.stack_hi else 0)
+    caller = innermost(g)
+    frame = stack_hi(g) - g_at(g).depth - size
+    zero_range(frame, size)
+    store64(frame + FRAME_CALLER, caller)
     store64(frame + FRAME_TYPE, type_addr)
-    store64(frame + FRAME_PC, 0)
-    gp.frame = frame
+    g_at(g).depth += size
     return frame
 
 
 @kernel("int64(int64)")
 def pop_frame(g: int) -> int:
     """Drop the innermost frame: the address of its caller's, 0 if there is none."""
-    gp = g_at(g)
-    caller = load64(gp.frame + FRAME_CALLER)
-    gp.frame = caller if caller != 0 else gp.stack_hi
+    caller = load64(innermost(g) + FRAME_CALLER)
+    g_at(g).depth = stack_hi(g) - caller if caller != 0 else 0
     return caller
 
 
 @inline
 def _fits(g: int, size: int) -> bool:
     """Whether a frame of that size stays above the guard, as the code that Go's compiler puts at a function's start has it."""
-    return g_at(g).frame - max(size - _STACK_SMALL, 0) > g_at(g).stack_lo + STACK_GUARD
+    return stack_size(g) - g_at(g).depth - max(size - _STACK_SMALL, 0) > STACK_GUARD
+
+
+@inline
+def stack_lo(g: int) -> int:
+    """The lowest address of the stack of the goroutine at ``g``, 0 if it has none."""
+    return load_acquire(g + G_XSTACK) & ~_LOG_MASK
 
 
 @inline
 def stack_size(g: int) -> int:
-    return g_at(g).stack_hi - g_at(g).stack_lo
+    word = load_acquire(g + G_XSTACK)
+    return 1 << (word & _LOG_MASK) if word != 0 else 0
 
 
 @inline
-def stack_used(g: int) -> int:
-    return g_at(g).stack_hi - g_at(g).frame
+def stack_hi(g: int) -> int:
+    return stack_lo(g) + stack_size(g)
+
+
+@inline
+def innermost(g: int) -> int:
+    """Address of the innermost frame, 0 if there is none."""
+    return stack_hi(g) - g_at(g).depth if g_at(g).depth != 0 else 0
+
+
+@inline
+def set_stack(g: int, lo: int, size: int) -> None:
+    """The goroutine at ``g`` has that stack from now on, and everything in it is as it is to be."""
+    store_release(g + G_XSTACK, lo | ctz(size) if lo != 0 else 0)
 
 
 # --- moving -----------------------------------------------------------------------------------------------------------
@@ -93,7 +119,7 @@ def stack_used(g: int) -> int:
 def _grow(g: int, frame_size: int) -> int:
     """Move to a stack of twice the size, or as much as the frame needs: 0, STACK_OVERFLOW or NO_MEMORY."""
     size = 2 * stack_size(g)
-    while size - stack_used(g) < frame_size + STACK_GUARD:
+    while size - g_at(g).depth < frame_size + STACK_GUARD:
         size *= 2
     if size > stackpool().max_stack:
         return STACK_OVERFLOW
@@ -106,15 +132,13 @@ def copy_stack(g: int, size: int) -> int:
     new = alloc_stack(size)
     if new < 0:
         return NO_MEMORY
-    gp = g_at(g)
-    lo, hi, frame = gp.stack_lo, gp.stack_hi, gp.frame
+    lo, hi, depth = stack_lo(g), stack_hi(g), g_at(g).depth
     delta = new + size - hi
-    copy_range(frame + delta, frame, hi - frame)
-    _adjust_frames(frame + delta, lo, hi, delta)
-    gp.frame = frame + delta
-    gp.stack_hi = hi + delta
-    gp.stack_lo = new
-    gp.copies += 1
+    copy_range(new + size - depth, hi - depth, depth)
+    if depth != 0:
+        _adjust_frames(new + size - depth, lo, hi, delta)
+    set_stack(g, new, size)
+    g_at(g).copies += 1
     free_stack(lo, hi - lo)
     return 0
 
@@ -122,8 +146,6 @@ def copy_stack(g: int, size: int) -> int:
 @inline
 def _adjust_frames(frame: int, lo: int, hi: int, delta: int) -> None:
     """Have everything in the frames from ``frame`` on that leads into [lo, hi) lead ``delta`` bytes further."""
-    if frame == hi + delta:
-        return
     while frame != 0:
         _adjust_slots(frame, lo, hi, delta)
         caller = load64(frame + FRAME_CALLER)
@@ -155,5 +177,5 @@ def _adjust_slots(frame: int, lo: int, hi: int, delta: int) -> None:
 def shrink_stack(g: int) -> None:
     """Halve the stack of the goroutine at ``g`` if it uses less than a quarter of it, and there is memory (shrinkstack)."""
     size = stack_size(g) // 2
-    if size >= layout.FIXED_STACK and stack_used(g) + _NOSPLIT < stack_size(g) // 4:
+    if size >= layout.FIXED_STACK and g_at(g).depth + _NOSPLIT < stack_size(g) // 4:
         copy_stack(g, size)

@@ -153,24 +153,31 @@ def insert_locked(order: int, page: int) -> None:
 
 
 @inline
-def _remove_locked(order: int, page: int) -> None:
+def _remove_locked(order: int, page: int) -> bool:
+    """Take a span out of its list; false if it is not known where it is, because somebody died while the list was changed. It stays then."""
     after, before = spans()[page].next, load64(span_addr(page) + SPAN_STACK_PREV)
-    if before == NO_SPAN:
+    is_first = stackpool().head[order] == page
+    if not is_first and (before == NO_SPAN or spans()[before].next != page):
+        return False
+    if after != NO_SPAN:
+        store64(span_addr(after) + SPAN_STACK_PREV, NO_SPAN if is_first else before)
+    if is_first:
         stackpool().head[order] = after
     else:
         spans()[before].next = after
-    if after != NO_SPAN:
-        store64(span_addr(after) + SPAN_STACK_PREV, before)
+    return True
 
 
 @inline
 def _take_locked(order: int) -> int:
+    """A span leaves the list before its last free stack is taken: whoever follows one that dies here finds no span without."""
     page = stackpool().head[order]
     stack = load64(span_addr(page) + SPAN_STACK_FREE)
-    store64(span_addr(page) + SPAN_STACK_FREE, load64(stack))
-    spans()[page].alloc_count += 1
-    if load64(stack) == 0:
+    rest = load64(stack)
+    if rest == 0:
         _remove_locked(order, page)
+    store64(span_addr(page) + SPAN_STACK_FREE, rest)
+    spans()[page].alloc_count += 1
     return stack
 
 
@@ -179,14 +186,13 @@ def _give_locked(order: int, stack: int) -> int:
     """Holds: stackpool.lock. The span of the stack if that was its last in use, and it is to go back to the heap; else NO_SPAN."""
     page = span_of(stack)
     free = load64(span_addr(page) + SPAN_STACK_FREE)
-    if free == 0:
-        insert_locked(order, page)
     store64(stack, free)
     store64(span_addr(page) + SPAN_STACK_FREE, stack)
+    if free == 0:
+        insert_locked(order, page)
     spans()[page].alloc_count -= 1
-    if spans()[page].alloc_count != 0 or load_relaxed(RT_XGCPHASE) != GC_OFF:
+    if spans()[page].alloc_count != 0 or load_relaxed(RT_XGCPHASE) != GC_OFF or not _remove_locked(order, page):
         return NO_SPAN
-    _remove_locked(order, page)
     return page
 
 
@@ -197,8 +203,7 @@ def free_stack_spans_stw() -> None:
         page = stackpool().head[order]
         while page != NO_SPAN:
             after = spans()[page].next
-            if spans()[page].alloc_count == 0:
-                _remove_locked(order, page)
+            if spans()[page].alloc_count == 0 and _remove_locked(order, page):
                 free_manual(page)
             page = after
     for i in range(STACK_LARGE_LISTS):

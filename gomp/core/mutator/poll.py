@@ -212,8 +212,12 @@ def _await_end(given: int) -> None:
     _join_waiters()
     become_safe()
     futex_wait(PACER_XCREDIT_GIVEN, given, _END_NAP_NS)
+    naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
         wait_to_enter(_NAP_NS)
+        naps += 1
+        if naps % NAPS_PER_LOOK == 0:
+            shut_down_if_orphaned()
     _leave_waiters()
     note_wait(began)
 

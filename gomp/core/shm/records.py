@@ -388,8 +388,6 @@ sched_dtype = record(
             "i8",
         ),  # used bytes of the stacks scanned, and how many stacks: what the next ones begin with
         ("xscanned_stacks", "i8"),
-        ("shrink_off", "i8"),  # GODEBUG gcshrinkstackoff=1
-        ("adaptive_off", "i8"),  # GODEBUG adaptivestackstart=0
     ],
     256,
 )
@@ -823,17 +821,17 @@ g_dtype = record(
     [
         ("xstatus", "i8"),
         ("id", "i8"),
-        # its stack, which grows down: [stack_lo, stack_hi); stack_lo is 0 if it has none
-        ("stack_lo", "i8"),
-        ("stack_hi", "i8"),
+        # its stack, which grows down: lowest address | log2 of the size, 0 for none. One word, so that a move is one store
+        ("xstack", "i8"),
         ("link", "i8"),  # number of the next in its list, 0 at the end
-        ("frame", "i8"),  # address of the innermost frame, where the used part begins; stack_hi if there is none
+        ("depth", "i8"),  # bytes in use, from the top; the innermost frame is the lowest of them
         ("scanned_epoch", "i8"),  # of the marking in which its stack was scanned
         ("scans", "i8"),
         ("copies", "i8"),  # how often the stack was moved
     ],
     layout.G_RECORD,
 )
+G_XSTACK = offset_of(g_dtype, "xstack")
 # What every frame begins with; slots follow.
 FRAME_CALLER, FRAME_TYPE, FRAME_PC, FRAME_HEADER = 0, 8, 16, 24
 

@@ -14,6 +14,7 @@ from gomp.core.gc.verify.problems import (
     problem,
 )
 from gomp.core.heap.mspan import span_addr
+from gomp.core.heap.stack import stack_lo, stack_size
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsr, popcount, store64
@@ -62,18 +63,17 @@ def _check_owners(out: int) -> int:
     """1 if each goroutine that has a stack has one that there is, and none has another's."""
     sound = 1
     for g in range(1, sched().ngs + 1):
-        gp = g_at(layout.g_addr(g))
-        if gp.stack_lo == 0:
+        at = layout.g_addr(g)
+        if stack_lo(at) == 0:
             continue
-        size = gp.stack_hi - gp.stack_lo
-        if not _is_stack(gp.stack_lo, size) or not gp.stack_lo <= gp.frame <= gp.stack_hi:
-            problem(out, STACK_OF_G, g, gp.stack_lo, size)
+        if not _is_stack(stack_lo(at), stack_size(at)) or not 0 <= g_at(at).depth <= stack_size(at):
+            problem(out, STACK_OF_G, g, stack_lo(at), stack_size(at))
             sound = 0
     if sound == 0:
         return 0
     mark_used_stw()
     for g in range(1, sched().ngs + 1):
-        lo = g_at(layout.g_addr(g)).stack_lo
+        lo = stack_lo(layout.g_addr(g))
         if lo != 0:
             if not _is_marked(lo):
                 problem(out, STACK_TWICE, lo, 0, 0)
@@ -144,7 +144,7 @@ def _check_span(out: int, page: int) -> None:
     if sp.nelems == 1:
         return
     free, stack = 0, load64(span_addr(page) + SPAN_STACK_FREE)
-    while stack != 0 and free <= sp.nelems:
+    while stack != 0 and free <= sp.nelems and _is_stack(stack, sp.elem_size):
         free += 1
         stack = load64(stack)
     if free != sp.nelems - used:

@@ -20,6 +20,7 @@ from gomp.core.gc.specials import special_addr
 from gomp.core.gc.verify.problems import BAD_POINTER, DANGLING, UNMARKED, problem
 from gomp.core.gc.verify.slots import checked_span, is_slot_allocated, is_unswept, p_number
 from gomp.core.heap import mspan
+from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import clear_lowest, ctz, load64, load_acquire, load_relaxed, lsl, lsr, store64
@@ -40,7 +41,6 @@ from gomp.core.shm.records import (
     SPECIAL_RUNNING,
     SPECIAL_VALUE,
     SPECIAL_WEAK,
-    g_at,
     p_at,
     runtime,
     sched,
@@ -227,10 +227,7 @@ def _visit_specials(t: int) -> None:
 def _visit_stacks(t: int) -> None:
     """References in the frames of goroutines."""
     for g in range(1, sched().ngs + 1):
-        gp = g_at(layout.g_addr(g))
-        if load_acquire(layout.g_addr(g)) == G_DEAD or gp.frame == gp.stack_hi:
-            continue
-        frame = gp.frame
+        frame = 0 if load_acquire(layout.g_addr(g)) == G_DEAD else innermost(layout.g_addr(g))
         while frame != 0:
             _visit_frame(t, frame)
             frame = load64(frame + FRAME_CALLER)
