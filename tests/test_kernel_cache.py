@@ -34,3 +34,9 @@ def test_in_the_index_every_kernel_comes_after_those_that_it_calls(core):
 def test_who_finds_everything_in_the_cache_does_not_wait_for_another_that_compiles(core):
     with jit.locked_cache():
         subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, capture_output=True, timeout=60)
+
+
+def test_an_index_that_is_damaged_is_none(core, monkeypatch, tmp_path):
+    (tmp_path / "index.json").write_text("")
+    monkeypatch.setattr(jit, "_index_file", lambda: tmp_path / "index.json")
+    assert jit._index.__wrapped__() == {}

@@ -43,8 +43,17 @@ def test_a_kill_is_the_kernels_if_the_cgroup_has_counted_it(cgroup: Cgroup) -> N
     assert [kills.explain(KILLED) for _ in range(3)] == [told, told, ""]
 
 
+def test_of_who_was_killed_while_nobody_looked_it_is_only_suspected(cgroup: Cgroup) -> None:
+    kills = OomKills(cgroup.memory)
+    assert kills.suspect() == ""
+    cgroup.has_killed(1)
+    assert kills.suspect() == (
+        "was killed by SIGKILL, perhaps by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB"
+    )
+
+
 def test_without_a_cgroup_nobody_knows() -> None:
-    assert OomKills(MemoryCgroup([])).explain(KILLED) == ""
+    assert OomKills(MemoryCgroup([])).explain(KILLED) == OomKills(MemoryCgroup([])).suspect() == ""
 
 
 def test_a_kill_of_somebody_else_is_forgotten_but_not_at_once(cgroup: Cgroup) -> None:
