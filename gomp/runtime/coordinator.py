@@ -153,6 +153,8 @@ class Coordinator:
             events, ending, self.family, self.dispatcher, collector, dying, self.ps.repair, slots
         )  # fmt: skip
         self.limits = Limits(s, self.cgroup, collector, self.scavenger, self.stopping.stopped_world)
+        if self.scavenger.lazy:  # a limit may have been lowered: nobody is to commit what the old one left
+            self.scavenger.lazy.on_short = self.limits.set_budget
         self.resizing = Resizing(
             self.max_procs, getattr(s, "programs", ()), collector, self.dispatcher, self.ps, self.stopping, self._describe
         )  # fmt: skip

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from gomp.cgroup import MemoryCgroup
 from gomp.core.heap import lazyscav
@@ -27,11 +28,12 @@ _STALLED_S = 0.001  # waiting that counts
 
 
 class LazyReturn:
-    """``heap_fd`` is the segment whose released pages these are."""
+    """``heap_fd`` is the segment whose released pages these are. ``on_short`` is called when memory has become short, before any of them goes."""
 
     def __init__(self, cgroup: MemoryCgroup, heap_fd: int) -> None:
         self._cgroup = cgroup
         self._heap_fd = heap_fd
+        self.on_short: Callable[[], None] = lambda: None
         self._due = 0.0
         self._stalled_s = self._read_stalled()
         self._everything = False
@@ -56,7 +58,10 @@ class LazyReturn:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + PERIOD_S
             self._everything |= self._has_stalled()
+            was_short = self.wanted > 0
             self._missing_bytes = max(self._missing_of_cgroup(), self._missing_of_file_system(), 0)
+            if self.wanted > 0 and not was_short:
+                self.on_short()
         if self.wanted > 0:
             freed = lazyscav.reclaim(self.wanted, time.monotonic_ns() + _SLICE_NS)
             if freed == lazyscav.NOTHING_LEFT:

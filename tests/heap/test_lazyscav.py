@@ -124,6 +124,14 @@ def test_a_part_that_is_left_keeps_its_age(lazy):
     assert lazy_since(0) == 0
 
 
+def test_whoever_never_has_the_time_for_more_than_a_piece_gets_all_of_it_in_the_end(lazy):
+    release(100, 200)
+    release(2 * CHUNK_PAGES, 300)
+    back = [lazyscav.reclaim(ENDLESS, 0) // PAGE_SIZE for _ in range(40)]
+    assert sum(n for n in back if n != NOTHING) == 500
+    assert back[-1] == NOTHING
+
+
 @kernel("int64(int64)")
 def reclaim_chosen(chunk_idx: int) -> int:
     """What follows on the choice of a chunk: how many bytes are punched out."""

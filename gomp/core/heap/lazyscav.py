@@ -107,7 +107,8 @@ def _reclaim_chunk(chunk_idx: int, nbytes: int, deadline_ns: int) -> tuple[int, 
     densities()[chunk_idx].lazy_since = -since  # whoever releases more from here on sets it anew
     while True:
         at, n = _released_run(chunk_idx, at)
-        if n == 0 or freed >= nbytes or (punched > 0 and _is_over(deadline_ns)):
+        # Whoever comes next begins here anew, with what has been punched: without something freed that would be no progress.
+        if n == 0 or freed >= nbytes or (freed > 0 and _is_over(deadline_ns)):
             break
         borrow_pages_locked(base + at, n)
         unlock_heap()
