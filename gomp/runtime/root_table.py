@@ -56,7 +56,10 @@ def place_of(name: str) -> int:
     if name not in _places:
         words = name_words(name)
         table.check_open()
-        _places[name] = check_table(table.call(boundary.add_global, *words), f"more than {layout.MAX_GLOBALS} globals")
+        place = table.call(boundary.add_global, *words)
+        is_full = place < 0 and boundary.count_globals() >= layout.MAX_GLOBALS
+        what = f"more than {layout.MAX_GLOBALS} globals" if is_full else f"global {name!r}: there is no memory for it"
+        _places[name] = check_table(place, what)
     return _places[name]
 
 
