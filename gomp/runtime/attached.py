@@ -69,8 +69,8 @@ class Attached:
             self._add(channel)
 
     def _add(self, channel: Channel) -> None:
-        self._ending.peers.append(channel)
         self._events.watch(channel.fileno(), lambda: self._on_message(channel))
+        self._ending.peers.append(channel)
 
     def _on_message(self, channel: Channel) -> None:
         try:

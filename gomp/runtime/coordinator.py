@@ -34,6 +34,7 @@ from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignore
 from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.sched.locks import owner_of
 from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
@@ -299,7 +300,9 @@ class Coordinator:
     def _on_wake(self) -> None:
         os.eventfd_read(self.wake_fd)
         rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow == THROW_LOST_LOCK and int(rt.throw_b) in self.family.ps:
+        if rt.xthrow == THROW_LOST_LOCK and (
+            int(rt.throw_b) in self.family.ps or owner_of(int(rt.throw_a)) != int(rt.throw_b)
+        ):  # it may have lost the lock meanwhile, with its life
             self.stopping.on_lost_lock(int(rt.throw_a), int(rt.throw_b))
             rt.xthrow = 0
         elif rt.xthrow > 0:

@@ -29,8 +29,8 @@ class Events:
 
     def watch(self, fd: int, handler: Callable[[], object], is_urgent: bool = False) -> None:
         epoll = self._urgent if is_urgent else self._epoll
-        self._handlers[fd] = epoll, handler
         epoll.register(fd, select.EPOLLIN)
+        self._handlers[fd] = epoll, handler
 
     def unwatch(self, fd: int) -> None:
         """Before it is closed; of one that is not watched nothing is to be done."""
@@ -47,11 +47,13 @@ class Events:
         return self._handle(self._urgent, 0)
 
     def _handle(self, epoll: select.epoll, seconds: float) -> bool:
-        events = epoll.poll(seconds)
-        for fd, _ in events:
-            if fd in self._handlers:
-                self._handlers[fd][1]()
-        return bool(events)
+        found = [(fd, self._handlers.get(fd)) for fd, _ in epoll.poll(seconds)]
+        for fd, entry in found:
+            if (
+                entry and self._handlers.get(fd) is entry
+            ):  # and not another's, who got the number after an earlier handler had closed it
+                entry[1]()
+        return bool(found)
 
     def flush(self, channels: Iterable[Channel]) -> None:
         """Send what peers take now, and be woken when they take more."""
