@@ -42,6 +42,7 @@ class AutoLimit:
         self._decided: tuple[int, int] | None = None  # from which limit of the cgroup and which taken bytes
         self._is_set = False  # there has been room for a limit
         self._taken_at_first: int | None = None  # where it cannot be measured
+        self._told: tuple[bool, float] | None = None  # that it is too little: whether there is a limit, of how many MiB
 
     def expect(self, nbytes: int) -> None:
         """Processes are about to be forked that will take so much."""
@@ -50,7 +51,7 @@ class AutoLimit:
 
     def again(self) -> None:
         """Decide anew, whatever was decided before."""
-        self._decided, self._due, self._is_set = None, 0.0, False
+        self._decided, self._due, self._is_set, self._told = None, 0.0, False, None
 
     def look(self) -> int | None:
         """The limit to set now, in bytes; None if the last one stands. A new one is in the log with its reason."""
@@ -98,12 +99,14 @@ class AutoLimit:
         if leaves < FLOOR:
             return self._decide_for_too_little(reason, figures)
         log.info(f"memory_limit is %.1f MiB: auto is {reason}", leaves / _MIB, *figures)
-        self._is_set = True
+        self._is_set, self._told = True, None
         return leaves
 
     def _decide_for_too_little(self, reason: str, figures: tuple[float, float, float]) -> int:
         """None at all from the start; but no service loses the limit that it had just when memory has become scarce: that stays at the floor."""
-        log.warning(
+        was_told, self._told = self._told, (self._is_set, figures[1])
+        log.log(
+            logging.DEBUG if self._told == was_told else logging.WARNING,
             f"memory_limit is %s: auto is {reason}, and that leaves less than %d MiB; give the container more memory, or set memory_limit",
             f"{FLOOR / _MIB:.1f} MiB" if self._is_set else "off",
             *figures,
