@@ -15,10 +15,9 @@ import numpy as np
 
 from gomp.core.mutator.boundary import ARRAY_HEADER
 from gomp.core.shm import layout as memory
-from gomp.errors import OutOfMemory
 from gomp.runtime import cells, type_table
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import INT, Scalar, scalar
+from gomp.runtime.kinds import INT, Scalar, brief, scalar
 from gomp.runtime.parts import (
     ArrayOf,
     ByValue,
@@ -55,6 +54,7 @@ __all__ = ["Array", "array"]
 MAX_ARRAY = 1 << 42
 _SHOWN = 6
 _CHUNK = 4096
+_MANY = 4 << 20  # elements: so many may be more than any heap has room for
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -365,23 +365,21 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
             raise TypeError
         n = operator.index(n)
     except TypeError:
-        raise TypeError(f"gomp.array({_name(elem)}, n) wants a number of elements or the elements, not {n!r}") from None
-    check_length(n)
+        raise TypeError(
+            f"gomp.array({_name(elem)}, n) wants a number of elements or the elements, not {brief(n)}"
+        ) from None
+    if n < 0:
+        raise ValueError(f"an array cannot have {brief(n)} elements")
+    size = (ARRAY_HEADER + cls.layout.part.size * n + 7) & -8
+    if n > _MANY:
+        table.check_size(size, f"an array of {brief(n)} elements of {_name(elem)}")
     type_table.register(cls)
     slot = table.take()
-    size = (ARRAY_HEADER + cls.layout.part.size * n + 7) & -8
     table.allocate(kernels.new_array, slot, n, size, key_of(cls) if cls.holds_links else 0)
     made = reference(cls, slot)
     if values:
         made._fill(values)
     return made
-
-
-def check_length(n: int) -> None:
-    if n < 0:
-        raise ValueError(f"an array cannot have {n} elements")
-    if n > MAX_ARRAY:
-        raise OutOfMemory(f"an array of {n} elements is larger than any heap")
 
 
 def holds_references(cls: type[Array[Any]]) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from gomp.core.gc import selfreach
 from gomp.core.gc.specials import RECORD
-from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout, records
+from gomp.runtime import type_table
 from gomp.runtime.verify import new_trace
 
 SHOWN = 100
@@ -43,8 +43,7 @@ def _record(n: int) -> Any:
 
 def _line(n: int) -> str:
     record = _record(n)
-    found = find_type(int(record.type_key)) if record.type_key else 0
-    name = bytes(records.view(records.type_dtype, found)[0].name).decode(errors="replace") if found else "object"
+    name = type_table.description(int(record.type_key)).partition("\n")[0] or "object"
     return (
         f"checkfinalizers: the {name} at {int(record.addr):#x} has a finalizer of P{int(record.owner) & 0xFFFF} and leads back to "
         "itself through another object: it will never run"

@@ -85,7 +85,7 @@ from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType, rejection, shown
 from gomp.runtime.stacks import OtherThread, this_thread
-from gomp.runtime.type_table import register
+from gomp.runtime.type_table import described, register
 
 __all__ = ["Compiled", "compile_in_child", "compiled", "prepare"]
 
@@ -383,6 +383,7 @@ class Program:
         table.check_open()
         for cls in self.classes:
             register(cls)
+            described(cls)
         self.ready_for = table.first
 
 

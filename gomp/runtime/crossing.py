@@ -27,7 +27,7 @@ from gomp.errors import CompileError
 from gomp.runtime.lifetimes import Weak, handle_slot
 from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
-from gomp.runtime.references import ReferenceMeta, class_of_key, is_declared, key_of, reference, slot_of
+from gomp.runtime.references import ReferenceMeta, is_declared, key_of, reference, slot_of
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import (
     NULL_TYPE,
@@ -41,6 +41,7 @@ from gomp.runtime.reftypes import (
     shown,
     typed_by_value,
 )
+from gomp.runtime.typekeys import class_of_key
 
 Kind = type | types.Type
 Result = (

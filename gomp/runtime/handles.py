@@ -111,6 +111,13 @@ class HandleTable:
         if not self.is_open:
             raise RuntimeLost("no runtime is open in this process: use gomp.Runtime()")
 
+    def check_size(self, size: int, what: str) -> None:
+        """OutOfMemory if so many bytes are more than the whole heap."""
+        self.check_open()
+        heap = int(view(runtime_dtype, layout.RUNTIME_BASE)[0].max_pages) * layout.PAGE_SIZE
+        if size > heap:
+            raise OutOfMemory(f"{what} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap")
+
     def slot_of(self, handle: int) -> int:
         """The slot of a live handle."""
         slot = handle - self.first

@@ -52,7 +52,6 @@ from gomp.runtime.references import (
     Reference,
     ReferenceMeta,
     address_of,
-    class_of_key,
     how_made,
     is_declared,
     is_usable,
@@ -62,6 +61,7 @@ from gomp.runtime.references import (
     slot_of,
     word_at,
 )
+from gomp.runtime.typekeys import class_of_key
 
 __all__ = ["Map", "map"]
 
@@ -277,7 +277,7 @@ class Map(Reference, Generic[K, V]):
             raise TypeError(
                 f"{type(self).__name__} holds a {self.elem.__name__}, not a {type(value).__name__}: make one with {how_made(self.elem)}"
             )
-        return key_of(type(value))
+        return type_table.described(type(value)) or key_of(type(value))
 
     def _insert(self, meta: int, word: int, value: Reference, type_key: int, keep: int) -> int:
         """Add an entry, and what the map needs to grow."""

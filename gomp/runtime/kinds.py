@@ -16,6 +16,7 @@ import numpy as np
 __all__ = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+_LONG_INT = 200  # bits: more have more digits than anybody reads, and than int() may print
 
 
 class Scalar:
@@ -56,7 +57,7 @@ class Scalar:
                 raise wrong_type(where(), self.wants, value, self.how_to_convert)
             if not self.low <= value <= self.high:
                 raise OverflowError(
-                    f"{where()} is {self.wants}, {self.low} to {self.high}; {value} does not fit: {_wide_enough(self, int(value))}"
+                    f"{where()} is {self.wants}, {self.low} to {self.high}; {brief(int(value))} does not fit: {_wide_enough(self, int(value))}"
                 )
             return int(value)
         if self.code == "?":
@@ -71,7 +72,7 @@ class Scalar:
         try:
             number = float(value)
         except OverflowError:
-            raise OverflowError(f"{where()} is {self.wants}; {value} does not fit: keep it as text") from None
+            raise OverflowError(f"{where()} is {self.wants}; {brief(value)} does not fit: keep it as text") from None
         # What rounds to the largest float32 still fits; infinities and NaN are float32s too.
         if self.code == "f" and abs(number) > FLOAT32_MAX and np.isfinite(number):
             raise OverflowError(f"{where()} is {self.wants}, up to {FLOAT32_MAX:.6g}; {number} does not fit: use float")
@@ -84,19 +85,26 @@ class Scalar:
 
 
 def _wide_enough(kind: Scalar, value: int) -> str:
-    """In messages: the narrowest kind that holds an integer, which ``kind`` does not; with a sign, or without one, like that if possible."""
+    """In messages: the narrowest kind that holds an integer, which ``kind`` does not, and if possible all that ``kind`` does."""
     held = [wider for wider in _WIDTHS if wider.is_integer and wider.low <= value <= wider.high]
     if not held:
         return "no integer here is wider than 64 bits, keep it as text"
-    return f"{min(held, key=lambda wider: ((wider.low < 0) != (kind.low < 0), wider.size))!r} holds it"
+    wider = min(
+        held,
+        key=lambda wider: (not wider.low <= kind.low <= kind.high <= wider.high, wider.size < kind.size, wider.size),
+    )
+    return f"{wider!r} holds it"
 
 
 def wrong_type(where: str, wants: str, value: object, fix: str) -> TypeError:
-    got = "None" if value is None else f"{type(value).__name__} {_short(value)}"
+    got = "None" if value is None else f"{type(value).__name__} {brief(value)}"
     return TypeError(f"{where} holds {wants}, not {got}: {'give a value' if value is None else fix}")
 
 
-def _short(value: object) -> str:
+def brief(value: object) -> str:
+    """In messages: a value as far as one likes to read it."""
+    if isinstance(value, int) and value.bit_length() > _LONG_INT:
+        return f"an integer of {value.bit_length()} bits"
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -139,7 +139,7 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
         return
     _check_finalizer(obj, function)
     with callbacks.registering(functools.partial(_finalize, type(obj), _may_be_tiny(obj), function)) as number:
-        key = type_table.named(type(obj))
+        key = type_table.described(type(obj))
         status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(_may_be_tiny(obj)), key)
         if status < 0:
             raise _error_of(status, FinalizerError, "runtime.SetFinalizer: pointer")
@@ -236,9 +236,9 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
 def _check_cleanup(ptr: Reference, function: Callable[..., object], arg: object) -> None:
     if isinstance(arg, Reference) and kernels.is_in_slot_of(slot_of(ptr), slot_of(arg)) == kernels.SAME_ADDRESS:
         raise CleanupError("runtime.AddCleanup: ptr is equal to arg, cleanup will never run")
-    if any(_keeps(held, ptr) for held in (arg, *_items(arg))):
+    if any(_keeps(held, ptr) for held in _within(arg)):
         raise CleanupError("runtime.AddCleanup: ptr is within arg, cleanup will never run")
-    if any(_keeps(held, ptr) for cell in _held_by(function) for held in (cell, *_items(cell))):
+    if any(_keeps(held, ptr) for cell in _held_by(function) for held in _within(cell)):
         raise CleanupError("runtime.AddCleanup: cleanup function closes over ptr, cleanup will never run")
 
 
@@ -252,11 +252,15 @@ def _keeps(held: object, ptr: Reference) -> bool:
     )
 
 
-def _items(value: Any) -> Iterable[object]:
-    """What a container of Python's own holds."""
-    if isinstance(value, dict):
-        return itertools.chain(value, value.values())
-    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
+def _within(value: object) -> Iterator[object]:
+    """A value, and what it holds if it is a container of Python's own, at any depth."""
+    found, seen = [value], set()
+    while found:
+        held = found.pop()
+        yield held
+        if isinstance(held, (list, tuple, set, frozenset, dict)) and id(held) not in seen:
+            seen.add(id(held))
+            found += itertools.chain(held, held.values()) if isinstance(held, dict) else held
 
 
 def _held_by(function: Any) -> Iterator[object]:

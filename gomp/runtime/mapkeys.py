@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 from gomp.core.jit import COMPILED
 from gomp.core.mutator.hashmap import BYTES_KEY, INT_KEY, KEY, KIND_BITS, MAX_KEY_BYTES, META, STR_KEY
 from gomp.core.shm.atomics import allow_range
-from gomp.runtime.kinds import INT, Scalar
+from gomp.runtime.kinds import INT, Scalar, brief
 from gomp.runtime.references import Reference, address_of, slot_of, word_at
 from gomp.runtime.texts import Bytes, Str
 
@@ -92,7 +92,7 @@ def _int_key(key: object) -> int:
     except TypeError:
         raise TypeError(f"a key is an int, a str or bytes, not {type(key).__name__} {key!r}") from None
     if not INT.low <= number <= INT.high:
-        raise OverflowError(f"an int key is an int64; {number} does not fit")
+        raise OverflowError(f"an int key is an int64; {brief(number)} does not fit")
     return number
 
 

@@ -28,9 +28,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gomp.core.shm import layout
-from gomp.core.shm.records import RUNTIME, runtime_dtype, view
-from gomp.errors import OutOfMemory
 from gomp.runtime import mapping, transit
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.references import OpaqueLayout, Reference, address_of, reference
@@ -178,7 +175,7 @@ def ndarray(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float) -> NDArr
     data_offset = _align(HEADER.size + len(text))
     # Size classes that hold a multiple of 64 bytes are multiples of 64 bytes, so that data are aligned as the object is.
     size = _align(data_offset + nbytes)
-    _check_size(size, dims, kind)
+    table.check_size(size, f"an array of shape {dims} and dtype {kind}")
     slot = table.take()
     table.allocate(kernels.new_object, slot, size, 0)
     memory = reference(Memory, slot)
@@ -215,16 +212,6 @@ def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if kind.itemsize == 0:
         raise TypeError(f"dtype {kind} has no size: give one, as in {kind.kind}20")
     return kind
-
-
-def _check_size(size: int, dims: tuple[int, ...], kind: np.dtype[Any]) -> None:
-    if not table.is_open:
-        return  # whoever takes a slot says so
-    heap = int(view(runtime_dtype, RUNTIME)[0].max_pages) * layout.PAGE_SIZE
-    if size > heap:
-        raise OutOfMemory(
-            f"an array of shape {dims} and dtype {kind} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap"
-        )
 
 
 MAX_DIMS = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32

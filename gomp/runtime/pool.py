@@ -1,17 +1,20 @@
 """``gomp.Pool``: Go's sync.Pool. The pool itself is :mod:`gomp.core.mutator.pool`.
 
-Declared at module level, as ``POOL = gomp.Pool(Node)`` or with a function that makes an object. Processes know a pool by its name: by default the
-module and the line of its declaration. What ``put`` gives away must not be used any more; what ``get`` gives is as it was put, or new.
+Declared at module level, as ``POOL = gomp.Pool(Node)`` or with a function that makes an object. Processes know a pool by its name: by default
+module, line and column of its declaration. What ``put`` gives away must not be used any more; what ``get`` gives is as it was put, or new.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import operator
 import struct as packing
 import sys
 import typing
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import llvmlite.binding as llvm
@@ -25,9 +28,18 @@ from gomp.errors import OutOfMemory
 from gomp.runtime import handles, structs
 from gomp.runtime.handles import table
 from gomp.runtime.hashmap import new_links
-from gomp.runtime.kinds import INT
+from gomp.runtime.kinds import INT, brief
 from gomp.runtime.memstats import PoolStats, read_pools
-from gomp.runtime.references import Reference, is_reference_class, is_struct, key_of, name_of, reference, slot_of
+from gomp.runtime.references import (
+    Reference,
+    is_reference_class,
+    is_struct,
+    key_of,
+    name_of,
+    reference,
+    slot_of,
+    wrong_class,
+)
 from gomp.runtime.type_table import register
 
 __all__ = ["Pool"]
@@ -55,11 +67,10 @@ class Pool(Generic[T]):
     ) -> None:
         self.new = new
         self.cls: Any = of or _class_made_by(new)
-        caller = sys._getframe(1)
-        self.name = name or f"{caller.f_globals.get('__name__', '')[-24:]}:{caller.f_lineno}"
+        self.name = name or _place_of_declaration(sys._getframe(1))
         data = self.name.encode()
         if not 0 < len(data) <= MAX_NAME or b"\0" in data:
-            raise ValueError(f"a pool's name is a string of 1 to {MAX_NAME} bytes, not {self.name!r}")
+            raise ValueError(f"a pool's name is a string of 1 to {MAX_NAME} bytes, not {brief(self.name)}")
         self.max_bytes = _checked_limit(max_bytes)
         self.words: tuple[int, ...] = packing.unpack("<4q", data.ljust(MAX_NAME, b"\0"))
         self.symbol = f"gomp_pool_{data.hex()}"
@@ -102,9 +113,7 @@ class Pool(Generic[T]):
         if value is None:
             return
         if type(value) is not self.cls:
-            raise TypeError(
-                f"pool {self.name!r} holds a {self.cls.__name__}, not a {type(value).__name__}: put what its get gives"
-            )
+            raise wrong_class(self.cls, value, lambda: f"pool {self.name!r}")
         place, slot = self._place(), slot_of(value)  # type: ignore[arg-type]
         n = table.call(kernels_of_pools.pool_put, place, slot)
         while n > NULL:  # the ring is full; a collection may take the new one, too, before it is used
@@ -126,7 +135,9 @@ class Pool(Generic[T]):
             if place == OTHER_TYPE:
                 raise self._other_type()
             if place == TABLE_FULL:
-                raise OutOfMemory(f"no room for more than {layout.MAX_POOLS} pools")
+                raise OutOfMemory(
+                    f"pool {self.name!r}: a runtime has {layout.MAX_POOLS} pools at most; give those of one class one name, and they are one pool"
+                )
             cell.value = place
         return cell.value
 
@@ -147,10 +158,19 @@ def _checked_limit(max_bytes: Any) -> int:
     try:
         limit = operator.index(max_bytes)
     except TypeError:
-        raise TypeError(f"max_bytes is a number of bytes, 0 for no limit, not {max_bytes!r}") from None
+        raise TypeError(f"max_bytes is a number of bytes, 0 for no limit, not {brief(max_bytes)}") from None
     if limit < 0:
-        raise ValueError(f"max_bytes is 0 (no limit) or more, not {limit}")
+        raise ValueError(f"max_bytes is 0 (no limit) or more, not {brief(limit)}")
     return limit if limit <= INT.high else 0
+
+
+def _place_of_declaration(caller: FrameType) -> str:
+    """The module, line and column of the call: what two pools never share, unless one call declares both. Cells of a notebook are files."""
+    code = caller.f_code
+    module = caller.f_globals.get("__name__", "")
+    _, _, column, _ = next(itertools.islice(code.co_positions(), caller.f_lasti // 2, None))
+    where = Path(code.co_filename).stem if module == "__main__" else module
+    return f"{where.encode(errors='replace')[-20:].decode(errors='ignore')}:{caller.f_lineno}:{column}"
 
 
 def _made(new: Any, of: Any, name: str, max_bytes: int) -> Pool[Any]:

@@ -29,9 +29,10 @@ from gomp.core.shm.records import POLL_INTERRUPT, self_p
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import interrupt
 from gomp.runtime.handles import table
-from gomp.runtime.references import class_of_key, key_of, reference
+from gomp.runtime.references import key_of, reference
 from gomp.runtime.refops import call_inline, raise_if
 from gomp.runtime.reftypes import NullType, RefType, rejection, shown
+from gomp.runtime.typekeys import class_of_key
 
 _I64 = ir.IntType(64)
 _RAISED = "gomp.raised"  # under which a thread's dict has what was raised

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from gomp.core.mutator import boundary
@@ -25,13 +24,12 @@ from gomp.core.shm import layout as memory
 from gomp.errors import RuntimeLost
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import SCALARS, scalar, wrong_type
+from gomp.runtime.kinds import wrong_type
 
 T = TypeVar("T")
-_LAYOUT_BITS = 40
+LAYOUT_BITS = 40  # of a key; what is above them is the hash of the name
 _NAME_BITS = 22
 _made: list[Any] = []  # every class of references, however it came into this process
-_by_key: dict[int, Any] = {}
 _by_name: dict[tuple[str, str], Any] = {}
 object_new = object.__new__
 
@@ -268,16 +266,21 @@ def name_of(cls: Any) -> str:
 def key_of(cls: Any) -> int:
     """The key of a class. Raises TypeError if a struct that it refers to is not declared yet."""
     if "_key" not in cls.__dict__:
-        cls._key = _hash(name_of(cls), _NAME_BITS) << _LAYOUT_BITS | _hash(_closure(cls), _LAYOUT_BITS)
+        cls._key = name_hash(cls) << LAYOUT_BITS | _hash(_closure(cls), LAYOUT_BITS)
     return cls.__dict__["_key"]  # type: ignore[no-any-return]
+
+
+def name_hash(cls: Any) -> int:
+    """What stands for a class's name in its key."""
+    return _hash(name_of(cls), _NAME_BITS)
 
 
 def _closure(cls: Any) -> str:
     """The layouts of everything that can be reached from a class, in words."""
-    return "\n".join(f"{name_of(each)}: {layout_of(each).text}" for each in _reached_from([cls]))
+    return "\n".join(f"{name_of(each)}: {layout_of(each).text}" for each in reached_from([cls]))
 
 
-def _reached_from(classes: Iterable[Any]) -> list[Any]:
+def reached_from(classes: Iterable[Any]) -> list[Any]:
     """The classes and all that their layouts name."""
     found = list(classes)
     for each in found:
@@ -305,30 +308,6 @@ def class_named(name: str, owner: Any) -> Any:
     return vars(sys.modules[owner.__module__]).get(name) or _by_name.get((owner.__module__, name))
 
 
-def class_of_key(key: int, among: Iterable[Any] = ()) -> Any:
-    """The class that this process declared for a type: one that ``among`` leads to, or else the first.
-
-    TypeError if it has not, or has another of that name.
-    """
-    reached = _reached_from(among)
-    for cls in chain(reached, (made for each in reached for made in _made_of(each))):
-        if key_of(cls) == key:
-            return cls
-    if key not in _by_key:
-        _learn_keys()
-    if key in _by_key:
-        return _by_key[key]
-    for cls in reversed(declared_classes()):
-        if _hash(name_of(cls), _NAME_BITS) == key >> _LAYOUT_BITS:
-            raise TypeError(
-                f"an object of {name_of(cls)}, which was declared differently where the object comes from: it, or a struct that it refers "
-                "to, has other fields there; declare them alike in both processes"
-            )
-    raise TypeError(
-        "an object of a struct that this process has not declared: import the module that declares it first"
-    )
-
-
 def is_declared(cls: Any) -> bool:
     """Whether a class is one of objects, and whole: not a base class, nor a struct that is only now being declared."""
     return "_info" in cls.__dict__ or trait(cls, "layout") is not None
@@ -337,32 +316,6 @@ def is_declared(cls: Any) -> bool:
 def declared_classes() -> list[Any]:
     """Every class of objects that this process knows."""
     return list(filter(is_declared, _made))
-
-
-def _learn_keys() -> None:
-    """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of what there is."""
-    for kind in SCALARS.values():
-        array_class(kind)
-    for cls in declared_classes():
-        try:
-            _by_key.setdefault(key_of(cls), cls)
-            for made in _made_of(cls):
-                _by_key.setdefault(key_of(made), made)
-        except TypeError:  # a struct that it refers to is not declared: this process has none of its objects
-            continue
-
-
-def _made_of(cls: Any) -> list[Any]:
-    """The arrays and maps that another process may have made of a class without this one having named them."""
-    from gomp.runtime.parts import ByValue
-
-    if is_struct(cls):
-        arrays = [array_class(cls), array_class(ByValue(cls))]
-    elif trait(cls, "is_text"):
-        arrays = [array_class(cls)]
-    else:
-        return _maps_of(cls) if scalar(trait(cls, "elem")) and not trait(cls, "length") else []
-    return [*arrays, *(made for elem in (cls, *arrays) for made in _maps_of(elem))]
 
 
 def array_class(elem: Any, n: int = 0) -> Any:
@@ -378,12 +331,6 @@ def map_class(elem: Any, kind: int) -> Any:
     from gomp.runtime import hashmap
 
     return hashmap.map_class(elem, kind)
-
-
-def _maps_of(elem: Any) -> list[Any]:
-    from gomp.runtime.mapkeys import ANY_KEY, KIND_NAMES
-
-    return [map_class(elem, kind) for kind in (ANY_KEY, *KIND_NAMES)]
 
 
 def is_map_class(cls: Any) -> bool:

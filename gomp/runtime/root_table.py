@@ -21,19 +21,20 @@ from gomp.core.mutator import boundary
 from gomp.core.mutator.boundary import NO_SLOT, NO_TYPE, NULL
 from gomp.core.shm import layout
 from gomp.core.shm.records import global_dtype, view
-from gomp.runtime import handles
+from gomp.runtime import handles, type_table
 from gomp.runtime.handles import check_table, table
+from gomp.runtime.kinds import brief
 from gomp.runtime.ndarrays import Memory, memory_of
 from gomp.runtime.references import (
     Reference,
     called,
-    class_of_key,
     is_reference_class,
     key_of,
     reference,
     slot_of,
     wrong_class,
 )
+from gomp.runtime.typekeys import class_of_key
 
 MAX_NAME = 47
 UNBOUND = -1
@@ -47,7 +48,7 @@ def name_words(name: str) -> tuple[int, ...]:
     """The name as the six words that are stored."""
     data = name.encode() if isinstance(name, str) else b""
     if not data or len(data) > MAX_NAME or b"\0" in data:
-        raise ValueError(f"a global's name is a string of 1 to {MAX_NAME} bytes, not {name!r}")
+        raise ValueError(f"a global's name is a string of 1 to {MAX_NAME} bytes, not {brief(name)}")
     return packing.unpack("<6q", data.ljust(48, b"\0"))
 
 
@@ -91,6 +92,8 @@ def _read(place: int) -> Any:
 def _write(name: str, value: Reference | None, key: int) -> None:
     place = place_of(name)
     slot = NO_SLOT if value is None else slot_of(value)
+    if value is not None:
+        type_table.described(type(value))
     if table.call(boundary.write_global, place, slot, key) == NO_TYPE:
         raise _other_type(name, boundary.global_type(place), key)
 

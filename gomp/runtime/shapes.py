@@ -33,7 +33,8 @@ from gomp.runtime import references
 from gomp.runtime.arrays import ArrayInfo
 from gomp.runtime.hashmap import MAP_SLOT, Map
 from gomp.runtime.parts import Embedded, Link, Part
-from gomp.runtime.references import class_of_key, is_struct
+from gomp.runtime.references import is_struct
+from gomp.runtime.typekeys import class_of_key
 
 _MIN_ENTRY, _SENTINEL = 48, 16
 ARRAYS = (0, 0)  # the small ones, whose masks depend on their lengths

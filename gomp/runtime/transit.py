@@ -33,9 +33,10 @@ from gomp.core.sched.status import OK
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME, offset_of, p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost, StaleReference
-from gomp.runtime import handles, pickling
+from gomp.runtime import handles, pickling, type_table
 from gomp.runtime.handles import table
-from gomp.runtime.references import class_of_key, reference
+from gomp.runtime.references import reference
+from gomp.runtime.typekeys import class_of_key
 
 _FEW = 64
 _P_DEATHS = offset_of(p_dtype, "deaths")
@@ -157,6 +158,7 @@ def reduce_reference(slot: int, cls: type, key: int) -> tuple[Callable[..., Any]
     sent = outbox.send(slot, heir)
     if parcel is not None:
         parcel.append(sent)
+    type_table.described(cls)
     me = table.p_idx
     return receive, (_identity(), me, _deaths(me), sent.slot, sent.ticket_slot, sent.number, key, declaration(cls))
 

@@ -13,8 +13,9 @@ from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import Map, map  # noqa: A004
 from gomp.runtime.lifetimes import weak
 from gomp.runtime.parts import Inline
-from gomp.runtime.references import class_of_key, key_of
+from gomp.runtime.references import key_of
 from gomp.runtime.structs import new, struct
+from gomp.runtime.typekeys import class_of_key
 from gomp.runtime.verify import verify
 
 
@@ -149,7 +150,7 @@ def test_they_stand_in_fields_arrays_and_maps(heap):
         (lambda: array(Inline[Array[int, 3]], 2), TypeError, "by value"),
         (lambda: array(Inline["Missing"], 2), TypeError, "cannot hold Missing by value.*declared before"),
         (lambda: array(Inline[Point], -1), ValueError, "an array cannot have -1 elements"),
-        (lambda: array(Inline[Point], 1 << 50), MemoryError, "larger than any heap"),
+        (lambda: array(Inline[Point], 1 << 50), MemoryError, "choose a larger max_heap"),
         (lambda: array(Inline[Point], [1]), TypeError, "is a Point by value"),
         (lambda: array(list, 2), TypeError, r"an array holds numbers or references.*not list: use int.*T or gomp.Inline\[T\]"),
     ],

@@ -121,9 +121,18 @@ class Pair:
     halves: gomp.Array[gomp.Inline[Half], 2]
 
 
+def round_itself(obj):
+    """Containers in each other, one of them in itself."""
+    outer = [[]]
+    outer[0] += [outer, {"deep": (obj,)}]
+    return outer
+
+
 def test_a_cleanup_whose_argument_holds_its_object_is_refused(heap):
     obj, pair, other = gomp.new(Small), gomp.new(Pair), gomp.new(Pair)
-    cases = [(obj, held) for held in ([obj], (1, obj), {obj}, {"of": obj}, {obj: 1}, frozenset([obj]))]
+    cases = [
+        (obj, held) for held in ([obj], (1, obj), {obj}, {"of": obj}, {obj: 1}, frozenset([obj]), round_itself(obj))
+    ]
     for ptr, arg in [*cases, (pair, pair.halves[1]), (pair.halves[1], pair), (pair, [pair.halves[1]])]:
         with pytest.raises(CleanupError, match="ptr is within arg, cleanup will never run"):
             gomp.add_cleanup(ptr, print, arg)

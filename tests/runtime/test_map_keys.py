@@ -8,9 +8,10 @@ import pytest
 
 from gomp.runtime.hashmap import Map, map  # noqa: A004
 from gomp.runtime.kinds import int8, int64
-from gomp.runtime.references import class_of_key, key_of
+from gomp.runtime.references import key_of
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Bytes, Str, bytes_, str_
+from gomp.runtime.typekeys import class_of_key
 
 
 @struct

@@ -120,8 +120,15 @@ def test_large_ones_are_dropped(heap):
     assert pool.stats().drops == 1
 
 
+def test_two_pools_of_one_line_are_two(heap):
+    small, large = Pool(Item), Pool(Item, max_bytes=1 << 20)
+    assert small.name != large.name
+    small.put(new(Item, 1))
+    assert large.get().number == 0
+
+
 def test_errors(heap):
-    with pytest.raises(TypeError, match="pool 'empty' holds a Item, not a Map"):
+    with pytest.raises(TypeError, match="pool 'empty' holds a Item or None, not Map"):
         EMPTY.put(map())
     with pytest.raises(TypeError, match=r"gomp.Pool wants a struct, or a function"):
         Pool(lambda: 1)

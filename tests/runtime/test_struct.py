@@ -15,7 +15,7 @@ from kernel_heap import collect_now
 from gomp.core.mutator.types import find_type
 from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import OutOfMemory, RuntimeLost
-from gomp.runtime import references, type_table
+from gomp.runtime import references, type_table, typekeys
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.parts import Inline, Link
 from gomp.runtime.structs import info, new, struct
@@ -362,8 +362,8 @@ def test_types_that_objects_carry_are_in_the_type_table(heap):
     type_table._registered.clear()
     new(Wide)
     assert find_type(info(Wide).key) == record
-    assert references.class_of_key(info(Wide).key) is Wide
-    assert references.class_of_key(references.key_of(Array[Wide])) is Array[Wide]
+    assert typekeys.class_of_key(info(Wide).key) is Wide
+    assert typekeys.class_of_key(references.key_of(Array[Wide])) is Array[Wide]
 
 
 def test_a_full_heap_is_out_of_memory(heap):

@@ -4,7 +4,7 @@ that never moves and never changes.
 Open addressing by the type's key, a hash of its name and layout that every process computes alike. A record appears with one store, that of
 its key, after everything else in it; so lookups take no lock. A process killed in between leaves mask words that nobody uses.
 
-The table's own pages are committed when the runtime starts; those of the masks when they are first used.
+The table's own pages are committed when the runtime starts; those of the masks, among which the texts are, when they are first used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64, store_release
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import RT_XTABLE_LOCK, TYPE_NAME, runtime, self_p, type_at
+from gomp.core.shm.records import RT_XTABLE_LOCK, TYPE_TEXT, runtime, self_p, type_at
 
 TABLE_FULL = -2
 _TYPE_RECORD = 64
@@ -80,11 +80,11 @@ def set_mask_word(mask: int, i: int, word: int) -> None:
     store64(mask + 8 * i, word)
 
 
-@kernel("void(int64, int64, int64, int64)")
-def name_type(addr: int, w0: int, w1: int, w2: int) -> None:
-    """Give the type at ``addr`` its name, of which every process writes the same words."""
-    for i, word in enumerate((w0, w1, w2)):
-        store64(addr + TYPE_NAME + 8 * i, word)
+@kernel("void(int64, int64, int64)")
+def describe_type(addr: int, text: int, nbytes: int) -> None:
+    """Give the type at ``addr`` its text: reserved words, filled. What two processes write at once is the same at two addresses."""
+    type_at(addr).text_bytes = nbytes
+    store_release(addr + TYPE_TEXT, text)
 
 
 @kernel("int64(int64, int64, int64, int64, int64)")

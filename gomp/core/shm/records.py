@@ -737,11 +737,15 @@ type_dtype = record(
         ("ptr_bytes", "i8"),  # bytes up to the end of the last reference field, of the struct or of one element
         ("elem_size", "i8"),
         ("mask", "i8"),  # address of ceil(ptr_bytes / 512) words: bit i = word i is a reference
-        ("name", "S24"),  # its beginning, for people; "" of a type that nobody has named
+        (
+            "text",
+            "i8",
+        ),  # address of what it is called and declared as, for people; 0 of a type that nobody has described
+        ("text_bytes", "i8"),
     ],
     64,
 )
-TYPE_NAME = offset_of(type_dtype, "name")
+TYPE_TEXT = offset_of(type_dtype, "text")
 
 global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
