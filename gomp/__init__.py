@@ -25,6 +25,7 @@ from gomp.errors import (
     ProgramError,
     RuntimeLost,
     SegmentError,
+    StackEscapeError,
     StackOverflow,
     StaleReference,
     WorkerDied,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
+    from gomp.runtime.frames import frame
     from gomp.runtime.hashmap import Map, map
     from gomp.runtime.kinds import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
     from gomp.runtime.lifetimes import (
@@ -68,6 +70,7 @@ _HOMES = {
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
+    "frame": "gomp.runtime.frames",
     "Map": "gomp.runtime.hashmap",
     "map": "gomp.runtime.hashmap",
     "Cleanup": "gomp.runtime.lifetimes",
@@ -127,6 +130,7 @@ __all__ = [
     "Runtime",
     "RuntimeLost",
     "SegmentError",
+    "StackEscapeError",
     "StackOverflow",
     "StaleReference",
     "Str",
@@ -140,6 +144,7 @@ __all__ = [
     "debug",
     "float32",
     "float64",
+    "frame",
     "gc",
     "globals",
     "go",

@@ -6,6 +6,7 @@
     ├── OutOfMemory      (MemoryError)      the heap is full, even after a last collection
     ├── StackOverflow    (RecursionError)   compiled code recursed too deep
     ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
+    │   └── StackEscapeError                an address in a goroutine's stack would be stored outside of it
     ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
     ├── FinalizerError   (ValueError)       what Go's SetFinalizer throws
     ├── CleanupError     (ValueError)       what Go's AddCleanup panics with
@@ -36,6 +37,7 @@ __all__ = [
     "ProgramError",
     "RuntimeLost",
     "SegmentError",
+    "StackEscapeError",
     "StackOverflow",
     "StaleReference",
     "WorkerDied",
@@ -64,6 +66,10 @@ class StackOverflow(GompError, RecursionError):
 
 class CompileError(GompError, TypeError):
     """A compiled function could not be compiled; the message names the line and what is wrong with it."""
+
+
+class StackEscapeError(CompileError):
+    """Compiled code would store an address in a goroutine's stack where it outlives its frame."""
 
 
 class NilDereference(GompError, AttributeError):

@@ -8,7 +8,8 @@ from typing import Any
 
 from numba.core import errors
 
-from gomp.runtime.reftypes import MARK
+from gomp.errors import CompileError, StackEscapeError
+from gomp.runtime.reftypes import ESCAPES, MARK
 
 
 def one_line(error: errors.NumbaError | errors.UnsupportedBytecodeError, function: Any) -> str:
@@ -29,7 +30,14 @@ def one_line(error: errors.NumbaError | errors.UnsupportedBytecodeError, functio
     return f"{file}:{line}: in {function.__name__}: {_reason(text)}"
 
 
-def forget_frames(error: BaseException | None) -> None:
+def compile_error(error: errors.NumbaError | errors.UnsupportedBytecodeError, function: Any) -> CompileError:
+    """What to raise instead of a Numba error."""
+    message = one_line(error, function)
+    _forget_frames(error)
+    return StackEscapeError(message) if message.endswith(ESCAPES) else CompileError(message)
+
+
+def _forget_frames(error: BaseException | None) -> None:
     """Numba keeps some errors for good, and their tracebacks would keep what the frames hold: a caller's arrays, say."""
     while error is not None:
         error.__traceback__ = None

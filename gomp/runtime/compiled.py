@@ -42,7 +42,7 @@ from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.mutator.poll import clear_dead_stack
 from gomp.core.sched.status import enter_waiting, leave
 from gomp.core.shm.records import POLL_INTERRUPT, self_p
-from gomp.errors import CompileError, Interrupted, RuntimeLost
+from gomp.errors import Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
     arraywalks,  # noqa: F401
@@ -60,7 +60,7 @@ from gomp.runtime import (  # Numba learns from those that are marked
     texttypes,  # noqa: F401
     textwalks,  # noqa: F401
 )
-from gomp.runtime.compile_errors import forget_frames, one_line
+from gomp.runtime.compile_errors import compile_error
 from gomp.runtime.crossing import (
     Kind,
     Result,
@@ -78,6 +78,7 @@ from gomp.runtime.crossing import (
     type_of_none,
 )
 from gomp.runtime.fingerprint import Survey
+from gomp.runtime.frames import FrameMeta
 from gomp.runtime.handles import table
 from gomp.runtime.kinds import INT
 from gomp.runtime.ndarraytypes import as_shared, root_result
@@ -297,9 +298,7 @@ class Compiled(Generic[A, R]):
             slots = types.Tuple(list(map(crosses_as, args)))
             wrapper.compile((types.int64, slots))
         except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:
-            message = one_line(error, self.py_func)
-            forget_frames(error)
-            raise CompileError(message) from None
+            raise compile_error(error, self.py_func) from None
         return result, wrapper.overloads[types.int64, slots]
 
 
@@ -327,7 +326,7 @@ class Program:
 
     def run(self, args: tuple[Any, ...]) -> Any:
         if self.ready_for != table.first or not table.is_open:
-            self._get_ready()
+            self.get_ready()
         words = args if not self.conversions else self._words(args)
         if interrupt.handler.word[0] & POLL_INTERRUPT:
             interrupt.handler.drop_stale()
@@ -379,11 +378,15 @@ class Program:
             raise
         return as_shared(array, slot, args)
 
-    def _get_ready(self) -> None:
+    def get_ready(self) -> None:
+        """Have the runtime that is open know the types, and this process the steps of frames."""
         table.check_open()
         for cls in self.classes:
-            register(cls)
-            described(cls)
+            if isinstance(cls, FrameMeta):
+                cls.get_ready()
+            else:
+                register(cls)
+                described(cls)
         self.ready_for = table.first
 
 

@@ -23,6 +23,7 @@ from numba.core.dispatcher import Dispatcher
 from gomp.errors import CompileError
 from gomp.runtime.arrays import Array
 from gomp.runtime.classnames import fold_classes
+from gomp.runtime.frames import FrameMeta
 from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
@@ -43,7 +44,7 @@ class Survey:
     """
 
     def __init__(self, function: Any) -> None:
-        self.classes: dict[ReferenceMeta, None] = {}
+        self.classes: dict[Any, None] = {}
         self.functions: dict[tuple[str, str], Any] = {}
         self.certain = True
         self._seen: set[int] = set()
@@ -116,6 +117,8 @@ class Survey:
             self._writes_classes = True
         elif isinstance(value, ReferenceMeta):
             self._class(value)
+        elif isinstance(value, FrameMeta):
+            self._frame(value)
         elif isinstance(value, ByValue):
             self._class(array_class(value))
         elif value is Inline:
@@ -165,6 +168,14 @@ class Survey:
         if self.functions.setdefault(function_key(function), function) is not function:
             self.certain = False
 
+    def _frame(self, cls: FrameMeta) -> None:
+        """Its step is a program of its own."""
+        if self._first_time(cls):
+            self.classes[cls] = None
+            self._note("frame", key_of(cls))
+            for target in layout_of(cls).targets:
+                (self._frame if isinstance(target, FrameMeta) else self._class)(target)
+
     def _class(self, cls: Any) -> None:
         if not self._first_time(cls):
             return
@@ -185,9 +196,9 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "classnames", "collecttypes", "compiled", "crossing", "fingerprint",
-    "globaltypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
+    "frames", "frametypes", "globaltypes", "goroutines", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
     "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes",
-    "root_table", "stacks", "structs", "texts", "texttypes", "textwalks",
+    "root_table", "stacks", "steps", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip
 
 

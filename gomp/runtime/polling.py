@@ -40,6 +40,8 @@ from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import arrays, root_table, structs
 from gomp.runtime.classnames import fold_classes
+from gomp.runtime.frames import FrameLink
+from gomp.runtime.frametypes import FrameRef, check_slot
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.pythoncalls import PythonFunction
 from gomp.runtime.references import ReferenceMeta
@@ -418,6 +420,8 @@ class Lower(lowering.Lower):  # type: ignore[misc]
     def lower_inst(self, inst: ir.Stmt) -> None:
         if isinstance(inst, ir.SetAttr) and isinstance(self.typeof(inst.target.name), RefType):
             self._check_store(inst)
+        if isinstance(inst, ir.SetAttr) and isinstance(self.typeof(inst.target.name), FrameRef):
+            self._check_slot(inst)
         if isinstance(inst, ir.Assign):
             self._check_container(inst)
         super().lower_inst(inst)
@@ -444,6 +448,18 @@ class Lower(lowering.Lower):  # type: ignore[misc]
             error.loc = inst.loc
             raise
         check_range(self.context, self.builder, field.part, given, self.loadvar(inst.value.name), field.where())
+
+    def _check_slot(self, inst: ir.SetAttr) -> None:
+        frame, given = self.typeof(inst.target.name), self.typeof(inst.value.name)
+        _, slot = frame.cls.layout.slot(inst.attr)
+        where = f"slot {inst.attr} of {frame.cls.__name__}"
+        try:
+            check_slot(slot, given, where, frame.is_own)
+        except errors.TypingError as error:
+            error.loc = inst.loc
+            raise
+        if not isinstance(slot, FrameLink):
+            check_range(self.context, self.builder, slot, given, self.loadvar(inst.value.name), where)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

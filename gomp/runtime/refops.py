@@ -28,10 +28,12 @@ from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
+    ESCAPES,
     ArrayRef,
     MapRef,
     NullType,
     RefType,
+    StackAddress,
     StructClass,
     StructRef,
     TextRef,
@@ -96,6 +98,8 @@ def store_part(context: Any, builder: Any, part: Part, addr: Any, offset: int, g
 
 def check_part(part: Part, given: types.Type, where: str) -> None:
     """When a store is compiled. CompileError if values of the type ``given`` are none that the part takes."""
+    if isinstance(given, StackAddress):
+        raise rejection(f"{where} cannot hold a {shown(given)}, an address in a goroutine's stack, {ESCAPES}")
     if isinstance(part, Embedded):
         raise rejection(f"{where} is a {part.cls.__name__} by value: it cannot be replaced, set what is in it")
     wanted = part_type(part)
@@ -307,17 +311,17 @@ def _allocator(layout: StructInfo) -> Callable[[], int]:
 # --- identity ---------------------------------------------------------------------------------------------------------
 
 
-def _same(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+def same(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     return builder.icmp_signed("==", args[0], args[1])
 
 
-def _different(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+def different(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     return builder.icmp_signed("!=", args[0], args[1])
 
 
 class _Comparison(AbstractTemplate):  # type: ignore[misc]
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature | None:
-        if len(args) != 2 or not all(isinstance(a, (RefType, NullType)) for a in args):
+        if len(args) != 2 or not all(isinstance(a, (RefType, NullType, StackAddress)) for a in args):
             return None
         if self.key in (operator.eq, operator.ne) and all(isinstance(a, TextRef) for a in args):
             return None  # texts are compared by what they hold (texttypes)
@@ -334,10 +338,10 @@ def _print(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
 
 _REFERENCES = (StructRef, ArrayRef, TextRef, MapRef, NullType)
 for _operation, _lower in (
-    (operator.eq, _same),
-    (operator.ne, _different),
-    (operator.is_, _same),
-    (operator.is_not, _different),
+    (operator.eq, same),
+    (operator.ne, different),
+    (operator.is_, same),
+    (operator.is_not, different),
 ):
     infer_global(_operation)(type(f"_{_operation.__name__}", (_Comparison,), {"key": _operation}))
     for _left in _REFERENCES:

@@ -79,6 +79,10 @@ class SlotType(types.Type):
     """An address that crosses between Python and compiled code in a handle's slot; 0 if there is none."""
 
 
+class StackAddress(types.Type):
+    """An address in a goroutine's stack, which nothing outside that stack may hold."""
+
+
 class RefType(SlotType, types.Hashable):  # a set may be of references until ``polling`` says why it must not
     """A reference to an object of the struct or array class ``cls``, or None."""
 
@@ -195,6 +199,8 @@ class GlobalType(types.Type):
         self.root = root
         super().__init__(name=f"Global {root.name}: {root.cls.__name__}#{key_of(root.cls):x}")
 
+
+ESCAPES = "which moves: what others are to hold is made with gomp.new"
 
 NULL_TYPE, NULL = NullType(), Null()
 

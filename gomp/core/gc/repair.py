@@ -134,6 +134,7 @@ def _settle(p: int) -> None:
     pp.gc_wait = 0
     pp.no_park = 0
     pp.waiting_for = 0
+    pp.curg = 0
     pp.tiny = 0
     pp.tiny_offset = 0
 

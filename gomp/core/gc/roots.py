@@ -1,8 +1,8 @@
 """Roots: where marking begins.
 
 The root table is cut into shards, jobs that any marker takes by number. So are special records and the stacks of goroutines
-(:mod:`~gomp.core.gc.stackscan`), and each pool is a job. What belongs to a P, its
-handles and its native stack, is scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see
+(:mod:`~gomp.core.gc.stackscan`), and each pool is a job. What belongs to a P, its handles, its native stack and the stacks of what it runs, is
+scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see
 :mod:`~gomp.core.gc.ragged`). From then on it is black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
 
 Handles, the root table, pools and specials are precise; native stacks, as published by their Ps, are not.
@@ -18,7 +18,7 @@ from gomp.core.gc import work
 from gomp.core.gc.mark import OBLET, grey, grey_conservative, is_reference_word
 from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
-from gomp.core.gc.stackscan import prepare_stack_jobs_stw, run_stack_job
+from gomp.core.gc.stackscan import is_stack_scanned, prepare_stack_jobs_stw, run_stack_job, scan_stack
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -39,6 +39,7 @@ from gomp.core.shm.records import (
     SPECIAL_QUEUED,
     SPECIAL_RUNNING,
     SPECIAL_WEAK,
+    g_at,
     p_at,
     runtime,
     spans,
@@ -207,8 +208,13 @@ def is_scanned(p: int) -> bool:
 
 @kernel("void(int64)")
 def scan_p(p: int) -> None:
-    """Grey what handles and native stack of the P at ``p`` lead to, into its own buffers. Called as an action of a ragged barrier is."""
+    """Grey what handles, native stack and goroutine of the P at ``p`` lead to, into its own buffers. Called as an action of a ragged barrier is."""
     pp = p_at(p)
+    g = pp.curg
+    while g != 0:
+        if not is_stack_scanned(g):
+            scan_stack(p, g)
+        g = g_at(g).link
     handles = layout.handles_addr(pp.idx)
     for slot in range(handles, handles + 8 * pp.handles, 8):
         _grey_root(p, slot)

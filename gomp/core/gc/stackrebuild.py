@@ -16,7 +16,9 @@ from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, 
 from gomp.core.shm.records import (
     G_DEAD,
     G_IDLE,
+    G_RUNNING,
     G_SCAN,
+    P_XDEAD,
     SCHED_XLOCK,
     SPAN_DEAD,
     SPAN_MANUAL,
@@ -24,6 +26,7 @@ from gomp.core.shm.records import (
     SPAN_STACK_USED,
     STACKPOOL_XLOCK,
     STACKPOOL_XSPAN_BYTES,
+    g_at,
     mheap,
     nth_p,
     p_at,
@@ -101,7 +104,7 @@ def settle_stacks_stw(page: int) -> None:
 
 @kernel("void()")
 def rebuild_gs_stw() -> None:
-    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one.
+    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one, and a P takes what it runs along.
 
     No living marker has a stack while the world is stopped: what says so was a dead one's.
     """
@@ -113,8 +116,11 @@ def rebuild_gs_stw() -> None:
     sched().nfree = 0
     for g in range(1, sched().ngs + 1):
         status = load_acquire(layout.g_addr(g)) & ~G_SCAN
-        if status == G_IDLE:
+        if status == G_IDLE or (
+            status == G_RUNNING and load_acquire(layout.p_addr(g_at(layout.g_addr(g)).p) + P_XDEAD)
+        ):
             status = G_DEAD
+            g_at(layout.g_addr(g)).depth = 0
         store_release(layout.g_addr(g), status)
         if status == G_DEAD:
             give_free_locked(g)

@@ -172,6 +172,12 @@ def p_addr(p_idx: int) -> int:
 
 
 @inline
+def g_number(addr: int) -> int:
+    """Of the goroutine whose record is at ``addr``."""
+    return (addr - GS_BASE) // G_RECORD
+
+
+@inline
 def g_addr(g: int) -> int:
     """Address of goroutine record ``g``, 1 or more."""
     return GS_BASE + g * G_RECORD

@@ -596,6 +596,17 @@ p_dtype = record(
         ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
         ("g_free", "i8"),  # number of the first of its free goroutine records, 0: none
         ("g_nfree", "i8"),
+        # the goroutine that runs here, and what its step says to do next: see mutator/goroutine.py
+        ("curg", "i8"),  # address of its record, 0: none; those under it, which wait for it, are linked
+        (
+            "steps",
+            "i8",
+        ),  # in its process's own memory: by a type's place in the table the address of its step; 0: not known here
+        ("out_for", "i8"),  # of the action that was made last: the callee's type, ACTION_RETURN ...
+        ("out_bytes", "i8"),  # ... how much of P_OUT are its slots ...
+        ("out_into", "i8"),  # ... and where its caller wants the result: offset in the frame | bytes << 32, 0: nowhere
+        ("raised_code", "i8"),  # what a step has raised, as Numba's calling convention has it
+        ("raised_info", "i8"),
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -617,6 +628,8 @@ p_dtype = record(
     4096,
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
+P_OUT = 10 << 10  # the slots of a frame that is to be, or a result: OUT_BYTES
+OUT_BYTES = 512
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
 P_PENDING = 9 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
 PENDING_ENTRIES = 16
@@ -641,6 +654,7 @@ P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECI
     offset_of(p_dtype, f)
     for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed")
 )
+P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
 P_LARGE_ALLOC, P_LARGE_ALLOC_COUNT, P_LARGE_FREE, P_LARGE_FREE_COUNT, P_TINY_ALLOC_COUNT, P_TINY_ALLOCS = (
@@ -827,17 +841,23 @@ g_dtype = record(
         ("id", "i8"),
         # its stack, which grows down: lowest address | log2 of the size, 0 for none. One word, so that a move is one store
         ("xstack", "i8"),
-        ("link", "i8"),  # number of the next in its list, 0 at the end
+        ("link", "i8"),  # number of the next in its list, 0 at the end; of one that runs, address of the one under it
         ("depth", "i8"),  # bytes in use, from the top; the innermost frame is the lowest of them
         ("scanned_epoch", "i8"),  # of the marking in which its stack was scanned
         ("scans", "i8"),
         ("copies", "i8"),  # how often the stack was moved
+        ("p", "i8"),  # the P that runs it
     ],
     layout.G_RECORD,
 )
 G_XSTACK = offset_of(g_dtype, "xstack")
 # What every frame begins with; slots follow.
-FRAME_CALLER, FRAME_TYPE, FRAME_PC, FRAME_HEADER = 0, 8, 16, 24
+FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_HEADER = (
+    0,
+    8,
+    16,
+    24,
+)  # FRAME_INTO: where the caller wants the result, as out_into
 
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)

@@ -1,0 +1,174 @@
+"""``@gomp.frame``: the frames of goroutines, as a program declares them.
+
+A frame's annotations are its *slots* on the goroutine's stack: numbers, references to objects, and other frames of the same stack. Its ``step`` is
+compiled (``steps``): it runs until it has to wait, and returns an action.
+
+==========================================  =======================================================================================
+``return f.call(F, x=..., into="y")``       a frame of F with these slots, the others zero; its result is in slot y when this runs next
+``return f.ret(value)``                     to the caller, with a result if the frame is declared with ``returns=``
+==========================================  =======================================================================================
+
+A slot that holds a frame (``up: "Walk"``, of this class or one declared before) is an address in the stack. It is rewritten when the stack moves, and
+only a frame's own slots hold one: so it never leads to a frame that is gone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types as python_types
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
+
+from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
+from gomp.runtime.kinds import BOOL, FLOAT, INT, Scalar, scalar
+from gomp.runtime.parts import Embedded, Link, Part, check_size, evaluated, names_around, part, placed
+from gomp.runtime.references import is_declared, is_reference_class, name_of
+
+__all__ = ["frame"]
+
+T = TypeVar("T")
+_STEP = "step"
+
+
+class FrameLink:
+    """A slot that leads to a frame of the same stack, or is None."""
+
+    size = align = 8
+    reference_words: tuple[int, ...] = ()
+
+    def __init__(self, target: FrameMeta) -> None:
+        self.target = target
+
+    @property
+    def text(self) -> str:
+        return f"frame {name_of(self.target)}"
+
+
+Slot = Part | FrameLink
+
+
+class FrameInfo:
+    """The layout of a frame, header included. ``returns``: INT, FLOAT, BOOL, a class of references, or None for nothing."""
+
+    align = 8
+
+    def __init__(self, cls: FrameMeta, slots: dict[str, tuple[int, Slot]], size: int, returns: Any) -> None:
+        self.cls, self.slots, self.size, self.returns = cls, slots, size, returns
+        self.reference_words = tuple(at // 8 for at, p in slots.values() if isinstance(p, Link))
+        self.frame_words = tuple(at // 8 for at, p in slots.values() if isinstance(p, FrameLink))
+
+    @property
+    def text(self) -> str:
+        """For the key."""
+        gives = self.returns.text if isinstance(self.returns, Scalar) else self.returns and name_of(self.returns)
+        return f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
+
+    @property
+    def targets(self) -> list[Any]:
+        led_to = [p.target for _, p in self.slots.values() if isinstance(p, Link | FrameLink)]
+        return led_to if self.returns is None or isinstance(self.returns, Scalar) else [*led_to, self.returns]
+
+    def slot(self, name: str) -> tuple[int, Slot]:
+        """Offset and kind of a slot. TypeError if there is none."""
+        if name not in self.slots:
+            raise TypeError(f"{self.cls.__name__} has no slot {name}; it has {', '.join(self.slots) or 'none'}")
+        return self.slots[name]
+
+
+class FrameMeta(type):
+    """The class of the classes of frames. Calling one runs a goroutine with such a frame, here, to its end."""
+
+    layout: FrameInfo
+    step: Callable[[Any], Any]
+    called: str
+
+    def __call__(cls, **slots: object) -> Any:
+        from gomp.runtime.goroutines import run
+
+        return run(cls, slots)
+
+    def get_ready(cls) -> None:
+        """Have this process know the step, in the runtime that is open."""
+        from gomp.runtime.steps import load
+
+        load(cls)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """For :func:`inspect.signature`: the slots that may be given."""
+        names = (name for name, (_, p) in cls.layout.slots.items() if not isinstance(p, FrameLink))
+        return inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        )
+
+
+@overload
+def frame(cls: type[T], /) -> type[T]: ...
+@overload
+def frame(*, returns: Any) -> Callable[[type[T]], type[T]]: ...
+def frame(cls: type[T] | None = None, /, *, returns: Any = None) -> Any:
+    """Declare a frame: ``@gomp.frame`` on a class with annotated slots and a ``step``. ``returns``: int, float, bool or a class of objects."""
+    kind = _checked_result(returns)
+    scope = sys._getframe(1).f_locals
+    if cls is not None:
+        return _declare(cls, kind, scope)
+    return lambda made: _declare(made, kind, scope)
+
+
+def _checked_result(returns: Any) -> Any:
+    kind = scalar(returns)
+    if returns is None or kind in (INT, FLOAT, BOOL):
+        return kind
+    if is_reference_class(returns) and is_declared(returns):
+        return returns
+    raise TypeError(
+        f"a frame returns int, float, bool or a class of objects, not {getattr(returns, '__name__', returns)}"
+    )
+
+
+def _declare(cls: Any, returns: Any, scope: dict[str, Any]) -> FrameMeta:
+    if not isinstance(cls, type):
+        raise TypeError(f"@gomp.frame declares a class, not {cls!r}")
+    step = vars(cls).get(_STEP)
+    if not isinstance(step, python_types.FunctionType) or len(inspect.signature(step).parameters) != 1:
+        raise TypeError(f"frame {cls.__name__} has no step: define 'def step(f):', which returns an action")
+    if cls.__bases__ != (object,):
+        raise TypeError(f"frame {cls.__name__} cannot have base classes: its layout is its own annotations")
+    made = FrameMeta(
+        cls.__name__, (), {_STEP: staticmethod(step), "__module__": cls.__module__, "__doc__": cls.__doc__}
+    )
+    made.__qualname__ = cls.__qualname__
+    made.called = f"frame {cls.__name__}"
+    names = names_around(made, {**scope, cls.__name__: made})
+    annotations = inspect.get_annotations(cls)
+    slots = [_slot(evaluated(a, names), made, name) for name, a in annotations.items()]
+    offsets, size, _ = placed(cast(list[Part], slots), made.called)
+    at = (FRAME_HEADER + offset for offset in offsets)
+    size = FRAME_HEADER + (size + 7 & -8)
+    check_size(size, made.called)
+    made.layout = FrameInfo(made, dict(zip(annotations, zip(at, slots, strict=True), strict=True)), size, returns)
+    return made
+
+
+def _slot(annotation: Any, owner: FrameMeta, name: str) -> Slot:
+    where = f"slot {name} of {owner.__name__}"
+    if name.startswith("_") or name in (_STEP, "into", "call", "ret"):
+        raise TypeError(f"{where}: this name is gomp's, take another")
+    if isinstance(annotation, FrameMeta):
+        return FrameLink(annotation)
+    made = part(annotation, owner, where)
+    if isinstance(made, Embedded):
+        raise TypeError(f"{where} cannot be a part by value: a slot holds a number, a reference or a frame")
+    return made
+
+
+def given_slots(cls: FrameMeta, names: Any) -> dict[str, tuple[int, Slot]]:
+    """The slots of these names, which a call gives. TypeError."""
+    found = {name: cls.layout.slot(name) for name in names}
+    for name, (at, p) in found.items():
+        if at - FRAME_HEADER + p.size > OUT_BYTES:
+            raise TypeError(
+                f"slot {name} of {cls.__name__} is beyond the first {OUT_BYTES} bytes, which a call can give: declare it before the others"
+            )
+    return found

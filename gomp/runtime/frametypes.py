@@ -1,0 +1,374 @@
+"""Frames in compiled code: a Numba type whose value is the frame's address in its goroutine's stack.
+
+======================================  ===========================================================================
+``f.x``, ``f.x = value``                a slot: a load or a plain store at a constant offset; stacks have no barrier
+``f.up = f``                            of the step's own frame only: what is further in would be gone first
+``f.call(F, ...)``, ``f.ret(value)``    stores to P_OUT, and a value of the type :class:`ActionType`
+======================================  ===========================================================================
+
+Frames move between steps, so an address lives as long as its step. No field, element, global or result takes one: ``StackEscapeError``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import errors, types
+from numba.core.imputils import lower_builtin, lower_constant
+from numba.core.typeconv import Conversion
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Signature, infer_getattr
+from numba.extending import (
+    lower_cast,
+    lower_getattr_generic,
+    lower_setattr_generic,
+    models,
+    register_model,
+    typeof_impl,
+)
+
+from gomp.core.jit import inline
+from gomp.core.mutator.goroutine import ACTION_RETURN, INTO_BITS
+from gomp.core.mutator.types import find_type
+from gomp.core.shm import layout
+from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
+from gomp.runtime import frames
+from gomp.runtime.frames import FrameLink, FrameMeta
+from gomp.runtime.kinds import Scalar
+from gomp.runtime.parts import Link
+from gomp.runtime.references import key_of
+from gomp.runtime.refops import call_inline, check_part, check_range, different, load_part, raise_if, same
+from gomp.runtime.reftypes import NullType, StackAddress, numba_type, part_type, rejection, shown
+
+_I8, _I64 = ir.IntType(8), ir.IntType(64)
+_OUT = layout.SELF_BASE + P_OUT
+
+
+class FrameRef(StackAddress):
+    """A frame of the class ``cls``, or None. ``is_own``: it is the step's own, the innermost of all."""
+
+    def __init__(self, cls: FrameMeta, is_own: bool = False) -> None:
+        self.cls, self.is_own = cls, is_own
+        super().__init__(name=f"frame {cls.__name__}#{key_of(cls):x}{' of this step' if is_own else ''}")
+
+    @property
+    def key(self) -> tuple[int, int, bool]:
+        return key_of(self.cls), id(self.cls), self.is_own
+
+    def can_convert_to(self, context: Any, other: types.Type) -> Conversion | None:
+        same = isinstance(other, FrameRef) and other.cls is self.cls and not other.is_own
+        return Conversion.safe if same else None
+
+    def can_convert_from(self, context: Any, other: types.Type) -> Conversion | None:
+        return Conversion.safe if isinstance(other, NullType) else None
+
+    def unify(self, context: Any, other: types.Type) -> types.Type | None:
+        same = isinstance(other, FrameRef) and other.cls is self.cls
+        return FrameRef(self.cls) if same else None
+
+
+class FrameClass(types.Type):
+    """A frame's class itself, as an argument of ``f.call``."""
+
+    def __init__(self, cls: FrameMeta) -> None:
+        self.cls = cls
+        super().__init__(name=f"class of frame {cls.__name__}#{key_of(cls):x}")
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return "frame", key_of(self.cls), id(self.cls)
+
+
+class ActionType(types.Type):
+    """What a step returns: what is to be done next."""
+
+    def __init__(self) -> None:
+        super().__init__(name="action")
+
+
+ACTION = ActionType()
+
+
+@register_model(FrameRef)
+@register_model(ActionType)
+class _WordModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, fe_type: types.Type) -> None:
+        super().__init__(manager, fe_type, _I64)
+
+
+register_model(FrameClass)(models.OpaqueModel)
+
+
+@typeof_impl.register(FrameMeta)
+def _typeof_class(value: FrameMeta, context: object) -> types.Type:
+    return FrameClass(value)
+
+
+@lower_constant(FrameClass)
+def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
+    return context.get_dummy_value()
+
+
+@lower_cast(FrameRef, FrameRef)
+@lower_cast(NullType, FrameRef)
+def _same_word(context: Any, builder: Any, given: types.Type, wanted: types.Type, value: Any) -> Any:
+    return ir.Constant(_I64, 0) if isinstance(given, NullType) else value
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+def slot_type(p: frames.Slot) -> types.Type:
+    """What compiled code reads from a slot."""
+    return FrameRef(p.target) if isinstance(p, FrameLink) else part_type(p)
+
+
+@infer_getattr
+class _FrameAttribute(AttributeTemplate):  # type: ignore[misc]
+    key = FrameRef
+
+    def generic_resolve(self, type_: FrameRef, attr: str) -> types.Type:
+        if attr in _actions:
+            return _bound(type_, attr)
+        try:
+            return slot_type(type_.cls.layout.slot(attr)[1])
+        except TypeError as error:
+            raise rejection(str(error)) from None
+
+
+@lower_getattr_generic(FrameRef)
+def _load_slot(context: Any, builder: Any, type_: FrameRef, frame: Any, attr: str) -> Any:
+    at, p = type_.cls.layout.slot(attr)
+    _check_there(context, builder, type_, frame, attr)
+    if isinstance(p, FrameLink):
+        return builder.load(_at(builder, frame, at, _I64))
+    return load_part(context, builder, p, frame, at)
+
+
+@lower_setattr_generic(FrameRef)
+def _store_slot(context: Any, builder: Any, sig: Signature, args: Any, attr: str) -> None:
+    at, p = sig.args[0].cls.layout.slot(attr)
+    _check_there(context, builder, sig.args[0], args[0], attr)
+    _store(context, builder, p, builder.add(args[0], ir.Constant(_I64, at)), sig.args[1], args[1])
+
+
+def _check_there(context: Any, builder: Any, type_: FrameRef, frame: Any, attr: str) -> None:
+    if not type_.is_own:
+        missing = builder.icmp_signed("==", frame, ir.Constant(_I64, 0))
+        raise_if(context, builder, missing, AttributeError, f"{attr} of a {type_.cls.__name__} that is None")
+
+
+def _at(builder: Any, addr: Any, offset: int, to: Any) -> Any:
+    return builder.inttoptr(builder.add(addr, ir.Constant(_I64, offset)), to.as_pointer())
+
+
+def _store(context: Any, builder: Any, p: frames.Slot, addr: Any, given: types.Type, value: Any) -> None:
+    """Store a value that was checked, on the stack or in P_OUT."""
+    value = context.cast(builder, value, given, slot_type(p))
+    if isinstance(p, Scalar) and p.code == "?":
+        value = builder.zext(value, _I8)
+    builder.store(value, _at(builder, addr, 0, value.type))
+
+
+def check_slot(p: frames.Slot, given: types.Type, where: str, of_own: bool) -> None:
+    """When a store is compiled. CompileError if values of the type ``given`` are none that the slot takes. ``of_own``: of the step's own frame."""
+    if not isinstance(p, FrameLink):
+        check_part(p, given, where)
+        return
+    if isinstance(given, NullType):
+        return
+    if not isinstance(given, FrameRef) or given.cls is not p.target:
+        raise rejection(f"{where} holds a frame {p.target.__name__} or None, not {shown(given)}")
+    if not of_own:
+        raise rejection(f"{where}: only a step's own frame holds frames, any other would outlive them")
+
+
+for _operation, _lower in (
+    (operator.eq, same),
+    (operator.ne, different),
+    (operator.is_, same),
+    (operator.is_not, different),
+):
+    for _pair in ((FrameRef, FrameRef), (FrameRef, NullType), (NullType, FrameRef)):
+        lower_builtin(_operation, *_pair)(_lower)
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def bind_slots(cls: FrameMeta, kws: dict[str, types.Type]) -> dict[str, tuple[int, frames.Slot]]:
+    """The slots that are given, each of a type that it takes. CompileError."""
+    try:
+        slots = frames.given_slots(cls, kws)
+    except TypeError as error:
+        raise rejection(str(error)) from None
+    for name, (_, p) in slots.items():
+        check_slot(p, kws[name], f"slot {name} of {cls.__name__}", of_own=True)
+    return slots
+
+
+def put_out(context: Any, builder: Any, cls: FrameMeta, given: dict[str, tuple[types.Type, Any]]) -> None:
+    """Leave the slots of a frame of ``cls`` in P_OUT."""
+    slots = {name: cls.layout.slot(name) for name in given}
+    nbytes = max((at - FRAME_HEADER + p.size for at, p in slots.values()), default=0) + 7 & -8
+    for word in range(0, nbytes, 8):
+        builder.store(ir.Constant(_I64, 0), _at(builder, ir.Constant(_I64, _OUT), word, _I64))
+    for name, (at, p) in slots.items():
+        type_, value = given[name]
+        where = f"slot {name} of {cls.__name__}"
+        if not isinstance(p, FrameLink):
+            check_range(context, builder, p, type_, value, where)
+        _store(context, builder, p, ir.Constant(_I64, _OUT + at - FRAME_HEADER), type_, value)
+    call_inline(context, builder, _note_bytes, types.none, (ir.Constant(_I64, nbytes),))
+
+
+@inline
+def _note_bytes(nbytes: int) -> None:
+    self_p().out_bytes = nbytes
+
+
+@inline
+def _note_call(key: int, into: int) -> int:
+    return _note_action(find_type(key), into)
+
+
+@inline
+def _note_action(action: int, into: int) -> int:
+    me = self_p()
+    me.out_for = action
+    me.out_into = into
+    return action
+
+
+def _bound(frame: FrameRef, action: str) -> types.Type:
+    """The method ``f.call`` or ``f.ret`` of a step's own frame."""
+    if not frame.is_own:
+        raise rejection(f"{action} is for the step's own frame: what another does, its own step says")
+
+    raised: list[errors.TypingError] = []
+
+    class Method(AbstractTemplate):  # type: ignore[misc]
+        key = f"gomp.frame.{action}"
+        prefer_literal = True
+
+        def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+            try:
+                return _actions[action](frame, args, kws)
+            except errors.TypingError as error:  # Numba tries again without literals, and would show what is wrong then
+                raised.append(error)
+                raise raised[0] from None
+
+    return types.BoundFunction(Method, frame)
+
+
+def _type_call(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+    if len(args) != 1 or not isinstance(args[0], FrameClass):
+        raise rejection("f.call(F, slot=value, ..., into='slot of this frame') calls a frame F")
+    cls = args[0].cls
+    bind_slots(cls, {name: types.unliteral(type_) for name, type_ in kws.items() if name != "into"})
+    if "into" in kws:
+        _check_into(frame.cls, cls, kws["into"])
+    return named_signature(ACTION, frame, args[0], kws)
+
+
+def _check_into(caller: FrameMeta, callee: FrameMeta, into: types.Type) -> None:
+    if not isinstance(into, types.StringLiteral):
+        raise rejection("f.call: into= is the name of a slot of this frame, written out")
+    try:
+        _, p = caller.layout.slot(into.literal_value)
+    except TypeError as error:
+        raise rejection(f"f.call: {error}") from None
+    returned = numba_type_of(callee.layout.returns)
+    if slot_type(p) != returned:
+        what = "nothing" if returned == types.none else f"a {shown(returned)}"
+        raise rejection(
+            f"f.call: frame {callee.__name__} returns {what}, and slot {into.literal_value} of {caller.__name__} holds a {shown(slot_type(p))}"
+        )
+
+
+def _type_ret(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+    if kws or len(args) > 1:
+        raise rejection("f.ret takes the result, or nothing")
+    returns = frame.cls.layout.returns
+    given = types.unliteral(args[0]) if args else types.none
+    if returns is None:
+        if not isinstance(given, (NullType, types.NoneType)):
+            raise rejection(f"frame {frame.cls.__name__} is declared to return nothing: say @gomp.frame(returns=...)")
+    else:
+        check_part(result_part(returns), given, f"the result of {frame.cls.__name__}")
+    return Signature(ACTION, tuple(map(types.unliteral, args)), recvr=frame)
+
+
+_actions: dict[str, Callable[..., Signature]] = {"call": _type_call, "ret": _type_ret}
+
+
+def named_signature(
+    result: types.Type, recvr: types.Type | None, cls: types.Type, kws: dict[str, types.Type]
+) -> Signature:
+    """Of a function that takes a class and then what is given by name."""
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("cls", *kws)]
+    given = (cls, *(type_ if name == "into" else types.unliteral(type_) for name, type_ in kws.items()))
+    return _NamedSignature(result, given, recvr=recvr, pysig=inspect.Signature(parameters))
+
+
+class _NamedSignature(Signature):  # type: ignore[misc]
+    """One that knows what is given by which name in a method's lowering, too."""
+
+    __slots__ = ()
+
+    def as_function(self) -> Signature:
+        if self.recvr is None:
+            return self
+        return _NamedSignature(self.return_type, (self.recvr, *self.args), recvr=None, pysig=self.pysig)
+
+
+def numba_type_of(returns: Any) -> types.Type:
+    """Of what a frame returns: a kind of number, a class of references, or None."""
+    return types.none if returns is None else numba_type(returns)
+
+
+def result_part(returns: Any) -> Scalar | Link:
+    return returns if isinstance(returns, Scalar) else Link(returns, None, "")
+
+
+def given_by_name(sig: Signature, args: Any) -> dict[str, tuple[types.Type, Any]]:
+    """Types and values of what a call of :func:`named_signature` gives by name; ``args`` without the receiver."""
+    names = list(sig.pysig.parameters)[1:]
+    return dict(zip(names, zip(sig.args[1:], args[1:], strict=True), strict=True))
+
+
+def load_result(context: Any, builder: Any, cls: FrameMeta) -> Any:
+    """What a frame of ``cls`` has returned, out of P_OUT."""
+    if cls.layout.returns is None:
+        return context.get_dummy_value()
+    return load_part(context, builder, result_part(cls.layout.returns), ir.Constant(_I64, _OUT))
+
+
+@lower_builtin("gomp.frame.call", FrameRef, types.VarArg(types.Any))
+def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    caller, cls = sig.args[0].cls, sig.args[1].cls
+    given = dict(zip(list(sig.pysig.parameters)[1:], zip(sig.args[2:], args[2:], strict=True), strict=True))
+    into = 0
+    if "into" in given:
+        at, p = caller.layout.slot(given.pop("into")[0].literal_value)
+        into = at | p.size << INTO_BITS
+    put_out(context, builder, cls, given)
+    return call_inline(
+        context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into))
+    )
+
+
+@lower_builtin("gomp.frame.ret", FrameRef)
+@lower_builtin("gomp.frame.ret", FrameRef, types.Any)
+def _lower_ret(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    returns = sig.args[0].cls.layout.returns
+    out = ir.Constant(_I64, _OUT)
+    builder.store(ir.Constant(_I64, 0), _at(builder, out, 0, _I64))
+    if returns is not None:
+        _store(context, builder, result_part(returns), out, sig.args[1], args[1])
+    return call_inline(
+        context, builder, _note_action, types.int64, (ir.Constant(_I64, ACTION_RETURN), ir.Constant(_I64, 0))
+    )

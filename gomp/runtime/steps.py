@@ -1,0 +1,151 @@
+"""The steps of frames as machine code: compiled, cached and loaded as programs are, and called by address (``mutator/goroutine.py``).
+
+A program whose result is the address of a function beside it: the step itself between C's calling convention and Numba's. What a step raises
+is kept in the P's record, and raised again by whoever runs the goroutine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import njit
+from numba.core import errors, types
+from numba.core.compiler import CompileResult
+from numba.extending import intrinsic
+
+from gomp.core.mutator.boundary import NO_SLOT
+from gomp.core.mutator.goroutine import ACTION_RAISED
+from gomp.core.mutator.types import find_type
+from gomp.core.shm import layout
+from gomp.core.shm.records import LEADS_INTO_STACK, P_RAISED_CODE, P_RAISED_INFO, p_dtype, type_dtype, view
+from gomp.errors import CompileError
+from gomp.runtime import handles, pythoncalls
+from gomp.runtime.compiled import Compiled, Program, compile_error
+from gomp.runtime.crossing import Result
+from gomp.runtime.frames import FrameMeta
+from gomp.runtime.frametypes import ACTION, FrameRef
+from gomp.runtime.handles import table
+from gomp.runtime.references import key_of
+from gomp.runtime.type_table import mask_words, publish
+
+_I64 = ir.IntType(64)
+_programs: dict[FrameMeta, Program] = {}
+_ready: set[FrameMeta] = set()
+_addresses: Any = None  # the array that the P's record leads to; and what is in plain Python
+
+
+def load(cls: FrameMeta) -> None:
+    """Have the step of ``cls``, and of every frame that it calls, known to this process in the runtime that is open. Raises CompileError."""
+    if cls in _ready:
+        return
+    table.check_open()
+    if cls not in _programs:
+        _programs[cls] = Step(cls).program(())
+    _ready.add(cls)
+    program = _programs[cls]
+    try:
+        program.get_ready()
+    except BaseException:
+        _ready.discard(cls)
+        raise
+    _register(cls)
+    place = (find_type(key_of(cls)) - layout.TYPES_BASE) // type_dtype.itemsize
+    _known_steps()[place] = program.code.entry(NO_SLOT, ())
+
+
+def _known_steps() -> Any:
+    """By a type's place in the table, the address of its step here."""
+    global _addresses
+    if _addresses is None:
+        _addresses = (ctypes.c_int64 * layout.MAX_TYPES)()
+        view(p_dtype, layout.SELF_BASE)[0].steps = ctypes.addressof(_addresses)
+    return _addresses
+
+
+def _forget() -> None:
+    global _addresses
+    _addresses = None
+    _ready.clear()
+
+
+handles.on_open(_forget)
+handles.on_close(_forget)
+
+
+def _register(cls: FrameMeta) -> None:
+    info = cls.layout
+    n = (info.size + 511) // 512
+    words = [*mask_words(info.reference_words), *[0] * n][:n]
+    if info.frame_words:
+        words += [*mask_words(info.frame_words), *[0] * n][:n]
+    ptr_bytes = 8 * (info.reference_words[-1] + 1) if info.reference_words else 0
+    publish(key_of(cls), info.size, ptr_bytes, LEADS_INTO_STACK if info.frame_words else 0, words, cls)
+
+
+class Step(Compiled[Any, Any]):
+    """The step of a frame."""
+
+    def __init__(self, cls: FrameMeta) -> None:
+        super().__init__(cls.step)
+        self.cls = cls
+        self.__name__ = f"{cls.__name__}.step"
+
+    def numba_types(self, kinds: tuple[Any, ...]) -> tuple[types.Type, ...]:
+        return (FrameRef(self.cls, is_own=True),)
+
+    def _with_annotations(self, given: tuple[types.Type, ...]) -> tuple[types.Type, ...]:
+        return given
+
+    def _problem_with(self, given: tuple[types.Type, ...]) -> str:
+        return ""
+
+    def compile_for(self, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
+        try:
+            signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
+            if signature.return_type != ACTION:
+                raise CompileError(
+                    f"{self.__name__} returns {signature.return_type} somewhere: each way through it ends in an action, as in 'return f.ret()'"
+                )
+            wrapper = njit(_address_of_step(self, args, signature))
+            wrapper.compile((types.int64, types.Tuple(())))
+        except (errors.NumbaError, errors.UnsupportedBytecodeError) as error:
+            raise compile_error(error, self.py_func) from None
+        result = wrapper.overloads[types.int64, types.Tuple(())]
+        if pythoncalls.calls_of(result._find_referenced_environments()):
+            raise CompileError(f"{self.__name__} calls Python, which a step cannot: leave that to a compiled function")
+        return None, result
+
+
+def _address_of_step(step: Step, args: tuple[types.Type, ...], signature: Any) -> Callable[..., Any]:
+    """The program that gives the address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        code = step.dispatcher.overloads[args]
+        context.add_linking_libs([code.library])
+        function = ir.Function(
+            builder.module, ir.FunctionType(_I64, [_I64]), name=f"gomp.step.{code.fndesc.mangled_name}"
+        )
+        function.linkage = "internal"
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        status, action = context.call_internal_no_propagate(inner, code.fndesc, signature, function.args)
+        with inner.if_then(status.is_error, likely=False):
+            for at, word in (
+                (P_RAISED_CODE, inner.zext(status.code, _I64)),
+                (P_RAISED_INFO, inner.ptrtoint(status.excinfoptr, _I64)),
+            ):
+                inner.store(word, inner.inttoptr(ir.Constant(_I64, layout.SELF_BASE + at), _I64.as_pointer()))
+            inner.ret(ir.Constant(_I64, ACTION_RAISED))
+        inner.ret(action)
+        return builder.ptrtoint(function, _I64)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def address(context: Any) -> Any:
+        return types.int64(), codegen
+
+    def run(slot: int, words: tuple[()]) -> Any:
+        return address()
+
+    return run
