@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
-    from gomp.runtime.frames import frame
+    from gomp.runtime.frames import Action, Frame, frame
     from gomp.runtime.hashmap import Map, map
     from gomp.runtime.kinds import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
     from gomp.runtime.lifetimes import (
@@ -70,6 +70,8 @@ _HOMES = {
     "go": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
+    "Action": "gomp.runtime.frames",
+    "Frame": "gomp.runtime.frames",
     "frame": "gomp.runtime.frames",
     "Map": "gomp.runtime.hashmap",
     "map": "gomp.runtime.hashmap",
@@ -104,6 +106,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Action",
     "Array",
     "Bytes",
     "Cleanup",
@@ -112,6 +115,7 @@ __all__ = [
     "ConfigError",
     "Executor",
     "FinalizerError",
+    "Frame",
     "Global",
     "GompError",
     "Goroutine",

@@ -104,6 +104,9 @@ class Debug:
     gccheckmark: int = 0  # 1: when marking ends, a trace of its own checks that nothing reachable was missed
     checkfinalizers: int = 0  # 1: after each cycle, which objects with a finalizer lead back to themselves
     clobberfree: int = 0  # 1: freed memory is filled with 0xdeadbeef
+    gcshrinkstackoff: int = 0  # 1: goroutine stacks are never made smaller
+    adaptivestackstart: int = 1  # 0: goroutine stacks begin with 2 KiB, however large others have become
+    stackcopyalways: int = 0  # 1: goroutine stacks move at every call
     gccollectevery: int = 0  # k: a collection at every k-th slow allocation
     verify: int = 0  # 1..3: the heap is verified at this level after each cycle
 

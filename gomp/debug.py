@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 from gomp.config import DEFAULT_PROCS, MAX_PROCS
+from gomp.core.heap import stack
 from gomp.core.shm.records import GC_MARK, RUNTIME, runtime_dtype, view
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime import current
+from gomp.runtime.handles import table
 from gomp.runtime.waiting import DEADLINE_S
 
 MAX_PERCENT = (1 << 31) - 1
@@ -54,6 +56,17 @@ def set_max_procs(n: int) -> int:
 def set_default_max_procs() -> int:
     """Have GOMAXPROCS follow the processors and the CPU quota there are, as if nobody had set it, and return what it was."""
     return current.peer().ask("set", setting="procs", value=DEFAULT_PROCS)["old"]  # type: ignore[no-any-return]
+
+
+def set_max_stack(size: int) -> int:
+    """Set how many bytes the stack of one goroutine may have, from now on, and return what it was; at first 1,000,000,000.
+
+    What would need more ends with ``gomp.StackOverflow``. Raises ConfigError.
+    """
+    if not _is_integer(size, MAX_LIMIT) or size < 0:
+        raise ConfigError(f"maximum stack {size!r}: give bytes, 0 or more")
+    table.check_open()
+    return int(stack.set_max_stack(size))
 
 
 def free_os_memory(now: bool = False) -> int:

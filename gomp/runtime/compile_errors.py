@@ -49,6 +49,7 @@ _PLAINER = (
     (r"'\$\w+(?:\.\d+)?' cannot be determined, operation: unknown", "an assignment by := is not known here: write it as a statement"),
     (r"unsupported opcode \((?:STORE|DELETE)_GLOBAL\)", "compiled code cannot assign to a global: return the value, or use a gomp.Global"),
     (r"cannot type infer runaway recursion", "it calls itself whatever happens: one way through it has to return without"),
+    (r"Can't unify return type from the following types:.* action", "each way through a step ends in an action, as in 'return f.ret()'"),
     (r"use of yield in a closure", "compiled code has no generator expressions: write the loop out"),
     (r"'with \(context manager\) as", "compiled code has no with ... as: do it in Python, around the call"),
     (r"Untyped global name '([^']+)'", r"\1 is not known to compiled code: write the loop out, or do it in Python"),

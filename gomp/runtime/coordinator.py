@@ -42,9 +42,11 @@ from gomp.core.shm.records import (
     MHEAP,
     PACER_EVENT_SET,
     RUNTIME,
+    STACKPOOL,
     layout_version,
     mheap_dtype,
     runtime_dtype,
+    stackpool_dtype,
     view,
 )
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
@@ -178,6 +180,10 @@ class Coordinator:
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
         rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
+        stacks = view(stackpool_dtype, STACKPOOL)[0]
+        stacks.never_shrink = s.debug.gcshrinkstackoff
+        stacks.start_small = int(s.debug.adaptivestackstart == 0)
+        stacks.always_copy = s.debug.stackcopyalways
         rt.limit_is_auto, rt.procs_are_auto = is_limit_auto, self.max_procs.is_auto
         pacer.set_gc_percent(s.gogc)
         pacer.set_memory_limit(NO_LIMIT if is_limit_auto else s.memory_limit)

@@ -3,10 +3,11 @@
 A frame's annotations are its *slots* on the goroutine's stack: numbers, references to objects, and other frames of the same stack. Its ``step`` is
 compiled (``steps``): it runs until it has to wait, and returns an action.
 
-==========================================  =======================================================================================
-``return f.call(F, x=..., into="y")``       a frame of F with these slots, the others zero; its result is in slot y when this runs next
-``return f.ret(value)``                     to the caller, with a result if the frame is declared with ``returns=``
-==========================================  =======================================================================================
+===========================================  ======================================================================================
+``return f.call(F, x=..., into="y")``        a frame of F with these slots, the others zero; its result is in slot y when this runs next
+``return f.call(F, x=..., room=n)``          the same, and the stack has room for n bytes of frames before it moves again
+``return f.ret(value)``                      to the caller, with a result if the frame is a ``gomp.Frame[R]``
+===========================================  ======================================================================================
 
 A slot that holds a frame (``up: "Walk"``, of this class or one declared before) is an address in the stack. It is rewritten when the stack moves, and
 only a frame's own slots hold one: so it never leads to a frame that is gone.
@@ -18,17 +19,19 @@ import inspect
 import sys
 import types as python_types
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_args
 
 from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
 from gomp.runtime.kinds import BOOL, FLOAT, INT, Scalar, scalar
-from gomp.runtime.parts import Embedded, Link, Part, check_size, evaluated, names_around, part, placed
+from gomp.runtime.parts import Embedded, Link, Names, Part, check_size, evaluated, names_around, part, placed
 from gomp.runtime.references import is_declared, is_reference_class, name_of
 
-__all__ = ["frame"]
+__all__ = ["Action", "Frame", "frame"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 _STEP = "step"
+_RESERVED = (_STEP, "call", "ret", "run", "into", "room")
 
 
 class FrameLink:
@@ -77,13 +80,19 @@ class FrameInfo:
 
 
 class FrameMeta(type):
-    """The class of the classes of frames. Calling one runs a goroutine with such a frame, here, to its end."""
+    """The class of the classes of frames."""
 
     layout: FrameInfo
     step: Callable[[Any], Any]
     called: str
 
     def __call__(cls, **slots: object) -> Any:
+        raise TypeError(
+            f"{cls.called} is made by the runtime: {cls.__name__}.run(...) runs a goroutine that begins with one"
+        )
+
+    def run(cls, /, **slots: object) -> Any:
+        """The result of a goroutine whose first frame has these slots. It runs here, to its end."""
         from gomp.runtime.goroutines import run
 
         return run(cls, slots)
@@ -94,66 +103,81 @@ class FrameMeta(type):
 
         load(cls)
 
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """For :func:`inspect.signature`: the slots that may be given."""
-        names = (name for name, (_, p) in cls.layout.slots.items() if not isinstance(p, FrameLink))
-        return inspect.Signature(
-            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
-        )
+
+class Action:
+    """What a step returns: ``f.call`` and ``f.ret`` make it."""
 
 
-@overload
-def frame(cls: type[T], /) -> type[T]: ...
-@overload
-def frame(*, returns: Any) -> Callable[[type[T]], type[T]]: ...
-def frame(cls: type[T] | None = None, /, *, returns: Any = None) -> Any:
-    """Declare a frame: ``@gomp.frame`` on a class with annotated slots and a ``step``. ``returns``: int, float, bool or a class of objects."""
-    kind = _checked_result(returns)
-    scope = sys._getframe(1).f_locals
-    if cls is not None:
-        return _declare(cls, kind, scope)
-    return lambda made: _declare(made, kind, scope)
+class Frame(Generic[R]):
+    """The base of a frame that returns an R: ``@gomp.frame`` on ``class F(gomp.Frame[int])``. Without it, a frame returns nothing."""
+
+    def call(self, cls: type[Frame[Any]], /, *, into: str = "", room: int = 0, **slots: Any) -> Action:
+        """In a step: push a frame of ``cls`` with these slots."""
+        raise _outside("call")
+
+    def ret(self, result: R | None = None, /) -> Action:
+        """In a step: this frame is over."""
+        raise _outside("ret")
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def run(cls, **slots: Any) -> R:
+            """The result of a goroutine whose first frame has these slots. It runs here, to its end."""
+            ...
 
 
-def _checked_result(returns: Any) -> Any:
-    kind = scalar(returns)
-    if returns is None or kind in (INT, FLOAT, BOOL):
-        return kind
-    if is_reference_class(returns) and is_declared(returns):
-        return returns
-    raise TypeError(
-        f"a frame returns int, float, bool or a class of objects, not {getattr(returns, '__name__', returns)}"
-    )
+def _outside(name: str) -> TypeError:
+    return TypeError(f"{name} is an action of a frame's step, which is compiled: return it there")
 
 
-def _declare(cls: Any, returns: Any, scope: dict[str, Any]) -> FrameMeta:
+def frame(cls: type[T]) -> type[T]:
+    """Declare a frame: ``@gomp.frame`` on a class with annotated slots and a ``step``."""
     if not isinstance(cls, type):
         raise TypeError(f"@gomp.frame declares a class, not {cls!r}")
     step = vars(cls).get(_STEP)
     if not isinstance(step, python_types.FunctionType) or len(inspect.signature(step).parameters) != 1:
         raise TypeError(f"frame {cls.__name__} has no step: define 'def step(f):', which returns an action")
-    if cls.__bases__ != (object,):
-        raise TypeError(f"frame {cls.__name__} cannot have base classes: its layout is its own annotations")
-    made = FrameMeta(
-        cls.__name__, (), {_STEP: staticmethod(step), "__module__": cls.__module__, "__doc__": cls.__doc__}
-    )
+    namespace = {_STEP: staticmethod(step), "__module__": cls.__module__, "__doc__": cls.__doc__}
+    made = FrameMeta(cls.__name__, (), namespace)
     made.__qualname__ = cls.__qualname__
     made.called = f"frame {cls.__name__}"
-    names = names_around(made, {**scope, cls.__name__: made})
+    names = names_around(made, {**sys._getframe(1).f_locals, cls.__name__: made})
     annotations = inspect.get_annotations(cls)
     slots = [_slot(evaluated(a, names), made, name) for name, a in annotations.items()]
     offsets, size, _ = placed(cast(list[Part], slots), made.called)
     at = (FRAME_HEADER + offset for offset in offsets)
     size = FRAME_HEADER + (size + 7 & -8)
     check_size(size, made.called)
-    made.layout = FrameInfo(made, dict(zip(annotations, zip(at, slots, strict=True), strict=True)), size, returns)
-    return made
+    by_name = dict(zip(annotations, zip(at, slots, strict=True), strict=True))
+    made.layout = FrameInfo(made, by_name, size, _result(cls, names))
+    return made  # type: ignore[return-value]
+
+
+def _result(cls: Any, names: Names) -> Any:
+    """What a frame returns: the R of its base."""
+    if cls.__bases__ == (object,):
+        return None
+    if cls.__bases__ != (Frame,):
+        raise TypeError(
+            f"frame {cls.__name__} cannot have base classes but gomp.Frame[...]: its layout is its own annotations"
+        )
+    (result,) = get_args(cls.__orig_bases__[0]) or (None,)
+    returns = evaluated(getattr(result, "__forward_arg__", result), names)
+    kind = scalar(returns)
+    if returns in (None, type(None)) or kind in (INT, FLOAT, BOOL):
+        return kind
+    if is_reference_class(returns) and is_declared(returns):
+        return returns
+    name = getattr(returns, "__name__", getattr(returns, "name", returns))
+    raise TypeError(
+        f"frame {cls.__name__} returns int, float, bool or an object of a class that is declared before, not {name}"
+    )
 
 
 def _slot(annotation: Any, owner: FrameMeta, name: str) -> Slot:
     where = f"slot {name} of {owner.__name__}"
-    if name.startswith("_") or name in (_STEP, "into", "call", "ret"):
+    if name.startswith("_") or name in _RESERVED:
         raise TypeError(f"{where}: this name is gomp's, take another")
     if isinstance(annotation, FrameMeta):
         return FrameLink(annotation)

@@ -231,16 +231,18 @@ def _note_bytes(nbytes: int) -> None:
 
 
 @inline
-def _note_call(key: int, into: int) -> int:
-    return _note_action(find_type(key), into)
+def _note_call(key: int, into: int, room: int) -> int:
+    me = self_p()
+    me.out_room = room
+    me.out_into = into
+    me.out_for = find_type(key)
+    return me.out_for
 
 
 @inline
-def _note_action(action: int, into: int) -> int:
-    me = self_p()
-    me.out_for = action
-    me.out_into = into
-    return action
+def _note_return() -> int:
+    self_p().out_for = ACTION_RETURN
+    return ACTION_RETURN
 
 
 def _bound(frame: FrameRef, action: str) -> types.Type:
@@ -268,10 +270,12 @@ def _type_call(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
     if len(args) != 1 or not isinstance(args[0], FrameClass):
         raise rejection("f.call(F, slot=value, ..., into='slot of this frame') calls a frame F")
     cls = args[0].cls
-    bind_slots(cls, {name: types.unliteral(type_) for name, type_ in kws.items() if name != "into"})
+    bind_slots(cls, {name: types.unliteral(type_) for name, type_ in kws.items() if name not in ("into", "room")})
+    if not isinstance(kws.get("room", types.int64), types.Integer):
+        raise rejection(f"f.call: room= is a number of bytes, not {shown(kws['room'])}")
     if "into" in kws:
         _check_into(frame.cls, cls, kws["into"])
-    return named_signature(ACTION, frame, args[0], kws)
+    return named_signature(ACTION, frame, args, kws)
 
 
 def _check_into(caller: FrameMeta, callee: FrameMeta, into: types.Type) -> None:
@@ -296,7 +300,7 @@ def _type_ret(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, type
     given = types.unliteral(args[0]) if args else types.none
     if returns is None:
         if not isinstance(given, (NullType, types.NoneType)):
-            raise rejection(f"frame {frame.cls.__name__} is declared to return nothing: say @gomp.frame(returns=...)")
+            raise rejection(f"frame {frame.cls.__name__} is declared to return nothing: derive it from gomp.Frame[...]")
     else:
         check_part(result_part(returns), given, f"the result of {frame.cls.__name__}")
     return Signature(ACTION, tuple(map(types.unliteral, args)), recvr=frame)
@@ -306,11 +310,11 @@ _actions: dict[str, Callable[..., Signature]] = {"call": _type_call, "ret": _typ
 
 
 def named_signature(
-    result: types.Type, recvr: types.Type | None, cls: types.Type, kws: dict[str, types.Type]
+    result: types.Type, recvr: types.Type, args: tuple[types.Type, ...], kws: dict[str, types.Type]
 ) -> Signature:
-    """Of a function that takes a class and then what is given by name."""
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("cls", *kws)]
-    given = (cls, *(type_ if name == "into" else types.unliteral(type_) for name, type_ in kws.items()))
+    """Of a method that takes ``args`` and then what is given by name."""
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in (*("cls" for _ in args), *kws)]
+    given = (*args, *(type_ if name == "into" else types.unliteral(type_) for name, type_ in kws.items()))
     return _NamedSignature(result, given, recvr=recvr, pysig=inspect.Signature(parameters))
 
 
@@ -335,9 +339,10 @@ def result_part(returns: Any) -> Scalar | Link:
 
 
 def given_by_name(sig: Signature, args: Any) -> dict[str, tuple[types.Type, Any]]:
-    """Types and values of what a call of :func:`named_signature` gives by name; ``args`` without the receiver."""
-    names = list(sig.pysig.parameters)[1:]
-    return dict(zip(names, zip(sig.args[1:], args[1:], strict=True), strict=True))
+    """Types and values of what a call of :func:`named_signature` gives by name."""
+    names = [name for name in sig.pysig.parameters if name != "cls"]
+    n = len(args) - len(names)
+    return dict(zip(names, zip(sig.args[n:], args[n:], strict=True), strict=True))
 
 
 def load_result(context: Any, builder: Any, cls: FrameMeta) -> Any:
@@ -350,14 +355,18 @@ def load_result(context: Any, builder: Any, cls: FrameMeta) -> Any:
 @lower_builtin("gomp.frame.call", FrameRef, types.VarArg(types.Any))
 def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     caller, cls = sig.args[0].cls, sig.args[1].cls
-    given = dict(zip(list(sig.pysig.parameters)[1:], zip(sig.args[2:], args[2:], strict=True), strict=True))
+    given = given_by_name(sig, args)
     into = 0
     if "into" in given:
         at, p = caller.layout.slot(given.pop("into")[0].literal_value)
         into = at | p.size << INTO_BITS
+    room = ir.Constant(_I64, 0)
+    if "room" in given:
+        type_, value = given.pop("room")
+        room = context.cast(builder, value, type_, types.int64)
     put_out(context, builder, cls, given)
     return call_inline(
-        context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into))
+        context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into), room)
     )
 
 
@@ -369,6 +378,4 @@ def _lower_ret(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     builder.store(ir.Constant(_I64, 0), _at(builder, out, 0, _I64))
     if returns is not None:
         _store(context, builder, result_part(returns), out, sig.args[1], args[1])
-    return call_inline(
-        context, builder, _note_action, types.int64, (ir.Constant(_I64, ACTION_RETURN), ir.Constant(_I64, 0))
-    )
+    return call_inline(context, builder, _note_return, types.int64, ())

@@ -1,4 +1,4 @@
-"""Running a frame as a goroutine of its own, here and to its end: ``F(x=...)``, from Python and in compiled code."""
+"""Running a frame as a goroutine of its own, here and to its end: ``F.run(x=...)``, from Python and in compiled code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.callconv import Status
 from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, Signature, infer_global
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Signature, infer_getattr
 from numba.extending import intrinsic
 
 from gomp.core.heap.stack import STACK_OVERFLOW
@@ -58,34 +58,37 @@ def _function(cls: FrameMeta, names: tuple[str, ...]) -> Callable[..., Any]:
     """A function from the slots to the result."""
     name = f"run_{cls.__name__}"
     given = ", ".join(f"{n}={n}" for n in names)
-    scope: dict[str, Any] = {"run_frame": run_frame, "cls": cls, "__name__": __name__}
-    source = f"def {name}({', '.join(names)}):\n    return run_frame(cls, {given})\n"
+    scope: dict[str, Any] = {"cls": cls, "__name__": __name__}
+    source = f"def {name}({', '.join(names)}):\n    return cls.run({given})\n"
     exec(compile(source, f"<frame {cls.__name__}>", "exec"), scope)
     function: Any = scope[name]
     links = {n: p.target for n, (_, p) in frames.given_slots(cls, names).items() if hasattr(p, "target")}
     function.__annotations__ = links
+    function.__name__ = f"{cls.__name__}.run"
     return function  # type: ignore[no-any-return]
-
-
-def run_frame(cls: Any, /, **slots: object) -> Any:
-    """In compiled code: as :func:`run`."""
-    return run(cls, slots)
 
 
 # --- in compiled code -------------------------------------------------------------------------------------------------
 
 
-@infer_global(run_frame)
-class _Run(AbstractTemplate):  # type: ignore[misc]
-    def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
-        if len(args) != 1 or not isinstance(args[0], FrameClass):
-            raise rejection("a goroutine begins with a frame and its slots, given by name")
-        cls = args[0].cls
-        bind_slots(cls, {name: types.unliteral(type_) for name, type_ in kws.items()})
-        return named_signature(numba_type_of(cls.layout.returns), None, args[0], kws)
+@infer_getattr
+class _FrameClassAttribute(AttributeTemplate):  # type: ignore[misc]
+    key = FrameClass
+
+    def resolve_run(self, type_: FrameClass) -> types.Type:
+        class Run(AbstractTemplate):  # type: ignore[misc]
+            key = "gomp.Frame.run"
+
+            def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+                if args:
+                    raise rejection(f"{type_.cls.__name__}.run takes the slots by name")
+                bind_slots(type_.cls, {name: types.unliteral(given) for name, given in kws.items()})
+                return named_signature(numba_type_of(type_.cls.layout.returns), type_, (), kws)
+
+        return types.BoundFunction(Run, type_)
 
 
-@lower_builtin(run_frame, types.VarArg(types.Any))
+@lower_builtin("gomp.Frame.run", FrameClass, types.VarArg(types.Any))
 def _lower_run(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     cls = sig.args[0].cls
     put_out(context, builder, cls, given_by_name(sig, args))

@@ -58,6 +58,8 @@ class PStats:
     resume_max_s: float
     refills: int
     programs: int
+    stack_copies: int
+    stack_copied: int
     deaths: int
 
 
@@ -347,6 +349,8 @@ def _p_stats(idx: int, p: Any) -> PStats:
         resume_max_s=int(p.resume_max_ns) / 1e9,
         refills=int(p.refills),
         programs=int(p.programs),
+        stack_copies=int(p.stack_copies),
+        stack_copied=int(p.stack_copied),
         deaths=int(p.deaths - p.retirements),
     )
 

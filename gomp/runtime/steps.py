@@ -20,7 +20,7 @@ from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.goroutine import ACTION_RAISED
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
-from gomp.core.shm.records import LEADS_INTO_STACK, P_RAISED_CODE, P_RAISED_INFO, p_dtype, type_dtype, view
+from gomp.core.shm.records import LEADS_INTO_STACK, P_RAISED_CODE, P_RAISED_INFO, TYPE_BYTES, p_dtype, view
 from gomp.errors import CompileError
 from gomp.runtime import handles, pythoncalls
 from gomp.runtime.compiled import Compiled, Program, compile_error
@@ -52,7 +52,7 @@ def load(cls: FrameMeta) -> None:
         _ready.discard(cls)
         raise
     _register(cls)
-    place = (find_type(key_of(cls)) - layout.TYPES_BASE) // type_dtype.itemsize
+    place = (find_type(key_of(cls)) - layout.TYPES_BASE) // TYPE_BYTES
     _known_steps()[place] = program.code.entry(NO_SLOT, ())
 
 

@@ -287,6 +287,8 @@ TABLE = (
     Entry("gomp_p_resume_max_seconds", "gauge", "Longest time from the end of a stop to running.", _each_p(lambda p: p.resume_max_s), "p"),
     Entry("gomp_p_refills_total", "counter", "Spans the P's cache was filled with.", _each_p(lambda p: p.refills), "p"),
     Entry("gomp_p_restarts_total", "counter", "Processes of the P that died, and were replaced.", _each_p(lambda p: p.deaths), "p"),
+    Entry("gomp_p_stack_copies_total", "counter", "Moves of goroutine stacks by the P.", _each_p(lambda p: p.stack_copies), "p"),
+    Entry("gomp_p_stack_copied_bytes_total", "counter", "Bytes of stacks that they copied.", _each_p(lambda p: p.stack_copied), "p"),
     Entry("gomp_p_programs_total", "counter", "Goroutines the P ran to their end.", _each_p(lambda p: p.programs), "p"),
 )  # fmt: skip
 

@@ -267,6 +267,14 @@ def damage_stack_in_use(h):
     h.world.ps[0].stack_free[0] = h.goroutine.xstack & ~63
 
 
+def damage_frame(h):
+    h.goroutine.depth = 64
+
+
+def damage_running(h):
+    h.goroutine.xstatus = records.G_RUNNING
+
+
 def damage_free_goroutines(h):
     h.world.ps[0].g_nfree += 1
 
@@ -297,6 +305,7 @@ DAMAGES = [
     (codes.STACK_BYTES, damage_stack_bytes, SWEPT), (codes.STACK_COUNT, damage_stack_count, FRESH),
     (codes.STACK_FREE, damage_cached_stacks, FRESH), (codes.STACK_OF_G, damage_stack_of_goroutine, SWEPT),
     (codes.STACK_TWICE, damage_stack_in_use, FRESH), (codes.G_COUNT, damage_free_goroutines, FRESH),
+    (codes.G_FRAME, damage_frame, FRESH), (codes.G_RUNS, damage_running, FRESH),
 ]  # fmt: skip
 
 

@@ -216,7 +216,7 @@ def test_a_stack_that_uses_less_than_a_quarter_is_halved_and_2_kib_are_the_least
 
 
 def test_a_stack_beyond_the_maximum_is_an_overflow_and_nothing_changes(stacks):
-    stacks.pool.max_stack = 64 * KIB
+    stack.set_max_stack(64 * KIB)
     g, frame = stacks.go(), stacks.type(100)
     pushed = 0
     while (at := g.push(frame)) > 0:

@@ -71,6 +71,16 @@ def add_idle_time(ns: int) -> None:
 
 
 @inline
+def take_from_idle(p: int, ns: int) -> None:
+    """So much of the time of the P at ``p`` was not idle, though it waits: the coordinator was a worker in its place.
+
+    In Go such a P is not idle.
+    """
+    if load_acquire(p + P_XEVENT) & _KIND == EVENT_IDLE:
+        add_relaxed(LIMITER_XIDLE, -ns)
+
+
+@inline
 def begin_event(kind: int, now_ns: int) -> None:
     """This P's time is not its program's from now on, but EVENT_IDLE or EVENT_ASSIST."""
     store_release(_EVENT, now_ns << 2 | kind)
@@ -184,6 +194,7 @@ def _update_locked(now_ns: int) -> None:
                 collecting += took
     if lim.gc_enabled:
         collecting += int(float(total) * _BACKGROUND_SHARE)
+    idle = max(idle, 0)
     _accumulate(total - idle - collecting, collecting, now_ns)
 
 

@@ -18,7 +18,7 @@ from gomp.core.gc import work
 from gomp.core.gc.mark import OBLET, grey, grey_conservative, is_reference_word
 from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
-from gomp.core.gc.stackscan import is_stack_scanned, prepare_stack_jobs_stw, run_stack_job, scan_stack
+from gomp.core.gc.stackscan import prepare_stack_jobs_stw, run_stack_job, scan_running
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -39,7 +39,6 @@ from gomp.core.shm.records import (
     SPECIAL_QUEUED,
     SPECIAL_RUNNING,
     SPECIAL_WEAK,
-    g_at,
     p_at,
     runtime,
     spans,
@@ -210,11 +209,7 @@ def is_scanned(p: int) -> bool:
 def scan_p(p: int) -> None:
     """Grey what handles, native stack and goroutine of the P at ``p`` lead to, into its own buffers. Called as an action of a ragged barrier is."""
     pp = p_at(p)
-    g = pp.curg
-    while g != 0:
-        if not is_stack_scanned(g):
-            scan_stack(p, g)
-        g = g_at(g).link
+    scan_running(p, pp.curg)
     handles = layout.handles_addr(pp.idx)
     for slot in range(handles, handles + 8 * pp.handles, 8):
         _grey_root(p, slot)

@@ -34,6 +34,7 @@ from gomp.core.shm.records import (
     PACER_XSTACK_WORK,
     SCHED_XSCANNED_BYTES,
     SCHED_XSCANNED_STACKS,
+    STACKPOOL_XMAX_STACK,
     g_at,
     sched,
     stackpool,
@@ -60,9 +61,9 @@ def set_start_size_stw() -> None:
     n = load_relaxed(SCHED_XSCANNED_STACKS)
     size = layout.FIXED_STACK
     average = load_relaxed(SCHED_XSCANNED_BYTES) // n + STACK_GUARD if n != 0 else 0
-    while size < min(average, stackpool().max_stack):
+    while size < min(average, load_relaxed(STACKPOOL_XMAX_STACK)):
         size *= 2
-    stackpool().start_size = size
+    stackpool().start_size = layout.FIXED_STACK if stackpool().start_small else size
 
 
 @kernel("int64(int64, int64)")
@@ -87,6 +88,16 @@ def try_scan(p: int, g: int) -> int:
         shrink_stack(g)
     store_release(g, status)
     return work
+
+
+@kernel("void(int64, int64)")
+def scan_running(p: int, g: int) -> None:
+    """Scan the goroutine at ``g``, which the P at ``p`` runs, and those under it. Its steps shrink its stack."""
+    while g != 0:
+        if not is_stack_scanned(g):
+            scan_stack(p, g)
+            g_at(g).wants_shrink = 1
+        g = g_at(g).link
 
 
 @inline

@@ -281,6 +281,7 @@ def _stand_in(i: int, now: int, alone: int) -> None:
     else:
         p_at(p).fractional_ns += took
         add_relaxed(PACER_XFRACTIONAL_NS, took)
+        limiter.take_from_idle(p, took)
 
 
 @inline

@@ -23,8 +23,10 @@ from gomp.core.shm.atomics import (
     ctz,
     load64,
     load_acquire,
+    load_relaxed,
     store64,
     store_release,
+    xchg_acq_rel,
     zero_range,
 )
 from gomp.core.shm.records import (
@@ -32,7 +34,9 @@ from gomp.core.shm.records import (
     FRAME_TYPE,
     G_XSTACK,
     LEADS_INTO_STACK,
+    STACKPOOL_XMAX_STACK,
     g_at,
+    self_p,
     stackpool,
     type_at,
 )
@@ -75,6 +79,12 @@ def pop_frame(g: int) -> int:
     caller = load64(innermost(g) + FRAME_CALLER)
     g_at(g).depth = stack_hi(g) - caller if caller != 0 else 0
     return caller
+
+
+@kernel("int64(int64, int64)")
+def make_room(g: int, size: int) -> int:
+    """Have the stack of the goroutine at ``g`` hold frames of ``size`` bytes more before it moves again: 0, STACK_OVERFLOW or NO_MEMORY."""
+    return 0 if _fits(g, size) else _grow(g, size)
 
 
 @inline
@@ -121,9 +131,15 @@ def _grow(g: int, frame_size: int) -> int:
     size = 2 * stack_size(g)
     while size - g_at(g).depth < frame_size + STACK_GUARD:
         size *= 2
-    if size > stackpool().max_stack:
+    if size > load_relaxed(STACKPOOL_XMAX_STACK):
         return STACK_OVERFLOW
     return copy_stack(g, size)
+
+
+@kernel("int64(int64)")
+def set_max_stack(size: int) -> int:
+    """Set how many bytes a stack may have from now on; what it was (runtime/debug, SetMaxStack). Any process, at any time."""
+    return xchg_acq_rel(STACKPOOL_XMAX_STACK, size)
 
 
 @kernel("int64(int64, int64)")
@@ -139,6 +155,8 @@ def copy_stack(g: int, size: int) -> int:
         _adjust_frames(new + size - depth, lo, hi, delta)
     set_stack(g, new, size)
     g_at(g).copies += 1
+    self_p().stack_copies += 1
+    self_p().stack_copied += depth
     free_stack(lo, hi - lo)
     return 0
 
@@ -147,7 +165,7 @@ def copy_stack(g: int, size: int) -> int:
 def _adjust_frames(frame: int, lo: int, hi: int, delta: int) -> None:
     """Have everything in the frames from ``frame`` on that leads into [lo, hi) lead ``delta`` bytes further."""
     while frame != 0:
-        _adjust_slots(frame, lo, hi, delta)
+        adjust_slots(frame, lo, hi, delta)
         caller = load64(frame + FRAME_CALLER)
         if caller != 0:
             caller += delta
@@ -156,7 +174,8 @@ def _adjust_frames(frame: int, lo: int, hi: int, delta: int) -> None:
 
 
 @inline
-def _adjust_slots(frame: int, lo: int, hi: int, delta: int) -> None:
+def adjust_slots(frame: int, lo: int, hi: int, delta: int) -> None:
+    """The same of one frame."""
     t = type_at(load64(frame + FRAME_TYPE))
     if t.elem_size != LEADS_INTO_STACK:
         return
@@ -176,6 +195,7 @@ def _adjust_slots(frame: int, lo: int, hi: int, delta: int) -> None:
 @kernel("void(int64)")
 def shrink_stack(g: int) -> None:
     """Halve the stack of the goroutine at ``g`` if it uses less than a quarter of it, and there is memory (shrinkstack)."""
+    g_at(g).wants_shrink = 0
     size = stack_size(g) // 2
-    if size >= layout.FIXED_STACK and g_at(g).depth + _NOSPLIT < stack_size(g) // 4:
+    if stackpool().never_shrink == 0 and size >= layout.FIXED_STACK and g_at(g).depth + _NOSPLIT < stack_size(g) // 4:
         copy_stack(g, size)

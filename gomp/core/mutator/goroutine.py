@@ -13,7 +13,18 @@ from __future__ import annotations
 from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.heap.gs import NO_G, drop_g, take_g
 from gomp.core.heap.mheap import NO_MEMORY
-from gomp.core.heap.stack import innermost, pop_frame, push_frame
+from gomp.core.heap.stack import (
+    adjust_slots,
+    copy_stack,
+    innermost,
+    make_room,
+    pop_frame,
+    push_frame,
+    shrink_stack,
+    stack_hi,
+    stack_lo,
+    stack_size,
+)
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import copy_range, load64, load_relaxed, store64, store_release
@@ -26,15 +37,16 @@ from gomp.core.shm.records import (
     GC_MARK,
     P_OUT,
     RT_XGCPHASE,
+    TYPE_BYTES,
     g_at,
     self_p,
+    stackpool,
 )
 
 ACTION_RETURN, ACTION_RAISED, LAST_ACTION = 1, 2, 15
 # How it ended; STACK_OVERFLOW and NO_MEMORY too.
 ENDED, RAISED, NO_STEP, OTHER_ACTION = 0, -1, -2, -3
 _OUT = layout.SELF_BASE + P_OUT
-_TYPE_RECORD = 64
 INTO_BITS = 32
 
 
@@ -83,6 +95,8 @@ def execute(g: int) -> int:
     """Run the goroutine at ``g`` to its end, or to what cannot be gone on from: ENDED, and its result is in P_OUT; or why not."""
     frame = innermost(g)
     while frame != 0:
+        if g_at(g).wants_shrink or stackpool().always_copy:
+            frame = _move(g)
         step = _step_of(load64(frame + FRAME_TYPE))
         if step == 0:
             return NO_STEP
@@ -101,18 +115,35 @@ def execute(g: int) -> int:
 
 
 @inline
+def _move(g: int) -> int:
+    """The innermost frame, where it is now."""
+    if stackpool().always_copy:
+        copy_stack(g, stack_size(g))
+    else:
+        shrink_stack(g)
+    return innermost(g)
+
+
+@inline
 def _step_of(type_addr: int) -> int:
     """Address of the machine code of a frame type's step in this process, 0 if it has none."""
-    return load64(self_p().steps + (type_addr - layout.TYPES_BASE) // _TYPE_RECORD * 8)
+    return load64(self_p().steps + (type_addr - layout.TYPES_BASE) // TYPE_BYTES * 8)
 
 
 @inline
 def _call(g: int, type_addr: int) -> int:
     """The new frame, STACK_OVERFLOW or NO_MEMORY."""
+    lo, hi = stack_lo(g), stack_hi(g)
+    if self_p().out_room != 0:
+        short = make_room(g, self_p().out_room)
+        if short < 0:
+            return short
     frame = push_frame(g, type_addr)
     if frame >= 0:
         copy_range(frame + FRAME_HEADER, _OUT, self_p().out_bytes)
         store64(frame + FRAME_INTO, self_p().out_into)
+        if stack_lo(g) != lo:  # what its caller has left in P_OUT leads into the old one
+            adjust_slots(frame, lo, hi, stack_hi(g) - hi)
     return frame
 
 

@@ -7,6 +7,7 @@ from gomp.core.heap import mspan
 from gomp.core.heap.accounting import table_bytes_stw
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.heap.mcentral import reset_mcentrals_stw
+from gomp.core.heap.stack import set_max_stack
 from gomp.core.heap.stackalloc import reset_stackpool
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
@@ -45,7 +46,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     store_release(RT_XSWEEP_CLASS, SWEEP_SETS)
     reset_mcentrals_stw()
     reset_stackpool()
-    stackpool().max_stack = _MAX_STACK
+    set_max_stack(_MAX_STACK)
     stackpool().start_size = layout.FIXED_STACK
     store_release(MHEAP_XBUDGET, ENDLESS)
     store_relaxed(MHEAP_XTABLES, table_bytes_stw())

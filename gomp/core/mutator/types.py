@@ -15,10 +15,9 @@ from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64, store_release
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import RT_XTABLE_LOCK, TYPE_TEXT, runtime, self_p, type_at
+from gomp.core.shm.records import RT_XTABLE_LOCK, TYPE_BYTES, TYPE_TEXT, runtime, self_p, type_at
 
 TABLE_FULL = -2
-_TYPE_RECORD = 64
 _MASK_BYTES = 4 << 20
 
 
@@ -27,7 +26,7 @@ def _probe(key: int) -> int:
     """Address of the record with this key, or of the free one where it belongs; 0 if the table is full."""
     idx = key % layout.MAX_TYPES
     for _ in range(layout.MAX_TYPES):
-        addr = layout.TYPES_BASE + idx * _TYPE_RECORD
+        addr = layout.TYPES_BASE + idx * TYPE_BYTES
         found = load_acquire(addr)  # pairs with publish_type
         if found == key or found == 0:
             return addr

@@ -361,11 +361,15 @@ stackpool_dtype = record(
         ("head", "i8", (layout.STACK_ORDERS,)),  # by order: spans with a free stack
         ("large", "i8", (STACK_LARGE_LISTS,)),  # by log2 of the pages: free stacks that are a span each
         ("xspan_bytes", "i8"),  # of all spans of stacks: changed by atomic addition
-        ("max_stack", "i8"),  # bytes that one stack may have (SetMaxStack)
+        ("xmax_stack", "i8"),  # bytes that one stack may have (SetMaxStack)
         (
             "start_size",
             "i8",
         ),  # bytes of a stack that is taken anew for a record that was used before (startingStackSize)
+        # GODEBUG
+        ("never_shrink", "i8"),  # gcshrinkstackoff=1
+        ("start_small", "i8"),  # adaptivestackstart=0
+        ("always_copy", "i8"),  # stackcopyalways=1
     ],
     512,
 )
@@ -460,7 +464,9 @@ PACER_XDEDICATED_NEEDED, PACER_XASSIST_NS, PACER_XDEDICATED_NS, PACER_XFRACTIONA
     for name in ("xdedicated_needed", "xassist_ns", "xdedicated_ns", "xfractional_ns", "xidle_ns")
 )
 
-STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES = (STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes"))
+STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
+    STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes", "xmax_stack")
+)
 
 SCHED_XLOCK, SCHED_XSCANNED_BYTES, SCHED_XSCANNED_STACKS = (
     SCHED + offset_of(sched_dtype, name) for name in ("xlock", "xscanned_bytes", "xscanned_stacks")
@@ -607,9 +613,12 @@ p_dtype = record(
         ("out_into", "i8"),  # ... and where its caller wants the result: offset in the frame | bytes << 32, 0: nowhere
         ("raised_code", "i8"),  # what a step has raised, as Numba's calling convention has it
         ("raised_info", "i8"),
+        ("out_room", "i8"),  # bytes that the stack is to have beyond the frame that is called
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
+        ("stack_copies", "i8"),  # moves of stacks
+        ("stack_copied", "i8"),  # bytes that they copied
         ("programs", "i8"),  # goroutines run to completion
         ("transits", "i8"),  # references ever sent to other processes: numbers that none of its processes uses again
         # Specials, reached through p_addr only. The queues hold record numbers, under specials_lock.
@@ -759,7 +768,7 @@ type_dtype = record(
     ],
     64,
 )
-TYPE_TEXT = offset_of(type_dtype, "text")
+TYPE_TEXT, TYPE_BYTES = offset_of(type_dtype, "text"), type_dtype.itemsize
 
 global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
 
@@ -847,6 +856,7 @@ g_dtype = record(
         ("scans", "i8"),
         ("copies", "i8"),  # how often the stack was moved
         ("p", "i8"),  # the P that runs it
+        ("wants_shrink", "i8"),  # 1: it ran when its stack was scanned, and may have too large a one
     ],
     layout.G_RECORD,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gomp.core.gc.stackrebuild import manual_span_of, mark_used, mark_used_stw
 from gomp.core.gc.verify.problems import (
     G_COUNT,
+    G_FRAME,
+    G_RUNS,
     STACK_BYTES,
     STACK_COUNT,
     STACK_FREE,
@@ -14,16 +16,20 @@ from gomp.core.gc.verify.problems import (
     problem,
 )
 from gomp.core.heap.mspan import span_addr
-from gomp.core.heap.stack import stack_lo, stack_size
+from gomp.core.heap.stack import innermost, stack_hi, stack_lo, stack_size
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, lsr, popcount, store64
 from gomp.core.shm.records import (
+    FRAME_CALLER,
+    FRAME_TYPE,
     G_DEAD,
+    G_RUNNING,
     SPAN_MANUAL,
     SPAN_STACK_FREE,
     SPAN_STACK_USED,
     STACKPOOL_XSPAN_BYTES,
+    TYPE_BYTES,
     g_at,
     mheap,
     nth_p,
@@ -31,6 +37,7 @@ from gomp.core.shm.records import (
     p_records,
     sched,
     spans,
+    type_at,
 )
 
 
@@ -51,6 +58,8 @@ def check_stacks(out: int) -> None:
     if _check_owners(out) == 0:
         return
     mark_used_stw()
+    _check_frames(out)
+    _check_running(out)
     _mark_cached(out)
     for page in range(mheap().end_page):
         if spans()[page].state == SPAN_MANUAL:
@@ -80,6 +89,53 @@ def _check_owners(out: int) -> int:
                 sound = 0
             _unmark(lo)
     return sound
+
+
+@inline
+def _check_frames(out: int) -> None:
+    """The frames of a goroutine fill what is in use of its stack, each of a type that there is."""
+    for g in range(1, sched().ngs + 1):
+        at = layout.g_addr(g)
+        frame, hi = innermost(at), stack_hi(at)
+        while frame != 0 and frame != hi:
+            type_addr = load64(frame + FRAME_TYPE)
+            end = frame + type_at(type_addr).struct_bytes if _is_type(type_addr) else 0
+            caller = load64(frame + FRAME_CALLER)
+            if end <= frame or end > hi or (end if end != hi else 0) != caller:
+                problem(out, G_FRAME, g, frame, type_addr)
+                break
+            frame = end
+
+
+@inline
+def _is_type(addr: int) -> bool:
+    at = addr - layout.TYPES_BASE
+    return 0 <= at < layout.MAX_TYPES * TYPE_BYTES and at % TYPE_BYTES == 0 and load_acquire(addr) != 0
+
+
+@inline
+def _check_running(out: int) -> None:
+    """Goroutines that run are those that Ps say they run."""
+    for g in range(1, sched().ngs + 1):
+        at = layout.g_addr(g)
+        if load_acquire(at) == G_RUNNING and not _is_run_by(at, layout.p_addr(g_at(at).p)):
+            problem(out, G_RUNS, g, G_RUNNING, g_at(at).p)
+    for i in range(p_records()):
+        at, left = p_at(nth_p(i)).curg, sched().ngs
+        while at != 0 and left > 0:
+            if load_acquire(at) != G_RUNNING or g_at(at).p != p_at(nth_p(i)).idx:
+                problem(out, G_RUNS, layout.g_number(at), load_acquire(at), p_at(nth_p(i)).idx)
+            at = g_at(at).link
+            left -= 1
+
+
+@inline
+def _is_run_by(g: int, p: int) -> bool:
+    at, left = p_at(p).curg, sched().ngs
+    while at != 0 and at != g and left > 0:
+        at = g_at(at).link
+        left -= 1
+    return at == g
 
 
 @inline
