@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from gomp.cgroup import MemoryCgroup
+from gomp.cgroup import LEAST_OF_A_SERVICE, MemoryCgroup
 from gomp.config import RuntimeSettings, ServiceSettings, check_system, load
 from gomp.errors import ConfigError, GompError, HeapCorrupt, ProgramError
 
@@ -485,7 +485,7 @@ def _warn_of_too_small_a_container() -> None:
     if limit is not None and limit < _LEAST_CONTAINER:
         print(
             f"gomp: the cgroup's limit of {limit / 2**20:.1f} MiB is less than the {_LEAST_CONTAINER >> 20} MiB that the interpreters take: "
-            "the kernel may kill them; give the container more memory",
+            f"the kernel will kill some of them; give the container {LEAST_OF_A_SERVICE >> 20} MiB or more",
             file=sys.stderr,
             flush=True,
         )
