@@ -358,7 +358,8 @@ def read_setting(name: Setting, value: object) -> int:
     if isinstance(value, str) and name != "memory_limit" and (number := _parse_integer(value)) is not None:
         value = number
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ConfigError(f"{name}: write a number or a text (not {value!r})")
+        what = _LIMIT_HELP if name == "memory_limit" else "a number or a text"
+        raise ConfigError(f"{name}: write {what} (not {value!r})")
     try:
         return _SETTING_TYPES[name].validate_python(value)
     except ValidationError as error:

@@ -132,7 +132,7 @@ def test_a_collection_is_over_when_it_is_answered(over_socket):
         ("gogc", {"content": "{", "headers": {"content-type": "application/json"}}, 'write {"value": ...}'),
         ("memory-limit", {"content": "1GB"}, "as 512MiB, or auto, or off"),
         ("memory-limit", {"content": "-1"}, "as 512MiB, or auto, or off"),
-        ("memory-limit", {"json": {"value": 1.5}}, "write a number or a text"),
+        ("memory-limit", {"json": {"value": 1.5}}, "as 512MiB, or auto, or off (not 1.5)"),
         ("procs", {"content": "0"}, "there is 1 P at least"),
         ("procs", {"content": "some"}, 'write a number of Ps, or "auto"'),
     ],
