@@ -485,7 +485,7 @@ def _warn_of_too_small_a_container() -> None:
     if limit is not None and limit < _LEAST_CONTAINER:
         print(
             f"gomp: the cgroup's limit of {limit / 2**20:.1f} MiB is less than the {_LEAST_CONTAINER >> 20} MiB that the interpreters take: "
-            f"the kernel will kill some of them; give the container {LEAST_OF_A_SERVICE >> 20} MiB or more",
+            f"the kernel may kill some of them; give the container {LEAST_OF_A_SERVICE >> 20} MiB or more",
             file=sys.stderr,
             flush=True,
         )
