@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC, ROOT = Path("/proc/self"), Path("/sys/fs/cgroup")
+LEAST_OF_A_SERVICE = 224 << 20  # with two Ps: with less there is no room for an auto limit beside the interpreters
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
+_NO_LIMIT = ("max", "-1")  # v2's word, and that with which v1's is set
 _SHOWN = 40  # characters
 _V1_CPU = ("cpu,cpuacct", "cpu")  # where the controller is mounted
 
@@ -56,7 +58,7 @@ class MemoryLevel:
             text = file.read_text(errors="replace").strip()
         except OSError as error:
             return f"{file} cannot be read: {error.strerror}"
-        return "" if text == "max" or text.isdecimal() else f"{file} is not understood: it says {text[:_SHOWN]!r}"
+        return "" if text in _NO_LIMIT or text.isdecimal() else f"{file} is not understood: it says {text[:_SHOWN]!r}"
 
     def usage(self) -> int | None:
         """What is charged to it: pages of files, shared memory, and the kernel's own included."""

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
-from gomp.cgroup import MemoryCgroup
+from gomp.cgroup import LEAST_OF_A_SERVICE, MemoryCgroup
 from gomp.config import RuntimeSettings, ServiceSettings, check_system, load
 from gomp.errors import ConfigError, GompError, HeapCorrupt, ProgramError
 
@@ -39,10 +40,10 @@ def _flag(name: str) -> Any:
 
 
 Procs = Annotated[str | None, _flag("procs")]
-MaxProcs = Annotated[int | None, _flag("max_procs")]
+MaxProcs = Annotated[str | None, _flag("max_procs")]
 Gogc = Annotated[str | None, _flag("gogc")]
 MemoryLimit = Annotated[str | None, _flag("memory_limit")]
-MemoryLimitShare = Annotated[float | None, _flag("memory_limit_share")]
+MemoryLimitShare = Annotated[str | None, _flag("memory_limit_share")]
 MaxHeap = Annotated[str | None, _flag("max_heap")]
 Name = Annotated[str | None, _flag("name")]
 StopDeadline = Annotated[str | None, _flag("stop_deadline")]
@@ -244,12 +245,28 @@ def replay_tape(
 
 # --- changing settings ------------------------------------------------------------------------------------------------
 
-ctl = typer.Typer(no_args_is_help=True, help="Change the settings of a running service.")
+ctl = typer.Typer(help="Change the settings of a running service.")
 app.add_typer(ctl, name="ctl")
 OfRuntime = Annotated[str | None, typer.Option("--name", help="which runtime; the only one running, if left out")]
 Url = Annotated[str | None, typer.Option("--url", help="of its control listener, if it has no socket here")]
 TokenFile = Annotated[Path | None, typer.Option("--token-file", help="file with the token that the URL wants")]
 _TAKES_NEGATIVE = {"ignore_unknown_options": True}  # -1 is a value: what is wrong with one, validation says
+
+
+@ctl.callback(invoke_without_command=True)
+def _of_all_commands(
+    context: typer.Context,
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """What each command takes may be said before it as well."""
+    given = {"name": name, "url": url, "token_file": token_file, "as_json": as_json}
+    defaults = {option: value for option, value in given.items() if value}
+    context.default_map = dict.fromkeys(cast(TyperGroup, context.command).commands, defaults)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def _ask(
@@ -468,7 +485,7 @@ def _warn_of_too_small_a_container() -> None:
     if limit is not None and limit < _LEAST_CONTAINER:
         print(
             f"gomp: the cgroup's limit of {limit / 2**20:.1f} MiB is less than the {_LEAST_CONTAINER >> 20} MiB that the interpreters take: "
-            "the kernel may kill them; give the container more memory",
+            f"the kernel may kill some of them; give the container {LEAST_OF_A_SERVICE >> 20} MiB or more",
             file=sys.stderr,
             flush=True,
         )

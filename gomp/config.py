@@ -37,6 +37,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gomp.cgroup import CpuCgroup
@@ -55,6 +56,8 @@ _INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
 _BYTE_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _BYTE_COUNT = re.compile(r"([+-]?[0-9]+)(B|KiB|MiB|GiB|TiB|)", re.ASCII)
 _BYTES_HELP = "a whole number of bytes with an optional B, KiB, MiB, GiB or TiB"
+_LIMIT_HELP = f"{_BYTES_HELP}, as 512MiB, or auto, or off"
+_BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}  # of an option, in words
 
 
 # --- Go's grammars ----------------------------------------------------------------------------------------------------
@@ -162,9 +165,11 @@ def _byte_count(value: object) -> object:
 def _limit(value: object) -> object:
     if value == "auto":
         return AUTO
-    limit = NO_LIMIT if value is None or value == "off" else _byte_count(value)
-    if isinstance(limit, int) and not 0 <= limit <= NO_LIMIT:
-        raise ValueError(f"write {_BYTES_HELP}, as 512MiB, or auto, or off")
+    if value is None or value == "off":
+        return NO_LIMIT
+    limit = parse_byte_count(value) if isinstance(value, str) else value
+    if limit is None or (isinstance(limit, int) and not 0 <= limit <= NO_LIMIT):
+        raise ValueError(f"write {_LIMIT_HELP}")
     return limit
 
 
@@ -178,8 +183,8 @@ def _whole_arenas(value: object) -> object:
     size = _byte_count(value)
     if not isinstance(size, int):
         return size
-    if not 0 < size <= HEAP_MAX:
-        raise ValueError(f"a heap has from 1 byte to {HEAP_MAX >> 40}TiB")
+    if not ARENA_SIZE <= size <= HEAP_MAX:
+        raise ValueError(f"a heap has from {ARENA_SIZE >> 20}MiB to {HEAP_MAX >> 40}TiB")
     return -(-size // ARENA_SIZE) * ARENA_SIZE
 
 
@@ -229,7 +234,9 @@ class RuntimeSettings(BaseSettings):
         le=1,
         description="with auto: the part of the cgroup's limit that the runtime and its interpreters may take",
     )
-    max_heap: HeapSize = Field("4GiB", description="the heap never grows beyond this; rounded up to 64MiB")  # type: ignore[assignment]
+    max_heap: HeapSize = Field(
+        "4GiB", description="the heap never grows beyond this: 64MiB or a multiple, to which it is rounded up"
+    )  # type: ignore[assignment]
     name: Name | None = Field(None, description="what `gomp ls` and `gomp verify` call this runtime")
     stop_deadline: float = Field(
         10.0, ge=0.1, le=60.0, description="seconds for which a process may hold up a stop before it is killed"
@@ -354,7 +361,8 @@ def read_setting(name: Setting, value: object) -> int:
     if isinstance(value, str) and name != "memory_limit" and (number := _parse_integer(value)) is not None:
         value = number
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ConfigError(f"{name}: write a number or a text (not {value!r})")
+        what = _LIMIT_HELP if name == "memory_limit" else "a number or a text"
+        raise ConfigError(f"{name}: write {what} (not {value!r})")
     try:
         return _SETTING_TYPES[name].validate_python(value)
     except ValidationError as error:
@@ -412,7 +420,7 @@ def ignored(settings: RuntimeSettings) -> list[str]:
 def _go_memory_limit(text: str) -> int | str:
     limit = text if text in ("off", "auto") else parse_byte_count(text)
     if limit is None:
-        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_BYTES_HELP}, as 512MiB, or auto, or off")
+        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_LIMIT_HELP}")
     return limit
 
 
@@ -446,7 +454,7 @@ def load(kind: type[S], config_file: Path | None = None, **flags: Any) -> S:
         try:
             return kind(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from None
+            raise ConfigError("; ".join(_describe(problem, kind) for problem in error.errors())) from None
         except SettingsError as error:
             raise ConfigError(f"{_one_line(str(error))}: write JSON") from None
 
@@ -460,14 +468,29 @@ def _reading(config_file: Path | None) -> Iterator[None]:
         _config_file.reset(token)
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, kind: type[BaseModel] | None = None) -> str:
+    """What is wrong, in one line; with a range where ``kind``, the settings that were read, have one for it."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no such option"
     message = problem["msg"].removeprefix("Value error, ")
+    if kind and where in kind.model_fields and (range_ := _range(kind.model_fields[where])):
+        message = f"write {range_}"
     given = problem["input"]
     shown = f" (not {given!r})" if isinstance(given, str | int | float) else ""
     return _one_line(f"{where}: {message}{shown}" if where else message)
+
+
+def _range(field: FieldInfo) -> str:
+    """The numbers that an option takes, in words; "" if it has no bounds of its own."""
+    bounds = [
+        f"{words} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, words in _BOUNDS.items()
+        if hasattr(limit, name)
+    ]
+    kind = "a number" if field.annotation is float else "a whole number"
+    return " ".join([kind, *bounds]) if bounds else ""
 
 
 def _one_line(text: str) -> str:

@@ -66,7 +66,7 @@ def test_without_a_cgroups_limit_there_is_none(cgroup, clock, caplog):
 def test_too_little_is_no_limit_and_a_warning_that_names_the_fix(cgroup, clock, caplog):
     cgroup.write(128, 60)
     assert AutoLimit(cgroup.memory, 0.9).look() == NO_LIMIT
-    assert "leaves less than 64 MiB; give the container more memory" in caplog.text
+    assert "leaves less than 64 MiB; give the container 138 MiB or more, or set memory_limit" in caplog.text
 
 
 def test_a_new_limit_is_followed_within_a_second(cgroup, clock):

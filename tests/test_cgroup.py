@@ -93,6 +93,11 @@ def test_a_limit_that_is_not_understood_is_none_and_told(tmp_path, text, is_told
     assert (memory.strictest() is None) == (text != "1000")
 
 
+def test_what_sets_no_limit_in_v1_is_not_told_as_one(tmp_path):
+    memory = hierarchy(tmp_path, "4:memory:/a", {**V1, "memory/a/memory.limit_in_bytes": "-1\n"})
+    assert (memory.problems(), memory.strictest()) == ([], None)
+
+
 def test_a_limit_that_cannot_be_read_is_told(tmp_path):
     memory = hierarchy(tmp_path, "0::/a", V2)
     (tmp_path / "mount/a/memory.max").unlink()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gomp import cli, kernels
+from gomp.cgroup import MemoryCgroup, memory_level
 from gomp.config import ServiceSettings
 from gomp.errors import ConfigError, HeapCorrupt, OutOfMemory, ProgramError, RuntimeLost
 from gomp.runtime import discovery, memstats
@@ -208,6 +209,19 @@ def test_verify_says_what_it_found(problems, code, out, err, monkeypatch, capsys
     monkeypatch.setattr(discovery, "connect", lambda name: Client(problems))
     assert cli.run_command(["verify", "--level", "2"]) == code
     assert capsys.readouterr() == (out, err)
+
+
+@pytest.mark.parametrize(("mib", "is_told"), [(128, True), (160, False), (None, False)])
+def test_a_container_that_is_too_small_is_told_first_with_what_would_do(mib, is_told, tmp_path, monkeypatch, capsys):
+    (tmp_path / "memory.max").write_text("max" if mib is None else str(mib << 20))
+    cgroup = MemoryCgroup([memory_level(tmp_path, is_v2=True)])
+    monkeypatch.setattr(MemoryCgroup, "of_this_process", lambda: cgroup)
+    assert cli.run_command(["run", "nowhere.at_all"]) == 2
+    told, *others = capsys.readouterr().err.splitlines()
+    assert bool(others) == is_told
+    if is_told:
+        assert told.startswith("gomp: the cgroup's limit of 128.0 MiB is less than the 160 MiB that the interpreters")
+        assert told.endswith("give the container 224 MiB or more")
 
 
 def test_progress_is_told_of_each_kernel(capsys):

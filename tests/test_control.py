@@ -130,9 +130,9 @@ def test_a_collection_is_over_when_it_is_answered(over_socket):
         ("gogc", {"json": {"value": True}}, "write a number or a text"),
         ("gogc", {"json": [100]}, 'write {"value": ...}'),
         ("gogc", {"content": "{", "headers": {"content-type": "application/json"}}, 'write {"value": ...}'),
-        ("memory-limit", {"content": "1GB"}, "as 512MiB"),
-        ("memory-limit", {"content": "-1"}, "as 512MiB"),
-        ("memory-limit", {"json": {"value": 1.5}}, "write a number or a text"),
+        ("memory-limit", {"content": "1GB"}, "as 512MiB, or auto, or off"),
+        ("memory-limit", {"content": "-1"}, "as 512MiB, or auto, or off"),
+        ("memory-limit", {"json": {"value": 1.5}}, "as 512MiB, or auto, or off (not 1.5)"),
         ("procs", {"content": "0"}, "there is 1 P at least"),
         ("procs", {"content": "some"}, 'write a number of Ps, or "auto"'),
     ],
@@ -237,6 +237,7 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
         (("procs", "1"), "procs is 1 now; it was 1"),
         (("gc",), "collected; 1 cycles so far"),
         (("show",), "gogc is off, memory_limit is 67108864 bytes (64 MiB), procs is 1, num_gc is 1"),
+        (("--name", "controlled", "gogc", "-1"), "gogc is off now; it was off"),
     ):
         done = gomp(environment, "ctl", *arguments)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, text, "")
@@ -244,6 +245,18 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
     assert json.loads(done.stdout) == IN_FORCE | {
         "gogc": "off", "memory_limit": 64 << 20, "memory_limit_is_auto": False, "num_gc": 1
     }  # fmt: skip
+
+
+def test_what_every_command_of_ctl_takes_may_stand_before_it(environment):
+    for arguments in (("--name", "nobody", "show"), ("--name", "somebody", "gogc", "100", "--name", "nobody")):
+        done = gomp(environment, "ctl", *arguments)
+        assert (done.returncode, done.stderr) == (
+            2,
+            "gomp: no runtime named nobody is running: `gomp ls` lists them\n",
+        )
+    alone = gomp(environment, "ctl")
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert "memory-limit" in alone.stdout
 
 
 def test_ctl_says_in_one_line_what_is_wrong(serve, environment):

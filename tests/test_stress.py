@@ -72,6 +72,11 @@ def test_a_report_has_the_share_of_collection_and_the_throughput_over_time():
     assert json.loads(json.dumps(REPORT.to_json()))["samples"][2]["cycles"] == 7
 
 
+def test_the_throughput_of_a_program_that_mostly_rests_is_not_nothing():
+    burst = tuple(sample(float(t), allocated=300 * MIB * (t > 1)) for t in range(4))
+    assert "100 MiB/s, from 0 to 300" in replace(REPORT, samples=burst).text()
+
+
 def test_a_report_is_a_picture_too(tmp_path):
     pytest.importorskip("matplotlib")
     draw(REPORT, tmp_path / "ramp.png")

@@ -14,6 +14,7 @@ Where the cgroup does not tell what its processes take, it is what all of it is 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 
@@ -107,10 +108,11 @@ class AutoLimit:
         was_told, self._told = self._told, (self._is_set, figures[1])
         log.log(
             logging.DEBUG if self._told == was_told else logging.WARNING,
-            f"memory_limit is %s: auto is {reason}, and that leaves less than %d MiB; give the container more memory, or set memory_limit",
+            f"memory_limit is %s: auto is {reason}, and that leaves less than %d MiB; give the container %d MiB or more, or set memory_limit",
             f"{FLOOR / _MIB:.1f} MiB" if self._is_set else "off",
             *figures,
             FLOOR // _MIB,
+            math.ceil((figures[2] + FLOOR / _MIB) / self._share),
         )
         return FLOOR if self._is_set else NO_LIMIT
 

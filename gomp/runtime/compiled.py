@@ -266,8 +266,10 @@ class Compiled(Generic[A, R]):
             return Program(kinds, result, machine_code.compiled_here(compiled_code), classes)
         file = program_cache.directory() / f"{self.__name__}-{survey.hexdigest(*map(str, args))}.pickle"
         if not file.exists() and compile_in_child:
-            program_cache.make_room()
-            program_cache.do_in_child(lambda: self._compile_into(file, args))
+            with program_cache.turn(file):
+                if not file.exists():
+                    program_cache.make_room()
+                    program_cache.do_in_child(lambda: self._compile_into(file, args))
         if file.exists():
             described, packed = program_cache.load(file)
 

@@ -61,6 +61,7 @@ class Family:
             from gomp.service import process
 
             forked.die_with_parent(self._parent, b"gomp-service")
+            forked.be_killed_first(forked.SERVICE_OOM_SCORE)
             forked.reset_signals()
             segment_fds = {self._shared.heap_fd, self._shared.meta_fd}
             listeners = {listener.fileno() for listener in (metrics, control) if listener}

@@ -221,7 +221,7 @@ def wait_until_enterable() -> None:
 
 def check_table(status: int, what: str) -> int:
     if status == TABLE_FULL:
-        raise OutOfMemory(f"no room for {what}")
+        raise OutOfMemory(f"no room for {what}: it is full, or there is no memory left")
     return status
 
 

@@ -163,7 +163,7 @@ def run(
 ) -> None:
     """Be P ``idx``; never returns. The coordinator is ``parent``; when it dies, so does this process."""
     forked.die_with_parent(parent, f"gomp-p{idx}".encode())
-    forked.be_killed_first()
+    forked.be_killed_first(forked.P_OOM_SCORE)
     forked.reset_signals()
     keep = {0, 1, 2, shared.heap_fd, shared.meta_fd, wake_fd, channel.fileno()} | (
         {log_sock.fileno()} if log_sock else set()

@@ -1,17 +1,21 @@
 """Compiled programs on disk, and the child in which a P has them compiled.
 
-They lie in the kernels' cache directory, each in a file of its own that is written whole: processes share them without a lock.
+They lie in the kernels' cache directory, each in a file of its own that is written whole: who finds one needs no lock. Who does not takes turns with
+others that want the same one, so that a program that runs everywhere is compiled once, in the memory that one compiler takes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import itertools
 import os
 import select
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from numba.core.bytecode import FunctionIdentity
@@ -25,7 +29,10 @@ from gomp.errors import CompileError
 from gomp.runtime import current
 
 _DEADLINE_S = 120.0
-_TAKES = 40 << 20  # bytes that a compiler comes to for a small program, beside what it shares with its P
+_TURN_PERIOD_S = 0.02
+_TAKES = (
+    60 << 20
+)  # bytes that a compiler comes to, beside what it shares with its P: for a small program 40, for `mixed` 57 MiB
 
 
 @functools.cache
@@ -55,6 +62,29 @@ def begin_names(program: str) -> None:
     """
     first = int.from_bytes(hashlib.sha256(program.encode()).digest()[:7], "little")
     FunctionIdentity._unique_ids = itertools.count(first)
+
+
+@contextmanager
+def turn(file: Path) -> Iterator[None]:
+    """Nobody else is in such a block for the same ``file``; but who has waited for as long as a compiler may take waits no more."""
+    lock = file.with_suffix(".lock")
+    with lock.open("w") as opened:
+        _wait_for(opened.fileno())
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # who waits for it still finds the program compiled, or sees it fail again
+
+
+def _wait_for(fd: int) -> None:
+    deadline = time.monotonic() + _DEADLINE_S
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TURN_PERIOD_S)
+        else:
+            return
 
 
 def make_room() -> None:

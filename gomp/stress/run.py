@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gomp.cgroup import LEAST_OF_A_SERVICE
 from gomp.config import NO_LIMIT, parse_byte_count
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.stress.cgroup import own_cgroup
 from gomp.stress.report import Report, Sample
 from gomp.stress.service import StressedService, stressed_service
 
-LEAST = 224 << 20  # with less there is no room for an auto limit beside the interpreters
 _PERIOD_S = 0.25
 _OVERTIME_S = 60.0  # for a program that takes longer than it should, or a leak
 _RETURN_S = 30.0
@@ -30,9 +30,9 @@ def parse_memory(text: str) -> int:
     memory = int(found[1]) << _SHIFTS[found[2].lower()] if found else parse_byte_count(text)
     if memory is None:
         raise ConfigError(f"memory: write a number of bytes, as 256m or 256MiB (not {text!r})")
-    if memory < LEAST:
+    if memory < LEAST_OF_A_SERVICE:
         raise ConfigError(
-            f"memory: {text} is too little, for the interpreters take most of it: give {LEAST >> 20}m or more"
+            f"memory: {text} is too little, for the interpreters take most of it: give {LEAST_OF_A_SERVICE >> 20}m or more"
         )
     return memory
 

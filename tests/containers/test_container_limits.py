@@ -102,13 +102,15 @@ def test_a_service_survives_every_misuse_of_memory_in_a_container(container: Con
     assert "the leak has ended with gomp.OutOfMemory" in container.logs()
 
 
-def test_the_kernel_would_kill_ps_before_the_coordinator(container: Container) -> None:
+def test_the_kernel_would_kill_ps_first_and_the_coordinator_last(container: Container) -> None:
     def score(pid: int) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
-    ps = [pid for pid, name in container.children().items() if name.startswith("gomp-p")]
+    children = container.children().items()
+    ps = [pid for pid, name in children if name.startswith("gomp-p")]
     assert len(ps) >= 2
     assert {score(pid) for pid in ps} == {score(container.pid) + 1000}
+    assert [score(pid) for pid, name in children if name == "gomp-service"] == [score(container.pid) + 750]
 
 
 def test_the_first_process_reaps_what_others_leave(container: Container) -> None:

@@ -31,10 +31,10 @@ print(os.waitpid(alive, 0) == (alive, 9))
 
 SCORE = """
 import sys
-from gomp.forked import be_killed_first
+from gomp.forked import P_OOM_SCORE, SERVICE_OOM_SCORE, be_killed_first
 with open("/proc/self/oom_score_adj", "w") as score:
     score.write(sys.argv[1])
-be_killed_first()
+be_killed_first({"p": P_OOM_SCORE, "service": SERVICE_OOM_SCORE}[sys.argv[2]])
 print(open("/proc/self/oom_score_adj").read().strip())
 """
 
@@ -47,6 +47,8 @@ def test_orphans_are_reaped_and_nobody_elses_child_is():
     assert run(BURY) == ["True", "gone", "True"]
 
 
-@pytest.mark.parametrize(("own", "child"), [(0, 1000), (968, 1000)])
-def test_a_p_is_killed_before_its_coordinator_whatever_the_score_of_the_container(own, child):
-    assert run(SCORE, str(own)) == [str(child)]
+@pytest.mark.parametrize(
+    ("own", "who", "child"), [(0, "p", 1000), (968, "p", 1000), (0, "service", 750), (968, "service", 1000)]
+)
+def test_who_is_killed_before_the_coordinator_whatever_the_score_of_the_container(own, who, child):
+    assert run(SCORE, str(own), who) == [str(child)]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +104,34 @@ def test_every_run_of_a_script_gets_its_own_classes():
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=Path(__file__).parents[2]
         )
         assert (done.stdout.strip(), done.stderr) == (str([True] * 11), ""), run
+
+
+def test_those_who_want_the_same_program_take_turns(tmp_path):
+    file, waits, entered = tmp_path / "program.pickle", threading.Event(), []
+
+    def second():
+        waits.set()
+        with program_cache.turn(file):
+            entered.append(file.exists())
+
+    other = threading.Thread(target=second)
+    with program_cache.turn(file):
+        other.start()
+        waits.wait()
+        time.sleep(0.05)
+        assert entered == []
+        with program_cache.turn(tmp_path / "another.pickle"):
+            file.touch()
+    other.join()
+    assert entered == [True]
+    assert [left.name for left in tmp_path.iterdir()] == ["program.pickle"]
+
+
+def test_nobody_waits_for_a_turn_for_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(program_cache, "_DEADLINE_S", 0.05)
+    file = tmp_path / "program.pickle"
+    with program_cache.turn(file), program_cache.turn(file):
+        pass
 
 
 @pytest.mark.parametrize(("left", "asked"), [(8 << 20, ["free_os_memory"]), (64 << 20, []), (1 << 62, [])])
