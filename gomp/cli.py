@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -465,6 +466,11 @@ def run_command(arguments: Sequence[str]) -> int:
         # Whoever read our output has enough; nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"the output cannot be written: {error.strerror}", EXIT_USAGE)
     except Exception as error:
         # Typer's usage errors, by what they can do: where their class lives depends on its version.
         if hasattr(error, "format_message"):

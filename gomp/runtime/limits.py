@@ -135,9 +135,9 @@ class Limits:
         """
         heap, limit = view(mheap_dtype, MHEAP)[0], int(view(pacer_dtype, PACER)[0].memory_limit)
         needs = int(heap.xmetadata_bytes + heap.xwbuf_bytes + heap.xtable_bytes)
-        if limit >= needs or limit == self._warned_of:
+        was_warned_of, self._warned_of = self._warned_of, limit if limit < needs else -1
+        if self._warned_of in (-1, was_warned_of):
             return
-        self._warned_of = limit
         log.warning(
             "memory_limit is %d bytes, and beside the heap the runtime itself takes %d: the limit will be passed, and cycles follow one "
             "another, with up to half of the CPU time",

@@ -107,7 +107,7 @@ async def _read_value(request: Request) -> object:
     try:
         return json.loads(text)["value"]
     except (ValueError, KeyError, TypeError):
-        raise ConfigError('the body is not what JSON it should be: write {"value": ...}') from None
+        raise ConfigError('the body is JSON, but not of this form: write {"value": ...}') from None
 
 
 def _ask(name: str, what: Callable[[Client], dict[str, Any]]) -> Response:

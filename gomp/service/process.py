@@ -74,6 +74,10 @@ def read_token(settings: ServiceSettings) -> bytes | None:
         raise ConfigError(f"control_token_file: {file} must be a file of your own with mode 0600")
     if not token:
         raise ConfigError(f"control_token_file: {file} is empty: write a long random word into it")
+    if not token.isascii() or not token.decode(errors="replace").isprintable() or b" " in token:
+        raise ConfigError(
+            f"control_token_file: {file} must hold one word of printable ASCII characters: no header can carry anything else"
+        )
     return token
 
 

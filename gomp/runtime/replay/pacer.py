@@ -17,14 +17,20 @@ class Pacer:
     def __init__(self) -> None:
         self.pacer = view(pacer_dtype, PACER)[0]
         self.heap = view(mheap_dtype, MHEAP)[0]
+        self._has_begun = False
         self.heap.xtable_bytes = 0  # tapes know of no memory but that which they tell of
 
     def apply(self, operation: Operation) -> Any:
         """What comes out, in the fields of the tape."""
+        if (operation.op == "init") == self._has_begun:
+            where = "a second 'init'" if self._has_begun else f"{operation.op!r} before 'init'"
+            raise TapeError(f"line {operation.line}: {where}: a tape is of one pacer, and begins with it")
+        self._has_begun = True
         if operation.op == "revise":
             return self._revise(operation)
         known = {
             "init": self._init,
+            "revise": lambda _: None,  # above: what goes into it is no object
             "start_cycle": self._start_cycle,
             "restart_cycle": self._restart_cycle,
             "end_cycle": self._end_cycle,

@@ -16,6 +16,7 @@ from gomp.errors import ConfigError
 Kind = str  # one of REPLAYS
 Fields = dict[str, Any]
 _NONE = (1 << 64) - 1
+_EXPECT_NOTHING = ("init", "revise")
 
 
 class TapeError(ConfigError):
@@ -76,9 +77,9 @@ def _parse(number: int, text: str, kind: Kind) -> Operation:
     op = row["op"]
     if not isinstance(op, str):
         raise TapeError(f"line {number}: field 'op' is {op!r}, not a text")
-    row = {"out": None} | row if op in ("init", "revise") else row  # of which nothing need be expected
+    row = {"out": None} | row
     for field in ("in", "out"):
-        if field not in row:
+        if row.get(field) is None and (field == "in" or op not in _EXPECT_NOTHING):
             raise TapeError(f"line {number}: field {field!r} is missing")
     return Operation(number, op, row["in"], row["out"])
 
