@@ -74,7 +74,7 @@ LOOP, PI, GOALS = "scavenger/loop_1p.jsonl", "scavenger/pi.jsonl", "goals/goals.
         (
             "pacer",
             PACER,
-            "commit",
+            "start_cycle",
             put("op", value="init"),
             "a second 'init': a tape is of one pacer, and begins with it",
         ),
