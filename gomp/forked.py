@@ -71,8 +71,10 @@ def fork(child: ChildMain) -> int:
         os._exit(status)
 
 
-def how_it_ended(status: int) -> str:
-    """A wait status in words."""
+def how_it_ended(status: int | None) -> str:
+    """A wait status in words; None if it is not known."""
+    if status is None:
+        return "has ended, it is not known how: whoever traces it keeps that"
     if os.WIFSIGNALED(status):
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exited with code {os.waitstatus_to_exitcode(status)}"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,7 @@ def test_a_service_that_does_not_read_costs_a_bounded_wait_and_the_loss_is_told(
     monkeypatch.setattr(logs, "SEND_TIMEOUT_S", 0.05)
     logs.attach(ends[0], "P0")
     packets = logs.PacketQueue(ends[1])
-    for n in range(100):
+    for n in range(10_000):
         root.error("line %d", n)
         if root.handlers[0].queue.lost >= 2:
             break
@@ -100,6 +101,15 @@ def test_a_service_that_does_not_read_costs_a_bounded_wait_and_the_loss_is_told(
     assert received == [f"line {i}" for i in range(n - 1)]
     root.error("on we go")
     assert packets.get(timeout=5).msg == "[2 records lost before this one] on we go"
+
+
+def test_who_logs_much_waits_once_for_a_service_that_does_not_read(ends, root, monkeypatch):
+    monkeypatch.setattr(logs, "SEND_TIMEOUT_S", 0.1)
+    logs.attach(ends[0], "P0")
+    began, n = time.monotonic(), 0
+    while root.handlers[0].queue.lost < 100:
+        root.error("line %d", n := n + 1)
+    assert time.monotonic() - began < 5
 
 
 def test_without_a_service_the_p_writes_to_stderr(ends, root, capfd):

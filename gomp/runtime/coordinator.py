@@ -293,7 +293,8 @@ class Coordinator:
         return min(_IDLE_S if rest is None else rest, self.ps.rest_s, self.scavenger.rest_s, self.dying.rest_s)
 
     def _look_around(self) -> None:
-        """What the cgroup says now."""
+        """What the cgroup says now, and who can be reaped."""
+        self.family.reap_late()
         self.oom_kills.look(bool(view(runtime_dtype, RUNTIME)[0].xready), time.monotonic())
         self.limits.set_budget()
         if not self.stopping.is_held_up:
@@ -324,7 +325,7 @@ class Coordinator:
 
     def _on_service_death(self, child: Child) -> None:
         self.events.unwatch(child.pidfd)
-        status = child.wait()
+        status = self.family.reap(child.pid)
         starved = self.oom_kills.explain(status)
         how = f"{starved}; {ADVICE}" if starved else how_it_ended(status)
         self.ending.lose(f"the service (pid {child.pid}) {how}; the runtime ends")

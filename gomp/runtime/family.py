@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from typing import cast
 
 from gomp import forked
 from gomp.config import ServiceSettings
@@ -20,6 +22,9 @@ from gomp.service import logs
 log = logging.getLogger("gomp.family")
 
 _GRACE_S = 1.0
+_REAPING_S = 0.1  # of a child that has died
+_NAP_S = 0.005
+_BEGIN = b"!"
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,15 @@ class Child:
     pidfd: int
     channel: Channel | None = None
 
-    def wait(self) -> int:
-        """Its wait status, when it has ended."""
-        return os.waitpid(self.pid, 0)[1]
+    def begin(self) -> None:
+        """Have a P do what it is for: until then its process only waits, and may be killed without leaving anything."""
+        with contextlib.suppress(OSError):  # it has died: its pidfd tells
+            cast(Channel, self.channel).sock.send(_BEGIN)
 
 
-def has_left(status: int) -> bool:
+def has_left(status: int | None) -> bool:
     """Whether a P with this wait status ended because it was told to leave."""
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
+    return status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == p.EXIT_LEFT
 
 
 class Family:
@@ -48,6 +54,7 @@ class Family:
         self._wake_fd = wake_fd
         self._parent = os.getpid()
         self._service_socket: socket.socket | None = None
+        self._unreaped: list[int] = []
         self.service: Child | None = None
         self.ps: dict[int, Child] = {}
 
@@ -78,17 +85,29 @@ class Family:
         return self.service
 
     def fork_p(self, idx: int) -> Child:
-        """Start the process of P ``idx``. Raises OSError, and leaves nothing behind, if the system refuses."""
+        """Make the process of P ``idx``, which does nothing before it may begin. Raises OSError, and nothing is left, if the system refuses."""
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
+
+            def child() -> None:
+                ours.close()  # or it would not hear that its parent is gone
+                if theirs.recv(len(_BEGIN)):
+                    p.run(idx, self._shared, self._wake_fd, theirs, log_end, self._parent)
+
             with theirs, self._log_end() or contextlib.nullcontext() as log_end:
-                pid = self._fork(lambda: p.run(idx, self._shared, self._wake_fd, theirs, log_end, self._parent))
-            undo.callback(os.waitpid, pid, 0)
-            undo.callback(os.kill, pid, signal.SIGKILL)
+                pid = self._fork(child)
+            undo.callback(self._kill, pid)
             self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
             undo.pop_all()
         return self.ps[idx]
+
+    def abandon_p(self, idx: int) -> None:
+        """End the process of P ``idx``, which has not begun."""
+        child = self.ps.pop(idx)
+        os.close(child.pidfd)
+        cast(Channel, child.channel).close()
+        self._kill(child.pid)
 
     def channel(self, idx: int) -> Channel | None:
         """The connection to P ``idx``, while it has a process."""
@@ -103,22 +122,52 @@ class Family:
         """Of its processes, those included that have died and were not reaped yet."""
         return {child.pid for child in (self.service, *self.ps.values()) if child}
 
-    def bury_p(self, idx: int) -> int:
-        """Reap the process of P ``idx``, which has died, and close what led to it; its wait status."""
+    def bury_p(self, idx: int) -> int | None:
+        """Close what led to the process of P ``idx``, which has died, and reap it as :meth:`reap` does."""
         child = self.ps.pop(idx)
-        status = child.wait()
         os.close(child.pidfd)
         if child.channel:
             child.channel.close()
-        return status
+        return self.reap(child.pid)
+
+    def reap(self, pid: int) -> int | None:
+        """The wait status of a child that has died. None if it is not to be had in a moment, as when a debugger that traces the process has not
+        taken note of its end: it is reaped later."""
+        deadline = time.monotonic() + _REAPING_S
+        while True:
+            reaped, status = os.waitpid(pid, os.WNOHANG)
+            if reaped:
+                return status
+            if time.monotonic() >= deadline:
+                self._unreaped.append(pid)
+                return None
+            time.sleep(_NAP_S)
+
+    def reap_late(self) -> None:
+        """Reap those that could not be reaped when they had died, if they can be now."""
+        self._unreaped = [pid for pid in self._unreaped if not _is_reaped(pid)]
+
+    def _kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        self.reap(pid)
 
     def _log_end(self) -> socket.socket | None:
-        """A new log connection: the service gets one end, the P that is about to be forked the other."""
+        """A new log connection: the service gets one end, the P that is about to be forked the other. None if there is no service, or it does not
+        take it: it is not waited for."""
         if self._service_socket is None:
             return None
         ours, service_end = logs.pair()
-        socket.send_fds(self._service_socket, [b"log"], [service_end.fileno()])
-        service_end.close()
+        with service_end:
+            try:
+                # socket.send_fds takes flags and leaves them out
+                rights = array.array("i", [service_end.fileno()])
+                self._service_socket.sendmsg(
+                    [b"log"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT
+                )
+            except OSError as error:
+                ours.close()
+                log.error("a P logs to stderr, for the service does not take its connection: %s", error.strerror)
+                return None
         return ours
 
     @staticmethod
@@ -153,7 +202,7 @@ def _wait_for(pids: list[int], seconds: float) -> list[int]:
     """Reap these children as they end; which have not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while (pids := [pid for pid in pids if not _is_reaped(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(_NAP_S)
     return pids
 
 

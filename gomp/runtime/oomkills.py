@@ -32,9 +32,10 @@ class OomKills:
         self._whole_since: float | None = None
         self._was_healthy = False
 
-    def explain(self, status: int) -> str:
+    def explain(self, status: int | None) -> str:
         """Why a process with this wait status has ended, in words, if the kernel has killed it for want of memory; "" if not. Once for each."""
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL or self._count() <= self._known:
+        was_killed = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        if not was_killed or self._count() <= self._known:
             return ""
         self._known += 1
         return f"was killed by the kernel for want of memory in its cgroup{self._limit()}"

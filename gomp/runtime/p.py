@@ -174,6 +174,8 @@ def run(
     init_p(idx, os.getpid(), shared.heap_fd, shared.meta_fd, wake_fd, channel.fileno())
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
+    else:
+        logs.name_process(f"P{idx}")
     gc.enable()
     _return_free_memory()
     peer = P(Channel(channel), view(p_dtype, layout.PS_BASE + idx * layout.P_STRIDE)[0])

@@ -70,11 +70,19 @@ class Ps:
         self._starved: set[int] = set()  # of the dead: those that the kernel has killed for want of memory
 
     def fork(self, idx: int) -> None:
-        """Start the process of P ``idx``. Raises OSError."""
+        """Start the process of P ``idx``. Raises OSError, and leaves nothing behind, if the system refuses."""
         child = self._family.fork_p(idx)
+        channel_fd = cast(Channel, child.channel).fileno()
+        try:
+            self._events.watch(child.pidfd, lambda: self._on_death(idx), is_urgent=True)
+            self._events.watch(channel_fd, lambda: self._on_message(idx))
+        except OSError:
+            self._events.unwatch(child.pidfd)
+            self._events.unwatch(channel_fd)
+            self._family.abandon_p(idx)
+            raise
         p_record(idx).pidfd = child.pidfd
-        self._events.watch(child.pidfd, lambda: self._on_death(idx), is_urgent=True)
-        self._events.watch(cast(Channel, child.channel).fileno(), lambda: self._on_message(idx))
+        child.begin()
 
     # --- what they say ------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ process takes with it, and its handler starts a thread wherever it is made, whic
 3. The service calls :func:`receive`: a thread of its own passes what comes to the service's handlers, until the P's end is closed.
 
 A record travels as JSON of its standard attributes, already formatted, so nothing in it can fail to arrive; one too large for a packet is
-cut. If the service does not read for SEND_TIMEOUT_S, a record is given up, and the next that gets through says how many were; if the
-service is gone, the P writes to stderr itself.
+cut. If the service does not read for SEND_TIMEOUT_S, a record is given up, and so is each that finds no room at once, until one gets through and
+says how many were; if the service is gone, the P writes to stderr itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -41,7 +42,7 @@ _CUT = " …[cut]"
 
 def configure(level: str, process_name: str) -> None:
     """Log to stderr from here as ``process_name``. For the coordinator and the service."""
-    multiprocessing.current_process().name = process_name
+    name_process(process_name)
     root = logging.getLogger()
     root.handlers[:] = [_stderr_handler()]
     root.setLevel(level.upper())
@@ -53,6 +54,11 @@ def _stderr_handler() -> logging.Handler:
     return handler
 
 
+def name_process(process_name: str) -> None:
+    """Log as ``process_name`` from here, to where the parent did."""
+    multiprocessing.current_process().name = process_name
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """The P's end and the service's end of a new connection."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -61,7 +67,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def attach(sock: socket.socket, process_name: str) -> SocketHandler:
     """Send whatever this process logs, as ``process_name``, through ``sock`` and nowhere else. Starts no thread."""
-    multiprocessing.current_process().name = process_name
+    name_process(process_name)
     handler = SocketHandler(PacketQueue(sock), _stderr_handler())
     logging.getLogger().handlers[:] = [handler]
     return handler
@@ -88,16 +94,19 @@ class PacketQueue:
         self.lost = 0
 
     def put_nowait(self, record: logging.LogRecord) -> None:
-        """Send ``record``, cut to the size of a packet. Waits at most SEND_TIMEOUT_S for the service to read."""
+        """Send ``record``, cut to the size of a packet. Waits at most SEND_TIMEOUT_S for the service to read, and not at all once it has not."""
         if self.lost:
             record.msg = f"[{self.lost} records lost before this one] {record.msg}"
-        self.sock.settimeout(SEND_TIMEOUT_S)
-        try:
-            self.sock.send(encode(record))
-        except TimeoutError:
-            self.lost += 1
-        else:
-            self.lost = 0
+        self.lost = 0 if self._send(encode(record)) else self.lost + 1
+
+    def _send(self, packet: bytes) -> bool:
+        # Not with the time at once: that waits until three quarters of the socket's buffer are free.
+        for timeout in (0.0,) if self.lost else (0.0, SEND_TIMEOUT_S):
+            self.sock.settimeout(timeout)
+            with contextlib.suppress(BlockingIOError, TimeoutError):
+                self.sock.send(packet)
+                return True
+        return False
 
     def get(self, timeout: float) -> logging.LogRecord:
         """The next record. Raises ``queue.Empty`` after ``timeout`` seconds, EOFError when the sender is gone."""
