@@ -34,8 +34,6 @@ from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignore
 from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
-from gomp.core.sched.locks import owner_of
-from gomp.core.sched.throw import MESSAGES, THROW_LOST_LOCK
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
@@ -52,7 +50,7 @@ from gomp.core.shm.records import (
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.forked import how_it_ended
 from gomp.kernels import load_all_kernels
-from gomp.runtime import compiled, discovery, orphans, pacerlog
+from gomp.runtime import compiled, discovery, orphans, pacerlog, throws
 from gomp.runtime.answers import Answers
 from gomp.runtime.attached import Attached
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
@@ -265,6 +263,7 @@ class Coordinator:
         self.limits.set_budget()
         while not self.ending.is_near:
             self.events.wait(self._step())
+            self._hear_kernels()
             self.answers.give_due()
             self.limits.relieve()
             with contextlib.suppress(RuntimeLost):  # the runtime ends
@@ -307,15 +306,15 @@ class Coordinator:
     def _on_wake(self) -> None:
         os.eventfd_read(self.wake_fd)
         rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xthrow == THROW_LOST_LOCK and (
-            int(rt.throw_b) in self.family.ps or owner_of(int(rt.throw_a)) != int(rt.throw_b)
-        ):  # it may have lost the lock meanwhile, with its life
-            self.stopping.on_lost_lock(int(rt.throw_a), int(rt.throw_b))
-            rt.xthrow = 0
-        elif rt.xthrow > 0:
-            self._crash(MESSAGES[int(rt.xthrow)].format(a=int(rt.throw_a), b=int(rt.throw_b)))
-        elif rt.xgc_request == GC_TRIGGER_LAST_RESORT:
+        if rt.xgc_request == GC_TRIGGER_LAST_RESORT:
             self.limits.set_budget()
+
+    def _hear_kernels(self) -> None:
+        """What kernels have told, even if those who did died before they could wake anybody."""
+        if why := throws.thrown():
+            self._crash(why)
+        elif lost := throws.take_lost_lock():
+            self.stopping.on_lost_lock(*lost)
 
     def _on_signal(self) -> None:
         received = set(self._signals[0].recv(64))

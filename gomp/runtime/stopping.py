@@ -105,11 +105,15 @@ class Stopping:
         )
 
     def on_lost_lock(self, lock: int, idx: int) -> None:
-        """Somebody has waited too long for a lock of P ``idx``."""
-        if owner_of(lock) == idx:
-            pid = self._family.ps[idx].pid
-            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, pid, lock)
+        """Somebody has waited too long for a lock that P ``idx`` had then. It may have lost it since, with its life."""
+        if owner_of(lock) != idx:
+            return
+        record = p_record(idx)
+        if idx in self._family.ps or idx >= self._slots:
+            log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, int(record.xpid), lock)
             self.kill(idx)
+        elif not record.xdead:  # or its repair is to come
+            self._ending.lose(f"fatal: the lock at {lock:#x} was not released by P{idx}, which has died")
 
     # --- who is to be gone --------------------------------------------------------------------------------------------
 

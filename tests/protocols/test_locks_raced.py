@@ -23,7 +23,7 @@ from gomp.core.sched.locks import (
 )
 from gomp.core.sched.locks import NOBODY as NO_OWNER
 from gomp.core.sched.status import OK, enter_waiting, leave, start_world, stop_world
-from gomp.core.sched.throw import THROW_LOST_LOCK, throw
+from gomp.core.sched.throw import MESSAGES, THROW_BAD_FREE, THROW_LOST_LOCK, THROW_ZOMBIE, tell_of_lost_lock, throw
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import (
     add_relaxed,
@@ -38,14 +38,15 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
     MHEAP_XLOCK,
+    RT_XLOST_LOCK,
     RT_XSHUTDOWN,
     RT_XTABLE_LOCK,
-    RT_XTHROW,
     RT_XWBUF_LOCK,
     SCHED_XLOCK,
     STACKPOOL_XLOCK,
     self_p,
 )
+from gomp.runtime.throws import take_lost_lock, thrown
 from tests.protocols.drivers import OVER, OWN, VIOLATIONS, VISITS, dawdle, is_over, visit
 from tests.protocols.processes import LINE, World, now_ns, sleeps, wait_until
 
@@ -272,14 +273,10 @@ def take_within(lock: int, patience_ns: int) -> None:
     add_relaxed(TOTAL, 1)
 
 
-def thrown(world: World) -> tuple[int, int, int]:
-    return world.word(RT_XTHROW), int(world.runtime.throw_a), int(world.runtime.throw_b)
-
-
 def test_the_coordinator_reports_a_dead_owner_and_is_not_kept_from_ending_the_runtime(world):
     kill_the_owner(world, LOCK)
     take_within(LOCK, IMPATIENT_NS)
-    assert thrown(world) == (THROW_LOST_LOCK, LOCK, 1)
+    assert thrown() == MESSAGES[THROW_LOST_LOCK].format(a=LOCK, b=1)
     assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
 
 
@@ -289,7 +286,7 @@ def test_the_coordinator_kills_an_owner_that_is_stopped_and_gets_its_lock(world)
     os.kill(owner, signal.SIGSTOP)
     world.ps[1].pidfd = os.pidfd_open(owner)
     take_within(LOCK, UNTIL_DEAD_NS)
-    assert thrown(world) == (0, 0, 0)
+    assert (thrown(), take_lost_lock()) == ("", None)
     assert world.word(LOCK) & OWNER_MASK == layout.COORDINATOR_P + 1
     os.close(int(world.ps[1].pidfd))
     world.ps[1].pidfd = 0
@@ -313,8 +310,8 @@ def shut_down() -> None:
 def test_a_p_reports_a_dead_owner_and_waits_until_the_runtime_ends(world):
     kill_the_owner(world, LOCK)
     world.fork(0, lambda: take_within(LOCK, IMPATIENT_NS))
-    wait_until(lambda: world.word(RT_XTHROW) > 0, "P0 reports")
-    assert thrown(world) == (THROW_LOST_LOCK, LOCK, 1)
+    wait_until(lambda: world.word(RT_XLOST_LOCK) != 0, "P0 reports")
+    assert (take_lost_lock(), thrown()) == ((LOCK, 1), "")
     assert world.word(TOTAL) == 0
     shut_down()
     world.join()
@@ -322,6 +319,35 @@ def test_a_p_reports_a_dead_owner_and_waits_until_the_runtime_ends(world):
 
 
 def test_the_first_throw_stands(world):
-    throw(THROW_LOST_LOCK, 1, 2)
-    throw(THROW_LOST_LOCK + 1, 3, 4)
-    assert thrown(world) == (THROW_LOST_LOCK, 1, 2)
+    throw(THROW_BAD_FREE, 1, 2)
+    throw(THROW_LOST_LOCK, 3, 4)
+    assert thrown() == MESSAGES[THROW_BAD_FREE].format(a=1, b=2)
+
+
+def test_a_lost_lock_and_a_throw_are_both_told(world):
+    tell_of_lost_lock(LOCK, 1)
+    tell_of_lost_lock(MHEAP_XLOCK, 2)
+    throw(THROW_BAD_FREE, 1, 2)
+    assert thrown() == MESSAGES[THROW_BAD_FREE].format(a=1, b=2)
+    assert (take_lost_lock(), take_lost_lock()) == ((LOCK, 1), None)
+    tell_of_lost_lock(MAP_LOCKS[1], layout.COORDINATOR_P)
+    assert take_lost_lock() == (MAP_LOCKS[1], layout.COORDINATOR_P)
+
+
+@pytest.mark.parametrize("moment", ["before it is told", "after it"])
+def test_who_is_killed_in_a_throw_keeps_nobody_from_throwing(world, moment):
+    """Or has said all: by a P stopped in front of, or behind, the only store that others read."""
+
+    def throw_and_die() -> None:
+        if moment == "before it is told":
+            world.ps[1].throw_a, world.ps[1].throw_b = 1, 2
+        else:
+            world.ps[1].wake_fd = -1
+            throw(THROW_BAD_FREE, 1, 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.waitpid(world.fork(1, throw_and_die), 0)
+    world.pids.clear()
+    throw(THROW_ZOMBIE, 3, 4)
+    told = (THROW_ZOMBIE, 3, 4) if moment == "before it is told" else (THROW_BAD_FREE, 1, 2)
+    assert thrown() == MESSAGES[told[0]].format(a=told[1], b=told[2])

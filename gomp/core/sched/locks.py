@@ -8,9 +8,9 @@ The lock of a dead owner is released by the coordinator: by repair, and wherever
 Those who have something in hand, and so cannot be stopped, get it before what it protects is made whole. So what is done under a lock keeps
 that usable at every instruction: lists may lose something, and give nothing out twice.
 
-A waiter that has waited too long for a living owner, one that is stopped say, tells the coordinator by a throw and waits on; the coordinator kills
-the owner's process. If even that does not end it, the runtime ends. The coordinator, which has to end it, then takes the lock from its owner; so
-does everybody once the runtime ends.
+A waiter that has waited too long for a living owner, one that is stopped say, tells the coordinator and waits on; the coordinator kills the
+owner's process. If even that does not end it, the runtime ends. The coordinator, which has to end it, then takes the lock from its owner; so does
+everybody once the runtime ends.
 
 The locks of hash maps are released later, with the world stopped: nobody has anything in hand who waits for one.
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_while_stopped, shut_down_if_orphaned, stop_requested
-from gomp.core.sched.throw import THROW_LOST_LOCK, throw
+from gomp.core.sched.throw import THROW_LOST_LOCK, tell_of_lost_lock, throw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, xchg_acq_rel
 from gomp.core.shm.libc import futex_wait, futex_wake, is_readable, kill_process, nanotime, sched_yield
@@ -129,12 +129,13 @@ def _give_up(lock: int, word: int, before: int) -> int:
     me = self_p()
     owner = (word & OWNER_MASK) - 1
     if load_acquire(RT_XSHUTDOWN) == 0:
-        if before == 0 and me.idx == layout.COORDINATOR_P and _kill(layout.p_addr(owner)):
+        if me.idx != layout.COORDINATOR_P:
+            tell_of_lost_lock(lock, owner)
+            shut_down_if_orphaned()
+            return 0
+        if before == 0 and _kill(layout.p_addr(owner)):
             return 0
         throw(THROW_LOST_LOCK, lock, owner)
-        shut_down_if_orphaned()
-        if me.idx != layout.COORDINATOR_P:
-            return 0
     return 1 if cas_acq_rel(lock, word, (me.idx + 1) | CONTENDED) else 0
 
 

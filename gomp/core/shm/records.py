@@ -91,9 +91,9 @@ runtime_dtype = record(
         ("xshutdown", "i8"),  # 1: the runtime ends; nobody waits any more
         ("stop_ended_ns", "i8"),  # when the last stop did
         ("xready", "i8"),  # 1: programs may be given to the runtime, and each P has a process
-        ("xthrow", "i8"),  # a THROW_* code: a kernel found the heap corrupt
-        ("throw_a", "i8"),
-        ("throw_b", "i8"),
+        ("xthrow", "i8"),  # 0, or a THROW_* code and the P that threw it: a kernel found the heap corrupt (sched/throw)
+        ("xlost_lock", "i8"),  # 0, or a lock and its owner: somebody has waited too long; cleared by the coordinator
+        ("_pad2", "i8"),
         # the cycle: written with the world stopped
         ("xgcphase", "i8"),  # GC_*: while it is not GC_OFF the write barrier is on and objects are born black
         ("sweepgen", "i8"),  # += 2 each cycle; see span_dtype
@@ -424,6 +424,7 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
         "xpages_swept",
     )
 )
+RT_XLOST_LOCK = RUNTIME + offset_of(runtime_dtype, "xlost_lock")
 RT_XSPECIALS_LOCK = RUNTIME + offset_of(runtime_dtype, "xspecials_lock")
 RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
 RT_XRESTING = RUNTIME + offset_of(runtime_dtype, "xresting")
@@ -530,6 +531,8 @@ p_dtype = record(
         ("native_committed", "i8"),  # bytes of the native-roots buffer
         ("no_park", "i8"),  # above 0 it holds a lock or a span in hand, and must not park
         ("waiting_for", "i8"),  # address of the lock or word it waits for, for diagnosis
+        ("throw_a", "i8"),  # what this P's throw is about
+        ("throw_b", "i8"),
         ("slow_allocs", "i8"),
         ("taking_page", "i8"),  # pages between their allocation and the publication of their span
         ("taking_npages", "i8"),
