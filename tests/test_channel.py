@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import gomp
 from gomp.core.sched.tickets import TAKEN
 from gomp.core.shm.records import p_dtype
 from gomp.runtime import channel
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import MAX_OWED, Channel, Message
 from gomp.runtime.p import P
 from gomp.runtime.programs import Call, load_outcome
 
@@ -53,6 +54,77 @@ def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
     endless = itertools.repeat(theirs.sock.recv(1 << 10), 10_000)
     monkeypatch.setattr(theirs, "_read", endless.__next__)
     assert set(map(str, theirs.receive())) == {str(Message("stats"))}
+
+
+def test_who_takes_no_answers_is_not_read_until_it_does(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    theirs.send("stats")
+    while not ours.is_clogged:
+        ours.answer("stats", text="x" * 900)
+    assert ours.receive() == []
+    kept = sum(len(data) for data, _, _ in ours._out)
+    assert MAX_OWED < kept < 1.1 * MAX_OWED
+    taken = 0
+    while ours.is_clogged:
+        taken += len(theirs.receive())
+        ours.flush()
+    assert ours.receive() == [Message("stats")]
+    assert 0 < taken < 1000
+
+
+def test_who_hangs_up_while_it_is_not_read_is_noticed(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    while not ours.is_clogged:
+        ours.answer("stats", text="x" * 900)
+    theirs.close()
+    with pytest.raises(gomp.RuntimeLost):
+        ours.receive()
+
+
+def test_results_and_orders_may_lie_there(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    for _ in range(2 * MAX_OWED // (1 << 14)):
+        ours.give_result("done", b"x" * (1 << 14))
+        ours.send("run", b"x" * (1 << 14))
+    theirs.send("stats")
+    assert ours.receive() == [Message("stats")]
+
+
+def test_what_is_put_back_comes_again_and_first(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    messages = [Message("stats", {"n": n}) for n in range(3)]
+    for message in messages:
+        theirs.send(message.op, n=message["n"])
+    received = ours.receive()
+    theirs.send("verify")
+    assert received == messages
+    assert not ours.has_unheard
+    ours.put_back(received[1:])
+    assert ours.has_unheard
+    assert (ours.receive(), ours.receive()) == (messages[1:], [Message("verify")])
+
+
+def test_of_who_has_died_only_what_it_has_left_is_received(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    sizes = [1, 1 << 14, 0, 5]
+    for n in sizes:
+        theirs.send("done", b"x" * n, n=n)
+    theirs.sock.send(b"half a message")
+    endless, read = itertools.count(), ours._read
+
+    def read_while_another_writes(size: int) -> bytes:
+        theirs.send("done", b"more", n=next(endless))
+        return read(size)
+
+    ours._read = read_while_another_writes  # type: ignore[method-assign]
+    assert [message["n"] for message in ours.receive_rest()] == sizes
+    assert next(endless) < 5
+    assert ours.has_other_end
+    theirs.close()
+    with contextlib.suppress(BlockingIOError):
+        while ours.sock.recv(1 << 16):
+            pass
+    assert not ours.has_other_end
 
 
 def test_a_result_that_is_too_large_fails_its_goroutine(

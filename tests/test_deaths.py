@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -312,6 +314,32 @@ def test_what_a_p_had_asked_for_when_it_died_is_not_answered(rt):
     wait_until_idle(rt)
     with pytest.raises(gomp.WorkerDied):
         rt.run(ask_and_die_in_a_kernel)
+    assert rt.run(os.getpid) > 0
+    assert "verified" in rt.verify()
+
+
+def leave_a_child_that_talks() -> None:
+    theirs = os.dup(current.peer().mailbox.channel.fileno())
+    if os.fork() == 0:
+        try:
+            sock = socket.socket(fileno=theirs)
+            sock.setblocking(True)
+            said = struct.pack("<II", 13, 0) + b'{"op": "go" }'
+            while True:
+                sock.sendall(said * 100)
+        finally:
+            os._exit(0)
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_child_of_a_p_that_has_died_is_not_listened_to(rt):
+    wait_until_idle(rt)
+    goroutine, idx = start_and_find(rt, leave_a_child_that_talks)
+    pid = int(p_record(idx).xpid)
+    with pytest.raises(gomp.WorkerDied):
+        goroutine.wait(10)
+    wait_until_replaced(idx, pid)
     assert rt.run(os.getpid) > 0
     assert "verified" in rt.verify()
 

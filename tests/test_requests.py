@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -100,6 +101,24 @@ def test_descriptors_that_a_stranger_sends_are_not_kept(rt: gomp.Runtime) -> Non
         channel.send("stats", descriptors=[0] * 8)
         assert channel.next(5.0)
         assert os.listdir(f"/proc/{rt._process.pid}/fd") == held
+
+
+@pytest.mark.parametrize(
+    "request_", [b'{"op": "stats", "x": "%s"}' % (b"x" * 500), b'{"op": "?"}'], ids=["stats", "nonsense"]
+)
+def test_who_asks_and_does_not_listen_is_not_listened_to(rt: gomp.Runtime, request_: bytes) -> None:
+    with stranger(rt) as channel:
+        burst, asked = frame(request_) * 100, 0
+        while asked < 8 << 20 and select.select([], [channel], [], 1.0)[1]:
+            with contextlib.suppress(BlockingIOError):
+                asked += channel.sock.send(burst[asked % len(burst) :])
+        assert asked < 4 << 20
+        assert rt.run(len, "abc") == 3
+        whole, answers = asked // len(frame(request_)), 0
+        while answers < whole and channel.next(5.0):
+            answers += 1 + len(channel.receive() if channel.has_unheard else [])
+        assert answers == whole
+    assert rt.run(len, "abc") == 3
 
 
 def test_more_strangers_than_a_runtime_has_room_for_are_told_so(rt: gomp.Runtime) -> None:

@@ -309,6 +309,22 @@ def test_messages_of_several_threads_do_not_mix(pair: tuple[Mailbox, Channel, li
         thread.join()
 
 
+def test_who_sends_to_somebody_who_waits_to_be_heard_hears_him(pair: tuple[Mailbox, Channel, list[Message]]) -> None:
+    mailbox, theirs, arrived = pair
+    theirs.send("settle", b"x" * (4 << 20))
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(mailbox.post, "go", b"y" * (4 << 20))
+        until = time.monotonic() + SOON_S
+        while not theirs.is_flushed:
+            assert time.monotonic() < until, "nobody hears what is said to who sends"
+            theirs.flush()
+        message = theirs.next(SOON_S)
+        assert message
+        assert len(message.payload) == 4 << 20
+        sent.result(SOON_S)
+    assert [len(message.payload) for message in arrived] == [4 << 20]
+
+
 def test_a_lost_connection_is_told_to_everybody_who_waits_and_asks(
     pair: tuple[Mailbox, Channel, list[Message]],
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 
 from gomp.errors import RuntimeLost
@@ -48,9 +49,8 @@ class Attached:
         """
         self._ending.owners.append(owner)
         self._add(owner)
-        pid, _, _ = _PEER.unpack(owner.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         with contextlib.suppress(OSError):  # it has died: its socket has hung up
-            pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(_pid_of(owner))
             p_record(idx).pidfd = pidfd
             self._events.watch(pidfd, self._on_owner_death, is_urgent=True)
 
@@ -69,6 +69,7 @@ class Attached:
             self._add(channel)
 
     def _add(self, channel: Channel) -> None:
+        channel.peer = f"the process {_pid_of(channel)}"
         self._events.watch(channel.fileno(), lambda: self._on_message(channel))
         self._ending.peers.append(channel)
 
@@ -78,13 +79,16 @@ class Attached:
         except RuntimeLost:
             self._detach(channel)
             return
-        for message in messages:
+        unheard = deque(messages)
+        while unheard and not channel.is_clogged:
+            message = unheard.popleft()
             if problem := fault(message, from_p=False):
                 Asker(channel, message).refuse(problem)
             elif message.op == "go":
                 self._dispatcher.go(channel, message)
             else:
                 self._give(Asker(channel, message))
+        channel.put_back(unheard)
 
     def _detach(self, channel: Channel) -> None:
         self._events.unwatch(channel.fileno())
@@ -93,3 +97,9 @@ class Attached:
         channel.close()
         if channel in self._ending.owners:
             self._ending.is_near = True
+
+
+def _pid_of(channel: Channel) -> int:
+    """The process that made the peer's end of the connection."""
+    pid, _, _ = _PEER.unpack(channel.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid)

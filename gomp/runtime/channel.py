@@ -2,17 +2,24 @@
 
 The coordinator never waits for a peer: it reads what is there and keeps what a peer does not take. Payloads (pickled functions and results) pass
 through it unread.
+
+A peer that asks and does not take the answers is *clogged*: it is neither read nor answered until it has taken most of them. So what is kept for it
+does not grow with what it asks. What it is told unasked does not count, and results of goroutines count little: who starts many and waits for none
+may leave their results where they are.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import select
 import socket
 import struct
+import termios
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +28,10 @@ from gomp.errors import GompError, MessageTooLarge, RuntimeLost
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
 MAX_PAYLOAD = 1 << 30
+MAX_OWED = 1 << 20  # bytes of answers that are kept for a peer
+RESULTS_TO_ANSWERS = 64  # so many bytes of results count as one
 _READ = 1 << 18
+_INT = struct.Struct("i")
 _MAX_READS = 64
 _MAX_DESCRIPTORS = 8
 
@@ -48,18 +58,21 @@ def check_answer(message: Message) -> Message:
 
 
 class Channel:
-    """One end. ``receive`` and ``send`` never block; ``next``, ``fill`` and ``drain`` do.
+    """One end. ``receive`` and ``send`` never block; ``next``, ``fill`` and ``wait_to_send`` do.
 
-    One thread uses it at a time; ``fill`` and ``pop`` leave alone what ``send`` and ``drain`` use, so that one may receive while another sends.
+    One thread uses it at a time; ``fill`` and ``pop`` leave alone what ``send``, ``flush`` and ``wait_to_send`` use, so that one may receive while
+    another sends.
     Only an end that ``takes_descriptors`` has the kernel install what its peer attaches: nobody else can be made to run out of them.
     """
 
     def __init__(self, sock: socket.socket, takes_descriptors: bool = False) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.peer = "a process"  # in words
         self._takes_descriptors = takes_descriptors
         self._in = bytearray()
-        self._out: deque[tuple[memoryview, list[int]]] = deque()
+        self._out: deque[tuple[memoryview, list[int], int]] = deque()  # ... and how many bytes of answers it counts as
+        self._owed = 0
         self.descriptors: list[int] = []  # received, in order; whoever takes one owns it
         self._ready: deque[Message] = deque()
         self.explain: Callable[[str], str] = (
@@ -76,46 +89,97 @@ class Channel:
     def is_flushed(self) -> bool:
         return not self._out
 
+    @property
+    def is_clogged(self) -> bool:
+        """Whether the peer has so many answers to take that it is to have no more."""
+        return self._owed > MAX_OWED
+
+    @property
+    def has_unheard(self) -> bool:
+        """Whether there is something that was read, and put back."""
+        return bool(self._ready)
+
     def send(self, op: str, payload: bytes = b"", descriptors: Sequence[int] = (), **fields: Any) -> None:
         """Queue a message, and write what the peer takes now. Raises RuntimeLost if it hung up, MessageTooLarge.
 
         ``descriptors`` arrive in the peer's list with the first byte of the message; they stay open here until then.
         """
-        header = json.dumps({"op": op, **fields}).encode()
-        for part, size, limit in (("header", len(header), MAX_HEADER), ("payload", len(payload), MAX_PAYLOAD)):
-            if size > limit:
-                raise MessageTooLarge(f"the {part} of a message {op!r} has {size:,} bytes: more than {limit:,}")
-        frame = _FRAME.pack(len(header), len(payload)) + header + payload
-        self._out.append((memoryview(frame), list(descriptors)))
+        self._queue(_frame(op, payload, fields), list(descriptors), 0)
+
+    def answer(self, op: str, **fields: Any) -> None:
+        """As :meth:`send`, what the peer has asked for."""
+        frame = _frame(op, b"", fields)
+        self._queue(frame, [], len(frame))
+
+    def give_result(self, op: str, payload: bytes, **fields: Any) -> None:
+        """As :meth:`send`, the result of a goroutine that the peer has started."""
+        frame = _frame(op, payload, fields)
+        self._queue(frame, [], len(frame) // RESULTS_TO_ANSWERS)
+
+    def _queue(self, frame: bytes, descriptors: list[int], owed: int) -> None:
+        self._owed += owed
+        self._out.append((memoryview(frame), descriptors, owed))
         self.flush()
 
     def flush(self) -> None:
+        """Write what the peer takes now. Raises RuntimeLost if it hung up."""
         try:
             while self._out:
-                data, descriptors = self._out[0]
+                data, descriptors, owed = self._out[0]
                 sent = socket.send_fds(self.sock, [data], descriptors) if descriptors else self.sock.send(data)
-                self._out[0] = (data[sent:], [])
+                self._out[0] = (data[sent:], [], owed)
                 if sent == len(data):
                     self._out.popleft()
+                    self._owed -= owed
         except BlockingIOError:
             pass
         except OSError as error:
             raise RuntimeLost(self.explain(f"the connection to the runtime is gone: {error.strerror}")) from None
 
-    def drain(self) -> None:
-        """Wait until the peer has taken all that is queued. Raises RuntimeLost."""
-        while not self.is_flushed:
-            poller = select.poll()
-            poller.register(self.sock, select.POLLOUT)
-            poller.poll()
-            self.flush()
+    def wait_to_send(self, or_to_receive: bool, timeout_s: float | None) -> bool:
+        """Wait until the peer takes more of what is queued ``or_to_receive`` something; whether there is something to receive."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLOUT | (select.POLLIN if or_to_receive else 0))
+        events = poller.poll(None if timeout_s is None else timeout_s * 1000)
+        return bool(events) and or_to_receive and bool(events[0][1] & ~select.POLLOUT)
 
     def receive(self) -> list[Message]:
-        """The whole messages that have arrived; some of them, from a peer that writes faster than we read.
+        """The whole messages that have arrived; some of them, from a peer that writes faster than we read, and none from one that is clogged.
 
         Raises RuntimeLost when the peer hung up or does not speak our language.
         """
+        if self.is_clogged:
+            self.flush()
+        if self.is_clogged:
+            return []
         self._read_messages()
+        return self._take_ready()
+
+    def put_back(self, messages: Iterable[Message]) -> None:
+        """Receive these again later, before all others."""
+        self._ready.extendleft(reversed(list(messages)))
+
+    def receive_rest(self) -> list[Message]:
+        """The whole messages that a peer has left which has died: not what others go on to write, to whom it has given its end."""
+        left: int = _INT.unpack(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(_INT.size)))[0]
+        with contextlib.suppress(OSError, RuntimeLost):  # it died in the middle of what it said
+            while left > 0 and (data := self._read(min(left, _READ))):
+                self._in += data
+                left -= len(data)
+            self._parse()
+        return self._take_ready()
+
+    @property
+    def has_other_end(self) -> bool:
+        """Whether somebody has the peer's end: of a peer that has died, whoever it has given it to."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def _take_ready(self) -> list[Message]:
         messages = list(self._ready)
         self._ready.clear()
         return messages
@@ -134,7 +198,10 @@ class Channel:
         return self._ready.popleft() if self._ready else None
 
     def _read_messages(self) -> None:
-        for _ in range(_MAX_READS):
+        """Of those that are there, some: a peer is not to keep its reader busy with many small ones either."""
+        reads = 0
+        while not self._ready and reads < _MAX_READS:
+            reads += 1
             try:
                 data = self._read()
             except BlockingIOError:
@@ -142,16 +209,14 @@ class Channel:
             except OSError as error:
                 raise RuntimeLost(self.explain(f"the connection to the runtime is gone: {error.strerror}")) from None
             if not data:
-                if self._ready or self._parse():
-                    break
                 raise RuntimeLost(self.explain("the runtime hung up"))
             self._in += data
-        self._parse()
+            self._parse()
 
-    def _read(self) -> bytes:
+    def _read(self, size: int = _READ) -> bytes:
         if not self._takes_descriptors:
-            return self.sock.recv(_READ)
-        data, descriptors, _, _ = socket.recv_fds(self.sock, _READ, _MAX_DESCRIPTORS)
+            return self.sock.recv(size)
+        data, descriptors, _, _ = socket.recv_fds(self.sock, size, _MAX_DESCRIPTORS)
         self.descriptors += descriptors
         return data
 
@@ -170,9 +235,8 @@ class Channel:
                 self._ready.extend(self.receive())
         return self._ready.popleft()
 
-    def _parse(self) -> bool:
-        """Cut whole messages from the input; whether there was one."""
-        found = False
+    def _parse(self) -> None:
+        """Cut whole messages from the input."""
         while len(self._in) >= _FRAME.size:
             header_size, payload_size = _FRAME.unpack_from(self._in)
             if header_size > MAX_HEADER or payload_size > MAX_PAYLOAD:
@@ -183,8 +247,15 @@ class Channel:
             header = _load_header(self._in[_FRAME.size : _FRAME.size + header_size])
             self._ready.append(Message(header.pop("op"), header, bytes(self._in[_FRAME.size + header_size : end])))
             del self._in[:end]
-            found = True
-        return found
+
+
+def _frame(op: str, payload: bytes, fields: dict[str, Any]) -> bytes:
+    """Raises MessageTooLarge."""
+    header = json.dumps({"op": op, **fields}).encode()
+    for part, size, limit in (("header", len(header), MAX_HEADER), ("payload", len(payload), MAX_PAYLOAD)):
+        if size > limit:
+            raise MessageTooLarge(f"the {part} of a message {op!r} has {size:,} bytes: more than {limit:,}")
+    return _FRAME.pack(len(header), len(payload)) + header + payload
 
 
 def _load_header(data: bytearray) -> dict[str, Any]:

@@ -131,6 +131,6 @@ class Dispatcher:
         channel = self._channel_of(origin.p) if isinstance(origin, OnP) else origin
         if isinstance(channel, Channel):
             with contextlib.suppress(RuntimeLost, OSError):
-                channel.send("done", payload, request=request, ok=ok, parcel=parcel, procs=self.tasks.procs)
+                channel.give_result("done", payload, request=request, ok=ok, parcel=parcel, procs=self.tasks.procs)
                 return True
         return False

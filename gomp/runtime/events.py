@@ -6,11 +6,14 @@ Some are urgent: signals and deaths. These have an epoll of their own, which a s
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 from collections.abc import Callable, Iterable
 
 from gomp.errors import RuntimeLost
 from gomp.runtime.channel import Channel
+
+log = logging.getLogger("gomp.coordinator")
 
 
 class Events:
@@ -20,6 +23,8 @@ class Events:
         self._epoll = select.epoll()
         self._urgent = select.epoll()
         self._handlers: dict[int, tuple[select.epoll, Callable[[], object]]] = {}
+        self._wanted: dict[int, int] = {}  # of channels, where it is not only what there is to read
+        self._named: set[int] = set()  # channels of which it was said that they are not read
         self.watch(self.urgent_fd, self.handle_urgent)
 
     @property
@@ -37,6 +42,8 @@ class Events:
         if fd in self._handlers:
             epoll, _ = self._handlers.pop(fd)
             epoll.unregister(fd)
+            self._wanted.pop(fd, None)
+            self._named.discard(fd)
 
     def wait(self, seconds: float) -> None:
         """Handle what there is, or what comes within that time."""
@@ -56,10 +63,20 @@ class Events:
         return bool(found)
 
     def flush(self, channels: Iterable[Channel]) -> None:
-        """Send what peers take now, and be woken when they take more."""
+        """Send what peers take now, be woken when they take more, and read nothing meanwhile from those that are clogged."""
         for channel in channels:
-            if not channel.is_flushed and channel.fileno() in self._handlers:
-                with contextlib.suppress(RuntimeLost):  # reading tells
+            if channel.fileno() in self._handlers:
+                with contextlib.suppress(RuntimeLost):  # the handler is told
                     channel.flush()
-                more = 0 if channel.is_flushed else select.EPOLLOUT
-                self._epoll.modify(channel.fileno(), select.EPOLLIN | more)
+                self._want(channel)
+
+    def _want(self, channel: Channel) -> None:
+        fd = channel.fileno()
+        wanted = 0 if channel.is_clogged else select.EPOLLIN
+        wanted |= select.EPOLLOUT if channel.has_unheard or not channel.is_flushed else 0
+        if wanted != self._wanted.get(fd, select.EPOLLIN):
+            self._wanted[fd] = wanted
+            self._epoll.modify(fd, wanted)
+        if channel.is_clogged and fd not in self._named:
+            self._named.add(fd)
+            log.warning("%s does not take what it has asked for: it is not listened to until it does", channel.peer)

@@ -99,6 +99,7 @@ class Family:
                 pid = self._fork(child)
             undo.callback(self._kill, pid)
             self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
+            cast(Channel, self.ps[idx].channel).peer = f"P{idx}"
             undo.pop_all()
         return self.ps[idx]
 

@@ -8,8 +8,9 @@ receiver   the thread that reads the socket. There is one at a time, or none.
 
 Protocol
 --------
-1. Who sends holds the sending lock until the coordinator, which never stops reading, has taken all of the message. So messages do not mix, and
-   nothing is left for somebody else to send.
+1. Who sends holds the sending lock until the coordinator has taken all of the message. So messages do not mix, and nothing is left for somebody else
+   to send. The coordinator may wait, before it takes it, for what it has answered to be taken: so who has to wait there is the receiver, if nobody
+   else is.
 2. Who waits looks under the lock whether its answer is there. If not, and nobody receives, it becomes the receiver; else it sleeps.
 3. The receiver reads without the lock, for all: it puts each answer where the one who waits for it looks. What is no answer it gives to
    ``arrived``, which neither waits nor calls anything of the user's. Then it gives up its part and wakes all who sleep: if its own answer was not
@@ -38,6 +39,7 @@ from gomp.errors import RuntimeLost
 from gomp.runtime.channel import Channel, Message
 
 _CLOSE_S = 5.0
+_NAP_S = 0.01  # of who sends while another receives, who may leave
 
 
 def _never() -> bool:
@@ -92,7 +94,26 @@ class Mailbox:
             if self._lost:
                 raise RuntimeLost(self._lost)
             self.channel.send(op, payload, **fields)
-            self.channel.drain()
+            self._drain()
+
+    def _drain(self) -> None:
+        wait = object()
+        try:
+            while not self.channel.is_flushed:
+                if self._lost:
+                    raise RuntimeLost(self._lost)
+                with self._lock:
+                    receives = self._receiver is None
+                    if receives:
+                        self._receiver = wait
+                if self.channel.wait_to_send(receives, None if receives else _NAP_S):
+                    self._receive(0)
+                elif receives:
+                    self._end_receiving()
+                self.channel.flush()
+        finally:
+            if self._receiver is wait:
+                self._end_receiving()
 
     def number(self) -> int:
         """The number of a new request, whose answer is expected from now on: it is taken once, or forgotten."""

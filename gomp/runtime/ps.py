@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -20,7 +21,7 @@ from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.forked import how_it_ended
 from gomp.runtime import memstats
-from gomp.runtime.channel import Channel
+from gomp.runtime.channel import Channel, Message
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher, OnP
 from gomp.runtime.dying import Dying
@@ -86,21 +87,27 @@ class Ps:
 
     # --- what they say ------------------------------------------------------------------------------------------------
 
-    def _on_message(self, idx: int, is_dead: bool = False) -> bool:
-        """Read and do what P ``idx`` says; whether it said anything.
-
-        What a dead one has asked for is left: nobody waits for the answer, and the heap is not to be looked at before it is repaired.
-        """
+    def _on_message(self, idx: int) -> None:
+        """Read and do what P ``idx`` says."""
         child = self._family.ps[idx]
         channel = cast(Channel, child.channel)
         try:
             messages = channel.receive()
         except RuntimeLost as error:
             self._events.unwatch(channel.fileno())
-            if not is_dead:
-                self._dying.has_hung_up(idx, str(error))
-            return False
-        requests = []  # last: what answers them may find this P dead, and settle what is told here
+            self._dying.has_hung_up(idx, str(error))
+            return
+        requests = deque(self._do(idx, channel, messages))
+        while requests and not channel.is_clogged:
+            self._give(Asker(channel, requests.popleft()))
+            if self._family.ps.get(idx) is not child:  # it has died meanwhile
+                return
+        channel.put_back(requests)
+
+    def _do(self, idx: int, channel: Channel, messages: list[Message]) -> list[Message]:
+        """Do what P ``idx`` says; what it asks of the coordinator itself is left: to answer that may be to find the P dead, and to settle what is
+        told here."""
+        requests = []
         for message in messages:
             if problem := fault(message, from_p=True):
                 Asker(channel, message).refuse(problem)
@@ -112,10 +119,14 @@ class Ps:
                 self._dispatcher.done(idx, message)
             else:
                 requests.append(message)
-        for message in requests:
-            if not is_dead and self._family.ps.get(idx) is child:
-                self._give(Asker(channel, message))
-        return bool(messages)
+        return requests
+
+    def _hear_last(self, idx: int, channel: Channel) -> None:
+        """The results of P ``idx``, which has died: somebody waits for them. What it has asked is left: nobody waits for the answer, and the heap
+        is not to be looked at before it is repaired."""
+        self._do(idx, channel, channel.receive_rest())
+        if channel.has_other_end:
+            log.warning("P%d has left a process that has its connection: what that says is not listened to", idx)
 
     # --- deaths -------------------------------------------------------------------------------------------------------
 
@@ -123,8 +134,7 @@ class Ps:
         """The process of P ``idx`` is gone. From here nobody waits for it; what it left is put right by :meth:`repair`."""
         child = self._family.ps[idx]
         self._events.unwatch(child.pidfd)
-        while self._on_message(idx, is_dead=True):  # results, that somebody waits for
-            pass
+        self._hear_last(idx, cast(Channel, child.channel))
         self._events.unwatch(cast(Channel, child.channel).fileno())
         record = p_record(idx)
         record.pidfd = 0

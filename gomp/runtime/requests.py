@@ -76,4 +76,4 @@ class Asker:
         if isinstance(number, int):
             fields["request"] = number
         with contextlib.suppress(RuntimeLost):
-            self.channel.send(op, **fields)
+            self.channel.answer(op, **fields)
