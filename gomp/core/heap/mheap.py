@@ -29,7 +29,7 @@ from gomp.core.heap.palloc import (
 from gomp.core.heap.scavenge import make_room, make_room_for_growth
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.status import park_while_stopped, stop_requested
+from gomp.core.sched.status import park_call_while_stopped, park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
 from gomp.core.shm.commit import commit, commit_absent
@@ -60,6 +60,7 @@ from gomp.core.shm.records import (
 )
 
 NO_MEMORY = -ENOMEM
+NEVER_PARKS, PROGRAM_PARKS, CALL_PARKS = 0, 1, 2
 _COMMIT_STEP = MOST_INCORE
 _ENDLESS = 1 << 62
 _OS_PAGE = 4096
@@ -144,7 +145,8 @@ def _commit_page_metadata(first: int, npages: int) -> int:
 def take_pages(npages: int, may_park: int) -> int:
     """Pages for a span, committed and counted as in use, standing in ``taking_page``; the first of them, or NO_MEMORY.
 
-    ``may_park``: the caller is a compiled program with nothing in hand, so a stop need not wait for the commit of many pages.
+    ``may_park``: the caller is a compiled program with nothing in hand (PROGRAM_PARKS), or a call from Python (CALL_PARKS), so a stop need not wait
+    for the commit of many pages.
     """
     me = self_p()
     mine = layout.p_addr(me.idx)
@@ -223,8 +225,11 @@ def _commit_pages(page: int, npages: int, may_park: int) -> int:
                 add_relaxed(MHEAP_XBUDGET, taken)
                 return NO_MEMORY
         taken += absent
-        if may_park and stop_requested():
-            park_while_stopped()
+        if may_park != NEVER_PARKS and stop_requested():
+            if may_park == PROGRAM_PARKS:
+                park_while_stopped()
+            else:
+                park_call_while_stopped()
     return 0
 
 
@@ -249,7 +254,7 @@ def _give_back(page: int, npages: int) -> None:
 @kernel("int64(int64, int64)")
 def alloc_span(npages: int, span_class: int) -> int:
     """A fresh span in use, in no list, empty: its first page, or NO_MEMORY."""
-    page = take_pages(npages, 0)
+    page = take_pages(npages, NEVER_PARKS)
     if page >= 0:
         make_span(page, npages, span_class)
     return page
@@ -329,7 +334,7 @@ def free_span(page: int) -> None:
 @kernel("int64(int64, int64)")
 def alloc_manual(npages: int, elem_size: int) -> int:
     """A span that the collector leaves alone, of stacks of ``elem_size`` bytes, in no list: its first page, or NO_MEMORY (allocManual)."""
-    page = take_pages(npages, 0)
+    page = take_pages(npages, NEVER_PARKS)
     if page < 0:
         return page
     sp = spans()[page]

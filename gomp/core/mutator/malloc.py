@@ -7,8 +7,12 @@ Order of an allocation: zero, pointer bits, ``fence_release``, take the slot, re
 after a kill in between, finds a free slot or a zeroed object.
 
 Three kinds of callers. A compiled program (PROGRAM) waits inside, for a collection that it triggered to begin and for credit when it has to
-assist. A call from Python (PYTHON) never waits in a kernel: it gets RETRY before it has taken a slot, when only a collection can help, and
-calls again after it (PYTHON_AGAIN); or it is told by ``gc_wait`` to wait once its handle is filled.
+assist. A call from Python (PYTHON) never waits in a kernel for more than a stop to end: it gets RETRY before it has taken a slot, when only a
+collection can help, and calls again after it (PYTHON_AGAIN); or it is told by ``gc_wait`` to wait once its handle is filled.
+
+A large object is committed and zeroed in pieces, and between two of them every kind of caller may be stopped. What a stop finds then is either pages
+in ``taking_page`` or an object in ``xpending``, which is a root. A call from Python has no other address in hand before its object is made: it
+loads from handles what is to go into it afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from gomp.core.mutator.poll import assist_waiting, poll_slow, request_collection
 from gomp.core.mutator.refill import publish_live, refill
 from gomp.core.sched import redo
 from gomp.core.sched.locks import begin_critical, end_critical
-from gomp.core.sched.status import OK, RETRY
+from gomp.core.sched.status import OK, RETRY, park_call_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_relaxed,
@@ -263,7 +267,7 @@ def _collect(caller: int) -> None:
 
 @kernel("int64(int64, int64, int64)")
 def _new_large(size: int, type_addr: int, caller: int) -> int:
-    """An object of its own span. It is zeroed in pieces, between which a program may be stopped, and opaque to marking until then."""
+    """An object of its own span. It is zeroed in pieces, between which its maker may be stopped, and opaque to marking until then."""
     me = self_p()
     npages = layout.pages_for(size)
     page = _take_large(npages, 1 if type_addr == 0 else 0, size, caller)
@@ -288,6 +292,8 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
             zero_range(at, min(_ZERO_STEP, addr + npages * layout.PAGE_SIZE - at))
             if caller == PROGRAM:
                 poll_slow()
+            elif stop_requested():
+                park_call_while_stopped()
     if type_addr != 0:
         fence_release()
         spans()[page].large_type = type_addr
@@ -304,14 +310,9 @@ def _take_large(npages: int, noscan: int, size: int, caller: int) -> int:
     begin_critical()
     sweep.deduct_sweep_credit(npages * layout.PAGE_SIZE, npages)
     sweep.reclaim(npages)
-    if (
-        caller == PROGRAM
-    ):  # only the pages that it takes are in hand while they are committed, and every stop knows those
-        end_critical()
-        page = mheap.take_pages(npages, 1)
-        begin_critical()
-    else:
-        page = mheap.take_pages(npages, 0)
+    end_critical()  # only the pages that it takes are in hand while they are committed, and every stop knows those
+    page = mheap.take_pages(npages, mheap.PROGRAM_PARKS if caller == PROGRAM else mheap.CALL_PARKS)
+    begin_critical()
     if page >= 0:
         mheap.make_span(page, npages, noscan)
         sp = spans()[page]

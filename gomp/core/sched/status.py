@@ -201,6 +201,23 @@ def park_while_stopped() -> None:
     note_wait(became_safe_ns)
 
 
+@kernel("void()")
+def park_call_while_stopped() -> None:
+    """As :func:`park_while_stopped`, in a call from Python, whose stack is not looked at: what it has in hand is a root, or known to every stop.
+
+    It has the interpreter's lock all the time, so no other thread of this process can act as this P meanwhile.
+    """
+    became_safe_ns = nanotime()
+    leave()
+    naps = 0
+    while load_acquire(RT_XSHUTDOWN) == 0 and enter() != OK:
+        wait_to_enter(_NAP_NS)
+        naps += 1
+        if naps % NAPS_PER_LOOK == 0:
+            shut_down_if_orphaned()
+    note_wait(became_safe_ns)
+
+
 @inline
 def note_wait(began_ns: int) -> None:
     """Account for a wait of this P that has just ended, and for how long it took to go on if a stop did meanwhile."""
