@@ -31,7 +31,7 @@ from numba.extending import (
 )
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import ACTION_RETURN, INTO_BITS
+from gomp.core.mutator.goroutine import ACTION_RETURN, COUNT_BITS, INTO_BITS
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
@@ -235,14 +235,16 @@ def _note_call(key: int, into: int, room: int) -> int:
     me = self_p()
     me.out_room = room
     me.out_into = into
-    me.out_for = find_type(key)
+    me.out_for = find_type(key) + (me.out_for + 1 & COUNT_BITS)
     return me.out_for
 
 
 @inline
 def _note_return() -> int:
-    self_p().out_for = ACTION_RETURN
-    return ACTION_RETURN
+    me = self_p()
+    me.out_bytes = 8
+    me.out_for = ACTION_RETURN + (me.out_for + 1 & COUNT_BITS)
+    return me.out_for
 
 
 def _bound(frame: FrameRef, action: str) -> types.Type:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from llvmlite import ir
@@ -45,13 +45,18 @@ def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
         raise TypeError(f"frame {cls.__name__} runs as machine code only: NUMBA_DISABLE_JIT is set")
     key = cls, tuple(slots)
     if key not in _runs:
-        for name, (_, p) in frames.given_slots(cls, slots).items():
-            if isinstance(p, FrameLink):
-                raise TypeError(
-                    f"slot {name} of {cls.__name__} holds a frame, and the first of a goroutine has none to hold"
-                )
+        _check_first(cls, slots)
         _runs[key] = Compiled(_function(cls, tuple(slots)))
     return _runs[key](*slots.values())
+
+
+def _check_first(cls: FrameMeta, names: Iterable[str]) -> None:
+    """TypeError if one of these slots, of the first frame of a goroutine, holds a frame."""
+    for name, (_, p) in frames.given_slots(cls, names).items():
+        if isinstance(p, FrameLink):
+            raise TypeError(
+                f"slot {name} of {cls.__name__} holds a frame, and the first of a goroutine has none to hold"
+            )
 
 
 def _function(cls: FrameMeta, names: tuple[str, ...]) -> Callable[..., Any]:
@@ -83,6 +88,10 @@ class _FrameClassAttribute(AttributeTemplate):  # type: ignore[misc]
                 if args:
                     raise rejection(f"{type_.cls.__name__}.run takes the slots by name")
                 bind_slots(type_.cls, {name: types.unliteral(given) for name, given in kws.items()})
+                try:
+                    _check_first(type_.cls, kws)
+                except TypeError as error:
+                    raise rejection(str(error)) from None
                 return named_signature(numba_type_of(type_.cls.layout.returns), type_, (), kws)
 
         return types.BoundFunction(Run, type_)

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 import gomp
 from gomp.core.shm import layout
-from gomp.core.shm.records import G_DEAD, SCHED, STACKPOOL, g_dtype, sched_dtype, stackpool_dtype, view
+from gomp.core.shm.records import (
+    G_DEAD,
+    RUNTIME,
+    SCHED,
+    STACKPOOL,
+    g_dtype,
+    runtime_dtype,
+    sched_dtype,
+    stackpool_dtype,
+    view,
+)
 from gomp.errors import CompileError, NilDereference, StackEscapeError, StackOverflow
 from gomp.runtime.verify import verify
 
@@ -351,10 +361,61 @@ class TwoActions:
         return kept
 
 
-def test_an_action_that_is_not_the_last(heap):
+@gomp.frame
+class TwoCalls:
+    def step(f):
+        kept = f.call(Halve, n=3)
+        f.call(Halve, n=4)
+        return kept
+
+
+@gomp.frame
+class AnotherBetween(gomp.Frame[float]):
+    def step(f):
+        kept = f.ret(1.0)
+        Halve.run(n=4)
+        return kept
+
+
+@pytest.mark.parametrize("frame", [TwoActions, TwoCalls, AnotherBetween], ids=lambda frame: frame.__name__)
+def test_an_action_that_is_not_the_last(heap, frame):
     with pytest.raises(RuntimeError, match="a step made one action and returned another"):
-        TwoActions.run()
+        frame.run()
     assert running() == 0
+
+
+@gomp.frame
+class Late(gomp.Frame[int]):
+    """Between an action and its return lie collections, and allocations in what they free."""
+
+    node: Node
+    is_back: bool
+    value: int
+
+    def step(f):
+        if f.node is not None:
+            return f.ret(f.node.value)
+        if f.is_back:
+            return f.ret(f.value)
+        f.is_back = True
+        action = f.call(Late, node=gomp.new(Node, value=77), into="value")
+        for _ in range(3):
+            gomp.gc()
+            build(8)
+        return action
+
+
+def test_what_an_action_hands_over_is_a_root(collected_heap):
+    view(runtime_dtype, RUNTIME)[0].clobberfree = 1
+    assert Late.run() == 77
+
+
+@gomp.frame
+class FrameOfAnother(gomp.Frame[int]):
+    up: FrameOfAnother
+
+    def step(f):
+        return f.ret(FrameOfAnother.run(up=f))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -465,6 +526,7 @@ class ForAnother(gomp.Frame[int]):
         (NothingToReturn, "frame NothingToReturn is declared to return nothing: derive it from gomp.Frame"),
         (WrongInto, "frame Halve returns a float64, and slot node of WrongInto holds a Node"),
         (NoSuchSlot, "Halve has no slot m; it has n"),
+        (FrameOfAnother, "slot up of FrameOfAnother holds a frame, and the first of a goroutine has none to hold"),
         (ForAnother, "ret is for the step's own frame: what another does, its own step says"),
     ],
     ids=lambda case: getattr(case, "__name__", ""),

@@ -135,6 +135,7 @@ def _settle(p: int) -> None:
     pp.no_park = 0
     pp.waiting_for = 0
     pp.curg = 0
+    pp.out_bytes = 0
     pp.tiny = 0
     pp.tiny_offset = 0
 

@@ -11,7 +11,7 @@ A stack that is scanned here is halved here too if it uses too little.
 
 from __future__ import annotations
 
-from gomp.core.gc.mark import grey
+from gomp.core.gc.mark import grey, grey_conservative
 from gomp.core.heap.stack import STACK_GUARD, innermost, shrink_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -31,11 +31,13 @@ from gomp.core.shm.records import (
     G_RUNNABLE,
     G_SCAN,
     G_WAITING,
+    P_OUT,
     PACER_XSTACK_WORK,
     SCHED_XSCANNED_BYTES,
     SCHED_XSCANNED_STACKS,
     STACKPOOL_XMAX_STACK,
     g_at,
+    p_at,
     sched,
     stackpool,
     type_at,
@@ -92,7 +94,12 @@ def try_scan(p: int, g: int) -> int:
 
 @kernel("void(int64, int64)")
 def scan_running(p: int, g: int) -> None:
-    """Scan the goroutine at ``g``, which the P at ``p`` runs, and those under it. Its steps shrink its stack."""
+    """Scan the goroutine at ``g``, which the P at ``p`` runs, and those under it, and what its step is about to hand over.
+
+    Its steps shrink its stack.
+    """
+    for slot in range(p + P_OUT, p + P_OUT + p_at(p).out_bytes, 8):
+        grey_conservative(p, load64(slot))
     while g != 0:
         if not is_stack_scanned(g):
             scan_stack(p, g)

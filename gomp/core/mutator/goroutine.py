@@ -5,7 +5,8 @@ first of all, and returns an *action*: the address of a frame type to call it, o
 called, or the result, it has left in the P's P_OUT. So no step runs while frames come, go and move; and no native frame leads into a stack that
 moves.
 
-Between an action and its execution the P does not poll: what lies in P_OUT is no root.
+An action is made before it is returned, and the step may poll in between: so P_OUT is a root until then. Its lowest bits count: the action that is
+returned has to be the one that was made last, whose slots are in P_OUT.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from gomp.core.shm.records import (
     stackpool,
 )
 
-ACTION_RETURN, ACTION_RAISED, LAST_ACTION = 1, 2, 15
+COUNT_BITS = 63  # of an action: the addresses of types are multiples of 64
+ACTION_RETURN, ACTION_RAISED = 64, 128
 # How it ended; STACK_OVERFLOW and NO_MEMORY too.
 ENDED, RAISED, NO_STEP, OTHER_ACTION = 0, -1, -2, -3
 _OUT = layout.SELF_BASE + P_OUT
@@ -65,6 +67,7 @@ def new_g(type_addr: int) -> int:
         drop_g(number)
         return frame
     copy_range(frame + FRAME_HEADER, _OUT, me.out_bytes)
+    me.out_bytes = 0
     store64(frame + FRAME_INTO, 0)
     gp = g_at(g)
     gp.p = me.idx
@@ -80,6 +83,8 @@ def end_g(g: int) -> None:
     """The goroutine at ``g``, which ran here last, is over, whatever is left on its stack."""
     me = self_p()
     me.curg = g_at(g).link
+    me.out_bytes = 0
+    me.out_for &= COUNT_BITS  # no action: one that the goroutine under this one has made is not the last any more
     drop_g(layout.g_number(g))
 
 
@@ -105,10 +110,10 @@ def execute(g: int) -> int:
             return RAISED
         if action != self_p().out_for:
             return OTHER_ACTION
-        if action == ACTION_RETURN:
+        if action & ~COUNT_BITS == ACTION_RETURN:
             frame = _return(g, frame)
         else:
-            frame = _call(g, action)
+            frame = _call(g, action & ~COUNT_BITS)
             if frame < 0:
                 return frame
     return ENDED
@@ -141,6 +146,7 @@ def _call(g: int, type_addr: int) -> int:
     frame = push_frame(g, type_addr)
     if frame >= 0:
         copy_range(frame + FRAME_HEADER, _OUT, self_p().out_bytes)
+        self_p().out_bytes = 0
         store64(frame + FRAME_INTO, self_p().out_into)
         if stack_lo(g) != lo:  # what its caller has left in P_OUT leads into the old one
             adjust_slots(frame, lo, hi, stack_hi(g) - hi)
@@ -150,6 +156,7 @@ def _call(g: int, type_addr: int) -> int:
 @inline
 def _return(g: int, frame: int) -> int:
     """The caller's frame, which has the result where it wants it; 0 if there is none, and the result is still in P_OUT."""
+    self_p().out_bytes = 0
     into = load64(frame + FRAME_INTO)
     caller = pop_frame(g)
     if caller != 0 and into != 0:
