@@ -31,7 +31,7 @@ __all__ = ["Action", "Frame", "frame"]
 T = TypeVar("T")
 R = TypeVar("R")
 _STEP = "step"
-_RESERVED = (_STEP, "call", "ret", "run", "into", "room")
+_RESERVED = (_STEP, "call", "ret", "run", "cls", "into", "room")
 
 
 class FrameLink:

@@ -211,18 +211,26 @@ def bind_slots(cls: FrameMeta, kws: dict[str, types.Type]) -> dict[str, tuple[in
 
 
 def put_out(context: Any, builder: Any, cls: FrameMeta, given: dict[str, tuple[types.Type, Any]]) -> None:
-    """Leave the slots of a frame of ``cls`` in P_OUT."""
+    """Leave the slots of a frame of ``cls`` in P_OUT. An action that was made before is not the last from here on, whatever this raises."""
     slots = {name: cls.layout.slot(name) for name in given}
+    call_inline(context, builder, _forget_action, types.none, ())
+    for name, (_, p) in slots.items():
+        if not isinstance(p, FrameLink):
+            check_range(context, builder, p, *given[name], f"slot {name} of {cls.__name__}")
     nbytes = max((at - FRAME_HEADER + p.size for at, p in slots.values()), default=0) + 7 & -8
     for word in range(0, nbytes, 8):
         builder.store(ir.Constant(_I64, 0), _at(builder, ir.Constant(_I64, _OUT), word, _I64))
     for name, (at, p) in slots.items():
         type_, value = given[name]
-        where = f"slot {name} of {cls.__name__}"
-        if not isinstance(p, FrameLink):
-            check_range(context, builder, p, type_, value, where)
         _store(context, builder, p, ir.Constant(_I64, _OUT + at - FRAME_HEADER), type_, value)
     call_inline(context, builder, _note_bytes, types.none, (ir.Constant(_I64, nbytes),))
+
+
+@inline
+def _forget_action() -> None:
+    me = self_p()
+    me.out_for &= COUNT_BITS
+    me.out_bytes = 0
 
 
 @inline
@@ -377,6 +385,10 @@ def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
 def _lower_ret(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     returns = sig.args[0].cls.layout.returns
     out = ir.Constant(_I64, _OUT)
+    if returns is not None:
+        check_range(
+            context, builder, result_part(returns), sig.args[1], args[1], f"the result of {sig.args[0].cls.__name__}"
+        )
     builder.store(ir.Constant(_I64, 0), _at(builder, out, 0, _I64))
     if returns is not None:
         _store(context, builder, result_part(returns), out, sig.args[1], args[1])

@@ -7,6 +7,7 @@ is kept in the P's record, and raised again by whoever runs the goroutine.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,26 +35,44 @@ from gomp.runtime.type_table import mask_words, publish
 _I64 = ir.IntType(64)
 _programs: dict[FrameMeta, Program] = {}
 _ready: set[FrameMeta] = set()
+_under_way: dict[FrameMeta, None] = {}
+_loading = threading.RLock()
 _addresses: Any = None  # the array that the P's record leads to; and what is in plain Python
 
 
 def load(cls: FrameMeta) -> None:
-    """Have the step of ``cls``, and of every frame that it calls, known to this process in the runtime that is open. Raises CompileError."""
+    """Have the step of ``cls``, and of every frame that it calls, known to this process in the runtime that is open. Raises CompileError.
+
+    All of them or none: what is in ``_ready`` may be run by any thread.
+    """
     if cls in _ready:
         return
+    with _loading:
+        if _under_way:  # within the call below: whoever began goes through all of them
+            _under_way.setdefault(cls)
+            return
+        try:
+            _under_way[cls] = None
+            _load_all()
+            _ready.update(_under_way)
+        finally:
+            _under_way.clear()
+
+
+def _load_all() -> None:
+    """Go through what is under way, which grows meanwhile."""
     table.check_open()
-    if cls not in _programs:
-        _programs[cls] = Step(cls).program(())
-    _ready.add(cls)
-    program = _programs[cls]
-    try:
-        program.get_ready()
-    except BaseException:
-        _ready.discard(cls)
-        raise
-    _register(cls)
-    place = (find_type(key_of(cls)) - layout.TYPES_BASE) // TYPE_BYTES
-    _known_steps()[place] = program.code.entry(NO_SLOT, ())
+    done: set[FrameMeta] = set()
+    while more := [cls for cls in _under_way if cls not in done]:
+        for cls in more:
+            done.add(cls)
+            if cls not in _programs:
+                _programs[cls] = Step(cls).program(())
+            _programs[cls].get_ready()  # tells of those that it calls
+    for cls in done:
+        _register(cls)
+        place = (find_type(key_of(cls)) - layout.TYPES_BASE) // TYPE_BYTES
+        _known_steps()[place] = _programs[cls].code.entry(NO_SLOT, ())
 
 
 def _known_steps() -> Any:

@@ -39,6 +39,7 @@ def take_g() -> int:
         _put_free(g)
         g = NO_G
     if g != NO_G:
+        g_at(layout.g_addr(g)).scanned_epoch = 0  # of the goroutine before: this one's stack is white
         store_release(layout.g_addr(g), G_IDLE)
     end_critical()
     return g

@@ -47,6 +47,7 @@ STACK_GUARD = 928
 _STACK_SMALL = 128  # but by so much a small frame may
 _NOSPLIT = 800
 _LEAST_POINTER = 4096
+_CEILING = 2_000_000_000  # bytes of a stack, whatever its maximum (maxstackceiling)
 _LOG_MASK = 63  # of the word that names a stack
 
 
@@ -128,10 +129,13 @@ def set_stack(g: int, lo: int, size: int) -> None:
 @inline
 def _grow(g: int, frame_size: int) -> int:
     """Move to a stack of twice the size, or as much as the frame needs: 0, STACK_OVERFLOW or NO_MEMORY."""
+    most = min(load_relaxed(STACKPOOL_XMAX_STACK), _CEILING)
+    if frame_size > most:
+        return STACK_OVERFLOW
     size = 2 * stack_size(g)
     while size - g_at(g).depth < frame_size + STACK_GUARD:
         size *= 2
-    if size > load_relaxed(STACKPOOL_XMAX_STACK):
+    if size > most:
         return STACK_OVERFLOW
     return copy_stack(g, size)
 
