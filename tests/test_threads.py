@@ -237,7 +237,7 @@ def test_when_the_runtime_ends_everybody_who_waits_is_told(end: str) -> None:
 def pair() -> Iterator[tuple[Mailbox, Channel, list[Message]]]:
     ours, theirs = map(Channel, socket.socketpair())
     told: list[Message] = []
-    mailbox = Mailbox(ours, told.append)
+    mailbox = Mailbox(ours, told.append, lambda: None)
     yield mailbox, theirs, told
     mailbox.close()
     theirs.close()

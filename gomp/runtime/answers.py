@@ -50,6 +50,7 @@ class Answers:
         self._deferred: list[Asker] = []  # until nothing holds up a stop
         self._collecting: list[tuple[int, Asker]] = []  # until so many cycles have ended
         self._releasing: list[Asker] = []  # until all free memory is returned
+        self._declarations: dict[int, str] = {}  # of frames, by the keys of their types: see runtime/declarations.py
 
     def give(self, asker: Asker, may_wait: bool = True) -> None:
         """Answer, or remember to. Without ``may_wait`` no room is made any more for a walk that has none: it has been."""
@@ -83,6 +84,10 @@ class Answers:
             self._collect_for(asker)
         elif message.op == "set" and message["setting"] == "procs":
             self._resize(asker)
+        elif message.op == "declare":
+            self._declarations[message["key"]] = message["pickle"]
+        elif message.op == "declared":
+            asker.answer(pickle=self._declarations.get(message["key"], ""))
         elif message.op == "set":
             asker.answer(old=self._limits.set(message["setting"], message["value"]))
         else:

@@ -48,6 +48,10 @@ class Message:
         return self.fields[name]
 
 
+def _nothing() -> None:
+    pass
+
+
 def check_answer(message: Message) -> Message:
     """What the coordinator said, unless it is that the runtime ends (RuntimeLost) or that it cannot do what it was asked (GompError)."""
     if message.op == "lost":
@@ -78,6 +82,7 @@ class Channel:
         self.explain: Callable[[str], str] = (
             str  # what is said of a connection that is gone, with what has come of the peer
         )
+        self.written: Callable[[], None] = _nothing  # called when the peer has something to read
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -127,6 +132,7 @@ class Channel:
             while self._out:
                 data, descriptors, owed = self._out[0]
                 sent = socket.send_fds(self.sock, [data], descriptors) if descriptors else self.sock.send(data)
+                self.written()
                 self._out[0] = (data[sent:], [], owed)
                 if sent == len(data):
                     self._out.popleft()

@@ -40,7 +40,7 @@ from gomp.core.jit import COMPILED, inline
 from gomp.core.machine_code import Loaded
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.mutator.poll import clear_dead_stack
-from gomp.core.sched.status import enter_waiting, leave
+from gomp.core.sched.status import EVERY_STACK, enter_waiting, leave
 from gomp.core.shm.records import POLL_INTERRUPT, self_p
 from gomp.errors import Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
@@ -49,6 +49,7 @@ from gomp.runtime import (  # Numba learns from those that are marked
     collecttypes,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
+    gotypes,  # noqa: F401
     interrupt,
     mapping,
     maptypes,  # noqa: F401
@@ -94,7 +95,6 @@ A = ParamSpec("A")
 R = TypeVar("R")
 compile_in_child = False  # set by a P when it starts
 _NEVER, _OTHER_THREAD = -1, -2
-_EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 
 
 def prepare() -> None:
@@ -411,7 +411,7 @@ def _begin(frame: int, thread: int) -> int:
     if enter_waiting() != OK:
         return _NEVER
     me.native_base = frame
-    me.stack_guard = _EVERY_STACK
+    me.stack_guard = EVERY_STACK
     clear_dead_stack()
     return OK
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
 from gomp.core.shm.records import p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles, waiting
+from gomp.runtime.frames import Frame, FrameMeta
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
 
@@ -61,8 +62,22 @@ def peer() -> Peer:
     return _peer
 
 
-def go(target: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Goroutine:
-    """Start a program or function on a P; returns at once. ``.wait()`` gives its result."""
+@overload
+def go(target: type[Frame[Any]], /, **slots: Any) -> int: ...
+@overload
+def go(target: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine: ...
+def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Start a program or function on a P; returns at once. ``.wait()`` gives its result.
+
+    Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id.
+    """
+    if isinstance(target, FrameMeta):
+        from gomp.runtime import goroutines
+
+        if args:
+            raise TypeError(f"gomp.go({target.__name__}, slot=value, ...) takes the slots by name")
+        peer()
+        return goroutines.go(target, kwargs)
     return peer().go(Call(target, args, kwargs))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ from typing import cast
 
 from gomp import forked
 from gomp.config import ServiceSettings
+from gomp.core.sched.parking import ring
+from gomp.core.shm import layout
 from gomp.core.shm.segments import Segments
 from gomp.runtime import p
 from gomp.runtime.channel import Channel
@@ -99,7 +102,8 @@ class Family:
                 pid = self._fork(child)
             undo.callback(self._kill, pid)
             self.ps[idx] = Child(pid, os.pidfd_open(pid), Channel(ours))
-            cast(Channel, self.ps[idx].channel).peer = f"P{idx}"
+            channel = cast(Channel, self.ps[idx].channel)
+            channel.peer, channel.written = f"P{idx}", functools.partial(ring, layout.p_addr(idx))
             undo.pop_all()
         return self.ps[idx]
 

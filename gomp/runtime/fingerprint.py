@@ -196,7 +196,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "classnames", "collecttypes", "compiled", "crossing", "fingerprint",
-    "frames", "frametypes", "globaltypes", "goroutines", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
+    "frames", "frametypes", "globaltypes", "gotypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
     "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes",
     "root_table", "stacks", "steps", "structs", "texts", "texttypes", "textwalks",
 )  # fmt: skip

@@ -7,6 +7,7 @@ compiled (``steps``): it runs until it has to wait, and returns an action.
 ``return f.call(F, x=..., into="y")``        a frame of F with these slots, the others zero; its result is in slot y when this runs next
 ``return f.call(F, x=..., room=n)``          the same, and the stack has room for n bytes of frames before it moves again
 ``return f.ret(value)``                      to the caller, with a result if the frame is a ``gomp.Frame[R]``
+``return f.yield_()``                        others have their turn, then this runs again
 ===========================================  ======================================================================================
 
 A slot that holds a frame (``up: "Walk"``, of this class or one declared before) is an address in the stack. It is rewritten when the stack moves, and
@@ -31,7 +32,7 @@ __all__ = ["Action", "Frame", "frame"]
 T = TypeVar("T")
 R = TypeVar("R")
 _STEP = "step"
-_RESERVED = (_STEP, "call", "ret", "run", "cls", "into", "room")
+_RESERVED = (_STEP, "call", "ret", "yield_", "run", "cls", "into", "room")
 
 
 class FrameLink:
@@ -98,14 +99,15 @@ class FrameMeta(type):
         return run(cls, slots)
 
     def get_ready(cls) -> None:
-        """Have this process know the step, in the runtime that is open."""
-        from gomp.runtime.steps import load
+        """Have this process know the step, in the runtime that is open, and others be able to."""
+        from gomp.runtime import declarations, steps
 
-        load(cls)
+        if steps.load(cls):
+            declarations.declare(cls)
 
 
 class Action:
-    """What a step returns: ``f.call`` and ``f.ret`` make it."""
+    """What a step returns: ``f.call``, ``f.ret`` and ``f.yield_`` make it."""
 
 
 class Frame(Generic[R]):
@@ -118,6 +120,10 @@ class Frame(Generic[R]):
     def ret(self, result: R | None = None, /) -> Action:
         """In a step: this frame is over."""
         raise _outside("ret")
+
+    def yield_(self) -> Action:
+        """In a step: this frame goes on when others have had their turn."""
+        raise _outside("yield_")
 
     if TYPE_CHECKING:
 

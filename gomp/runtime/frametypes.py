@@ -31,7 +31,7 @@ from numba.extending import (
 )
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import ACTION_RETURN, COUNT_BITS, INTO_BITS
+from gomp.core.mutator.goroutine import ACTION_RETURN, ACTION_YIELD, COUNT_BITS, INTO_BITS
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
@@ -255,8 +255,16 @@ def _note_return() -> int:
     return me.out_for
 
 
+@inline
+def _note_yield() -> int:
+    me = self_p()
+    me.out_bytes = 0
+    me.out_for = ACTION_YIELD + (me.out_for + 1 & COUNT_BITS)
+    return me.out_for
+
+
 def _bound(frame: FrameRef, action: str) -> types.Type:
-    """The method ``f.call`` or ``f.ret`` of a step's own frame."""
+    """The method ``f.call``, ``f.ret`` or ``f.yield_`` of a step's own frame."""
     if not frame.is_own:
         raise rejection(f"{action} is for the step's own frame: what another does, its own step says")
 
@@ -316,7 +324,13 @@ def _type_ret(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, type
     return Signature(ACTION, tuple(map(types.unliteral, args)), recvr=frame)
 
 
-_actions: dict[str, Callable[..., Signature]] = {"call": _type_call, "ret": _type_ret}
+def _type_yield(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+    if kws or args:
+        raise rejection("f.yield_() takes nothing: this frame goes on when others have had their turn")
+    return Signature(ACTION, (), recvr=frame)
+
+
+_actions: dict[str, Callable[..., Signature]] = {"call": _type_call, "ret": _type_ret, "yield_": _type_yield}
 
 
 def named_signature(
@@ -378,6 +392,11 @@ def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     return call_inline(
         context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into), room)
     )
+
+
+@lower_builtin("gomp.frame.yield_", FrameRef)
+def _lower_yield(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    return call_inline(context, builder, _note_yield, types.int64, ())
 
 
 @lower_builtin("gomp.frame.ret", FrameRef)

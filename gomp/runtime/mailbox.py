@@ -47,10 +47,12 @@ def _never() -> bool:
 
 
 class Mailbox:
-    """Requests and their answers. ``arrived(message)`` is told of everything that comes, before whoever waits for it."""
+    """Requests and their answers. ``arrived(message)`` is told of everything that comes, before whoever waits for it; ``received()`` is called when
+    a thread has received for all."""
 
-    def __init__(self, channel: Channel, arrived: Callable[[Message], None]) -> None:
+    def __init__(self, channel: Channel, arrived: Callable[[Message], None], received: Callable[[], None]) -> None:
         self.channel = channel
+        self._received = received
         self.unwanted: deque[Message] = deque()
         self._arrived = arrived
         self._numbers = itertools.count(1)
@@ -189,6 +191,7 @@ class Mailbox:
             self._lost = self._lost or lost
             self._receiver = None
             self._changed.notify_all()
+        self._received()
 
     def _deliver(self, message: Message) -> None:
         try:

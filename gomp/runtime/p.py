@@ -1,7 +1,8 @@
 """The process of a P: forked by the coordinator, it runs goroutines one after another until the coordinator is gone.
 
-They run in the main thread, and in whatever thread of a program waits for another goroutine: that one may be queued here, behind a program that
-waits for the thread.
+Calls run in the main thread, and in whatever thread of a program waits for another goroutine: that one may be queued here, behind a program that
+waits for the thread. Frames run in the main thread while it waits for anything. It then sleeps on its record's futex, which whoever has something
+for it counts up: the coordinator after it has written, another thread that has received for all, a P that has something to run.
 
 A P that is one too many is told to leave. It starts nothing that another P may start, and its process ends when nothing runs here and what it has
 sent has been received.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import math
 import os
 import pickle
 import socket
@@ -24,12 +26,13 @@ from typing import Any
 from gomp import forked
 from gomp.core.gc import limiter
 from gomp.core.mutator.lifecycle import init_p
+from gomp.core.sched import parking
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
 from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
-from gomp.runtime import compiled, current
+from gomp.runtime import compiled, current, goroutines, steps
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.peer import Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
@@ -41,6 +44,7 @@ _PARCELS_KEPT = 1024
 NO_REQUEST = 0  # a number that none has
 EXIT_LEFT = 80  # beyond what sysexits.h has: it was told to
 _LEAVING_NAP_S = 0.02
+_LONGEST_NAP_S = 10.0
 _LEAVING_S = 10.0  # for what was sent to be received: some of it never is
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -61,6 +65,7 @@ class P(Peer):
 
     def serve(self) -> None:
         """Run goroutines until this P is told to leave, and may."""
+        steps.known_steps()  # there are none, but where they are looked for
         idle_since = time.monotonic()
         while not self._may_leave(idle_since):
             self._take(NO_REQUEST, _LEAVING_NAP_S if self._leaves else None)
@@ -78,11 +83,28 @@ class P(Peer):
     def _take(self, request: int, timeout: float | None) -> Message | None:
         if threading.current_thread() is not threading.main_thread():
             return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            seen = parking.wakes()
+            self._record.xmail = 0
+            answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
+            left = deadline - time.monotonic()
+            if answer is not None or self._has_more_to_do(request) or left <= 0:
+                return answer
+            if not goroutines.run_ready():
+                self._park(seen, min(left, _LONGEST_NAP_S))
+
+    @staticmethod
+    def _park(seen: int, seconds: float) -> None:
         limiter.begin_idle()
         try:
-            return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+            parking.park(seen, int(seconds * 1e9))
         finally:
             limiter.end_idle()
+
+    def received(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            parking.ring(layout.p_addr(int(self._record.idx)))  # the main thread waits for more than messages
 
     def _has_more_to_do(self, request: int) -> bool:
         if request == NO_REQUEST:

@@ -43,7 +43,7 @@ class Peer:
     """The connection of this process."""
 
     def __init__(self, channel: Channel) -> None:
-        self.mailbox = Mailbox(channel, self.arrived)
+        self.mailbox = Mailbox(channel, self.arrived, self.received)
         self._arguments: dict[int, list[transit.Sent]] = {}  # by request, the references among them
 
     def go(self, call: Call) -> Goroutine:
@@ -94,6 +94,9 @@ class Peer:
             transit.outbox.revoke(self._arguments.pop(message["request"], ()))
         elif "request" not in message.fields:
             check_answer(message)
+
+    def received(self) -> None:
+        """Called by a thread that has received for all."""
 
     def _take(self, request: int, timeout: float | None) -> Message | None:
         """The answer to ``request``, or None: after ``timeout`` seconds, or because there is something else to do."""

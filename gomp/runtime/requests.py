@@ -24,6 +24,8 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "collect": {},
     "free_os_memory": {"now": bool},
     "set": {"setting": str, "value": int},
+    "declare": {"key": int, "pickle": str},
+    "declared": {"key": int},
 }
 SETTINGS = ("gogc", "memory_limit", "procs")
 _MOST = {"gogc": (1 << 31) - 1, "memory_limit": (1 << 63) - 1, "procs": MAX_PROCS}

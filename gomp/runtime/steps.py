@@ -30,7 +30,7 @@ from gomp.runtime.frames import FrameMeta
 from gomp.runtime.frametypes import ACTION, FrameRef
 from gomp.runtime.handles import table
 from gomp.runtime.references import key_of
-from gomp.runtime.type_table import mask_words, publish
+from gomp.runtime.type_table import described, mask_words, publish
 
 _I64 = ir.IntType(64)
 _programs: dict[FrameMeta, Program] = {}
@@ -40,23 +40,24 @@ _loading = threading.RLock()
 _addresses: Any = None  # the array that the P's record leads to; and what is in plain Python
 
 
-def load(cls: FrameMeta) -> None:
+def load(cls: FrameMeta) -> bool:
     """Have the step of ``cls``, and of every frame that it calls, known to this process in the runtime that is open. Raises CompileError.
 
-    All of them or none: what is in ``_ready`` may be run by any thread.
+    All of them or none: what is in ``_ready`` may be run by any thread. False within the loading of others, who then load this one too.
     """
     if cls in _ready:
-        return
+        return True
     with _loading:
-        if _under_way:  # within the call below: whoever began goes through all of them
+        if _under_way:
             _under_way.setdefault(cls)
-            return
+            return False
         try:
             _under_way[cls] = None
             _load_all()
             _ready.update(_under_way)
         finally:
             _under_way.clear()
+    return True
 
 
 def _load_all() -> None:
@@ -72,10 +73,20 @@ def _load_all() -> None:
     for cls in done:
         _register(cls)
         place = (find_type(key_of(cls)) - layout.TYPES_BASE) // TYPE_BYTES
-        _known_steps()[place] = _programs[cls].code.entry(NO_SLOT, ())
+        known_steps()[place] = _programs[cls].code.entry(NO_SLOT, ())
 
 
-def _known_steps() -> Any:
+def reached_from(cls: FrameMeta) -> set[FrameMeta]:
+    """Every frame that one of ``cls``, which is loaded, may lead to: itself first of all."""
+    found, more = {cls}, [cls]
+    while more:
+        called = {c for c in _programs[more.pop()].classes if isinstance(c, FrameMeta)} - found
+        found |= called
+        more += called
+    return found
+
+
+def known_steps() -> Any:
     """By a type's place in the table, the address of its step here."""
     global _addresses
     if _addresses is None:
@@ -102,6 +113,7 @@ def _register(cls: FrameMeta) -> None:
         words += [*mask_words(info.frame_words), *[0] * n][:n]
     ptr_bytes = 8 * (info.reference_words[-1] + 1) if info.reference_words else 0
     publish(key_of(cls), info.size, ptr_bytes, LEADS_INTO_STACK if info.frame_words else 0, words, cls)
+    described(cls)
 
 
 class Step(Compiled[Any, Any]):

@@ -14,6 +14,7 @@ from gomp.core.gc.verify import problems, trace
 from gomp.core.gc.verify.counters import check_counters
 from gomp.core.gc.verify.lists import check_lists
 from gomp.core.gc.verify.pages import check_pages
+from gomp.core.gc.verify.queues import check_queues
 from gomp.core.gc.verify.spans import check_spans
 from gomp.core.gc.verify.specials import check_specials
 from gomp.core.gc.verify.stacks import check_stacks
@@ -85,6 +86,7 @@ def verify(level: int) -> Report:
         check_lists(out)
         check_pages(out)
         check_stacks(out)
+        check_queues(out)
         check_specials(out)
     reached = 0
     if level >= 3 and _word(out, problems.OUT_PROBLEMS) == 0:

@@ -275,6 +275,14 @@ def damage_running(h):
     h.goroutine.xstatus = records.G_RUNNING
 
 
+def damage_queued_goroutine(h):
+    h.goroutine.xstatus = records.G_RUNNABLE
+
+
+def damage_listed_goroutines(h):
+    records.view(records.sched_dtype, records.SCHED)[0].xrunq_size += 1
+
+
 def damage_free_goroutines(h):
     h.world.ps[0].g_nfree += 1
 
@@ -306,6 +314,7 @@ DAMAGES = [
     (codes.STACK_FREE, damage_cached_stacks, FRESH), (codes.STACK_OF_G, damage_stack_of_goroutine, SWEPT),
     (codes.STACK_TWICE, damage_stack_in_use, FRESH), (codes.G_COUNT, damage_free_goroutines, FRESH),
     (codes.G_FRAME, damage_frame, FRESH), (codes.G_RUNS, damage_running, FRESH),
+    (codes.G_QUEUED, damage_queued_goroutine, FRESH), (codes.G_LISTED, damage_listed_goroutines, FRESH),
 ]  # fmt: skip
 
 

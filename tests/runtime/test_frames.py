@@ -346,7 +346,7 @@ def test_a_stack_has_a_maximum(heap):
 
 
 def test_a_heap_too_small_for_a_stack(heap):
-    with pytest.raises(gomp.OutOfMemory, match="no memory for a larger stack"):
+    with pytest.raises(gomp.OutOfMemory, match="no memory for another goroutine, or for a larger stack"):
         Deep.run(depth=2_000_000)
     assert running() == 0
     assert Deep.run(depth=10) == 10

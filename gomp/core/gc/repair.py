@@ -16,6 +16,7 @@ from gomp.core.gc import limiter
 from gomp.core.gc.cycle import restart_marking_stw
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.gc.specials import lose_specials_of_stw
+from gomp.core.gc.stackscan import let_go_of_stack
 from gomp.core.gc.worker import DEDICATED
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
@@ -64,6 +65,7 @@ def bury(p: int) -> None:
     store_release(p + P_XDEAD, 1)
     release_claims_of(p)
     gcstats().repaired_locks += release_locks_of(p)
+    let_go_of_stack(p)
     store_seq_cst(p + P_XSTATUS, STATUS_SAFE)
     futex_wake(p + P_XSTATUS)
 
@@ -135,6 +137,8 @@ def _settle(p: int) -> None:
     pp.no_park = 0
     pp.waiting_for = 0
     pp.curg = 0
+    pp.failed = 0
+    pp.strange = 0
     pp.out_bytes = 0
     pp.tiny = 0
     pp.tiny_offset = 0

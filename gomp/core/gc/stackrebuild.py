@@ -11,21 +11,26 @@ from gomp.core.heap.mspan import span_addr
 from gomp.core.heap.stack import stack_lo
 from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.parking import count_parked_stw
+from gomp.core.sched.runq import forget_ring_stw, put_chain_locked
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, store_relaxed, store_release
 from gomp.core.shm.records import (
     G_DEAD,
     G_IDLE,
+    G_RUNNABLE,
     G_RUNNING,
-    G_SCAN,
+    G_STATUS_MASK,
     P_XDEAD,
     SCHED_XLOCK,
+    SCHED_XRUNQ_SIZE,
     SPAN_DEAD,
     SPAN_MANUAL,
     SPAN_STACK_FREE,
     SPAN_STACK_USED,
     STACKPOOL_XLOCK,
     STACKPOOL_XSPAN_BYTES,
+    WAITS_FOR_STEP,
     g_at,
     mheap,
     nth_p,
@@ -104,23 +109,45 @@ def settle_stacks_stw(page: int) -> None:
 
 @kernel("void()")
 def rebuild_gs_stw() -> None:
-    """Every record is free that no goroutine has: those of G_IDLE were somebody's who died before there was one, and a P takes what it runs along.
-
-    No living marker has a stack while the world is stopped: what says so was a dead one's.
-    """
+    """Every record is free that no goroutine has, and every goroutine that is ready is in the list for all, or at home."""
     for i in range(p_records()):
         p_at(nth_p(i)).g_free = 0
         p_at(nth_p(i)).g_nfree = 0
-    sched().free_with_stack = 0
-    sched().free_without = 0
-    sched().nfree = 0
-    for g in range(1, sched().ngs + 1):
-        status = load_acquire(layout.g_addr(g)) & ~G_SCAN
-        if status == G_IDLE or (
-            status == G_RUNNING and load_acquire(layout.p_addr(g_at(layout.g_addr(g)).p) + P_XDEAD)
-        ):
-            status = G_DEAD
-            g_at(layout.g_addr(g)).depth = 0
-        store_release(layout.g_addr(g), status)
+        forget_ring_stw(nth_p(i))
+    s = sched()
+    s.free_with_stack, s.free_without, s.nfree = 0, 0, 0
+    s.runq_head, s.runq_tail = 0, 0
+    store_relaxed(SCHED_XRUNQ_SIZE, 0)
+    for g in range(1, s.ngs + 1):
+        at = layout.g_addr(g)
+        status = _status_after(at)
+        store_release(at, status)
         if status == G_DEAD:
+            g_at(at).depth = 0
             give_free_locked(g)
+        elif status == G_RUNNABLE and g_at(at).home == 0:
+            put_chain_locked(g, g, 1)
+    count_parked_stw()
+
+
+@inline
+def _status_after(g: int) -> int:
+    """What the goroutine at ``g`` is after the deaths.
+
+    A record of G_IDLE was somebody's who died before there was a goroutine, a P takes what it runs along, and one that only there somebody waits for.
+    One that had nobody who knew its frame there may find somebody elsewhere.
+    """
+    gp, status = g_at(g), load_acquire(g) & G_STATUS_MASK
+    if status == G_IDLE or (status == G_RUNNING and _is_dead(gp.p)):
+        return G_DEAD
+    if status in (G_RUNNING, G_DEAD) or gp.home == 0 or not _is_dead(gp.home - 1):
+        return status
+    if gp.wait == WAITS_FOR_STEP:
+        gp.home = 0
+        return G_RUNNABLE
+    return G_DEAD
+
+
+@inline
+def _is_dead(p_idx: int) -> bool:
+    return load_acquire(layout.p_addr(p_idx) + P_XDEAD) != 0

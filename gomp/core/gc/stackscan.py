@@ -1,6 +1,7 @@
 """Goroutine stacks as roots: precise, frame by frame, once a cycle each (mgcmark.go, markroot and scanstack).
 
-    G_SCAN beside a status: a marker has the stack, and the status is nobody else's to change. If the marker is killed, repair takes the bit away.
+    G_SCAN beside a status, and which P: a marker there has the stack, and the status is nobody else's to change. Who wants to waits for it: so
+    the marker does not park, and if it is killed, the bit goes with its locks.
 
 Once black, a stack stays black, because what its goroutine loads from the heap the barrier keeps, and what it allocates is born black. So a stack is
 to be scanned before its goroutine runs. Records that are made after the jobs were counted begin black: who starts a goroutine shades what it
@@ -14,6 +15,7 @@ from __future__ import annotations
 from gomp.core.gc.mark import grey, grey_conservative
 from gomp.core.heap.stack import STACK_GUARD, innermost, shrink_stack
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_relaxed,
@@ -30,6 +32,8 @@ from gomp.core.shm.records import (
     FRAME_TYPE,
     G_RUNNABLE,
     G_SCAN,
+    G_SCANNER_SHIFT,
+    G_STATUS_MASK,
     G_WAITING,
     P_OUT,
     PACER_XSTACK_WORK,
@@ -39,6 +43,7 @@ from gomp.core.shm.records import (
     g_at,
     p_at,
     sched,
+    self_p,
     stackpool,
     type_at,
 )
@@ -82,14 +87,36 @@ def run_stack_job(p: int, job: int) -> int:
 def try_scan(p: int, g: int) -> int:
     """Scan the goroutine at ``g`` unless somebody runs it, has it in hand, or has scanned it: the bytes scanned."""
     status = load_acquire(g)
-    if (status != G_RUNNABLE and status != G_WAITING) or not cas_acq_rel(g, status, status | G_SCAN):
+    if (status != G_RUNNABLE and status != G_WAITING) or is_stack_scanned(g):
         return 0
+    begin_critical()
+    me = self_p()
+    me.scanning = g
     work = 0
-    if not is_stack_scanned(g):
-        work = scan_stack(p, g)
-        shrink_stack(g)
-    store_release(g, status)
+    if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
+        if not is_stack_scanned(g):
+            work = scan_stack(p, g)
+            shrink_stack(g)
+        store_release(g, status)
+    me.scanning = 0
+    end_critical()
     return work
+
+
+@inline
+def _scanned_by(p_idx: int) -> int:
+    return G_SCAN | p_idx << G_SCANNER_SHIFT
+
+
+@kernel("void(int64)")
+def let_go_of_stack(p: int) -> None:
+    """The stack that the dead P at ``p`` had in hand as a marker is nobody's again. Whatever the world does: the marking begins anew."""
+    g = p_at(p).scanning
+    if g != 0:
+        word = load_acquire(g)
+        if word & ~G_STATUS_MASK == _scanned_by(p_at(p).idx):
+            cas_acq_rel(g, word, word & G_STATUS_MASK)
+        p_at(p).scanning = 0
 
 
 @kernel("void(int64, int64)")
@@ -104,7 +131,7 @@ def scan_running(p: int, g: int) -> None:
         if not is_stack_scanned(g):
             scan_stack(p, g)
             g_at(g).wants_shrink = 1
-        g = g_at(g).link
+        g = g_at(g).under
 
 
 @inline

@@ -1,4 +1,4 @@
-"""Running a goroutine: its frames' steps, one after another, and what they say to do next.
+"""A goroutine: how one begins and ends, and its frames' steps, one after another, with what they say to do next.
 
 A *step* is compiled from the body of a frame. It runs with the frame's address until it has to wait for anything, another frame's result
 first of all, and returns an *action*: the address of a frame type to call it, or one of the small numbers below. The slots of the frame that is to be
@@ -7,6 +7,9 @@ moves.
 
 An action is made before it is returned, and the step may poll in between: so P_OUT is a root until then. Its lowest bits count: the action that is
 returned has to be the one that was made last, whose slots are in P_OUT.
+
+A goroutine with a *home* is run by one P alone, where somebody waits for it: it is in no queue, and ends with that P. Any other is in a queue
+while it is ready (:mod:`~gomp.core.sched.runq`).
 """
 
 from __future__ import annotations
@@ -27,17 +30,23 @@ from gomp.core.heap.stack import (
     stack_size,
 )
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.parking import wake_one
+from gomp.core.sched.runq import runq_put
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import copy_range, load64, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import add_relaxed, copy_range, load64, load_relaxed, store64, store_release
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.records import (
     FRAME_HEADER,
     FRAME_INTO,
     FRAME_TYPE,
+    G_RUNNABLE,
     G_RUNNING,
     GC_MARK,
+    NOT_WAITING,
     P_OUT,
     RT_XGCPHASE,
+    SCHED_XGOIDS,
     TYPE_BYTES,
     g_at,
     self_p,
@@ -45,44 +54,99 @@ from gomp.core.shm.records import (
 )
 
 COUNT_BITS = 63  # of an action: the addresses of types are multiples of 64
-ACTION_RETURN, ACTION_RAISED = 64, 128
-# How it ended; STACK_OVERFLOW and NO_MEMORY too.
+ACTION_RETURN, ACTION_RAISED, ACTION_YIELD = 64, 128, 192
+# Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION = 0, -1, -2, -3
+YIELDED, PARKED = 1, 2
+ANYWHERE = 0  # instead of a home
 _OUT = layout.SELF_BASE + P_OUT
 INTO_BITS = 32
+_IDS_AT_A_TIME = 16  # as many as Go's Ps take
+
+
+# --- beginning and end ------------------------------------------------------------------------------------------------
 
 
 @kernel("int64(int64)")
-def new_g(type_addr: int) -> int:
-    """Address of a new goroutine, which is to run here next, with a frame of that type whose slots are in P_OUT; or NO_MEMORY.
+def start_here(type_addr: int) -> int:
+    """Address of a new goroutine that this P runs, and nobody else ever, with a frame of that type whose slots are in P_OUT.
+
+    NO_MEMORY, STACK_OVERFLOW.
+    """
+    g = _make(type_addr, self_p().idx + 1)
+    if g < 0:
+        return g
+    gp, me = g_at(g), self_p()
+    gp.under = me.curg
+    store_release(g, G_RUNNING)
+    me.curg = g
+    end_critical()
+    return g
+
+
+@kernel("int64(int64)")
+def go(type_addr: int) -> int:
+    """Have a new goroutine run, anywhere and when its time has come, which begins with a frame of that type whose slots are in P_OUT: its id.
+
+    NO_MEMORY, STACK_OVERFLOW.
+    """
+    g = _make(type_addr, ANYWHERE)
+    if g < 0:
+        return g
+    goid = g_at(g).id
+    store_release(g, G_RUNNABLE)
+    runq_put(layout.g_number(g), 1)
+    end_critical()
+    wake_one()
+    return goid
+
+
+@inline
+def _make(type_addr: int, home: int) -> int:
+    """A goroutine of G_IDLE, whose address is in this P's hand: it does not park until :func:`end_critical`. Or why there is none.
 
     It is black: while the heap is marked, what it was given is grey from now on.
     """
+    begin_critical()
     number = take_g()
     if number == NO_G:
+        end_critical()
         return NO_MEMORY
     g, me = layout.g_addr(number), self_p()
     frame = push_frame(g, type_addr)
     if frame < 0:
         drop_g(number)
+        end_critical()
         return frame
     copy_range(frame + FRAME_HEADER, _OUT, me.out_bytes)
     me.out_bytes = 0
     store64(frame + FRAME_INTO, 0)
     gp = g_at(g)
     gp.p = me.idx
-    gp.link = me.curg
-    store_release(g, G_RUNNING)
-    me.curg = g
+    gp.home = home
+    gp.entry = type_addr
+    gp.wait = NOT_WAITING
+    gp.id = _next_id()
+    gp.parent = g_at(me.curg).id if me.curg != 0 else 0
     blacken(g)
     return g
+
+
+@inline
+def _next_id() -> int:
+    me = self_p()
+    if me.goid_next == me.goid_end:
+        me.goid_next = add_relaxed(SCHED_XGOIDS, _IDS_AT_A_TIME) + 1
+        me.goid_end = me.goid_next + _IDS_AT_A_TIME
+    me.goid_next += 1
+    return me.goid_next - 1
 
 
 @kernel("void(int64)")
 def end_g(g: int) -> None:
     """The goroutine at ``g``, which ran here last, is over, whatever is left on its stack."""
     me = self_p()
-    me.curg = g_at(g).link
+    me.curg = g_at(g).under
     me.out_bytes = 0
     me.out_for &= COUNT_BITS  # no action: one that the goroutine under this one has made is not the last any more
     drop_g(layout.g_number(g))
@@ -95,9 +159,15 @@ def blacken(g: int) -> None:
         scan_stack(layout.p_addr(self_p().idx), g)
 
 
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
 @kernel("int64(int64)")
 def execute(g: int) -> int:
-    """Run the goroutine at ``g`` to its end, or to what cannot be gone on from: ENDED, and its result is in P_OUT; or why not."""
+    """Run the goroutine at ``g``, as which this P's ``curg`` names it, until it is over, ENDED, with its result in P_OUT; or why not so far.
+
+    YIELDED: it would go on. PARKED: it waits, and may be anybody's by now. Or it cannot go on.
+    """
     frame = innermost(g)
     while frame != 0:
         if g_at(g).wants_shrink or stackpool().always_copy:
@@ -110,10 +180,13 @@ def execute(g: int) -> int:
             return RAISED
         if action != self_p().out_for:
             return OTHER_ACTION
-        if action & ~COUNT_BITS == ACTION_RETURN:
+        what = action & ~COUNT_BITS
+        if what == ACTION_RETURN:
             frame = _return(g, frame)
+        elif what == ACTION_YIELD:
+            return YIELDED
         else:
-            frame = _call(g, action & ~COUNT_BITS)
+            frame = _call(g, what)
             if frame < 0:
                 return frame
     return ENDED

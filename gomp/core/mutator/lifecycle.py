@@ -10,6 +10,7 @@ from gomp.core.heap.mcentral import reset_mcentrals_stw
 from gomp.core.heap.stack import set_max_stack
 from gomp.core.heap.stackalloc import reset_stackpool
 from gomp.core.jit import kernel
+from gomp.core.sched.runq import spill_ring_stw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_relaxed, store_release
 from gomp.core.shm.commit import ENDLESS
@@ -65,6 +66,8 @@ def change_procs_stw(nprocs: int) -> None:
     limiter.reset_capacity(now, nprocs)  # what is left of the time until now is the old Ps'
     rt.cpu_before_ns += (now - rt.resized_ns) * rt.nprocs
     rt.resized_ns = now
+    for i in range(nprocs, rt.nprocs):
+        spill_ring_stw(layout.p_addr(i))
     rt.nprocs = nprocs
 
 
@@ -88,6 +91,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.stack_guard = 0
     p.stack_thread = 0
     p.steps = 0
+    p.xmail = 0
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_KEPT, 0)

@@ -81,6 +81,7 @@ _NAP_NS = 1_000_000
 _LONGEST_NAP_NS = 100_000_000  # on a machine with far more to run than cores
 MISSED = -1  # instead of a deadline
 NAPS_PER_LOOK = 1000
+EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
 
 

@@ -35,7 +35,7 @@ HEAP_PAGES = HEAP_MAX // PAGE_SIZE
 HEAP_LIMIT = HEAP_BASE + HEAP_MAX
 
 P_STRIDE = 64 << 10  # a multiple of every OS page: each process maps its own record a second time
-P_BYTES = 20 << 10  # of which so many are used
+P_BYTES = 24 << 10  # of which so many are used
 MAX_PS = 256
 COORDINATOR_P = MAX_PS - 1  # the coordinator's own record: it marks and sweeps like a P, but runs no programs
 

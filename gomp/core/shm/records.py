@@ -392,6 +392,15 @@ sched_dtype = record(
             "i8",
         ),  # used bytes of the stacks scanned, and how many stacks: what the next ones begin with
         ("xscanned_stacks", "i8"),
+        # goroutines that are ready to run and in no P's queue: numbers of the first and the last, linked
+        ("runq_head", "i8"),
+        ("runq_tail", "i8"),
+        ("xrunq_size", "i8"),  # read without the lock as a hint
+        ("xgoids", "i8"),  # ids ever given, in blocks
+        ("_pad1", "i8", (2,)),
+        # who may run what becomes ready; changed by atomic addition
+        ("xparked", "i8"),  # Ps that sleep until there is something to run
+        ("xspinning", "i8"),  # Ps that look for something, or were just woken to
     ],
     256,
 )
@@ -469,8 +478,17 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
     STACKPOOL + offset_of(stackpool_dtype, n) for n in ("xlock", "xspan_bytes", "xmax_stack")
 )
 
-SCHED_XLOCK, SCHED_XSCANNED_BYTES, SCHED_XSCANNED_STACKS = (
-    SCHED + offset_of(sched_dtype, name) for name in ("xlock", "xscanned_bytes", "xscanned_stacks")
+(
+    SCHED_XLOCK,
+    SCHED_XSCANNED_BYTES,
+    SCHED_XSCANNED_STACKS,
+    SCHED_XRUNQ_SIZE,
+    SCHED_XGOIDS,
+    SCHED_XPARKED,
+    SCHED_XSPINNING,
+) = (
+    SCHED + offset_of(sched_dtype, name)
+    for name in ("xlock", "xscanned_bytes", "xscanned_stacks", "xrunq_size", "xgoids", "xparked", "xspinning")
 )
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
@@ -605,8 +623,22 @@ p_dtype = record(
         ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
         ("g_free", "i8"),  # number of the first of its free goroutine records, 0: none
         ("g_nfree", "i8"),
+        # goroutines that are ready to run here, by number: a ring (P_RUNQ) and what runs before it. See sched/runq.py
+        ("xrunq_head", "i8"),
+        ("xrunq_tail", "i8"),
+        ("xrunnext", "i8"),
+        ("sched_tick", "i8"),  # how many it has chosen to run
+        ("goid_next", "i8"),  # ids of goroutines that it may give: up to goid_end
+        ("goid_end", "i8"),
+        ("xwake", "i8"),  # how often it was woken: a futex for its process's main thread
+        ("xmail", "i8"),  # 1: a message has come since that thread last looked
+        ("xparked", "i8"),  # 1: that thread sleeps, or is about to
+        ("xspinning", "i8"),  # 1: it looks for something to run, or was woken to
+        ("scanning", "i8"),  # address of the goroutine whose stack it has in hand as a marker, 0: none
+        ("failed", "i8"),  # number of the last goroutine that has ended with an exception here, 0: none; linked
+        ("strange", "i8"),  # the same of those with a frame that this process does not know
         # the goroutine that runs here, and what its step says to do next: see mutator/goroutine.py
-        ("curg", "i8"),  # address of its record, 0: none; those under it, which wait for it, are linked
+        ("curg", "i8"),  # address of its record, 0: none
         (
             "steps",
             "i8",
@@ -647,6 +679,8 @@ P_PENDING = 9 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES p
 PENDING_ENTRIES = 16
 P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
+P_RUNQ = 20 << 10  # RUNQ_SIZE words
+RUNQ_SIZE = 256
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
@@ -665,6 +699,9 @@ P_REDO_VALUE = offset_of(p_dtype, "redo_value")
 P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECIAL_FAILED = (
     offset_of(p_dtype, f)
     for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed")
+)
+P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XPARKED, P_XSPINNING = (
+    offset_of(p_dtype, f) for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xparked", "xspinning")
 )
 P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
@@ -846,19 +883,30 @@ task_dtype = record(
 TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
 
 G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD = 0, 1, 2, 4, 6
-G_SCAN = 0x1000  # beside a status: a marker has the stack
+# Beside a status: a marker has the stack, and above that the number of its P.
+G_STATUS_MASK, G_SCAN, G_SCANNER_SHIFT = 0xFFF, 0x1000, 16
+NOT_WAITING, WAITS_FOR_TAKER, WAITS_FOR_STEP = 0, 1, 2
 g_dtype = record(
     [
         ("xstatus", "i8"),
-        ("id", "i8"),
+        ("id", "i8"),  # no other goroutine ever has it
         # its stack, which grows down: lowest address | log2 of the size, 0 for none. One word, so that a move is one store
         ("xstack", "i8"),
-        ("link", "i8"),  # number of the next in its list, 0 at the end; of one that runs, address of the one under it
+        ("link", "i8"),  # number of the next in its list, 0 at the end
+        ("under", "i8"),  # of one that runs: address of the one whose step runs it, 0: none
         ("depth", "i8"),  # bytes in use, from the top; the innermost frame is the lowest of them
         ("scanned_epoch", "i8"),  # of the marking in which its stack was scanned
         ("scans", "i8"),
         ("copies", "i8"),  # how often the stack was moved
-        ("p", "i8"),  # the P that runs it
+        ("p", "i8"),  # the P that runs it, or ran it last
+        ("parent", "i8"),  # id of the goroutine that started it, 0: a program did
+        ("entry", "i8"),  # address of the type of its first frame
+        ("queued", "i8"),  # in how many queues verify has found it
+        ("home", "i8"),  # number of the P that alone may run it, + 1: somebody there waits for it; 0: any may
+        ("wait", "i8"),  # what it waits for: WAITS_*
+        ("ending", "i8"),  # how it ended: see mutator/goroutine.py
+        ("raised_code", "i8"),  # what a step has raised, in the process of its P
+        ("raised_info", "i8"),
         ("wants_shrink", "i8"),  # 1: it ran when its stack was scanned, and may have too large a one
     ],
     layout.G_RECORD,

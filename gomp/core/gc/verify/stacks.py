@@ -125,7 +125,7 @@ def _check_running(out: int) -> None:
         while at != 0 and left > 0:
             if load_acquire(at) != G_RUNNING or g_at(at).p != p_at(nth_p(i)).idx:
                 problem(out, G_RUNS, layout.g_number(at), load_acquire(at), p_at(nth_p(i)).idx)
-            at = g_at(at).link
+            at = g_at(at).under
             left -= 1
 
 
@@ -133,7 +133,7 @@ def _check_running(out: int) -> None:
 def _is_run_by(g: int, p: int) -> bool:
     at, left = p_at(p).curg, sched().ngs
     while at != 0 and at != g and left > 0:
-        at = g_at(at).link
+        at = g_at(at).under
         left -= 1
     return at == g
 

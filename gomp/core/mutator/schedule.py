@@ -1,0 +1,294 @@
+"""The scheduler: which goroutine runs next on a P (proc.go, schedule and findRunnable).
+
+A P runs goroutines when it has nothing else to do: its process's main thread between two programs, and whatever thread waits here for a goroutine.
+The order is Go's: what was made ready last, the P's own ring, the list for all (and that first, every 61st time), then what can be stolen. Marking
+comes before all of it, at the polls.
+"""
+
+from __future__ import annotations
+
+from gomp.core.heap.gs import NO_G, drop_g
+from gomp.core.heap.stack import innermost
+from gomp.core.jit import inline, kernel
+from gomp.core.mutator.goroutine import (
+    ANYWHERE,
+    ENDED,
+    NO_STEP,
+    PARKED,
+    YIELDED,
+    blacken,
+    end_g,
+    execute,
+)
+from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
+from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, wake_one
+from gomp.core.sched.runq import get_global, has_ring, put_global, runq_get, runq_put, runq_steal
+from gomp.core.sched.status import EVERY_STACK, OK, RETRY, SELF_POLL, enter, enter_waiting, leave
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, store_release
+from gomp.core.shm.libc import nanotime, stack_pointer
+from gomp.core.shm.records import (
+    FRAME_TYPE,
+    G_IDLE,
+    G_RUNNABLE,
+    G_RUNNING,
+    G_STATUS_MASK,
+    G_WAITING,
+    NOT_WAITING,
+    P_XMAIL,
+    POLL_CLEAR,
+    RUNQ_SIZE,
+    WAITS_FOR_STEP,
+    WAITS_FOR_TAKER,
+    g_at,
+    runtime,
+    self_p,
+    type_at,
+)
+
+NOBODY = 0
+# Why :func:`schedule` comes back; or what a poll says.
+NOTHING, READY, MAIL, OTHER_THREAD = 0, -1, -2, -3
+_LIST_FIRST = 61  # every so many times
+_ROUNDS = 4  # of looking at all other Ps
+_SPIN_NS = 30_000
+_MAIL = layout.SELF_BASE + P_XMAIL
+
+
+@kernel("int64(int64)")
+def run_ready(thread: int) -> int:
+    """Run goroutines from Python, in its thread number ``thread``: as :func:`schedule`, or OTHER_THREAD.
+
+    What the collector has to see of the native stack is below this kernel's frame, which holds no addresses.
+    """
+    me = self_p()
+    if me.stack_thread != thread:
+        return OTHER_THREAD
+    if enter_waiting() != OK:
+        return POLL_SHUT_DOWN
+    me.native_base = stack_pointer()
+    me.stack_guard = EVERY_STACK
+    why = schedule(NOBODY, 1)
+    leave()
+    return why
+
+
+@kernel("int64(int64, int64)")
+def schedule(until: int, heeds_mail: int) -> int:
+    """Run goroutines, in KERNEL and with nothing in hand, until the one at address ``until`` may go on here: READY. Or until there is NOTHING to run,
+    or MAIL if it ``heeds_mail``; or a poll says why the program must end."""
+    while True:
+        why = poll()
+        if why != OK:
+            return why
+        if until != NOBODY and load_acquire(until) & G_STATUS_MASK == G_RUNNABLE:
+            return READY
+        if heeds_mail and load_acquire(_MAIL) != 0:
+            return MAIL
+        if not has_ring():
+            return NOTHING
+        g = _find_runnable()
+        if g == NO_G:
+            return NOTHING
+        _run(g)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+@inline
+def _find_runnable() -> int:
+    """Number of a goroutine that was taken out of its queue; NO_G if there is none, or something else is to be done."""
+    me = self_p()
+    me.sched_tick += 1
+    g = get_global(1) if me.sched_tick % _LIST_FIRST == 0 else NO_G
+    if g == NO_G:
+        g = runq_get()
+    if g == NO_G:
+        g = get_global(RUNQ_SIZE // 2)
+    if g == NO_G:
+        g = _look_around()
+    if end_spinning() and g != NO_G:
+        wake_one()  # this P looked for all: from now on another has to
+    return g
+
+
+@inline
+def _look_around() -> int:
+    """Steal; and if there is nothing, look for some microseconds whether something comes."""
+    if not begin_spinning():
+        return NO_G
+    until = nanotime() + _SPIN_NS
+    while True:
+        g = _steal()
+        if g == NO_G:
+            g = get_global(RUNQ_SIZE // 2)
+        if g != NO_G or nanotime() > until:
+            return g
+        while not is_any_queued():
+            if load_relaxed(SELF_POLL) & ~POLL_CLEAR != 0 or load_relaxed(_MAIL) != 0 or nanotime() > until:
+                return NO_G
+            cpu_pause()
+
+
+@kernel("int64()")
+def _steal() -> int:
+    """Take from the other Ps, beginning anywhere; what they run next only if there is nothing else."""
+    n, mine = runtime().nprocs, self_p().idx
+    first = self_p().sched_tick % n
+    for round_ in range(_ROUNDS):
+        for i in range(n):
+            victim = (first + i) % n
+            if victim != mine:
+                g = runq_steal(layout.p_addr(victim), 1 if round_ == _ROUNDS - 1 else 0)
+                if g != NO_G:
+                    return g
+    return NO_G
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64)")
+def _run(g: int) -> None:
+    """Run goroutine ``g``, which was taken out of its queue, until it ends, waits or has had its turn."""
+    at, me = layout.g_addr(g), self_p()
+    gp = g_at(at)
+    gp.p = me.idx  # before the status: who finds it running, and this P dead, knows that it is over
+    if not cas_acq_rel(at, G_RUNNABLE, G_RUNNING):  # a marker has its stack
+        runq_put(g, 0)
+        return
+    under = me.curg
+    gp.under = under
+    me.curg = at
+    blacken(at)
+    why = execute(at)
+    if why == PARKED:  # the record is whose it may be
+        me.curg = under
+    elif why == ENDED:
+        end_g(at)
+    elif why == YIELDED:
+        begin_critical()  # runnable, and not in a queue yet
+        me.curg = under
+        store_release(at, G_RUNNABLE)
+        put_global(g)
+        end_critical()
+        wake_one()
+    else:
+        me.curg = under
+        _set_aside(at, why)
+
+
+@inline
+def _set_aside(g: int, why: int) -> None:
+    """The goroutine at ``g`` cannot go on, ``why`` as :func:`execute` says. It stays for Python to look at, which alone can do something about it."""
+    me, gp = self_p(), g_at(g)
+    gp.home = me.idx + 1
+    gp.ending = why
+    me.out_bytes = 0
+    if why == NO_STEP:
+        gp.wait = WAITS_FOR_STEP
+        gp.link = me.strange
+        me.strange = layout.g_number(g)
+    else:
+        gp.wait = WAITS_FOR_TAKER
+        gp.raised_code = me.raised_code
+        gp.raised_info = me.raised_info
+        gp.link = me.failed
+        me.failed = layout.g_number(g)
+    store_release(g, G_WAITING)
+
+
+@kernel("void()")
+def give_turn() -> None:
+    """Run one other goroutine, if one is ready: the one that this P runs has offered it."""
+    if has_ring():
+        g = runq_get()
+        if g == NO_G:
+            g = get_global(RUNQ_SIZE // 2)
+        if g != NO_G:
+            _run(g)
+
+
+# --- what was set aside: for Python, in no kernel ---------------------------------------------------------------------
+
+
+@kernel("int64()")
+def strange_type() -> int:
+    """Key of the type whose step the last goroutine set aside here waits for this process to know; 0 if none does."""
+    me = self_p()
+    return type_at(load64(innermost(layout.g_addr(me.strange)) + FRAME_TYPE)).key if me.strange != NO_G else 0
+
+
+@kernel("int64()")
+def release_strange() -> int:
+    """Have that goroutine run again: OK, or RETRY."""
+    if enter() != OK:
+        return RETRY
+    begin_critical()
+    number = self_p().strange
+    g = layout.g_addr(number)
+    self_p().strange = g_at(g).link
+    g_at(g).home = ANYWHERE
+    g_at(g).wait = NOT_WAITING
+    while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
+        cpu_pause()  # a marker has its stack
+    runq_put(number, 0)
+    end_critical()
+    wake_one()
+    leave()
+    return OK
+
+
+@kernel("int64()")
+def fail_strange() -> int:
+    """Have that goroutine count as failed: there is no way to know its step. OK, or RETRY."""
+    if enter() != OK:
+        return RETRY
+    me = self_p()
+    g = layout.g_addr(me.strange)
+    me.strange = g_at(g).link
+    g_at(g).wait = WAITS_FOR_TAKER
+    g_at(g).link = me.failed
+    me.failed = layout.g_number(g)
+    leave()
+    return OK
+
+
+@kernel("int64()")
+def failed_id() -> int:
+    """Id of the last goroutine that has failed here, 0 if there is none."""
+    me = self_p()
+    return g_at(layout.g_addr(me.failed)).id if me.failed != NO_G else 0
+
+
+@kernel("int64()")
+def failed_entry() -> int:
+    """Key of the type of its first frame."""
+    return type_at(g_at(layout.g_addr(self_p().failed)).entry).key
+
+
+@kernel("int64()")
+def failure() -> int:
+    """Why, as :func:`~gomp.core.mutator.goroutine.execute` says; what it has raised is in the P's record."""
+    me = self_p()
+    gp = g_at(layout.g_addr(me.failed))
+    me.raised_code = gp.raised_code
+    me.raised_info = gp.raised_info
+    return gp.ending
+
+
+@kernel("int64()")
+def bury_failed() -> int:
+    """The last goroutine that failed here is over for good. OK, or RETRY."""
+    if enter() != OK:
+        return RETRY
+    me = self_p()
+    g = layout.g_addr(me.failed)
+    while not cas_acq_rel(g, G_WAITING, G_IDLE):
+        cpu_pause()
+    me.failed = g_at(g).link
+    drop_g(layout.g_number(g))
+    leave()
+    return OK

@@ -1,0 +1,146 @@
+"""Ps that have nothing to run, and how they are woken (proc.go, wakep and findRunnable).
+
+parked    the main thread of the P's process sleeps on the futex ``xwake``, or is about to; the P is SAFE.
+spinning  it looks for something to run, or was woken to. While one does, what becomes ready wakes nobody: that one will find it, and wakes another
+          when it does.
+
+No wake is lost. Who parks says so and then looks at every queue; who has put something into a queue then looks who is parked: of the two stores and
+loads, all sequentially consistent, at least one sees the other. A P that stops spinning says so and then looks at every queue again, for the same
+reason. Whatever else is for that thread counts ``xwake`` up after it is there, and the thread read the counter before it looked.
+
+The counts of both kinds are derived from the Ps' records, and made again after a death.
+"""
+
+from __future__ import annotations
+
+from gomp.core.jit import inline, kernel
+from gomp.core.sched.runq import is_ring_empty
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import (
+    add_acq_rel,
+    add_relaxed,
+    cas_seq_cst,
+    load_acquire,
+    load_seq_cst,
+    store_relaxed,
+    store_release,
+    store_seq_cst,
+)
+from gomp.core.shm.libc import futex_wait, futex_wake
+from gomp.core.shm.records import (
+    P_XDEAD,
+    P_XMAIL,
+    P_XPARKED,
+    P_XSPINNING,
+    P_XWAKE,
+    SCHED_XPARKED,
+    SCHED_XRUNQ_SIZE,
+    SCHED_XSPINNING,
+    nth_p,
+    p_records,
+    runtime,
+)
+
+_PARKED = layout.SELF_BASE + P_XPARKED
+_SPINNING = layout.SELF_BASE + P_XSPINNING
+_WAKE = layout.SELF_BASE + P_XWAKE
+
+
+@inline
+def is_any_queued() -> bool:
+    """Whether any queue has something; who has just said that he parks or does not spin any more misses nothing."""
+    if load_seq_cst(SCHED_XRUNQ_SIZE) != 0:
+        return True
+    for i in range(runtime().nprocs):
+        if not is_ring_empty(layout.p_addr(i)):
+            return True
+    return False
+
+
+@kernel("void(int64, int64)", nogil=True)
+def park(seen: int, timeout_ns: int) -> None:
+    """Sleep, SAFE and without the interpreter's lock, until something is to be run or ``xwake`` is not ``seen`` any more; at most so long."""
+    store_seq_cst(_PARKED, 1)
+    add_acq_rel(SCHED_XPARKED, 1)
+    if not is_any_queued():
+        futex_wait(_WAKE, seen, timeout_ns)
+    if cas_seq_cst(_PARKED, 1, 0):
+        add_relaxed(SCHED_XPARKED, -1)
+
+
+@kernel("int64()")
+def wakes() -> int:
+    """How often this P was woken: for :func:`park`, before what is to be done is looked for."""
+    return load_acquire(_WAKE)
+
+
+@kernel("void(int64)")
+def wake(p: int) -> None:
+    """There is something for the thread that parks at the P at ``p``, and not in a queue."""
+    add_acq_rel(p + P_XWAKE, 1)
+    futex_wake(p + P_XWAKE)
+
+
+@kernel("void(int64)")
+def ring(p: int) -> None:
+    """A message has come for the P at ``p``."""
+    store_release(p + P_XMAIL, 1)
+    wake(p)
+
+
+@inline
+def wake_one() -> None:
+    """After something was put into a queue: have a parked P look for it, unless one looks for something already."""
+    if load_seq_cst(SCHED_XPARKED) != 0 and load_seq_cst(SCHED_XSPINNING) == 0:
+        _wake_one()
+
+
+@kernel("void()")
+def _wake_one() -> None:
+    if not cas_seq_cst(SCHED_XSPINNING, 0, 1):
+        return
+    for i in range(runtime().nprocs):
+        p = layout.p_addr(i)
+        if load_acquire(p + P_XPARKED) != 0 and cas_seq_cst(p + P_XPARKED, 1, 0):
+            add_relaxed(SCHED_XPARKED, -1)
+            store_release(p + P_XSPINNING, 1)
+            wake(p)
+            return
+    add_acq_rel(SCHED_XSPINNING, -1)
+
+
+@inline
+def begin_spinning() -> bool:
+    """Whether this P spins from now on: half of those that are busy may, as in Go."""
+    if load_acquire(_SPINNING) != 0:
+        return True
+    busy = runtime().nprocs - load_acquire(SCHED_XPARKED)
+    if 2 * load_acquire(SCHED_XSPINNING) >= busy:
+        return False
+    store_release(_SPINNING, 1)
+    add_acq_rel(SCHED_XSPINNING, 1)
+    return True
+
+
+@inline
+def end_spinning() -> bool:
+    """This P does not spin any more; whether it did. Who has found nothing looks at all queues once more."""
+    if load_acquire(_SPINNING) == 0:
+        return False
+    store_release(_SPINNING, 0)
+    return add_acq_rel(SCHED_XSPINNING, -1) >= 0
+
+
+@kernel("void()")
+def count_parked_stw() -> None:
+    """Count anew who is parked and who spins. World: stopped; the dead are neither."""
+    parked, spinning = 0, 0
+    for i in range(p_records()):
+        p = nth_p(i)
+        if load_acquire(p + P_XDEAD) != 0:
+            store_relaxed(p + P_XPARKED, 0)
+            store_relaxed(p + P_XSPINNING, 0)
+        parked += load_acquire(p + P_XPARKED)
+        spinning += load_acquire(p + P_XSPINNING)
+    store_release(SCHED_XPARKED, parked)
+    store_release(SCHED_XSPINNING, spinning)

@@ -1,0 +1,298 @@
+"""Goroutines that any P runs: started from everywhere, stolen, offered, failing, and none lost or run twice whatever happens to the Ps."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import gomp
+from gomp.core.shm import layout
+from gomp.core.shm.records import G_DEAD, SCHED, g_dtype, p_dtype, sched_dtype, view
+
+SEED = 21
+
+
+@gomp.struct
+class Tally:
+    """What a goroutine leaves: only it writes there."""
+
+    turns: int
+    p: int
+    ended: int
+
+
+Tallies = gomp.Array[Tally]
+
+
+@gomp.frame
+class Turns:
+    """Takes so many turns; each is a call, so that its stack is in use in between."""
+
+    tally: Tally
+    turns: int
+    at: int
+    litter: Tally
+
+    def step(f) -> gomp.Action:
+        if f.at % 2 == 1:
+            f.at += 1
+            return f.call(Turn, tally=f.tally)
+        f.at += 1
+        if f.at > 2 * f.turns:
+            f.tally.ended += 1
+            return f.ret()
+        f.litter = gomp.new(Tally, turns=f.at)
+        return f.yield_()
+
+
+@gomp.frame
+class Turn:
+    tally: Tally
+    has_yielded: bool
+
+    def step(f) -> gomp.Action:
+        if not f.has_yielded:
+            f.has_yielded = True
+            return f.yield_()
+        f.tally.turns += 1
+        return f.ret()
+
+
+@gomp.frame
+class Spread:
+    """Starts a goroutine for each of a range of tallies: halves of it by goroutines like this one."""
+
+    tallies: Tallies
+    first: int
+    end: int
+    turns: int
+
+    def step(f) -> gomp.Action:
+        if f.end - f.first == 1:
+            gomp.go(Turns, tally=f.tallies[f.first], turns=f.turns)
+            return f.ret()
+        middle = (f.first + f.end) // 2
+        gomp.go(Spread, tallies=f.tallies, first=f.first, end=middle, turns=f.turns)
+        gomp.go(Spread, tallies=f.tallies, first=middle, end=f.end, turns=f.turns)
+        return f.ret()
+
+
+@gomp.compiled
+def start(tallies: Tallies, turns: int) -> None:
+    for i in range(len(tallies)):
+        gomp.go(Turns, tally=tallies[i], turns=turns)
+
+
+@gomp.compiled
+def made(n: int) -> Tallies:
+    tallies = gomp.array(Tally, n)
+    for i in range(n):
+        tallies[i] = gomp.new(Tally)
+    return tallies
+
+
+@gomp.compiled
+def ended(tallies: Tallies) -> int:
+    n = 0
+    for i in range(len(tallies)):
+        n += tallies[i].ended
+    return n
+
+
+def wait_for(tallies, n: int, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while ended(tallies) < n:
+        assert time.monotonic() < deadline, f"{ended(tallies)} of {n} goroutines have ended"
+        time.sleep(0.005)
+
+
+def goroutines() -> int:
+    n = int(view(sched_dtype, SCHED)[0].ngs)
+    return int(np.count_nonzero(view(g_dtype, layout.g_addr(1), n).xstatus != G_DEAD))
+
+
+def wait_until_none(seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while goroutines():
+        assert time.monotonic() < deadline, f"{goroutines()} goroutines are left"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def rt():
+    with gomp.Runtime(procs=2) as runtime:
+        yield runtime
+
+
+def test_a_script_starts_goroutines_that_ps_run(rt):
+    tallies = made(500)
+    ids = {gomp.go(Turns, tally=tally, turns=3) for tally in tallies}
+    wait_for(tallies, 500)
+    assert len(ids) == 500
+    assert all(tally.turns == 3 and tally.ended == 1 for tally in tallies)
+    wait_until_none()
+    assert "verified" in rt.verify()
+
+
+def test_so_do_compiled_functions_programs_and_steps(rt):
+    for begin in (
+        lambda tallies: start(tallies, 2),
+        lambda tallies: rt.run(start, tallies, 2),
+        lambda tallies: gomp.go(Spread, tallies=tallies, end=len(tallies), turns=2),
+    ):
+        tallies = made(3000)  # more than a ring holds
+        begin(tallies)
+        wait_for(tallies, 3000)
+        assert all(tally.turns == 2 for tally in tallies)
+    wait_until_none()
+    assert "verified" in rt.verify()
+
+
+@gomp.frame
+class Where:
+    """Notes each P that it runs on."""
+
+    tally: Tally
+    until: Tally
+
+    def step(f) -> gomp.Action:
+        f.tally.turns += 1
+        if f.until.ended != 0:
+            f.tally.ended = 1
+            return f.ret()
+        return f.yield_()
+
+
+def occupied(until: Tally) -> int:
+    """Keep this P from running any."""
+    while not until.ended:
+        pass
+    return os.getpid()
+
+
+def test_a_p_in_a_program_leaves_its_goroutines_to_others(rt):
+    tallies, until = made(300), gomp.new(Tally)
+    busy = rt.go(occupied, until)
+    start(tallies, 5)
+    wait_for(tallies, 300)
+    until.ended = 1
+    busy.wait()
+
+
+def test_those_that_never_end_leave_others_their_turn_and_programs_too(rt):
+    until, endless, tallies = gomp.new(Tally), made(4), made(100)
+    for tally in endless:
+        gomp.go(Where, tally=tally, until=until)
+    start(tallies, 5)
+    wait_for(tallies, 100)
+    assert rt.run(os.getpid)
+    before = [tally.turns for tally in endless]
+    time.sleep(0.1)
+    assert all(tally.turns > turns for tally, turns in zip(endless, before, strict=True))
+    until.ended = 1
+    wait_for(endless, 4)
+    wait_until_none()
+
+
+@gomp.frame
+class Fails:
+    after: int
+
+    def step(f) -> gomp.Action:
+        if f.after == 0:
+            raise ValueError("no more turns")
+        f.after -= 1
+        return f.yield_()
+
+
+@gomp.frame
+class Confuses:
+    n: int
+
+    def step(f) -> gomp.Action:
+        done = f.ret()
+        f.n += 1
+        if f.n < 3:
+            return f.yield_()
+        f.yield_()
+        return done
+
+
+def test_one_that_fails_is_told_of_and_the_others_go_on():
+    script = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=60)
+    assert script.stdout == "verified\n"
+    assert script.stderr.count("(frame Fails) has ended: ValueError: no more turns") == 50
+    assert script.stderr.count("(frame Confuses) has ended: RuntimeError: a step made one action and returned an") == 1
+    assert len(script.stderr.splitlines()) == 51
+
+
+def fail_beside_others() -> None:
+    with gomp.Runtime(procs=2) as rt:
+        tallies = made(50)
+        for tally in tallies:
+            gomp.go(Fails, after=2)
+            gomp.go(Turns, tally=tally, turns=4)
+        gomp.go(Confuses)
+        wait_for(tallies, 50)
+        wait_until_none()
+        print(rt.verify().split()[0])
+
+
+def test_who_started_whom(rt):
+    parent = gomp.go(Turns, tally=made(1)[0], turns=1)
+    assert parent > 0
+    tallies = made(2)
+    gomp.go(Spread, tallies=tallies, end=2, turns=1)
+    wait_for(tallies, 2)
+    records = view(g_dtype, layout.g_addr(1), int(view(sched_dtype, SCHED)[0].ngs))
+    assert len(set(records.id)) == len(records)
+
+
+@pytest.mark.alone
+def test_ps_that_come_and_go_lose_none():
+    with gomp.Runtime(procs=2, max_procs=4) as rt:
+        tallies = made(4000)
+        start(tallies, 20)
+        for n in (1, 4, 2, 3, 1, 2):
+            gomp.debug.set_max_procs(n)
+            time.sleep(0.05)
+        wait_for(tallies, 4000)
+        assert all(tally.turns == 20 for tally in tallies)
+        wait_until_none()
+        assert "verified" in rt.verify()
+
+
+@pytest.mark.alone
+def test_a_p_that_is_killed_takes_the_one_it_runs_along(monkeypatch):
+    monkeypatch.setenv("GODEBUG", "gccheckmark=1,clobberfree=1")
+    rng = random.Random(SEED)
+    with gomp.Runtime(procs=2, gogc=50) as rt:
+        tallies = made(3000)
+        rt.run(start, tallies, 2)
+        wait_for(tallies, 3000)
+        kills, n = 12, 3000
+        tallies = made(n)
+        start(tallies, 60)
+        for _ in range(kills):
+            time.sleep(rng.uniform(0.005, 0.05))
+            if (pid := int(view(p_dtype, layout.p_addr(rng.randrange(2)))[0].xpid)) > 0:
+                os.kill(pid, signal.SIGKILL)
+        wait_for(tallies, n - kills)
+        time.sleep(0.2)
+        wait_until_none(60.0)
+        whole = [tally.turns for tally in tallies if tally.ended]
+        assert n - kills <= len(whole) <= n
+        assert all(turns == 60 for turns in whole)
+        assert all(tally.ended <= 1 for tally in tallies)
+        assert "verified" in rt.verify()
+
+
+if __name__ == "__main__":
+    fail_beside_others()
