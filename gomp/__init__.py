@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gomp.errors import (
     CleanupError,
+    ClosedChannel,
     CompileError,
     ConfigError,
     FinalizerError,
@@ -34,6 +35,7 @@ from gomp.errors import (
 if TYPE_CHECKING:
     from gomp import debug
     from gomp.runtime.arrays import Array, array
+    from gomp.runtime.chan import Chan
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_procs
     from gomp.runtime.executor import Executor
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 _WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _HOMES = {
+    "Chan": "gomp.runtime.chan",
     "compiled": "gomp.runtime.compiled",
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
@@ -109,8 +112,10 @@ __all__ = [
     "Action",
     "Array",
     "Bytes",
+    "Chan",
     "Cleanup",
     "CleanupError",
+    "ClosedChannel",
     "CompileError",
     "ConfigError",
     "Executor",

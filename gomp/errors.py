@@ -76,6 +76,10 @@ class NilDereference(GompError, AttributeError):
     """Compiled code asked None for a field or an element; ordinary Python raises AttributeError or TypeError there."""
 
 
+class ClosedChannel(GompError, ValueError):
+    """Go would panic: a channel that is closed was closed again or sent to. Or it is closed and empty, and a value was to be received."""
+
+
 class FinalizerError(GompError, ValueError):
     """Go's runtime.SetFinalizer would end the program with this message."""
 

@@ -9,6 +9,7 @@ from numba.core import errors, ir
 from numba.core.ir_utils import get_definition, guard
 
 from gomp.runtime.arrays import Array
+from gomp.runtime.chan import Chan
 from gomp.runtime.hashmap import Map
 from gomp.runtime.reftypes import MARK
 
@@ -24,7 +25,7 @@ def fold_classes(func_ir: Any) -> list[Any]:
             if not (isinstance(value, ir.Expr) and value.op in ("getitem", "static_getitem")):
                 continue
             generic = _constant(func_ir, value.value)
-            if generic is not Array and generic is not Map:
+            if generic is not Array and generic is not Map and generic is not Chan:
                 continue
             index = value.index if value.op == "static_getitem" else _constant(func_ir, value.index)
             try:

@@ -46,6 +46,7 @@ from gomp.errors import Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
     arraywalks,  # noqa: F401
+    chantypes,  # noqa: F401
     collecttypes,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401

@@ -22,6 +22,7 @@ from numba.core.dispatcher import Dispatcher
 
 from gomp.errors import CompileError
 from gomp.runtime.arrays import Array
+from gomp.runtime.chan import Chan
 from gomp.runtime.classnames import fold_classes
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.hashmap import Map
@@ -113,7 +114,7 @@ class Survey:
                         self._value(name, getattr(module, name))
 
     def _value(self, name: str, value: Any) -> None:
-        if value is Array or value is Map:
+        if value is Array or value is Map or value is Chan:
             self._writes_classes = True
         elif isinstance(value, ReferenceMeta):
             self._class(value)
@@ -195,7 +196,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "arraywalks", "classnames", "collecttypes", "compiled", "crossing", "fingerprint",
+    "arrays", "arraytypes", "arraywalks", "chan", "chantypes", "classnames", "collecttypes", "compiled", "crossing", "endings", "fingerprint",
     "frames", "frametypes", "globaltypes", "gotypes", "hashmap", "kinds", "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays",
     "ndarraytypes", "parts", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes",
     "root_table", "stacks", "steps", "structs", "texts", "texttypes", "textwalks",

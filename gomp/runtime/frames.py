@@ -7,6 +7,8 @@ compiled (``steps``): it runs until it has to wait, and returns an action.
 ``return f.call(F, x=..., into="y")``        a frame of F with these slots, the others zero; its result is in slot y when this runs next
 ``return f.call(F, x=..., room=n)``          the same, and the stack has room for n bytes of frames before it moves again
 ``return f.ret(value)``                      to the caller, with a result if the frame is a ``gomp.Frame[R]``
+``return f.send(ch, value)``                 to a channel: this runs again when it is sent
+``return f.recv(ch, into="y", ok="z")``      from a channel: what is received is in slot y, and slot z says whether it was not closed and empty
 ``return f.yield_()``                        others have their turn, then this runs again
 ===========================================  ======================================================================================
 
@@ -29,10 +31,13 @@ from gomp.runtime.references import is_declared, is_reference_class, name_of
 
 __all__ = ["Action", "Frame", "frame"]
 
+if TYPE_CHECKING:
+    from gomp.runtime.chan import Chan
+
 T = TypeVar("T")
 R = TypeVar("R")
 _STEP = "step"
-_RESERVED = (_STEP, "call", "ret", "yield_", "run", "cls", "into", "room")
+_RESERVED = (_STEP, "call", "ret", "send", "recv", "yield_", "run", "cls", "into", "room")
 
 
 class FrameLink:
@@ -120,6 +125,14 @@ class Frame(Generic[R]):
     def ret(self, result: R | None = None, /) -> Action:
         """In a step: this frame is over."""
         raise _outside("ret")
+
+    def send(self, ch: Chan[T], value: T, /) -> Action:
+        """In a step: send to a channel, which waits while nobody receives and no room is left."""
+        raise _outside("send")
+
+    def recv(self, ch: Chan[Any], /, *, into: str = "", ok: str = "") -> Action:
+        """In a step: receive from a channel, which waits while there is nothing."""
+        raise _outside("recv")
 
     def yield_(self) -> Action:
         """In a step: this frame goes on when others have had their turn."""

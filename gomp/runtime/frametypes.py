@@ -31,17 +31,18 @@ from numba.extending import (
 )
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import ACTION_RETURN, ACTION_YIELD, COUNT_BITS, INTO_BITS
+from gomp.core.mutator.goroutine import ACTION_RECEIVE, ACTION_RETURN, ACTION_SEND, ACTION_YIELD, COUNT_BITS, INTO_BITS
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
 from gomp.runtime import frames
+from gomp.runtime.chantypes import word_of
 from gomp.runtime.frames import FrameLink, FrameMeta
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.parts import Link
 from gomp.runtime.references import key_of
 from gomp.runtime.refops import call_inline, check_part, check_range, different, load_part, raise_if, same
-from gomp.runtime.reftypes import NullType, StackAddress, numba_type, part_type, rejection, shown
+from gomp.runtime.reftypes import ChanRef, NullType, StackAddress, numba_type, part_type, rejection, shown
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _OUT = layout.SELF_BASE + P_OUT
@@ -256,6 +257,24 @@ def _note_return() -> int:
 
 
 @inline
+def _note_receive(into: int, ok_into: int) -> int:
+    me = self_p()
+    me.out_bytes = 8
+    me.out_into = into
+    me.out_ok = ok_into
+    me.out_for = ACTION_RECEIVE + (me.out_for + 1 & COUNT_BITS)
+    return me.out_for
+
+
+@inline
+def _note_send() -> int:
+    me = self_p()
+    me.out_bytes = 16
+    me.out_for = ACTION_SEND + (me.out_for + 1 & COUNT_BITS)
+    return me.out_for
+
+
+@inline
 def _note_yield() -> int:
     me = self_p()
     me.out_bytes = 0
@@ -264,7 +283,7 @@ def _note_yield() -> int:
 
 
 def _bound(frame: FrameRef, action: str) -> types.Type:
-    """The method ``f.call``, ``f.ret`` or ``f.yield_`` of a step's own frame."""
+    """An action's method, ``f.call`` and so on, of a step's own frame."""
     if not frame.is_own:
         raise rejection(f"{action} is for the step's own frame: what another does, its own step says")
 
@@ -330,7 +349,44 @@ def _type_yield(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, ty
     return Signature(ACTION, (), recvr=frame)
 
 
-_actions: dict[str, Callable[..., Signature]] = {"call": _type_call, "ret": _type_ret, "yield_": _type_yield}
+def _type_recv(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+    if len(args) != 1 or not isinstance(args[0], ChanRef) or kws.keys() - {"into", "ok"}:
+        raise rejection(
+            "f.recv(channel, into='slot of this frame', ok='slot that says whether something was received')"
+        )
+    for name, wanted in (("into", slot_type(args[0].cls.part)), ("ok", types.boolean)):
+        if name in kws:
+            _check_slot_named(frame.cls, kws[name], wanted, f"f.recv: {name}=", f"what {shown(args[0])} gives")
+    return named_signature(ACTION, frame, args, kws)
+
+
+def _check_slot_named(cls: FrameMeta, name: types.Type, wanted: types.Type, where: str, what: str) -> None:
+    if not isinstance(name, types.StringLiteral):
+        raise rejection(f"{where} is the name of a slot of this frame, written out")
+    try:
+        _, p = cls.layout.slot(name.literal_value)
+    except TypeError as error:
+        raise rejection(f"{where}: {error}") from None
+    if slot_type(p) != wanted:
+        raise rejection(
+            f"{where}: slot {name.literal_value} of {cls.__name__} holds a {shown(slot_type(p))}, and {what} is a {shown(wanted)}"
+        )
+
+
+def _type_send(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+    if kws or len(args) != 2 or not isinstance(args[0], ChanRef):
+        raise rejection("f.send(channel, value)")
+    check_part(args[0].cls.part, types.unliteral(args[1]), f"a {args[0].cls.__name__}")
+    return Signature(ACTION, (args[0], types.unliteral(args[1])), recvr=frame)
+
+
+_actions: dict[str, Callable[..., Signature]] = {
+    "call": _type_call,
+    "ret": _type_ret,
+    "yield_": _type_yield,
+    "recv": _type_recv,
+    "send": _type_send,
+}
 
 
 def named_signature(
@@ -338,7 +394,7 @@ def named_signature(
 ) -> Signature:
     """Of a method that takes ``args`` and then what is given by name."""
     parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in (*("cls" for _ in args), *kws)]
-    given = (*args, *(type_ if name == "into" else types.unliteral(type_) for name, type_ in kws.items()))
+    given = (*args, *(type_ if name in ("into", "ok") else types.unliteral(type_) for name, type_ in kws.items()))
     return _NamedSignature(result, given, recvr=recvr, pysig=inspect.Signature(parameters))
 
 
@@ -392,6 +448,26 @@ def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     return call_inline(
         context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into), room)
     )
+
+
+@lower_builtin("gomp.frame.recv", FrameRef, types.VarArg(types.Any))
+def _lower_recv(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    cls, given = sig.args[0].cls, given_by_name(sig, args)
+    places = []
+    for name in ("into", "ok"):
+        at, p = cls.layout.slot(given[name][0].literal_value) if name in given else (0, None)
+        places.append(ir.Constant(_I64, at | p.size << INTO_BITS if p else 0))
+    builder.store(args[1], _at(builder, ir.Constant(_I64, _OUT), 0, _I64))
+    return call_inline(context, builder, _note_receive, types.int64, tuple(places))
+
+
+@lower_builtin("gomp.frame.send", FrameRef, ChanRef, types.Any)
+def _lower_send(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+    call_inline(context, builder, _forget_action, types.none, ())
+    word = word_of(context, builder, sig.args[1], sig.args[2], args[2])
+    builder.store(args[1], _at(builder, ir.Constant(_I64, _OUT), 0, _I64))
+    builder.store(word, _at(builder, ir.Constant(_I64, _OUT), 8, _I64))
+    return call_inline(context, builder, _note_send, types.int64, ())
 
 
 @lower_builtin("gomp.frame.yield_", FrameRef)

@@ -13,8 +13,9 @@ from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
 from gomp.runtime.compiled import Compiled, compiled
+from gomp.runtime.endings import raise_end
 from gomp.runtime.frames import FrameMeta
-from gomp.runtime.gotypes import check_first, raise_end
+from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
 from gomp.runtime.type_table import description
 

@@ -8,21 +8,22 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.callconv import Status
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Signature, infer_getattr, infer_global
-from numba.extending import intrinsic
 
-from gomp.core.heap.stack import STACK_OVERFLOW
-from gomp.core.jit import inline
 from gomp.core.mutator import goroutine
-from gomp.core.mutator.goroutine import ENDED, NO_MEMORY, OTHER_ACTION, RAISED, YIELDED, end_g, execute, start_here
-from gomp.core.mutator.schedule import give_turn
+from gomp.core.mutator.goroutine import (
+    ENDED,
+    PARKED,
+    YIELDED,
+    end_g,
+    execute,
+    start_here,
+)
+from gomp.core.mutator.schedule import go_on
 from gomp.core.mutator.types import find_type
-from gomp.core.shm import layout
-from gomp.core.shm.records import P_RAISED_CODE, P_RAISED_INFO
-from gomp.errors import OutOfMemory, StackOverflow
 from gomp.runtime import current, frames
+from gomp.runtime.endings import raise_for
 from gomp.runtime.frames import FrameLink, FrameMeta
 from gomp.runtime.frametypes import (
     FrameClass,
@@ -34,7 +35,7 @@ from gomp.runtime.frametypes import (
     put_out,
 )
 from gomp.runtime.references import key_of
-from gomp.runtime.reftypes import in_compiled_code, rejection
+from gomp.runtime.reftypes import rejection
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -88,9 +89,8 @@ def _runner(key: int) -> Callable[[], None]:
         if g < 0:
             raise_for(g)
         why = execute(g)
-        while why == YIELDED:
-            give_turn()
-            why = execute(g)
+        while why in (YIELDED, PARKED):
+            why = go_on(g, why)
         end_g(g)
         if why != ENDED:
             raise_for(why)
@@ -123,51 +123,3 @@ def _starter(key: int) -> Callable[[], int]:
         return goid
 
     return start
-
-
-# --- what a goroutine ends by -----------------------------------------------------------------------------------------
-
-
-def _raise_for(why: int) -> None:
-    if why == RAISED:
-        _raise_again()
-    if why == STACK_OVERFLOW:
-        raise StackOverflow(
-            "stack overflow: a goroutine's stack would be more than its maximum, gomp.debug.set_max_stack"
-        )
-    if why == NO_MEMORY:
-        raise OutOfMemory("there is no memory for another goroutine, or for a larger stack")
-    if why == OTHER_ACTION:
-        raise RuntimeError("a step made one action and returned another: return each where it is made")
-    raise RuntimeError("a goroutine has a frame that this process does not know")
-
-
-raise_for = inline(_raise_for)
-
-
-def raise_end(why: int) -> None:
-    """In compiled code: raise what a goroutine has ended by, ``why`` as its ``execute`` has said."""
-    raise TypeError(f"for compiled code, to raise {why}")
-
-
-@in_compiled_code(raise_end)
-def _raise_end(why: types.Type) -> Any:
-    return lambda why: raise_for(why)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _raise_again(context: Any) -> Any:
-    """Raise what a step has raised."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        code, address = (
-            builder.load(builder.inttoptr(ir.Constant(_I64, layout.SELF_BASE + at), _I64.as_pointer()))
-            for at in (P_RAISED_CODE, P_RAISED_INFO)
-        )
-        to = context.call_conv._get_excinfo_argument(builder.function).type.pointee
-        yes, no = ir.Constant(ir.IntType(1), 1), ir.Constant(ir.IntType(1), 0)
-        status = Status(builder.trunc(code, _I32), no, no, yes, no, no, yes, builder.inttoptr(address, to))
-        context.call_conv.return_status_propagate(builder, status)
-        return context.get_dummy_value()
-
-    return types.none(), codegen

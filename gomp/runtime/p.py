@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from gomp import forked
@@ -80,16 +81,29 @@ class P(Peer):
         outbox.settle()
         return len(outbox) == 0 or time.monotonic() - idle_since > _LEAVING_S
 
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            super().wait_until(is_done, timeout)
+            return
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not is_done() and (left := deadline - time.monotonic()) > 0:
+            self._wait(NO_REQUEST, left, is_done)
+            self._run_queued()
+
     def _take(self, request: int, timeout: float | None) -> Message | None:
         if threading.current_thread() is not threading.main_thread():
             return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        return self._wait(request, math.inf if timeout is None else timeout, lambda: False)
+
+    def _wait(self, request: int, timeout: float, is_done: Callable[[], bool]) -> Message | None:
+        """In the main thread: run what is ready while there is no answer to ``request`` and nothing else to do, and neither ``is_done``."""
+        deadline = time.monotonic() + timeout
         while True:
             seen = parking.wakes()
             self._record.xmail = 0
             answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
             left = deadline - time.monotonic()
-            if answer is not None or self._has_more_to_do(request) or left <= 0:
+            if answer is not None or self._has_more_to_do(request) or is_done() or left <= 0:
                 return answer
             if not goroutines.run_ready():
                 self._park(seen, min(left, _LONGEST_NAP_S))

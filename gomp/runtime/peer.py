@@ -10,14 +10,22 @@ waits for any more is unpickled and dropped if there are references in it, which
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
+from gomp.core.mutator import chancalls
+from gomp.core.sched import parking
+from gomp.core.sched.status import shut_down_if_orphaned
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
-from gomp.runtime import transit
+from gomp.runtime import mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
+
+_NAP_S = 0.1
 
 
 class Goroutine:
@@ -97,6 +105,20 @@ class Peer:
 
     def received(self) -> None:
         """Called by a thread that has received for all."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until ``is_done``, which somebody makes true who then wakes this P; at most ``timeout`` seconds. Raises RuntimeLost."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        rt = view(runtime_dtype, RUNTIME)[0]
+        while True:
+            seen, left = parking.wakes(), deadline - time.monotonic()
+            if is_done() or left <= 0:
+                return
+            if rt.xshutdown:
+                raise RuntimeLost("the runtime has ended")
+            with mapping.asleep():
+                chancalls.sleep_until_woken(seen, int(min(left, _NAP_S) * 1e9))
+            shut_down_if_orphaned()
 
     def _take(self, request: int, timeout: float | None) -> Message | None:
         """The answer to ``request``, or None: after ``timeout`` seconds, or because there is something else to do."""

@@ -1,4 +1,4 @@
-"""cloudpickle, with classes of arrays and maps sent as what they are of: the receiver makes its own, once, so that they stay the same class."""
+"""cloudpickle, with classes of arrays, channels and maps sent as what they are of: the receiver makes its own, once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import cloudpickle
 
 from gomp.runtime.arrays import Array, rebuilt_class
+from gomp.runtime.chan import Chan, ChanMeta, chan_class
 from gomp.runtime.references import ReferenceMeta, is_map_class, map_class
 
 
@@ -15,6 +16,8 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, ReferenceMeta) and issubclass(obj, Array) and obj is not Array:
             return rebuilt_class, (obj.elem, obj.length)
+        if isinstance(obj, ChanMeta) and obj is not Chan:
+            return chan_class, (obj.elem,)
         if is_map_class(obj):
             return map_class, (obj.elem, obj.key_kind)
         return super().reducer_override(obj)

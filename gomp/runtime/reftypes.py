@@ -37,6 +37,7 @@ from numba.core.typeconv import Conversion
 from numba.extending import lower_cast, models, overload, overload_method, register_model, typeof_impl
 
 from gomp.runtime.arrays import Array
+from gomp.runtime.chan import Chan
 from gomp.runtime.fields import Field
 from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import SCALARS, Scalar, scalar
@@ -129,6 +130,10 @@ class MapRef(WalkedRef):
     """A reference to a map (``maptypes``)."""
 
 
+class ChanRef(RefType):
+    """A reference to a channel (``chantypes``)."""
+
+
 class NullType(types.Type):
     """None, where a reference may be meant."""
 
@@ -216,7 +221,13 @@ _NUMBERS: dict[str, types.Type] = {
 
 
 # Every other class is a struct.
-_KINDS_OF_REFERENCE: tuple[tuple[type, Any], ...] = ((Array, ArrayRef), (Bytes, TextRef), (Str, TextRef), (Map, MapRef))
+_KINDS_OF_REFERENCE: tuple[tuple[type, Any], ...] = (
+    (Array, ArrayRef),
+    (Bytes, TextRef),
+    (Str, TextRef),
+    (Map, MapRef),
+    (Chan, ChanRef),
+)
 
 
 def numba_type(kind: object) -> types.Type:
@@ -269,6 +280,7 @@ def holds(type_: types.Type, kind: type) -> bool:
 @register_model(ArrayRef)
 @register_model(TextRef)
 @register_model(MapRef)
+@register_model(ChanRef)
 @register_model(NullType)
 class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: types.Type) -> None:
@@ -328,6 +340,7 @@ def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> A
 @lower_constant(ArrayRef)
 @lower_constant(TextRef)
 @lower_constant(MapRef)
+@lower_constant(ChanRef)
 def _null_constant(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return ir.Constant(_I64, 0)
 
@@ -336,6 +349,7 @@ def _null_constant(context: Any, builder: Any, type_: types.Type, value: object)
 @lower_cast(NullType, ArrayRef)
 @lower_cast(NullType, TextRef)
 @lower_cast(NullType, MapRef)
+@lower_cast(NullType, ChanRef)
 def _null_to_ref(context: Any, builder: Any, from_: types.Type, to: types.Type, value: Any) -> Any:
     return value
 

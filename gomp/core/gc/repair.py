@@ -139,6 +139,7 @@ def _settle(p: int) -> None:
     pp.curg = 0
     pp.failed = 0
     pp.strange = 0
+    pp.woken = 0
     pp.out_bytes = 0
     pp.tiny = 0
     pp.tiny_offset = 0

@@ -6,6 +6,7 @@ counts and lists of free records. World: stopped; nobody has a stack or a record
 
 from __future__ import annotations
 
+from gomp.core.heap.chanq import CLOSED, unlink_locked
 from gomp.core.heap.gs import give_free_locked
 from gomp.core.heap.mspan import span_addr
 from gomp.core.heap.stack import stack_lo
@@ -16,11 +17,13 @@ from gomp.core.sched.runq import forget_ring_stw, put_chain_locked
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, store_relaxed, store_release
 from gomp.core.shm.records import (
+    CHAN_CLOSED,
     G_DEAD,
     G_IDLE,
     G_RUNNABLE,
     G_RUNNING,
     G_STATUS_MASK,
+    G_WAITING,
     P_XDEAD,
     SCHED_XLOCK,
     SCHED_XRUNQ_SIZE,
@@ -31,6 +34,7 @@ from gomp.core.shm.records import (
     STACKPOOL_XLOCK,
     STACKPOOL_XSPAN_BYTES,
     WAITS_FOR_STEP,
+    WAITS_TO_RECEIVE,
     g_at,
     mheap,
     nth_p,
@@ -140,12 +144,26 @@ def _status_after(g: int) -> int:
     gp, status = g_at(g), load_acquire(g) & G_STATUS_MASK
     if status == G_IDLE or (status == G_RUNNING and _is_dead(gp.p)):
         return G_DEAD
+    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and _is_done(g):
+        status = G_RUNNABLE  # somebody died who was about to say so
     if status in (G_RUNNING, G_DEAD) or gp.home == 0 or not _is_dead(gp.home - 1):
         return status
     if gp.wait == WAITS_FOR_STEP:
         gp.home = 0
         return G_RUNNABLE
+    if gp.wait >= WAITS_TO_RECEIVE and gp.chan != 0 and gp.done == 0:
+        unlink_locked(g)
     return G_DEAD
+
+
+@inline
+def _is_done(g: int) -> bool:
+    """Whether the goroutine at ``g`` has got what it waited for at a channel, or that is closed."""
+    gp = g_at(g)
+    if gp.done == 0 and gp.chan != 0 and load64(gp.chan + CLOSED) != 0:
+        unlink_locked(g)
+        gp.done = CHAN_CLOSED
+    return gp.done != 0
 
 
 @inline

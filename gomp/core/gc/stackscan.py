@@ -30,6 +30,7 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.records import (
     FRAME_CALLER,
     FRAME_TYPE,
+    G_ELEM,
     G_RUNNABLE,
     G_SCAN,
     G_SCANNER_SHIFT,
@@ -40,6 +41,7 @@ from gomp.core.shm.records import (
     SCHED_XSCANNED_BYTES,
     SCHED_XSCANNED_STACKS,
     STACKPOOL_XMAX_STACK,
+    WAITS_TO_RECEIVE,
     g_at,
     p_at,
     sched,
@@ -147,6 +149,11 @@ def scan_stack(p: int, g: int) -> int:
     while frame != 0:
         _scan_frame(p, frame)
         frame = load64(frame + FRAME_CALLER)
+    if gp.wait >= WAITS_TO_RECEIVE:
+        if gp.chan != 0:
+            grey(p, gp.chan, g)
+        if gp.elem_is_link and gp.elem != 0:
+            grey(p, gp.elem, g + G_ELEM)
     gp.scanned_epoch = sched().mark_epoch
     gp.scans += 1
     work = gp.depth

@@ -30,13 +30,18 @@ from gomp.core.heap.stack import (
     stack_size,
 )
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.chan import VALUE, receive, send
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import wake_one
-from gomp.core.sched.runq import runq_put
+from gomp.core.sched.runq import is_ring_empty, runq_put
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, copy_range, load64, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import add_relaxed, copy_range, load64, load_relaxed, store8, store64, store_release
 from gomp.core.shm.calls import call_at
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
+    CHAN_CLOSED,
+    CHAN_DONE,
+    CHAN_WOULD_BLOCK,
     FRAME_HEADER,
     FRAME_INTO,
     FRAME_TYPE,
@@ -45,23 +50,29 @@ from gomp.core.shm.records import (
     GC_MARK,
     NOT_WAITING,
     P_OUT,
+    P_XMAIL,
     RT_XGCPHASE,
     SCHED_XGOIDS,
+    SCHED_XRUNQ_SIZE,
     TYPE_BYTES,
+    WAITS_TO_RECEIVE,
+    WAITS_TO_SEND,
     g_at,
     self_p,
     stackpool,
 )
 
 COUNT_BITS = 63  # of an action: the addresses of types are multiples of 64
-ACTION_RETURN, ACTION_RAISED, ACTION_YIELD = 64, 128, 192
+ACTION_RETURN, ACTION_RAISED, ACTION_YIELD, ACTION_RECEIVE, ACTION_SEND = range(64, 384, 64)
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
-ENDED, RAISED, NO_STEP, OTHER_ACTION = 0, -1, -2, -3
+ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
 YIELDED, PARKED = 1, 2
 ANYWHERE = 0  # instead of a home
 _OUT = layout.SELF_BASE + P_OUT
 INTO_BITS = 32
 _IDS_AT_A_TIME = 16  # as many as Go's Ps take
+_SLICE_NS = 10_000_000  # that a goroutine has, if others are ready (forcePreemptNS)
+_LOOK_EVERY = 1024  # actions between looks at the clock
 
 
 # --- beginning and end ------------------------------------------------------------------------------------------------
@@ -76,12 +87,32 @@ def start_here(type_addr: int) -> int:
     g = _make(type_addr, self_p().idx + 1)
     if g < 0:
         return g
-    gp, me = g_at(g), self_p()
-    gp.under = me.curg
-    store_release(g, G_RUNNING)
-    me.curg = g
+    _run_here(g)
     end_critical()
     return g
+
+
+@kernel("int64()")
+def start_waiter() -> int:
+    """Address of a goroutine without frames, which stands for the program that this P runs where that has to wait; NO_MEMORY."""
+    begin_critical()
+    number = take_g()
+    if number == NO_G:
+        end_critical()
+        return NO_MEMORY
+    g = layout.g_addr(number)
+    _describe(g, self_p().idx + 1, 0)
+    _run_here(g)
+    end_critical()
+    return g
+
+
+@inline
+def _run_here(g: int) -> None:
+    me = self_p()
+    g_at(g).under = me.curg
+    store_release(g, G_RUNNING)
+    me.curg = g
 
 
 @kernel("int64(int64)")
@@ -121,15 +152,20 @@ def _make(type_addr: int, home: int) -> int:
     copy_range(frame + FRAME_HEADER, _OUT, me.out_bytes)
     me.out_bytes = 0
     store64(frame + FRAME_INTO, 0)
-    gp = g_at(g)
+    _describe(g, home, type_addr)
+    blacken(g)
+    return g
+
+
+@inline
+def _describe(g: int, home: int, type_addr: int) -> None:
+    gp, me = g_at(g), self_p()
     gp.p = me.idx
     gp.home = home
     gp.entry = type_addr
     gp.wait = NOT_WAITING
     gp.id = _next_id()
     gp.parent = g_at(me.curg).id if me.curg != 0 else 0
-    blacken(g)
-    return g
 
 
 @inline
@@ -168,8 +204,18 @@ def execute(g: int) -> int:
 
     YIELDED: it would go on. PARKED: it waits, and may be anybody's by now. Or it cannot go on.
     """
+    if g_at(g).wait != NOT_WAITING:
+        if _end_wait(g) == SENT_ON_CLOSED:
+            return SENT_ON_CLOSED
     frame = innermost(g)
+    actions, since = 0, 0
     while frame != 0:
+        actions += 1
+        if actions % _LOOK_EVERY == 0:
+            now = nanotime()
+            since = now if since == 0 else since
+            if now - since > _SLICE_NS and _is_anything_else_ready():
+                return YIELDED
         if g_at(g).wants_shrink or stackpool().always_copy:
             frame = _move(g)
         step = _step_of(load64(frame + FRAME_TYPE))
@@ -185,11 +231,73 @@ def execute(g: int) -> int:
             frame = _return(g, frame)
         elif what == ACTION_YIELD:
             return YIELDED
+        elif what == ACTION_RECEIVE:
+            if not _receive(g, frame):
+                return PARKED
+        elif what == ACTION_SEND:
+            sent = _send(g)
+            if sent != CHAN_DONE:
+                return PARKED if sent == CHAN_WOULD_BLOCK else SENT_ON_CLOSED
         else:
             frame = _call(g, what)
             if frame < 0:
                 return frame
     return ENDED
+
+
+@inline
+def _is_anything_else_ready() -> bool:
+    return (
+        load_relaxed(layout.SELF_BASE + P_XMAIL) != 0
+        or load_relaxed(SCHED_XRUNQ_SIZE) != 0
+        or not is_ring_empty(layout.p_addr(self_p().idx))
+    )
+
+
+@inline
+def _receive(g: int, frame: int) -> bool:
+    """False if the goroutine at ``g`` waits from now on, and may be anybody's."""
+    me = self_p()
+    ch, into, ok_into = load64(_OUT), me.out_into, me.out_ok
+    gp = g_at(g)
+    gp.into = into
+    gp.ok_into = ok_into
+    done = receive(ch, g)
+    if done == CHAN_WOULD_BLOCK:
+        me.out_bytes = 0
+        return False
+    _put_received(frame, into, ok_into, load64(VALUE), done)
+    return True
+
+
+@inline
+def _put_received(frame: int, into: int, ok_into: int, value: int, done: int) -> None:
+    me = self_p()
+    me.out_bytes = 0
+    if into != 0:
+        store64(_OUT, value)
+        copy_range(frame + (into & ((1 << INTO_BITS) - 1)), _OUT, into >> INTO_BITS)
+    if ok_into != 0:
+        store8(frame + (ok_into & ((1 << INTO_BITS) - 1)), 1 if done == CHAN_DONE else 0)
+
+
+@inline
+def _send(g: int) -> int:
+    done = send(load64(_OUT), load64(_OUT + 8), g)
+    self_p().out_bytes = 0
+    return done
+
+
+@inline
+def _end_wait(g: int) -> int:
+    """What the goroutine at ``g`` has waited for goes where its frame wants it: ENDED, or SENT_ON_CLOSED."""
+    gp = g_at(g)
+    why, done, value = gp.wait, gp.done, gp.elem
+    gp.wait = NOT_WAITING
+    gp.elem = 0
+    if why == WAITS_TO_RECEIVE:
+        _put_received(innermost(g), gp.into, gp.ok_into, value, done)
+    return SENT_ON_CLOSED if why == WAITS_TO_SEND and done == CHAN_CLOSED else ENDED
 
 
 @inline

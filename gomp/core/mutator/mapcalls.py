@@ -71,8 +71,8 @@ _YIELD_AFTER = 100
 
 
 @inline
-def _try_lock_map(m: int) -> bool:
-    """Take the map's lock, if its holder lets go of it soon. No kernel that Python calls waits."""
+def try_lock_map(m: int) -> bool:
+    """Take the lock of the map or channel at ``m``, if its holder lets go of it soon. No kernel that Python calls waits."""
     make_room()
     for tries in range(_TRIES):
         if try_lock(lock_of(m)):
@@ -92,7 +92,7 @@ def _begin(slot: int) -> int:
     if enter() != OK:
         return 0
     m = load_handle(slot)
-    if not _try_lock_map(m):
+    if not try_lock_map(m):
         leave()
         return 0
     return m

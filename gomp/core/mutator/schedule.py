@@ -7,14 +7,17 @@ comes before all of it, at the polls.
 
 from __future__ import annotations
 
+from gomp.core.gc import limiter
 from gomp.core.heap.gs import NO_G, drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.chan import stop_waiting
 from gomp.core.mutator.goroutine import (
     ANYWHERE,
     ENDED,
     NO_STEP,
     PARKED,
+    WAITS_IN_STEP,
     YIELDED,
     blacken,
     end_g,
@@ -22,12 +25,28 @@ from gomp.core.mutator.goroutine import (
 )
 from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
 from gomp.core.sched.locks import begin_critical, end_critical
-from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, wake_one
+from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, say_not_parked, say_parked, wake_one
 from gomp.core.sched.runq import get_global, has_ring, put_global, runq_get, runq_put, runq_steal
-from gomp.core.sched.status import EVERY_STACK, OK, RETRY, SELF_POLL, enter, enter_waiting, leave
+from gomp.core.sched.status import (
+    EVERY_STACK,
+    NAPS_PER_LOOK,
+    OK,
+    RETRY,
+    SELF_POLL,
+    become_running,
+    become_safe,
+    enter,
+    enter_waiting,
+    leave,
+    note_wait,
+    park_while_stopped,
+    shut_down_if_orphaned,
+    stop_requested,
+    wait_to_enter,
+)
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, store_release
-from gomp.core.shm.libc import nanotime, stack_pointer
+from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
     FRAME_TYPE,
     G_IDLE,
@@ -37,7 +56,11 @@ from gomp.core.shm.records import (
     G_WAITING,
     NOT_WAITING,
     P_XMAIL,
+    P_XWAKE,
     POLL_CLEAR,
+    POLL_INTERRUPT,
+    RT_XSHUTDOWN,
+    RT_XSTOP,
     RUNQ_SIZE,
     WAITS_FOR_STEP,
     WAITS_FOR_TAKER,
@@ -50,10 +73,13 @@ from gomp.core.shm.records import (
 NOBODY = 0
 # Why :func:`schedule` comes back; or what a poll says.
 NOTHING, READY, MAIL, OTHER_THREAD = 0, -1, -2, -3
+POLLED = -100
 _LIST_FIRST = 61  # every so many times
 _ROUNDS = 4  # of looking at all other Ps
 _SPIN_NS = 30_000
+_NAP_NS = 10_000_000
 _MAIL = layout.SELF_BASE + P_XMAIL
+_WAKE = layout.SELF_BASE + P_XWAKE
 
 
 @kernel("int64(int64)")
@@ -200,8 +226,79 @@ def _set_aside(g: int, why: int) -> None:
     store_release(g, G_WAITING)
 
 
+# --- waiting in a program ---------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64, int64)")
+def go_on(g: int, why: int) -> int:
+    """The goroutine at ``g``, whose home is the program that runs here, has YIELDED or PARKED: have it go on when its time has come, as
+    :func:`~gomp.core.mutator.goroutine.execute`; or why it waits no more, as :func:`await_done`."""
+    if why == YIELDED:
+        _give_turn()
+        return execute(g)
+    why = await_done(g)
+    return execute(g) if why == OK else why
+
+
+@kernel("int64(int64)")
+def await_done(g: int) -> int:
+    """Until the goroutine at ``g``, which has PARKED and whose home is the program that runs here, may go on; it runs here again.
+
+    OK; POLLED less what a poll says, or WAITS_IN_STEP: it would wait in the middle of another's step. Then it waits no more, and has got nothing.
+    """
+    me = self_p()
+    under = g_at(g).under
+    me.curg = under
+    why = WAITS_IN_STEP if under != 0 else _await(g)
+    if why != OK and stop_waiting(g) == 0:
+        why = OK  # it was done all the same
+    while not (cas_acq_rel(g, G_RUNNABLE, G_RUNNING) or (why != OK and cas_acq_rel(g, G_WAITING, G_RUNNING))):
+        cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
+        if stop_requested():
+            park_while_stopped()  # that one may have died
+    me.curg = g
+    blacken(g)
+    return why
+
+
+@inline
+def _await(g: int) -> int:
+    while True:
+        why = schedule(g, 0)
+        if why == READY:
+            return OK
+        if why != NOTHING:
+            return POLLED - why
+        _sleep(g)
+
+
+@inline
+def _sleep(g: int) -> None:
+    """Park, in a program, until this P is woken or something is to be looked at."""
+    seen, began = load_acquire(_WAKE), nanotime()
+    limiter.begin_idle()
+    say_parked()
+    if load_acquire(g) & G_STATUS_MASK != G_RUNNABLE and not (has_ring() and is_any_queued()):
+        become_safe()
+        naps = 0
+        while load_acquire(RT_XSHUTDOWN) == 0:
+            naps += 1
+            if naps % NAPS_PER_LOOK == 0:
+                shut_down_if_orphaned()
+            is_woken = load_acquire(_WAKE) != seen or load_acquire(SELF_POLL) & POLL_INTERRUPT != 0
+            if not is_woken and load_acquire(RT_XSTOP) == 0:
+                futex_wait(_WAKE, seen, _NAP_NS)
+            elif is_woken and become_running():
+                break
+            else:
+                wait_to_enter(_NAP_NS)
+        note_wait(began)
+    say_not_parked()
+    limiter.end_idle()
+
+
 @kernel("void()")
-def give_turn() -> None:
+def _give_turn() -> None:
     """Run one other goroutine, if one is ready: the one that this P runs has offered it."""
     if has_ring():
         g = runq_get()

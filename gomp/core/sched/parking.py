@@ -60,10 +60,21 @@ def is_any_queued() -> bool:
 @kernel("void(int64, int64)", nogil=True)
 def park(seen: int, timeout_ns: int) -> None:
     """Sleep, SAFE and without the interpreter's lock, until something is to be run or ``xwake`` is not ``seen`` any more; at most so long."""
-    store_seq_cst(_PARKED, 1)
-    add_acq_rel(SCHED_XPARKED, 1)
+    say_parked()
     if not is_any_queued():
         futex_wait(_WAKE, seen, timeout_ns)
+    say_not_parked()
+
+
+@inline
+def say_parked() -> None:
+    """Before this P looks for the last time whether there is something to run."""
+    store_seq_cst(_PARKED, 1)
+    add_acq_rel(SCHED_XPARKED, 1)
+
+
+@inline
+def say_not_parked() -> None:
     if cas_seq_cst(_PARKED, 1, 0):
         add_relaxed(SCHED_XPARKED, -1)
 

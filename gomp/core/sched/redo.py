@@ -14,7 +14,7 @@ from gomp.core.shm.records import P_REDO_ADDR, P_REDO_VALUE, P_XREDO_N
 _N = layout.SELF_BASE + P_XREDO_N
 _ADDR = layout.SELF_BASE + P_REDO_ADDR
 _VALUE = layout.SELF_BASE + P_REDO_VALUE
-REDO_MAX = 4
+REDO_MAX = 8
 
 
 @inline

@@ -573,8 +573,8 @@ p_dtype = record(
         ("scan_alloc", "i8"),
         # the redo record: while redo_n > 0 the first redo_n stores below are to be done again by repair
         ("xredo_n", "i8"),
-        ("redo_addr", "i8", (4,)),
-        ("redo_value", "i8", (4,)),
+        ("redo_addr", "i8", (8,)),
+        ("redo_value", "i8", (8,)),
         # marking
         ("wbuf1", "i8"),  # addresses of the two work buffers, which every P has
         ("wbuf2", "i8"),
@@ -635,6 +635,8 @@ p_dtype = record(
         ("xparked", "i8"),  # 1: that thread sleeps, or is about to
         ("xspinning", "i8"),  # 1: it looks for something to run, or was woken to
         ("scanning", "i8"),  # address of the goroutine whose stack it has in hand as a marker, 0: none
+        ("woken", "i8"),  # number of the goroutine that what it has done at a channel wakes, 0: none
+        ("received", "i8"),  # the number that Python has received from a channel
         ("failed", "i8"),  # number of the last goroutine that has ended with an exception here, 0: none; linked
         ("strange", "i8"),  # the same of those with a frame that this process does not know
         # the goroutine that runs here, and what its step says to do next: see mutator/goroutine.py
@@ -648,6 +650,7 @@ p_dtype = record(
         ("out_into", "i8"),  # ... and where its caller wants the result: offset in the frame | bytes << 32, 0: nowhere
         ("raised_code", "i8"),  # what a step has raised, as Numba's calling convention has it
         ("raised_info", "i8"),
+        ("out_ok", "i8"),  # where its frame wants to be told whether it has received, as out_into
         ("out_room", "i8"),  # bytes that the stack is to have beyond the frame that is called
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
@@ -885,7 +888,7 @@ TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
 G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD = 0, 1, 2, 4, 6
 # Beside a status: a marker has the stack, and above that the number of its P.
 G_STATUS_MASK, G_SCAN, G_SCANNER_SHIFT = 0xFFF, 0x1000, 16
-NOT_WAITING, WAITS_FOR_TAKER, WAITS_FOR_STEP = 0, 1, 2
+NOT_WAITING, WAITS_FOR_TAKER, WAITS_FOR_STEP, WAITS_TO_RECEIVE, WAITS_TO_SEND = range(5)
 g_dtype = record(
     [
         ("xstatus", "i8"),
@@ -904,6 +907,14 @@ g_dtype = record(
         ("queued", "i8"),  # in how many queues verify has found it
         ("home", "i8"),  # number of the P that alone may run it, + 1: somebody there waits for it; 0: any may
         ("wait", "i8"),  # what it waits for: WAITS_*
+        # of one that waits at a channel: see mutator/chan.py
+        ("chan", "i8"),  # address of the channel, 0: None, at which it waits for ever
+        ("elem", "i8"),  # what it sends, or was sent
+        ("elem_is_link", "i8"),
+        ("next", "i8"),  # number of the one that waits behind it
+        ("done", "i8"),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED
+        ("into", "i8"),  # where its frame wants what it receives, as out_into; and whether it was sent
+        ("ok_into", "i8"),
         ("ending", "i8"),  # how it ended: see mutator/goroutine.py
         ("raised_code", "i8"),  # what a step has raised, in the process of its P
         ("raised_info", "i8"),
@@ -911,7 +922,8 @@ g_dtype = record(
     ],
     layout.G_RECORD,
 )
-G_XSTACK = offset_of(g_dtype, "xstack")
+G_XSTACK, G_ELEM, G_NEXT, G_DONE = (offset_of(g_dtype, name) for name in ("xstack", "elem", "next", "done"))
+CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
 # What every frame begins with; slots follow.
 FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_HEADER = (
     0,
