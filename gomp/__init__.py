@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gomp.runtime.arrays import Array, array
     from gomp.runtime.chan import Chan
     from gomp.runtime.compiled import compiled
-    from gomp.runtime.current import gc, go, num_procs
+    from gomp.runtime.current import gc, go, num_goroutine, num_procs
     from gomp.runtime.executor import Executor
     from gomp.runtime.frames import Action, Frame, frame
     from gomp.runtime.hashmap import Map, map
@@ -71,6 +71,7 @@ _HOMES = {
     "compiled": "gomp.runtime.compiled",
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
+    "num_goroutine": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
     "Action": "gomp.runtime.frames",
@@ -165,6 +166,7 @@ __all__ = [
     "map",
     "ndarray",
     "new",
+    "num_goroutine",
     "num_procs",
     "pointer",
     "set_finalizer",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, overload
 
+from gomp.core.heap.gs import num_goroutines
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
 from gomp.core.shm.records import p_dtype, runtime_dtype, view
@@ -85,6 +86,12 @@ def gc() -> None:
     """Run a whole collection and return when it is done."""
     peer()
     waiting.collect()
+
+
+def num_goroutine() -> int:
+    """How many goroutines with frames there are, and programs that wait at channels: Go's runtime.NumGoroutine."""
+    peer()
+    return num_goroutines()  # type: ignore[no-any-return]
 
 
 def num_procs() -> int:

@@ -13,7 +13,7 @@ from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_release
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import G_DEAD, G_IDLE, SCHED_XLOCK, g_at, sched, self_p, stackpool
+from gomp.core.shm.records import G_DEAD, G_IDLE, SCHED_XLOCK, g_at, nth_p, p_at, p_records, sched, self_p, stackpool
 
 NO_G = 0
 _MOST, _HALF = 64, 32
@@ -77,6 +77,15 @@ def _has_stack(g: int, size: int) -> bool:
             return False
         set_stack(at, stack, size)
     return True
+
+
+@kernel("int64()")
+def num_goroutines() -> int:
+    """How many goroutines there are, as of one moment if nothing changes meanwhile (gcount)."""
+    n = sched().ngs - sched().nfree
+    for i in range(p_records()):
+        n -= p_at(nth_p(i)).g_nfree
+    return max(n, 0)
 
 
 # --- free records -----------------------------------------------------------------------------------------------------

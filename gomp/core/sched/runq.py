@@ -223,6 +223,17 @@ def _steal_next(victim: int) -> int:
     return g if cas_acq_rel(victim + P_XRUNNEXT, g, NO_G) else NO_G
 
 
+@kernel("int64()")
+def num_queued() -> int:
+    """How many goroutines are in the queues: a hint."""
+    n = load_relaxed(SCHED_XRUNQ_SIZE)
+    for i in range(runtime().nprocs):
+        p = layout.p_addr(i)
+        n += max(load_relaxed(p + P_XRUNQ_TAIL) - load_relaxed(p + P_XRUNQ_HEAD), 0)
+        n += load_relaxed(p + P_XRUNNEXT) != NO_G
+    return n
+
+
 # --- with the world stopped -------------------------------------------------------------------------------------------
 
 

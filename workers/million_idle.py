@@ -1,0 +1,69 @@
+"""A million goroutines that wait: what each costs, how long they take to begin and to end, and what they are to the collector.
+
+Each waits to receive at one channel, which is closed in the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gomp
+from gomp.core.heap.gs import num_goroutines
+from gomp.core.sched.runq import num_queued
+from gomp.runtime import current, memstats
+
+_PATIENCE_S, _NAP_S = 60.0, 0.01
+
+
+@gomp.frame
+class Idle(gomp.Frame[None]):
+    wait: gomp.Chan[int]
+    has_waited: bool
+
+    def step(f) -> gomp.Action:
+        if f.has_waited:
+            return f.ret()
+        f.has_waited = True
+        return f.recv(f.wait)
+
+
+@gomp.compiled
+def start(wait: gomp.Chan[int], n: int) -> None:
+    for _ in range(n):
+        gomp.go(Idle, wait=wait)
+
+
+def main(n: int = 1_000_000, collections: int = 5) -> None:
+    """Prints two lines; ``n`` goroutines, and so many collections while they wait."""
+    wait: gomp.Chan[int] = gomp.Chan[int]()
+    start(wait, 1)  # from here on all is compiled
+    before, began = memstats.read(), time.perf_counter()
+    start(wait, n - 1)
+    _wait_for(lambda: num_queued() == 0)
+    began_s = time.perf_counter() - began
+    after = memstats.read()
+    each = (after.sys - before.sys) / n
+    began, cycles = time.perf_counter(), after.num_gc
+    for _ in range(collections):
+        gomp.gc()
+    collected = memstats.read()
+    gc_s = (time.perf_counter() - began) / max(collections, 1)
+    pause_us = (collected.pause_total_ns - after.pause_total_ns) / max(collected.num_gc - cycles, 1) / 1e3
+    began = time.perf_counter()
+    wait.close()
+    _wait_for(lambda: num_goroutines() == 0)
+    ended_s = time.perf_counter() - began
+    print(
+        f"{n:,} goroutines began in {began_s:.2f} s, {1e9 * began_s / n:.0f} ns and {each:,.0f} bytes each, and ended in {ended_s:.2f} s"
+    )
+    print(f"a collection took {1e3 * gc_s:.0f} ms and stopped the world for {pause_us:.0f} us")
+
+
+def _wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not is_so():
+        if time.monotonic() > deadline:
+            left = f"{num_goroutines():,} goroutines, {num_queued():,} of them ready"
+            raise TimeoutError(f"after {_PATIENCE_S:.0f} s there are {left}")
+        current.peer().wait_until(is_so, _NAP_S)
