@@ -102,7 +102,9 @@ def _runner(key: int) -> Callable[[], None]:
 class _Go(AbstractTemplate):  # type: ignore[misc]
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
         if len(args) != 1 or not isinstance(args[0], FrameClass):
-            raise rejection("gomp.go(F, slot=value, ...) starts a goroutine with a frame F")
+            raise rejection(
+                "gomp.go(F, slot=value, ...) starts a goroutine with a frame F; calls are started from Python"
+            )
         _bind_first(args[0].cls, kws)
         return named_signature(types.int64, None, args, kws)
 

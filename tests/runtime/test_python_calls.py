@@ -460,7 +460,10 @@ def plain(x): ...
     ("body", "message"),
     [
         (lambda node: plain(node), "plain is a function of Python.*: decorate it with @gomp.compiled"),
-        (lambda node: gomp.go(node), "gomp.go is Python's alone: call it there"),
+        (
+            lambda node: gomp.go(node),
+            r"gomp.go\(F, slot=value, ...\) starts a goroutine with a frame F; calls are started from Python",
+        ),
         (lambda node: gomp.set_finalizer(node), r"write gomp.set_finalizer\(obj, function\)"),
         (lambda node: gomp.set_finalizer(node, lambda x: None), "is one that has a name in its module"),
         (lambda node: gomp.add_cleanup(node, plain, (1, 2)), r"arg of gomp.add_cleanup cannot be UniTuple"),
