@@ -186,6 +186,33 @@ def test_a_p_in_a_program_leaves_its_goroutines_to_others(rt):
     busy.wait()
 
 
+@gomp.compiled
+def busy_until(until: Tally) -> int:
+    n = 0
+    while until.ended == 0:
+        n += gomp.new(Tally, turns=1).turns
+    return n
+
+
+def test_programs_that_go_on_and_on_leave_goroutines_their_turn(rt):
+    tallies, until = made(2000), gomp.new(Tally)
+    start(tallies, 1)
+    wait_for(tallies, 2000)  # each P knows the frames
+    programs = [rt.go(busy_until, until) for _ in range(2)]
+    while not all(p_record(i).programs >= 0 and p_record(i).xstatus for i in range(2)):
+        time.sleep(0.01)
+    tallies = made(2000)
+    start(tallies, 3)
+    wait_for(tallies, 2000)
+    until.ended = 1
+    assert all(program.wait(20) > 0 for program in programs)
+    assert "verified" in rt.verify()
+
+
+def p_record(idx: int):
+    return view(p_dtype, layout.p_addr(idx))[0]
+
+
 def test_those_that_never_end_leave_others_their_turn_and_programs_too(rt):
     until, endless, tallies = gomp.new(Tally), made(4), made(100)
     for tally in endless:

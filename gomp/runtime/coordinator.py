@@ -70,6 +70,7 @@ from gomp.runtime.ps import Ps
 from gomp.runtime.resizing import Resizing
 from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.stopping import Stopping, p_record
+from gomp.runtime.sysmon import Sysmon
 from gomp.runtime.tasks import Tasks
 from gomp.service import logs, process
 
@@ -100,6 +101,7 @@ class Coordinator:
         self.ending = Ending()
         self.dying = Dying()
         self.oom_kills = OomKills(self.cgroup)
+        self.sysmon = Sysmon()
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
@@ -289,7 +291,13 @@ class Coordinator:
             return 0.0
         if self.collector.problems:
             self._crash("; ".join(self.collector.problems))
-        return min(_IDLE_S if rest is None else rest, self.ps.rest_s, self.scavenger.rest_s, self.dying.rest_s)
+        return min(
+            _IDLE_S if rest is None else rest,
+            self.ps.rest_s,
+            self.scavenger.rest_s,
+            self.dying.rest_s,
+            self.sysmon.step(),
+        )
 
     def _look_around(self) -> None:
         """What the cgroup says now, and who can be reaped."""

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.goroutine import ACTION_RAISED
+from gomp.core.mutator.schedule import run_slice
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import LEADS_INTO_STACK, P_RAISED_CODE, P_RAISED_INFO, TYPE_BYTES, p_dtype, view
@@ -91,7 +92,9 @@ def known_steps() -> Any:
     global _addresses
     if _addresses is None:
         _addresses = (ctypes.c_int64 * layout.MAX_TYPES)()
-        view(p_dtype, layout.SELF_BASE)[0].steps = ctypes.addressof(_addresses)
+        me = view(p_dtype, layout.SELF_BASE)[0]
+        me.steps = ctypes.addressof(_addresses)
+        me.scheduler = getattr(run_slice, "address", 0)  # there is none in plain Python
     return _addresses
 
 

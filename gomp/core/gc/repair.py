@@ -137,6 +137,7 @@ def _settle(p: int) -> None:
     pp.no_park = 0
     pp.waiting_for = 0
     pp.curg = 0
+    pp.scheduling = 0
     pp.failed = 0
     pp.strange = 0
     pp.woken = 0

@@ -71,7 +71,7 @@ ANYWHERE = 0  # instead of a home
 _OUT = layout.SELF_BASE + P_OUT
 INTO_BITS = 32
 _IDS_AT_A_TIME = 16  # as many as Go's Ps take
-_SLICE_NS = 10_000_000  # that a goroutine has, if others are ready (forcePreemptNS)
+SLICE_NS = 10_000_000  # that a goroutine has, if others are ready (forcePreemptNS)
 _LOOK_EVERY = 1024  # actions between looks at the clock
 
 
@@ -214,7 +214,7 @@ def execute(g: int) -> int:
         if actions % _LOOK_EVERY == 0:
             now = nanotime()
             since = now if since == 0 else since
-            if now - since > _SLICE_NS and _is_anything_else_ready():
+            if now - since > SLICE_NS and _is_anything_else_ready():
                 return YIELDED
         if g_at(g).wants_shrink or stackpool().always_copy:
             frame = _move(g)

@@ -33,6 +33,7 @@ from gomp.core.shm.atomics import (
     store_relaxed,
     xchg_acq_rel,
 )
+from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import eventfd_signal, futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
     GC_MARK,
@@ -45,6 +46,7 @@ from gomp.core.shm.records import (
     POLL_CLEAR,
     POLL_INTERRUPT,
     POLL_RAGGED,
+    POLL_SCHED,
     POLL_STOP,
     POLL_WORK,
     RT_XCYCLE_DONE,
@@ -68,7 +70,7 @@ def poll() -> int:
     """At a loop's back-edge: 0, or why the program must end."""
     if load_relaxed(SELF_POLL) == 0:
         return OK
-    why = poll_slow()
+    why = poll_program()
     clear_dead_stack()
     return why
 
@@ -98,6 +100,17 @@ def poll_entry() -> int:
             return POLL_OVERFLOW if grown == TOO_DEEP else POLL_NO_MEMORY
     if load_relaxed(SELF_POLL) & ~POLL_CLEAR == 0:
         return OK
+    return poll_program()
+
+
+@kernel("int64()")
+def poll_program() -> int:
+    """At a poll of a program itself, in the middle of nothing: goroutines may run here, and all that they do."""
+    if load_acquire(SELF_POLL) & POLL_SCHED:
+        and_acq_rel(SELF_POLL, ~POLL_SCHED)
+        me = self_p()
+        if me.scheduling == 0 and me.curg == 0 and me.no_park == 0 and me.scheduler != 0:
+            call_at(me.scheduler, 0)
     return poll_slow()
 
 
@@ -194,7 +207,7 @@ def assist_waiting() -> None:
         bits = load_acquire(SELF_POLL)
         if bits & POLL_INTERRUPT or load_acquire(RT_XSHUTDOWN) != 0:
             return  # the program sees it at its next poll
-        if bits & ~POLL_CLEAR:
+        if bits & ~(POLL_CLEAR | POLL_SCHED):
             poll_slow()
         else:
             _park_for_credit()

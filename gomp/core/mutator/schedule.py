@@ -17,6 +17,7 @@ from gomp.core.mutator.goroutine import (
     ENDED,
     NO_STEP,
     PARKED,
+    SLICE_NS,
     WAITS_IN_STEP,
     YIELDED,
     blacken,
@@ -104,6 +105,15 @@ def run_ready(thread: int) -> int:
 def schedule(until: int, heeds_mail: int) -> int:
     """Run goroutines, in KERNEL and with nothing in hand, until the one at address ``until`` may go on here: READY. Or until there is NOTHING to run,
     or MAIL if it ``heeds_mail``; or a poll says why the program must end."""
+    me = self_p()
+    me.scheduling += 1
+    why = _schedule(until, heeds_mail)
+    me.scheduling -= 1
+    return why
+
+
+@inline
+def _schedule(until: int, heeds_mail: int) -> int:
     while True:
         why = poll()
         if why != OK:
@@ -118,6 +128,23 @@ def schedule(until: int, heeds_mail: int) -> int:
         if g == NO_G:
             return NOTHING
         _run(g)
+
+
+@kernel("int64(int64)")
+def run_slice(_: int) -> int:
+    """Called at a poll of a program that has had the processor for a while: run what is ready for as long."""
+    until = nanotime() + SLICE_NS
+    me = self_p()
+    me.scheduling += 1
+    while nanotime() < until and has_ring():
+        g = runq_get()
+        if g == NO_G:
+            g = get_global(RUNQ_SIZE // 2)
+        if g == NO_G:
+            break
+        _run(g)
+    me.scheduling -= 1
+    return 0
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------

@@ -21,24 +21,33 @@ from gomp.core.shm.atomics import (
     add_relaxed,
     cas_seq_cst,
     load_acquire,
+    load_relaxed,
     load_seq_cst,
+    or_acq_rel,
     store_relaxed,
     store_release,
     store_seq_cst,
 )
-from gomp.core.shm.libc import futex_wait, futex_wake
+from gomp.core.shm.libc import eventfd_signal, futex_wait, futex_wake
 from gomp.core.shm.records import (
     P_XDEAD,
     P_XMAIL,
     P_XPARKED,
+    P_XPOLL,
     P_XSPINNING,
+    P_XSTATUS,
     P_XWAKE,
+    POLL_SCHED,
     SCHED_XPARKED,
     SCHED_XRUNQ_SIZE,
     SCHED_XSPINNING,
+    SCHED_XSYSMON,
+    STATUS_KERNEL,
     nth_p,
+    p_at,
     p_records,
     runtime,
+    self_p,
 )
 
 _PARKED = layout.SELF_BASE + P_XPARKED
@@ -101,9 +110,21 @@ def ring(p: int) -> None:
 
 @inline
 def wake_one() -> None:
-    """After something was put into a queue: have a parked P look for it, unless one looks for something already."""
-    if load_seq_cst(SCHED_XPARKED) != 0 and load_seq_cst(SCHED_XSPINNING) == 0:
-        _wake_one()
+    """After something was put into a queue: have a parked P look for it, unless one looks for something already.
+
+    If all are busy, the coordinator sees to it that it gets its turn.
+    """
+    if load_seq_cst(SCHED_XSPINNING) == 0:
+        if load_seq_cst(SCHED_XPARKED) != 0:
+            _wake_one()
+        elif load_relaxed(SCHED_XSYSMON) == 0:
+            _call_sysmon()
+
+
+@kernel("void()")
+def _call_sysmon() -> None:
+    if cas_seq_cst(SCHED_XSYSMON, 0, 1):
+        eventfd_signal(self_p().wake_fd)
 
 
 @kernel("void()")
@@ -118,6 +139,32 @@ def _wake_one() -> None:
             wake(p)
             return
     add_acq_rel(SCHED_XSPINNING, -1)
+
+
+# --- sysmon: the coordinator's ----------------------------------------------------------------------------------------
+
+
+@kernel("int64()")
+def watch_queues() -> int:
+    """Called by the coordinator every SLICE_NS while ``xsysmon``: have what is ready run soon. 0 if nothing is: it need not look again.
+
+    Wakes a parked P, whoever spins: that one may be stopped. Tells Ps whose program goes on and on that goroutines are to have their turn.
+    """
+    if not is_any_queued():
+        store_seq_cst(SCHED_XSYSMON, 0)
+        if not is_any_queued():  # store→load, against wake_one
+            return 0
+        store_seq_cst(SCHED_XSYSMON, 1)
+    for i in range(runtime().nprocs):
+        p = layout.p_addr(i)
+        if load_acquire(p + P_XPARKED) != 0:
+            wake(p)
+        elif load_relaxed(p + P_XSTATUS) == STATUS_KERNEL and p_at(p).scheduling == 0:
+            or_acq_rel(p + P_XPOLL, POLL_SCHED)
+    return 1
+
+
+# --- who looks --------------------------------------------------------------------------------------------------------
 
 
 @inline

@@ -401,6 +401,7 @@ sched_dtype = record(
         # who may run what becomes ready; changed by atomic addition
         ("xparked", "i8"),  # Ps that sleep until there is something to run
         ("xspinning", "i8"),  # Ps that look for something, or were just woken to
+        ("xsysmon", "i8"),  # 1: the coordinator looks every few ms whether what is ready gets its turn
     ],
     256,
 )
@@ -486,9 +487,19 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
     SCHED_XGOIDS,
     SCHED_XPARKED,
     SCHED_XSPINNING,
+    SCHED_XSYSMON,
 ) = (
     SCHED + offset_of(sched_dtype, name)
-    for name in ("xlock", "xscanned_bytes", "xscanned_stacks", "xrunq_size", "xgoids", "xparked", "xspinning")
+    for name in (
+        "xlock",
+        "xscanned_bytes",
+        "xscanned_stacks",
+        "xrunq_size",
+        "xgoids",
+        "xparked",
+        "xspinning",
+        "xsysmon",
+    )
 )
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
     LIMITER + offset_of(limiter_dtype, name)
@@ -501,7 +512,7 @@ LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLI
 # All of it is in the low half of the word, which is what a futex compares.
 STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 16
 # Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
-POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR = 1, 2, 4, 8, 16, 32
+POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR, POLL_SCHED = 1, 2, 4, 8, 16, 32, 64
 
 MCACHE_ENTRY = 32
 mcache_dtype = record(
@@ -628,6 +639,8 @@ p_dtype = record(
         ("xrunq_tail", "i8"),
         ("xrunnext", "i8"),
         ("sched_tick", "i8"),  # how many it has chosen to run
+        ("scheduling", "i8"),  # above 0 it chooses and runs goroutines already
+        ("scheduler", "i8"),  # in its process's own memory: address of mutator/schedule.run_slice; 0: none runs here
         ("goid_next", "i8"),  # ids of goroutines that it may give: up to goid_end
         ("goid_end", "i8"),
         ("xwake", "i8"),  # how often it was woken: a futex for its process's main thread
