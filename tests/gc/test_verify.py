@@ -11,6 +11,7 @@ from heap_world import heap_world
 from gomp.core.gc.stackrebuild import manual_span_of
 from gomp.core.gc.verify import problems as codes
 from gomp.core.heap import mspan
+from gomp.core.heap.chanq import LAST_RECEIVER, RECEIVERS
 from gomp.core.heap.gs import take_g
 from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records
@@ -45,7 +46,8 @@ class Broken:
         ]
 
         self.stacks = records.view(records.stackpool_dtype, records.STACKPOOL)[0]
-        self.goroutine = records.view(records.g_dtype, layout.g_addr(take_g()))[0]
+        self.g = take_g()
+        self.goroutine = records.view(records.g_dtype, layout.g_addr(self.g))[0]
         self.goroutine.xstatus = records.G_WAITING
 
     def span(self, page):
@@ -279,6 +281,26 @@ def damage_queued_goroutine(h):
     h.goroutine.xstatus = records.G_RUNNABLE
 
 
+def damage_waiting_goroutine(h):
+    wait_at_a_channel(h)
+    h.goroutine.wait = records.WAITS_TO_SEND
+
+
+def damage_last_who_waits(h):
+    store64(wait_at_a_channel(h) + LAST_RECEIVER, 7)
+
+
+def wait_at_a_channel(h):
+    """Its address, which is no object's: any memory of the heap will do."""
+    channel = h.goroutine.xstack & ~63
+    for word in range(10):
+        store64(channel + 8 * word, 0)
+    h.goroutine.wait, h.goroutine.chan, h.goroutine.done = records.WAITS_TO_RECEIVE, channel, 0
+    store64(channel + RECEIVERS, h.g)
+    store64(channel + LAST_RECEIVER, h.g)
+    return channel
+
+
 def damage_listed_goroutines(h):
     records.view(records.sched_dtype, records.SCHED)[0].xrunq_size += 1
 
@@ -314,7 +336,8 @@ DAMAGES = [
     (codes.STACK_FREE, damage_cached_stacks, FRESH), (codes.STACK_OF_G, damage_stack_of_goroutine, SWEPT),
     (codes.STACK_TWICE, damage_stack_in_use, FRESH), (codes.G_COUNT, damage_free_goroutines, FRESH),
     (codes.G_FRAME, damage_frame, FRESH), (codes.G_RUNS, damage_running, FRESH),
-    (codes.G_QUEUED, damage_queued_goroutine, FRESH), (codes.G_LISTED, damage_listed_goroutines, FRESH),
+    (codes.G_QUEUED, damage_queued_goroutine, FRESH), (codes.G_QUEUED, damage_waiting_goroutine, FRESH),
+    (codes.CHAN_LAST, damage_last_who_waits, FRESH), (codes.G_LISTED, damage_listed_goroutines, FRESH),
 ]  # fmt: skip
 
 

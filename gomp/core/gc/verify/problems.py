@@ -21,8 +21,8 @@ PROBLEM_WORDS = 4
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES,
-    STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED,
-) = range(1, 54)  # fmt: skip
+    STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
+) = range(1, 55)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -75,8 +75,9 @@ PROBLEMS = {
     STACK_TWICE: "the stack at {a:#x} is in use twice, or in use and in a cache",
     G_COUNT: "{a} goroutine records are in the lists of free ones, expected {b}: those that are dead",
     G_FRAME: "goroutine {a}: what lies at {b:#x} is no frame of its stack; its type would be at {c:#x}",
-    G_QUEUED: "goroutine {a} of status {b} is in {c} queues; one that is ready and has no home is in one, any other in none",
+    G_QUEUED: "goroutine {a} of status {b} is in {c} queues; one that is ready and has no home, or waits at a channel, is in one, any other in none",
     G_LISTED: "{a} goroutines are in the list of ready ones, expected {b}: its size",
+    CHAN_LAST: "the last goroutine in the queue of a channel is {a}, expected {b}",
     G_RUNS: "goroutine {a} of status {b} is not what P {c} says that it runs",
     UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
