@@ -234,7 +234,7 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
 
 
 def _check_cleanup(ptr: Reference, function: Callable[..., object], arg: object) -> None:
-    if isinstance(arg, Reference) and kernels.is_in_slot_of(slot_of(ptr), slot_of(arg)) == kernels.SAME_ADDRESS:
+    if isinstance(arg, Reference) and _where(arg, ptr) == kernels.SAME_ADDRESS:
         raise CleanupError("runtime.AddCleanup: ptr is equal to arg, cleanup will never run")
     if any(_keeps(held, ptr) for held in _within(arg)):
         raise CleanupError("runtime.AddCleanup: ptr is within arg, cleanup will never run")
@@ -242,11 +242,15 @@ def _check_cleanup(ptr: Reference, function: Callable[..., object], arg: object)
         raise CleanupError("runtime.AddCleanup: cleanup function closes over ptr, cleanup will never run")
 
 
+def _where(held: Reference, ptr: Reference) -> int:
+    return table.call(kernels.is_in_slot_of, slot_of(ptr), slot_of(held))
+
+
 def _keeps(held: object, ptr: Reference) -> bool:
     """Whether it is a reference into the object that ``ptr`` points into. As in Go, two tiny objects in one slot are two."""
     if not isinstance(held, Reference):
         return False
-    where = kernels.is_in_slot_of(slot_of(ptr), slot_of(held))
+    where = _where(held, ptr)
     return where in (kernels.SAME_ADDRESS, kernels.SAME_SLOT) or (
         where == kernels.SAME_TINY_SLOT and (_has_own_slot(ptr) or _has_own_slot(held))
     )

@@ -107,6 +107,7 @@ def root_result(context: Any, builder: Any, type_: types.Array, slot: Any, value
 
 @inline
 def _root_memory(slot: int, data: int, nitems: int) -> None:
+    """In KERNEL."""
     if nitems > 0 and layout.is_heap_addr(data):
         fill_handle(slot, slot_base(data))
 

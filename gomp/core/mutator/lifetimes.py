@@ -111,6 +111,7 @@ def _is_marking() -> bool:
 
 @inline
 def slot_base(addr: int) -> int:
+    """In KERNEL: a repair, with the world stopped, forgets for a while where spans are. The slot that ``addr`` is in, or 0."""
     page = mspan.find_span(addr)
     if page == mspan.NO_SPAN or mspan.obj_idx_of(page, addr) >= spans()[page].nelems:
         return 0
@@ -134,23 +135,30 @@ def set_finalizer(slot: int, offset: int, function: int, may_be_tiny: int, type_
 
     ``may_be_tiny``: it has no references and less than 16 bytes, so it need not be at the start of a slot.
     """
+    if _begin_adding() != OK:
+        return RETRY
     addr = load_handle(slot) + offset
     base = slot_base(addr)
     if base == 0:
-        return NOT_IN_BLOCK
-    if not may_be_tiny and not _is_start(addr, base):
-        return NOT_AT_START
-    if _begin_adding() != OK:
-        return RETRY
-    status = ALREADY_SET
-    if find_locked(addr, SPECIAL_FINALIZER) == NONE:
-        status = add_locked(addr, SPECIAL_FINALIZER, owner_word(_own()), function, type_key)
-        if status == NONE:
-            status = OUT_OF_MEMORY
-        elif _is_marking():
-            grey_fields(_own(), addr)
+        status = NOT_IN_BLOCK
+    elif not may_be_tiny and not _is_start(addr, base):
+        status = NOT_AT_START
+    else:
+        status = _arm_finalizer_locked(addr, function, type_key)
     _end()
     return status
+
+
+@inline
+def _arm_finalizer_locked(addr: int, function: int, type_key: int) -> int:
+    if find_locked(addr, SPECIAL_FINALIZER) != NONE:
+        return ALREADY_SET
+    n = add_locked(addr, SPECIAL_FINALIZER, owner_word(_own()), function, type_key)
+    if n == NONE:
+        return OUT_OF_MEMORY
+    if _is_marking():
+        grey_fields(_own(), addr)
+    return n
 
 
 @kernel("int64(int64, int64)")
@@ -172,14 +180,15 @@ def clear_finalizer(slot: int, offset: int) -> int:
 @kernel("int64(int64, int64, int64)")
 def add_cleanup(slot: int, offset: int, function: int) -> int:
     """Arm a cleanup for the place ``offset`` bytes into a handle's object: its record, OUT_OF_MEMORY, NOT_IN_BLOCK or RETRY."""
-    addr = load_handle(slot) + offset
-    if slot_base(addr) == 0:
-        return NOT_IN_BLOCK
     if _begin_adding() != OK:
         return RETRY
-    n = add_locked(addr, SPECIAL_CLEANUP, owner_word(_own()), function, 0)
+    addr = load_handle(slot) + offset
+    status = NOT_IN_BLOCK
+    if slot_base(addr) != 0:
+        n = add_locked(addr, SPECIAL_CLEANUP, owner_word(_own()), function, 0)
+        status = n if n != NONE else OUT_OF_MEMORY
     _end()
-    return n if n != NONE else OUT_OF_MEMORY
+    return status
 
 
 @kernel("int64(int64, int64)")
@@ -203,14 +212,17 @@ def stop_cleanup(n: int, function: int) -> int:
 
 @kernel("int64(int64, int64)")
 def is_in_slot_of(slot: int, other: int) -> int:
-    """SAME_ADDRESS if two handles hold the same, SAME_SLOT if they lead into the same slot, SAME_TINY_SLOT if tiny objects may share it, else 0."""
+    """Of two handles: SAME_ADDRESS, SAME_SLOT if they lead into the same slot, SAME_TINY_SLOT if tiny objects may share it, 0, or RETRY."""
+    if enter() != OK:
+        return RETRY
     a, b = load_handle(slot), load_handle(other)
+    status = 0
     if a == b:
-        return SAME_ADDRESS
-    base = slot_base(a)
-    if base == 0 or base != slot_base(b):
-        return 0
-    return SAME_TINY_SLOT if spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS else SAME_SLOT
+        status = SAME_ADDRESS
+    elif slot_base(a) != 0 and slot_base(a) == slot_base(b):
+        status = SAME_TINY_SLOT if spans()[mspan.span_of(a)].span_class == TINY_SPAN_CLASS else SAME_SLOT
+    leave()
+    return status
 
 
 @kernel("int64(int64, int64, int64)")
@@ -241,17 +253,13 @@ def find_weak(slot: int, offset: int, into: int) -> int:
 @kernel("int64(int64, int64, int64)")
 def add_weak(slot: int, offset: int, box: int) -> int:
     """Make the fresh 16-byte object in slot ``box`` the weak handle of a place, or have the slot hold the one that there is: OK, a status, RETRY."""
-    addr = load_handle(slot) + offset
-    if slot_base(addr) == 0:
-        return NOT_IN_BLOCK
     if _begin_adding() != OK:
         return RETRY
-    status = OK
-    handle = _find_or_add_weak_locked(addr, load_handle(box))
-    if handle == 0:
-        status = OUT_OF_MEMORY
-    else:
-        fill_handle(box, handle)
+    addr = load_handle(slot) + offset
+    status = NOT_IN_BLOCK
+    if slot_base(addr) != 0:
+        handle = _find_or_add_weak_locked(addr, load_handle(box))
+        status = fill_handle(box, handle) if handle != 0 else OUT_OF_MEMORY
     _end()
     return status
 
