@@ -86,6 +86,21 @@ def test_what_a_task_raises_is_its_future_s_exception(executor):
     assert "in fail" in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "square() missing 1 required positional argument: 'x'"),
+        ((1, 2), {}, "square() takes 1 positional argument but 2 were given"),
+        ((1,), {"y": 2}, "square() got an unexpected keyword argument 'y'"),
+    ],
+)
+def test_arguments_that_a_function_does_not_take_are_a_type_error(rt, executor, args, kwargs, message):
+    for call in (rt.run, lambda *args, **kwargs: executor.submit(*args, **kwargs).result()):
+        with pytest.raises(TypeError) as raised:
+            call(square, *args, **kwargs)
+        assert str(raised.value) == message
+
+
 def test_a_task_whose_p_dies_gets_worker_died_and_the_next_go_on(executor):
     futures = [executor.submit(die), *(executor.submit(square, i) for i in range(6))]
     with pytest.raises(gomp.WorkerDied, match="die: P"):
