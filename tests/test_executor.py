@@ -233,6 +233,24 @@ def test_its_thread_sleeps_while_there_is_nothing(rt, executor):
     assert time.process_time() - before < 0.1
 
 
+def test_it_its_runtime_and_goroutines_stay_where_they_are(rt, executor):
+    def use():
+        return executor.submit(abs, 1)
+
+    with pytest.raises(
+        TypeError, match="an executor stays in the script that made it: a task starts others with gomp.go"
+    ):
+        executor.submit(use).result()
+    with pytest.raises(
+        TypeError, match="a runtime stays in the script that opened it: what runs on a P starts goroutines with"
+    ):
+        rt.run(lambda: rt.gc())
+    started = rt.go(abs, 1)
+    with pytest.raises(TypeError, match="a goroutine is waited for in the process that started it"):
+        rt.run(lambda: started.wait())
+    assert started.wait() == 1
+
+
 def test_only_a_script_has_one(rt):
     with pytest.raises(TypeError, match="starts goroutines"):
         gomp.Executor()

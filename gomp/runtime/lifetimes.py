@@ -33,6 +33,7 @@ from gomp.runtime.references import (
     is_struct,
     is_usable,
     key_of,
+    owner_of_lost,
     reference,
     slot_of,
 )
@@ -56,7 +57,7 @@ class Pointer(Reference):
     _is_tiny: bool
 
     def __repr__(self) -> str:
-        return f"<pointer {self.address:#x}>" if is_usable(self) else "<pointer of an ended runtime>"
+        return f"<pointer {self.address:#x}>" if is_usable(self) else f"<pointer of {owner_of_lost(self)}>"
 
     def __copy__(self) -> Any:
         return self
@@ -293,6 +294,7 @@ class _Handle(Reference):
 
     __slots__ = ()
     layout: ClassVar[OpaqueLayout] = OpaqueLayout("weak handle")
+    called: ClassVar[str] = "weak pointer"  # in messages
 
 
 class Weak(Generic[T]):
@@ -324,7 +326,8 @@ class Weak(Generic[T]):
     def __repr__(self) -> str:
         if self._handle is None:
             return "<weak None>"
-        return f"<weak {self.value()!r}>" if table.is_open else "<weak pointer of an ended runtime>"
+        is_lost = isinstance(self._handle, _Handle) and not is_usable(self._handle)
+        return repr(self._handle) if is_lost else f"<weak {self.value()!r}>"
 
     def __copy__(self) -> Any:
         return self

@@ -9,6 +9,7 @@ from kernel_heap import collect_now
 
 import gomp
 from gomp.core.jit import COMPILED
+from gomp.core.shm import layout
 from gomp.runtime.arrays import array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import map  # noqa: A004
@@ -30,6 +31,7 @@ def make() -> Item:
 POOL = Pool(make)
 EMPTY = Pool(None, of=Item, name="empty")
 STRUCTS = Pool(Item, name="structs")
+LAST = Pool(Item, name="one too many")
 
 
 def got(pool=POOL):
@@ -180,3 +182,18 @@ if COMPILED:
             return taken + STRUCTS.get().number
 
         assert many(5000) == 5000
+
+
+@pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
+def test_one_pool_too_many_is_told_how_many_there_may_be(heap):
+    @compiled
+    def use() -> int:
+        LAST.put(new(Item))
+        return 1
+
+    for i in range(layout.MAX_POOLS):
+        Pool(Item, name=f"one of many {i}").get()
+    problem = "pool 'one too many': a runtime has 64 pools at most; give those of one class one name"
+    for attempt in (LAST.get, use):
+        with pytest.raises(gomp.OutOfMemory, match=problem):
+            attempt()
