@@ -238,7 +238,7 @@ def test_it_its_runtime_and_goroutines_stay_where_they_are(rt, executor):
         return executor.submit(abs, 1)
 
     with pytest.raises(
-        TypeError, match="an executor stays in the script that made it: a task starts others with gomp.go"
+        TypeError, match=r"an executor stays in the script that made it: a task starts others with gomp\.go"
     ):
         executor.submit(use).result()
     with pytest.raises(

@@ -10,9 +10,10 @@ from kernel_heap import collect_now
 import gomp
 from gomp.core.jit import COMPILED
 from gomp.core.shm import layout
-from gomp.runtime.arrays import array
+from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import map  # noqa: A004
+from gomp.runtime.kinds import uint8
 from gomp.runtime.pool import Pool
 from gomp.runtime.structs import new, struct
 from gomp.runtime.verify import verify
@@ -120,6 +121,13 @@ def test_large_ones_are_dropped(heap):
     pool.put(array(int, 100))
     assert len(pool.get()) == 100
     assert pool.stats().drops == 1
+
+
+def test_what_counts_is_the_memory_that_an_object_takes(heap):
+    pool = Pool(None, of=Array[uint8], name="octets", max_bytes=1 << 16)
+    for n, drops in ((65_528, 0), (65_529, 1)):
+        pool.put(array(uint8, n))
+        assert pool.stats().drops == drops
 
 
 def test_two_pools_of_one_line_are_two(heap):
