@@ -85,8 +85,8 @@ def test_gogc_changes_at_once_and_returns_what_it_was(rt):
     assert gomp.debug.set_gc_percent(100) == -1
 
 
-def test_what_the_calls_return(rt):
-    """Probe api_returns."""
+def test_what_the_calls_return_and_which_of_them_are_cycles(rt):
+    """Probes api_returns and forced_counts."""
     debug = gomp.debug
     assert {
         "SetGCPercent_initial_prev": debug.set_gc_percent(50),
@@ -98,10 +98,6 @@ def test_what_the_calls_return(rt):
         "SetMemoryLimit_query2": debug.set_memory_limit(-1),
     } == PROBES["api_returns"]
 
-
-def test_which_calls_are_a_cycle_and_a_forced_one(rt):
-    """Probe forced_counts."""
-
     def cycles_of(call):
         before = rt.stats()
         call()
@@ -110,8 +106,8 @@ def test_which_calls_are_a_cycle_and_a_forced_one(rt):
 
     assert {
         "GC": cycles_of(gomp.gc),
-        "FreeOSMemory": cycles_of(gomp.debug.free_os_memory),
-        "SetGCPercent": cycles_of(lambda: gomp.debug.set_gc_percent(50)),
+        "FreeOSMemory": cycles_of(debug.free_os_memory),
+        "SetGCPercent": cycles_of(lambda: debug.set_gc_percent(50)),
     } == PROBES["forced_counts"]
 
 
