@@ -25,8 +25,8 @@ from numba.np.arrayobj import populate_array
 
 from gomp.core.jit import inline
 from gomp.core.mutator.boundary import fill_handle
-from gomp.core.mutator.lifetimes import slot_base
 from gomp.core.mutator.malloc import PROGRAM, new_bytes
+from gomp.core.mutator.specialcalls import slot_base
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store8, store64
 from gomp.errors import OutOfMemory

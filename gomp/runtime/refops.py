@@ -26,7 +26,7 @@ from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout as memory
 from gomp.core.shm.records import runtime
 from gomp.errors import NilDereference, OutOfMemory
-from gomp.runtime import lifetimes, structs
+from gomp.runtime import pointers, structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import how_made, is_struct
@@ -220,7 +220,7 @@ def _load_address(context: Any, builder: Any, type_: RefType, value: Any) -> Any
     return value
 
 
-@in_compiled_code(lifetimes.address)
+@in_compiled_code(pointers.address)
 def _address(obj: Any) -> Any:
     if not isinstance(obj, RefType):
         raise rejection(f"gomp.address: {shown(obj)} is no reference")

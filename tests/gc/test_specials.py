@@ -10,7 +10,7 @@ from special_world import drop_all_but, lifetimes
 
 from gomp.core.gc import repair
 from gomp.core.gc.rebuild import rebuild_derived_stw
-from gomp.core.mutator import boundary
+from gomp.core.mutator import boundary, weak
 from gomp.core.mutator import lifetimes as kernels
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.pool import bind_pool, pool_put
@@ -311,7 +311,7 @@ def test_nobody_looks_for_a_span_while_a_repair_makes_the_heads_of_pages_again()
         looks = {
             "set_finalizer": lambda: kernels.set_finalizer(root[1], 0, 1, 0, 0),
             "add_cleanup": lambda: kernels.add_cleanup(root[1], 0, 1),
-            "add_weak": lambda: kernels.add_weak(root[1], 0, box[1]),
+            "add_weak": lambda: weak.add_weak(root[1], 0, box[1]),
             "is_in_slot_of": lambda: kernels.is_in_slot_of(root[1], box[1]),
             "pool_put": lambda: pool_put(pool, root[1]),
         }
