@@ -42,20 +42,11 @@ if TYPE_CHECKING:
     from gomp.runtime.frames import Action, Frame, frame
     from gomp.runtime.hashmap import Map, map
     from gomp.runtime.kinds import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-    from gomp.runtime.lifetimes import (
-        Cleanup,
-        Pointer,
-        Weak,
-        add_cleanup,
-        address,
-        keep_alive,
-        pointer,
-        set_finalizer,
-        weak,
-    )
+    from gomp.runtime.lifetimes import Cleanup, add_cleanup, set_finalizer
     from gomp.runtime.ndarrays import NDArray, ndarray
     from gomp.runtime.parts import Inline
     from gomp.runtime.peer import Goroutine
+    from gomp.runtime.pointers import Pointer, address, keep_alive, pointer
     from gomp.runtime.pool import Pool
     from gomp.runtime.retention import Retention, who_retains
     from gomp.runtime.root_table import Global, globals
@@ -64,6 +55,7 @@ if TYPE_CHECKING:
     from gomp.runtime.texts import Bytes, Str
     from gomp.runtime.texts import bytes_ as bytes
     from gomp.runtime.texts import str_ as str
+    from gomp.runtime.weak import Weak, weak
 
 _WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _HOMES = {
@@ -80,14 +72,14 @@ _HOMES = {
     "Map": "gomp.runtime.hashmap",
     "map": "gomp.runtime.hashmap",
     "Cleanup": "gomp.runtime.lifetimes",
-    "Pointer": "gomp.runtime.lifetimes",
-    "Weak": "gomp.runtime.lifetimes",
+    "Pointer": "gomp.runtime.pointers",
+    "Weak": "gomp.runtime.weak",
     "add_cleanup": "gomp.runtime.lifetimes",
-    "address": "gomp.runtime.lifetimes",
-    "keep_alive": "gomp.runtime.lifetimes",
-    "pointer": "gomp.runtime.lifetimes",
+    "address": "gomp.runtime.pointers",
+    "keep_alive": "gomp.runtime.pointers",
+    "pointer": "gomp.runtime.pointers",
     "set_finalizer": "gomp.runtime.lifetimes",
-    "weak": "gomp.runtime.lifetimes",
+    "weak": "gomp.runtime.weak",
     "Goroutine": "gomp.runtime.peer",
     "Pool": "gomp.runtime.pool",
     "NDArray": "gomp.runtime.ndarrays",

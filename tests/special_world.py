@@ -6,7 +6,7 @@ import contextlib
 
 from heap_world import heap_world
 
-from gomp.core.mutator import boundary
+from gomp.core.mutator import boundary, weak
 from gomp.core.mutator import lifetimes as kernels
 from gomp.core.sched.status import OK
 from gomp.core.shm import layout, records
@@ -28,10 +28,10 @@ class Lifetimes:
         """A root for the weak handle."""
         self.world.be(root[0])
         slot = self.world._free_slot(root[0])
-        if kernels.find_weak(root[1], offset, slot) == kernels.NIL:
+        if weak.find_weak(root[1], offset, slot) == weak.NIL:
             self.world._free[root[0]].append(slot)
             box = self.world.new(root[0], 16)
-            assert kernels.add_weak(root[1], offset, box[1]) == OK
+            assert weak.add_weak(root[1], offset, box[1]) == OK
             return box
         return root[0], slot
 
@@ -39,7 +39,7 @@ class Lifetimes:
         """A root for what the weak handle leads to, or None."""
         self.world.be(box[0])
         slot = self.world._free_slot(box[0])
-        if kernels.weak_value(box[1], slot) == kernels.NIL:
+        if weak.weak_value(box[1], slot) == weak.NIL:
             self.world._free[box[0]].append(slot)
             return None
         return box[0], slot

@@ -62,6 +62,8 @@ def use_all(what):
         lambda: ROOT.set(node), lambda: POOL.put(node), lambda: gomp.globals.__setitem__("x", node),
         lambda: value_of(node), lambda: size_of(names), lambda: target_of(pointer),
     )
+    refused("this weak pointer belongs to", lambda: pointer.value(), lambda: hash(pointer), lambda: pointer == pointer)
+    assert repr(pointer) == "<weak pointer of an ended runtime>"
     cleanup.stop()
     gomp.keep_alive(node)
     assert "ended runtime" in repr(node) + repr(numbers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.records import MHEAP_XBUDGET, PACER, pacer_dtype, view
 
 MIB = 1 << 20
+DATA = Path(__file__).parent / "data" / "semantics" / "debug.json"
+PROBES = {probe["probe"]: probe["observed"] for probe in json.loads(DATA.read_text())["probes"]}
 
 
 @gomp.struct
@@ -79,6 +83,32 @@ def test_gogc_changes_at_once_and_returns_what_it_was(rt):
     assert rt.stats().next_gc > 2.5 * small
     assert rt.run(set_to, -5) == 400
     assert gomp.debug.set_gc_percent(100) == -1
+
+
+def test_what_the_calls_return_and_which_of_them_are_cycles(rt):
+    """Probes api_returns and forced_counts."""
+    debug = gomp.debug
+    assert {
+        "SetGCPercent_initial_prev": debug.set_gc_percent(50),
+        "SetGCPercent_prev_50": debug.set_gc_percent(0),
+        "SetGCPercent_prev_0": debug.set_gc_percent(-5),
+        "SetGCPercent_prev_after_minus5": debug.set_gc_percent(100),
+        "SetMemoryLimit_query": debug.set_memory_limit(-1),
+        "SetMemoryLimit_prev": debug.set_memory_limit(1 << 30),
+        "SetMemoryLimit_query2": debug.set_memory_limit(-1),
+    } == PROBES["api_returns"]
+
+    def cycles_of(call):
+        before = rt.stats()
+        call()
+        after = rt.stats()
+        return [after.num_gc - before.num_gc, after.num_forced_gc - before.num_forced_gc]
+
+    assert {
+        "GC": cycles_of(gomp.gc),
+        "FreeOSMemory": cycles_of(debug.free_os_memory),
+        "SetGCPercent": cycles_of(lambda: debug.set_gc_percent(50)),
+    } == PROBES["forced_counts"]
 
 
 def test_without_gogc_and_limit_nothing_is_collected(rt):

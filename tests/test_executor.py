@@ -86,6 +86,21 @@ def test_what_a_task_raises_is_its_future_s_exception(executor):
     assert "in fail" in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "square() missing 1 required positional argument: 'x'"),
+        ((1, 2), {}, "square() takes 1 positional argument but 2 were given"),
+        ((1,), {"y": 2}, "square() got an unexpected keyword argument 'y'"),
+    ],
+)
+def test_arguments_that_a_function_does_not_take_are_a_type_error(rt, executor, args, kwargs, message):
+    for call in (rt.run, lambda *args, **kwargs: executor.submit(*args, **kwargs).result()):
+        with pytest.raises(TypeError) as raised:
+            call(square, *args, **kwargs)
+        assert str(raised.value) == message
+
+
 def test_a_task_whose_p_dies_gets_worker_died_and_the_next_go_on(executor):
     futures = [executor.submit(die), *(executor.submit(square, i) for i in range(6))]
     with pytest.raises(gomp.WorkerDied, match="die: P"):
@@ -216,6 +231,24 @@ def test_its_thread_sleeps_while_there_is_nothing(rt, executor):
     before = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before < 0.1
+
+
+def test_it_its_runtime_and_goroutines_stay_where_they_are(rt, executor):
+    def use():
+        return executor.submit(abs, 1)
+
+    with pytest.raises(
+        TypeError, match=r"an executor stays in the script that made it: a task starts others with gomp\.go"
+    ):
+        executor.submit(use).result()
+    with pytest.raises(
+        TypeError, match="a runtime stays in the script that opened it: what runs on a P starts goroutines with"
+    ):
+        rt.run(lambda: rt.gc())
+    started = rt.go(abs, 1)
+    with pytest.raises(TypeError, match="a goroutine is waited for in the process that started it"):
+        rt.run(lambda: started.wait())
+    assert started.wait() == 1
 
 
 def test_only_a_script_has_one(rt):

@@ -239,6 +239,34 @@ def test_numba_compiles_in_few_places():
     assert compiling == {"gomp.core.jit", "gomp.runtime.compiled", "gomp.runtime.polling", "gomp.runtime.steps"}
 
 
+def test_the_compiler_comes_with_whatever_teaches_numba():
+    """Else compiled code would know it only after something else has imported it."""
+    teaches = {
+        "in_compiled_code",
+        "infer_getattr",
+        "infer_global",
+        "intrinsic",
+        "lower_builtin",
+        "overload",
+        "typeof_impl",
+    }
+    found, todo = set(), ["gomp.runtime.compiled"]
+    while todo:
+        module = todo.pop()
+        found.add(module)
+        todo += imports(module, everywhere=False) - found - set(todo)
+    teachers = {
+        module
+        for module in MODULES
+        if module.startswith("gomp.runtime.")
+        and any(
+            isinstance(node, ast.ImportFrom) and teaches & {alias.name for alias in node.names}
+            for node in ast.walk(tree(module))
+        )
+    }
+    assert teachers - found == {"gomp.runtime.steps"}, "which begins a program where the steps of frames end"
+
+
 @pytest.mark.parametrize("i", range(len(records.RECORDS)))
 def test_every_field_of_a_record_is_aligned(i):
     dtype = records.RECORDS[i]

@@ -104,6 +104,16 @@ def test_a_pickle_is_received_once(rt: gomp.Runtime, no_leak: None) -> None:
     del kept
 
 
+def test_what_was_received_before_has_the_name_that_its_users_know(rt: gomp.Runtime, no_leak: None) -> None:
+    node = gomp.new(Node)
+    for sent, name in ((gomp.ndarray(3), "ndarray"), (gomp.weak(node), "weak pointer")):
+        data = pickle.dumps(sent)
+        kept = pickle.loads(data)
+        with pytest.raises(gomp.StaleReference, match=f"this reference to a {name} was received before"):
+            pickle.loads(data)
+        del kept
+
+
 def test_a_slot_that_was_used_again_is_not_mistaken(rt: gomp.Runtime, no_leak: None) -> None:
     first = pickle.dumps(gomp.new(Node, value=1))
     pickle.loads(first)

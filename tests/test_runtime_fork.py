@@ -49,11 +49,40 @@ def forked_child(rt: gomp.Runtime) -> Iterator[str]:
         os.waitpid(child, 0)
 
 
+def test_references_in_a_forked_child_are_its_parent_s() -> None:
+    reader, writer = os.pipe()
+    with gomp.Runtime(procs=1, max_heap="64MiB"):
+        numbers = gomp.array(int, 3)
+        pointer = gomp.weak(numbers)
+
+        def look() -> None:
+            said = [repr(numbers), repr(pointer)]
+            for use in (lambda: numbers[0], lambda: pointer.value()):
+                try:
+                    use()
+                except gomp.RuntimeLost as error:
+                    said.append(str(error))
+            os.write(writer, "\n".join(said).encode())
+
+        os.waitpid(forked.fork(look), 0)
+    os.close(writer)
+    with open(reader) as pipe:
+        said = pipe.read().splitlines()
+    whose = "belongs to the process that this one was forked from, and a fork shares no heap: have the work done on a P, with rt.run or"
+    assert said[:2] == ["<Array[int] of another process>", "<weak pointer of another process>"]
+    assert [line.partition(" gomp.")[0] for line in said[2:]] == [
+        f"this Array[int] {whose}",
+        f"this weak pointer {whose}",
+    ]
+
+
 def test_a_forked_child_has_no_runtime_and_does_not_keep_its_parents_alive() -> None:
     rt = gomp.Runtime(procs=1, max_heap="64MiB")
     rt.start()
     with forked_child(rt) as said:
-        assert said == "this runtime is not open: use it in a `with` block; kept []"
+        assert (
+            said == "this runtime belongs to the process that this one was forked from, which alone can use it; kept []"
+        )
         assert rt.run(abs, -1) == 1, "the end of the child's block was not the parent's"
         began = time.monotonic()
         rt.close()

@@ -54,7 +54,7 @@ __all__ = ["Array", "array"]
 MAX_ARRAY = 1 << 42
 _SHOWN = 6
 _CHUNK = 4096
-_MANY = 4 << 20  # elements: so many may be more than any heap has room for
+MANY_BYTES = 1 << 20  # so many may be more than the heap has
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
     if n < 0:
         raise ValueError(f"an array cannot have {brief(n)} elements")
     size = (ARRAY_HEADER + cls.layout.part.size * n + 7) & -8
-    if n > _MANY:
+    if size > MANY_BYTES:
         table.check_size(size, f"an array of {brief(n)} elements of {_name(elem)}")
     type_table.register(cls)
     slot = table.take()

@@ -27,7 +27,7 @@ from gomp.runtime.arrays import MAX_ARRAY, Array
 from gomp.runtime.parts import ByValue
 from gomp.runtime.polling import poll_in_loop
 from gomp.runtime.references import array_class, key_of
-from gomp.runtime.refops import HEAP_FULL, address, check_part, check_range, load_part, store_part
+from gomp.runtime.refops import address, check_part, check_range, load_part, raise_out_of_memory, store_part
 from gomp.runtime.reftypes import (
     ArrayRef,
     ByValueClass,
@@ -82,17 +82,19 @@ def _array_allocator(cls: type[Array[Any]]) -> Callable[[int], int]:
 
     def new_references(n: int) -> int:
         _check_length(n)
-        addr = new_typed(ARRAY_HEADER + width * n, find_type(key), PROGRAM)
+        nbytes = ARRAY_HEADER + width * n
+        addr = new_typed(nbytes, find_type(key), PROGRAM)
         if addr == 0:
-            raise OutOfMemory(HEAP_FULL)
+            raise_out_of_memory(nbytes)
         set_length(addr, n)
         return addr
 
     def new_numbers(n: int) -> int:
         _check_length(n)
-        addr = new_bytes((ARRAY_HEADER + width * n + 7) & -8, PROGRAM)
+        nbytes = (ARRAY_HEADER + width * n + 7) & -8
+        addr = new_bytes(nbytes, PROGRAM)
         if addr == 0:
-            raise OutOfMemory(HEAP_FULL)
+            raise_out_of_memory(nbytes)
         set_length(addr, n)
         return addr
 

@@ -24,7 +24,6 @@ from numba.core import types
 
 from gomp.core.mutator.boundary import NO_SLOT, load_handle
 from gomp.errors import CompileError
-from gomp.runtime.lifetimes import Weak, handle_slot
 from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
 from gomp.runtime.references import ReferenceMeta, is_declared, key_of, reference, slot_of
@@ -42,6 +41,7 @@ from gomp.runtime.reftypes import (
     typed_by_value,
 )
 from gomp.runtime.typekeys import class_of_key
+from gomp.runtime.weak import Weak, handle_slot
 
 Kind = type | types.Type
 Result = (

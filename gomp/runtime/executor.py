@@ -69,6 +69,11 @@ class Executor(futures.Executor):
         if wait:
             self._thread.join()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an executor stays in the script that made it: a task starts others with gomp.go, or returns what is to be done next"
+        )
+
 
 def _chunks(rows: Iterable[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
     rows = iter(rows)

@@ -56,7 +56,7 @@ def _functions(part: Part, offset: int, where: Callable[[], str]) -> tuple[Gette
         return _number_getter(part, offset, where), _number_setter(part, offset, where)
     if isinstance(part, Link):
         return _link_getter(part, offset, where), _link_setter(part, offset, where)
-    return _part_getter(part, offset), _part_refuser(part, where)
+    return _part_getter(part, offset, where), _part_refuser(part, where)
 
 
 def _number_getter(kind: Scalar, offset: int, where: Callable[[], str]) -> Getter:
@@ -123,8 +123,13 @@ def _link_setter(link: Link, offset: int, where: Callable[[], str]) -> Setter:
     return set_link
 
 
-def _part_getter(part: Embedded, offset: int) -> Getter:
-    return lambda ref: read_inside(part.cls, ref, offset)
+def _part_getter(part: Embedded, offset: int, where: Callable[[], str]) -> Getter:
+    def get(ref: Any) -> Any:
+        if ref._handle < table.first:
+            raise stale(ref, where)
+        return read_inside(part.cls, ref, offset)
+
+    return get
 
 
 def _part_refuser(part: Embedded, where: Callable[[], str]) -> Setter:

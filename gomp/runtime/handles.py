@@ -63,7 +63,7 @@ class Waits(Protocol):
 class HandleTable:
     """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open."""
 
-    __slots__ = ("_collector", "_next_first", "first", "free", "p_idx", "words")
+    __slots__ = ("_collector", "_next_first", "first", "free", "of_parent", "p_idx", "words")
 
     def __init__(self) -> None:
         self.first = _CLOSED
@@ -71,6 +71,7 @@ class HandleTable:
         self.p_idx = -1
         self.words: memoryview[int] = memoryview(b"").cast("q")
         self._next_first = 0
+        self.of_parent = range(0)  # handles of the process that this one was forked from
         self._collector: Waits = _Alone()
 
     def open(self, p_idx: int, collector: Waits | None = None) -> None:
@@ -94,13 +95,19 @@ class HandleTable:
             announce()
 
     def close(self) -> None:
-        """From now on every reference of this process is dead. Called before the segments are unmapped, and in a forked child."""
+        """From now on every reference of this process is dead. Called before the segments are unmapped."""
         self.first = _CLOSED
         self.words = memoryview(b"").cast("q")
         self.free = []
         cells.close_views()
         for announce in _on_close:
             announce()
+
+    def leave(self) -> None:
+        """In a forked child, whose references are its parent's."""
+        if self.is_open:
+            self.of_parent = range(self.first, self._next_first)
+        self.close()
 
     @property
     def is_open(self) -> bool:
@@ -117,14 +124,6 @@ class HandleTable:
         heap = int(view(runtime_dtype, layout.RUNTIME_BASE)[0].max_pages) * layout.PAGE_SIZE
         if size > heap:
             raise OutOfMemory(f"{what} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap")
-
-    def slot_of(self, handle: int) -> int:
-        """The slot of a live handle."""
-        slot = handle - self.first
-        if slot < 0:
-            self.check_open()
-            raise RuntimeLost("this reference belongs to a runtime that has ended")
-        return slot
 
     def take(self) -> int:
         """An empty slot. Whoever takes it gives it back, filled or not: by :meth:`drop`, or by a reference that holds it."""
@@ -245,4 +244,4 @@ class _Alone:
 
 kernels = Kernels()
 table = HandleTable()
-os.register_at_fork(after_in_child=table.close)
+os.register_at_fork(after_in_child=table.leave)

@@ -1,4 +1,5 @@
-"""Lifetimes in compiled code: finalizers, cleanups, weak pointers, ``keep_alive``. What they mean is said in :mod:`~gomp.runtime.lifetimes`.
+"""Lifetimes in compiled code: finalizers, cleanups, weak pointers, ``keep_alive``. What they mean is said in :mod:`~gomp.runtime.lifetimes` and
+:mod:`~gomp.runtime.weak`.
 
 Finalizers and cleanups are functions that this process holds and runs in its threads, so it is Python that registers them, in the middle of the
 program (``pythoncalls``). The function is one that the program names: of Python, or compiled, which is then called from Python.
@@ -24,10 +25,10 @@ from numba.core.typing.templates import (
 from numba.extending import box, intrinsic, lower_builtin, models, register_model
 
 from gomp.core.mutator.boundary import NO_SLOT
-from gomp.core.mutator.lifetimes import weak_value_waiting, weak_waiting
+from gomp.core.mutator.weak import weak_value_waiting, weak_waiting
 from gomp.errors import OutOfMemory
-from gomp.runtime import lifetimes
-from gomp.runtime.lifetimes import Cleanup, Weak, target_class, weak_of
+from gomp.runtime import lifetimes, pointers
+from gomp.runtime.lifetimes import Cleanup
 from gomp.runtime.polling import keep_on_stack, refused
 from gomp.runtime.pythoncalls import Argument, PythonCall, argument_of, call_python, is_function
 from gomp.runtime.references import key_of
@@ -43,6 +44,7 @@ from gomp.runtime.reftypes import (
     shown,
     typed_by_value,
 )
+from gomp.runtime.weak import Weak, target_class, weak, weak_of
 
 
 class WeakRef(SlotType):
@@ -98,7 +100,7 @@ def _second(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return args[1]
 
 
-@in_compiled_code(lifetimes.weak)
+@in_compiled_code(weak)
 def _weak(ptr: Any) -> Any:
     if isinstance(ptr, GlobalType):
         raise rejection("a global never dies: take a weak pointer to what it holds, gomp.weak(g.get())")
@@ -144,13 +146,13 @@ def _ne(a: Any, b: Any) -> Any:
 # --- keep_alive -------------------------------------------------------------------------------------------------------
 
 
-@infer_global(lifetimes.keep_alive)
+@infer_global(pointers.keep_alive)
 class _KeepAlive(AbstractTemplate):  # type: ignore[misc]
     def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
         return Signature(types.none, args, recvr=None)
 
 
-@lower_builtin(lifetimes.keep_alive, types.VarArg(types.Any))
+@lower_builtin(pointers.keep_alive, types.VarArg(types.Any))
 def _keep_alive(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     for type_, value in zip(sig.args, args, strict=True):
         if isinstance(type_, SlotType):
@@ -275,4 +277,4 @@ def _lower_stop(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
 
 # --- what is Python's -------------------------------------------------------------------------------------------------
 
-refused[lifetimes.pointer] = "gomp.pointer is Python's: compiled code reads the field of the object itself"
+refused[pointers.pointer] = "gomp.pointer is Python's: compiled code reads the field of the object itself"

@@ -105,7 +105,7 @@ class SpecialStats:
     queued: int  # due: their objects died
     executed: int
     failed: int  # of those executed: they raised
-    lost: int  # nobody can run them: the process that had registered them died
+    lost: int  # nobody can run them: the process that had registered them died; also of those whose objects were, or are, alive
 
 
 @dataclass(frozen=True)

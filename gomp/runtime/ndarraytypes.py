@@ -25,8 +25,8 @@ from numba.np.arrayobj import populate_array
 
 from gomp.core.jit import inline
 from gomp.core.mutator.boundary import fill_handle
-from gomp.core.mutator.lifetimes import slot_base
 from gomp.core.mutator.malloc import PROGRAM, new_bytes
+from gomp.core.mutator.specialcalls import slot_base
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store8, store64
 from gomp.errors import OutOfMemory
@@ -34,7 +34,7 @@ from gomp.runtime.arrays import MAX_ARRAY
 from gomp.runtime.handles import table
 from gomp.runtime.ndarrays import ALIGN, HEADER, MAX_DIMS, Block, Memory, NDArray, block_of, ndarray, view_of
 from gomp.runtime.references import reference
-from gomp.runtime.refops import HEAP_FULL, call_inline
+from gomp.runtime.refops import call_inline, raise_out_of_memory
 from gomp.runtime.reftypes import ScalarClass, in_compiled_code, rejection, shown, typed_by_value
 
 _HEADER_BYTES = HEADER.size
@@ -107,6 +107,7 @@ def root_result(context: Any, builder: Any, type_: types.Array, slot: Any, value
 
 @inline
 def _root_memory(slot: int, data: int, nitems: int) -> None:
+    """In KERNEL."""
     if nitems > 0 and layout.is_heap_addr(data):
         fill_handle(slot, slot_base(data))
 
@@ -209,9 +210,10 @@ def _allocator(descr: str, itemsize: int, ndim: int) -> Any:
             raise OutOfMemory("an array of so many elements is larger than any heap")
         data_offset = (_HEADER_BYTES + text_bytes + ALIGN - 1) & -ALIGN
         # At least one byte, so that the first element lies in the object also where there is none.
-        addr = new_bytes((data_offset + max(n * itemsize, 1) + ALIGN - 1) & -ALIGN, PROGRAM)
+        nbytes = (data_offset + max(n * itemsize, 1) + ALIGN - 1) & -ALIGN
+        addr = new_bytes(nbytes, PROGRAM)
         if addr == 0:
-            raise OutOfMemory(HEAP_FULL)
+            raise_out_of_memory(nbytes)
         store64(addr, data_offset)
         store64(addr + 8, n * itemsize)
         store64(addr + 16, text_bytes)

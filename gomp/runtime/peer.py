@@ -43,6 +43,9 @@ class Goroutine:
     def __del__(self) -> None:
         self._peer.mailbox.forget(self._request)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a goroutine is waited for in the process that started it: send what its wait() has given")
+
     def __repr__(self) -> str:
         return f"<goroutine {self.name}>"
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from llvmlite import ir as llvm_ir
 from numba import njit
-from numba.core import cgutils, errors, ir, lowering, typed_passes, types
+from numba.core import cgutils, errors, ir, lowering, typed_passes, types, untyped_passes
 from numba.core.analysis import compute_cfg_from_blocks
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
@@ -42,6 +42,7 @@ from gomp.runtime import arrays, root_table, structs
 from gomp.runtime.classnames import fold_classes
 from gomp.runtime.frames import FrameLink
 from gomp.runtime.frametypes import FrameRef, check_slot
+from gomp.runtime.keywords import TranslateByteCode
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.pythoncalls import PythonFunction
 from gomp.runtime.references import ReferenceMeta
@@ -477,6 +478,7 @@ class PollingCompiler(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[PassManager]:
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
         manager.add_pass_after(InsertPolls, IRProcessing)
-        manager.passes = [(Lowering if p is typed_passes.NativeLowering else p, text) for p, text in manager.passes]
+        ours = {untyped_passes.TranslateByteCode: TranslateByteCode, typed_passes.NativeLowering: Lowering}
+        manager.passes = [(ours.get(step, step), text) for step, text in manager.passes]
         manager.finalize()
         return [manager]

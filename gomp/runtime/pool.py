@@ -83,7 +83,7 @@ class Pool(Generic[T]):
             return cell
         if cls is not None:
             if name_of(cls) != name_of(self.cls):
-                raise self._other_type()
+                raise TypeError(self.other_type)
             cell = ctypes.c_int64(UNBOUND)  # the class was declared again, perhaps with other fields
         _cells.append(cell)
         _declared[self.name] = self.cls, cell
@@ -133,18 +133,21 @@ class Pool(Generic[T]):
             register(self.cls)
             place = table.call(kernels_of_pools.bind_pool, *self.words, key_of(self.cls), self.max_bytes)
             if place == OTHER_TYPE:
-                raise self._other_type()
+                raise TypeError(self.other_type)
             if place == TABLE_FULL:
-                raise OutOfMemory(
-                    f"pool {self.name!r}: a runtime has {layout.MAX_POOLS} pools at most; give those of one class one name, and they are one pool"
-                )
+                raise OutOfMemory(self.too_many)
             cell.value = place
         return cell.value
 
-    def _other_type(self) -> TypeError:
-        return TypeError(
-            f"pool {self.name!r} holds another type than {self.cls.__name__}: give one of them another name"
-        )
+    @property
+    def too_many(self) -> str:
+        """What is wrong where there is no place for it."""
+        return f"pool {self.name!r}: a runtime has {layout.MAX_POOLS} pools at most; give those of one class one name, and they are one pool"
+
+    @property
+    def other_type(self) -> str:
+        """What is wrong where the place of its name is another's."""
+        return f"pool {self.name!r} holds another type than {self.cls.__name__}: give one of them another name"
 
     def __repr__(self) -> str:
         return f"<gomp.Pool {self.name!r} of {self.cls.__name__}>"

@@ -13,7 +13,7 @@ from numba.core.imputils import lower_constant
 from numba.extending import intrinsic, models, register_model, typeof_impl
 
 from gomp.core.jit import inline
-from gomp.core.mutator.pool import bind_pool_waiting, give, take
+from gomp.core.mutator.pool import OTHER_TYPE, bind_pool_waiting, give, take
 from gomp.core.shm.atomics import load64, store64
 from gomp.errors import OutOfMemory
 from gomp.runtime.pool import UNBOUND, Pool
@@ -67,14 +67,17 @@ def _as_value(context: Any, pool: Any, addr: Any) -> Any:
 def _place_finder(pool: Pool[Any]) -> Any:
     w0, w1, w2, w3 = pool.words
     key, max_bytes = key_of(pool.cls), pool.max_bytes
+    too_many, other_type = pool.too_many, pool.other_type
 
     @inline
     def place(cell: int) -> int:
         n = load64(cell)
         if n == UNBOUND:
             n = bind_pool_waiting(w0, w1, w2, w3, key, max_bytes)
+            if n == OTHER_TYPE:
+                raise TypeError(other_type)
             if n < 0:
-                raise OutOfMemory("no room for more pools, or one of this name holds another type")
+                raise OutOfMemory(too_many)
             store64(cell, n)
         return n
 

@@ -46,11 +46,14 @@ class Call:
         return str(getattr(self.target, "__name__", type(self.target).__name__))[:MAX_NAME]
 
     def run(self) -> Any:
-        function = find_program(self.target) if isinstance(self.target, str) else self.target
-        bound = check_parameters(str(self), function, self.args, self.kwargs or {})
-        if bound and isinstance(self.target, str):
+        kwargs = self.kwargs or {}
+        if not isinstance(self.target, str):
+            return self.target(*self.args, **kwargs)
+        function = find_program(self.target)
+        bound = check_parameters(str(self), function, self.args, kwargs)
+        if bound:
             check_types(self.target, function, bound.arguments)
-        return function(*self.args, **(self.kwargs or {}))
+        return function(*self.args, **kwargs)
 
 
 def find_program(name: str) -> Callable[..., Any]:

@@ -82,11 +82,8 @@ class Reference(metaclass=ReferenceMeta):
         return hash(address_of(self))
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} @{address_of(self):#x}>"
-            if is_usable(self)
-            else f"<{type(self).__name__} of an ended runtime>"
-        )
+        what = called(type(self))
+        return f"<{what} @{address_of(self):#x}>" if is_usable(self) else f"<{what} of {owner_of_lost(self)}>"
 
     def __copy__(self) -> Any:
         raise TypeError(
@@ -120,9 +117,19 @@ def slot_of(ref: Reference) -> int:
 
 def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost:
     """What to raise where a reference whose runtime has ended is used, for ``where()`` perhaps."""
-    what = f"{where()}: " if where else ""
+    what = f"{where()}: this {called(type(ref))}" if where else f"this {called(type(ref))}"
+    if ref._handle in table.of_parent:
+        return RuntimeLost(
+            f"{what} belongs to the process that this one was forked from, and a fork shares no heap: have the work done on a P, with rt.run or "
+            "gomp.Executor, or send what the object holds"
+        )
     now = "" if table.is_open else "; no runtime is open in this process: use gomp.Runtime()"
-    return RuntimeLost(f"{what}this {called(type(ref))} belongs to a runtime that has ended{now}")
+    return RuntimeLost(f"{what} belongs to a runtime that has ended{now}")
+
+
+def owner_of_lost(ref: Reference) -> str:
+    """In reprs: to what a reference belongs that is not usable."""
+    return "another process" if ref._handle in table.of_parent else "an ended runtime"
 
 
 def is_usable(ref: Reference) -> bool:

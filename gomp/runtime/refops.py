@@ -19,11 +19,14 @@ from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Sig
 from numba.extending import intrinsic, lower_builtin
 
 from gomp.core.heap.sizeclass import MAX_SMALL_REQUEST, TINY_SIZE
+from gomp.core.jit import inline
 from gomp.core.mutator.barrier import read_pointer, write_pointer
 from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
+from gomp.core.shm import layout as memory
+from gomp.core.shm.records import runtime
 from gomp.errors import NilDereference, OutOfMemory
-from gomp.runtime import lifetimes, structs
+from gomp.runtime import pointers, structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import how_made, is_struct
@@ -49,6 +52,17 @@ from gomp.runtime.structs import StructInfo
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 HEAP_FULL = "the heap is full, even after a collection"
+_TOO_LARGE = (
+    "so large an object takes more bytes than the whole heap has: make a smaller one, or choose a larger max_heap"
+)
+
+
+@inline
+def raise_out_of_memory(nbytes: int) -> None:
+    """Say why there is no memory for an object of a size that the program has chosen."""
+    if nbytes > runtime().max_pages * memory.PAGE_SIZE:
+        raise OutOfMemory(_TOO_LARGE)
+    raise OutOfMemory(HEAP_FULL)
 
 
 def call_inline(context: Any, builder: Any, function: Any, restype: types.Type, args: tuple[Any, ...]) -> Any:
@@ -206,7 +220,7 @@ def _load_address(context: Any, builder: Any, type_: RefType, value: Any) -> Any
     return value
 
 
-@in_compiled_code(lifetimes.address)
+@in_compiled_code(pointers.address)
 def _address(obj: Any) -> Any:
     if not isinstance(obj, RefType):
         raise rejection(f"gomp.address: {shown(obj)} is no reference")

@@ -90,6 +90,7 @@ class Runtime:
         self.settings = settings
         self.name = ""
         self._peer: Peer | None = None
+        self._pid = os.getpid()
 
     def __enter__(self) -> Runtime:
         self.start()
@@ -186,8 +187,17 @@ class Runtime:
 
     def _open(self) -> Peer:
         if self._peer is None or not current.is_peer(self._peer):
+            if self._pid != os.getpid():
+                raise RuntimeLost(
+                    "this runtime belongs to the process that this one was forked from, which alone can use it"
+                )
             raise RuntimeLost("this runtime is not open: use it in a `with` block")
         return self._peer
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a runtime stays in the script that opened it: what runs on a P starts goroutines with gomp.go and collects with gomp.gc"
+        )
 
     # --- work ---------------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 from gomp.core.shm import layout as memory
-from gomp.errors import OutOfMemory
 from gomp.runtime import cells, mapping
-from gomp.runtime.arrays import MAX_ARRAY
+from gomp.runtime.arrays import MANY_BYTES
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
 from gomp.runtime.references import (
@@ -173,8 +172,8 @@ class Str(_Text):
 
 
 def _new(cls: type[T], header: int, data: Any) -> T:
-    if len(data) > MAX_ARRAY:
-        raise OutOfMemory(f"{len(data)} bytes are larger than any heap")
+    if len(data) > MANY_BYTES:
+        table.check_size(header + len(data), f"so long a {cls.__name__}")
     slot = table.take()
     table.allocate(kernels.new_array, slot, len(data), (header + len(data) + 7) & -8, 0)
     made: Any = reference(cls, slot)
@@ -203,5 +202,5 @@ def str_(text: Any, /) -> Str:
         raise wrong_type("gomp.str", "a str", text, "decode bytes, and convert what else there is with str()")
     plain = str(text)
     made = _new(Str, STR_HEADER, plain.encode("utf-8", "surrogatepass"))
-    set_word_at(table.slot_of(made._handle), CHARACTERS, len(plain))
+    set_word_at(slot_of(made), CHARACTERS, len(plain))
     return made

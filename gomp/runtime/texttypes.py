@@ -21,7 +21,7 @@ from gomp.core.shm.atomics import fence_release, load8, load64, store8, store64
 from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime.arrays import MAX_ARRAY
 from gomp.runtime.polling import poll_holding, poll_in_loop
-from gomp.runtime.refops import HEAP_FULL, address
+from gomp.runtime.refops import address, raise_out_of_memory
 from gomp.runtime.reftypes import TextRef, in_compiled_code, numba_type, rejection, shown
 from gomp.runtime.texts import BYTES_HEADER, CHARACTERS, STR_HEADER, Bytes, Str, bytes_, str_
 
@@ -185,7 +185,7 @@ def _new(header: int, nbytes: int) -> int:
         raise OutOfMemory(_TOO_LONG)
     addr = new_bytes((header + nbytes + 7) & -8, PROGRAM)
     if addr == 0:
-        raise OutOfMemory(HEAP_FULL)
+        raise_out_of_memory(nbytes)
     store64(addr, nbytes)
     return addr
 

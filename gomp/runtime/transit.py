@@ -35,7 +35,7 @@ from gomp.core.shm.records import RUNTIME, offset_of, p_dtype, runtime_dtype, vi
 from gomp.errors import RuntimeLost, StaleReference
 from gomp.runtime import handles, pickling, type_table
 from gomp.runtime.handles import table
-from gomp.runtime.references import reference
+from gomp.runtime.references import called, reference
 from gomp.runtime.typekeys import class_of_key
 
 _FEW = 64
@@ -207,9 +207,9 @@ def receive(
     if status != OK:
         table.drop(into)
         raise StaleReference(
-            f"the sender of this reference to a {cls.__name__}, P{p}, has died, and the reference with it"
+            f"the sender of this reference to a {called(cls)}, P{p}, has died, and the reference with it"
             if 0 <= p < layout.MAX_PS and _deaths(p) != deaths
-            else f"this reference to a {cls.__name__} was received before, or its sender took it back: a pickled reference is unpickled once; "
+            else f"this reference to a {called(cls)} was received before, or its sender took it back: a pickled reference is unpickled once; "
             "pickle it again for each receiver, or share the object through gomp.globals"
         )
     return reference(cls, into)

@@ -264,11 +264,11 @@ TABLE = (
     Entry("gomp_finalizers_queued_total", "counter", "Finalizers whose objects died.", lambda s: s.stats.finalizers.queued),
     Entry("gomp_finalizers_executed_total", "counter", "Finalizers that ran.", lambda s: s.stats.finalizers.executed),
     Entry("gomp_finalizers_failed_total", "counter", "Finalizers that raised.", lambda s: s.stats.finalizers.failed),
-    Entry("gomp_finalizers_lost_total", "counter", "Finalizers of processes that died.", lambda s: s.stats.finalizers.lost),
+    Entry("gomp_finalizers_lost_total", "counter", "Finalizers of processes that died, due or not.", lambda s: s.stats.finalizers.lost),
     Entry("gomp_cleanups_queued_total", "counter", "Cleanups whose objects died.", lambda s: s.stats.cleanups.queued),
     Entry("gomp_cleanups_executed_total", "counter", "Cleanups that ran.", lambda s: s.stats.cleanups.executed),
     Entry("gomp_cleanups_failed_total", "counter", "Cleanups that raised.", lambda s: s.stats.cleanups.failed),
-    Entry("gomp_cleanups_lost_total", "counter", "Cleanups of processes that died.", lambda s: s.stats.cleanups.lost),
+    Entry("gomp_cleanups_lost_total", "counter", "Cleanups of processes that died, due or not.", lambda s: s.stats.cleanups.lost),
     # ours: pools
     Entry("gomp_pool_hits_total", "counter", "Objects that a pool gave back.", _each_pool(lambda p: p.hits), "pool"),
     Entry("gomp_pool_misses_total", "counter", "Objects that had to be made.", _each_pool(lambda p: p.misses), "pool"),

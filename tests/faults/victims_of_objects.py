@@ -10,7 +10,7 @@ from victims import SURVIVOR, VICTIM, in_kernel
 
 from gomp.core.gc import sweep
 from gomp.core.mutator import lifetimes as specials
-from gomp.core.mutator import pool
+from gomp.core.mutator import pool, weak
 from gomp.core.mutator.hashmap import TABLE_TYPE
 from gomp.core.sched.status import OK
 from gomp.core.shm.records import GC_TRIGGER_HEAP
@@ -70,10 +70,10 @@ def weak_pointers_of_programs(world):
     addr = world.address(world.new(VICTIM, 64))
 
     def body():
-        box = specials.weak_waiting(addr)
-        assert specials.weak_waiting(addr) == box
-        assert specials.weak_value_waiting(box) == addr
-        assert specials.weak_waiting(addr + 8) != box
+        box = weak.weak_waiting(addr)
+        assert weak.weak_waiting(addr) == box
+        assert weak.weak_value_waiting(box) == addr
+        assert weak.weak_waiting(addr + 8) != box
 
     return in_kernel(world, body)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 from special_world import drop_all_but, lifetimes
 
 from gomp.core.gc import repair
 from gomp.core.gc.rebuild import rebuild_derived_stw
-from gomp.core.mutator import boundary
+from gomp.core.mutator import boundary, weak
 from gomp.core.mutator import lifetimes as kernels
 from gomp.core.mutator.lifecycle import init_p
+from gomp.core.mutator.pool import bind_pool, pool_put
 from gomp.core.sched.status import OK, RETRY, start_world, stop_world
 from gomp.core.shm import layout, records
 from gomp.core.shm.records import GC_TRIGGER_HEAP, SPECIAL_ARMED, SPECIAL_FREE, SPECIAL_QUEUED
@@ -300,6 +302,29 @@ def test_an_address_that_is_in_no_block_is_refused():
         far = layout.ARENA_SIZE // 2
         assert kernels.set_finalizer(root[1], far, 1, 0, 0) == kernels.NOT_IN_BLOCK
         assert kernels.add_cleanup(root[1], far, 1) == kernels.NOT_IN_BLOCK
+
+
+def test_nobody_looks_for_a_span_while_a_repair_makes_the_heads_of_pages_again():
+    with lifetimes() as x:
+        root, box = x.world.new(0, 64), x.world.new(0, 16)
+        pool = bind_pool(1, 0, 0, 0, 0, 32)
+        looks = {
+            "set_finalizer": lambda: kernels.set_finalizer(root[1], 0, 1, 0, 0),
+            "add_cleanup": lambda: kernels.add_cleanup(root[1], 0, 1),
+            "add_weak": lambda: weak.add_weak(root[1], 0, box[1]),
+            "is_in_slot_of": lambda: kernels.is_in_slot_of(root[1], box[1]),
+            "pool_put": lambda: pool_put(pool, root[1]),
+        }
+        heads = records.view(np.dtype("i4"), layout.PAGE_HEADS_BASE, int(x.world.runtime.max_pages))
+        assert stop_world(time.monotonic_ns() + 10**10) == OK
+        before = heads.copy()
+        heads[:] = 0
+        answers = {name: look() for name, look in looks.items()}
+        heads[:] = before
+        start_world()
+        assert answers == dict.fromkeys(looks, RETRY)
+        assert [look() for look in looks.values()] == [1, 2, OK, 0, boundary.NULL]
+        x.world.verify()
 
 
 def test_tiny_objects_of_a_block_share_their_fate():

@@ -41,6 +41,7 @@ collect_ignore = (
         "test_python_calls.py",
         "test_compile_errors.py",
         "test_frames.py",
+        "test_keywords.py",
     ]
 )
 _NEVER = 1 << 62

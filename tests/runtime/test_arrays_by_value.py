@@ -11,12 +11,12 @@ import gomp
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import Map, map  # noqa: A004
-from gomp.runtime.lifetimes import weak
 from gomp.runtime.parts import Inline
 from gomp.runtime.references import key_of
 from gomp.runtime.structs import new, struct
 from gomp.runtime.typekeys import class_of_key
 from gomp.runtime.verify import verify
+from gomp.runtime.weak import weak
 
 
 @struct

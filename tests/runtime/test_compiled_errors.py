@@ -11,6 +11,7 @@ from gomp.errors import CompileError, NilDereference, OutOfMemory, RuntimeLost
 from gomp.runtime.arrays import array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.handles import table
+from gomp.runtime.ndarrays import ndarray
 from gomp.runtime.structs import new
 
 
@@ -81,6 +82,26 @@ def test_a_full_heap_is_out_of_memory(heap):
         large(1 << 50)
     assert p_record().xstatus == STATUS_SAFE
     assert large(1000) == 1000
+
+
+@compiled
+def length_of_array(n: int) -> int:
+    return len(array(int, n))
+
+
+@compiled
+def length_of_ndarray(n: int) -> int:
+    return ndarray(n).size
+
+
+@pytest.mark.parametrize("make", [length_of_array, length_of_ndarray])
+def test_what_is_larger_than_the_heap_is_told_from_a_full_heap(collected_heap, make):
+    with pytest.raises(OutOfMemory, match="so large an object takes more bytes than the whole heap has"):
+        make(1 << 24)
+    kept = array(int, 5 << 20)
+    with pytest.raises(OutOfMemory, match="the heap is full"):
+        make(5 << 20)
+    del kept
 
 
 def test_without_a_runtime_nothing_runs():

@@ -7,7 +7,8 @@ import os
 import pytest
 
 import gomp
-from gomp.core.mutator import boundary, lifetimes
+from gomp.core.mutator import boundary
+from gomp.core.mutator import weak as weak_kernels
 from gomp.core.sched.status import OK, RETRY
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles, hashmap
@@ -74,9 +75,9 @@ def test_a_wait_that_ends_with_an_exception_leaks_no_slot(heap, monkeypatch):
         (hashmap._calls, "map_get", lambda: numbers[1]),
         (hashmap._calls, "map_remove", lambda: numbers.pop(1)),
         (hashmap._calls, "map_begin", lambda: list(numbers)),
-        (lifetimes, "weak_value", weak.value),
-        (lifetimes, "find_weak", lambda: gomp.weak(cell)),
-        (lifetimes, "point_into", lambda: gomp.pointer(cell, "n")),
+        (weak_kernels, "weak_value", weak.value),
+        (weak_kernels, "find_weak", lambda: gomp.weak(cell)),
+        (handles.kernels, "read_inside", lambda: gomp.pointer(cell, "n")),
         (boundary, "read_global", lambda: gomp.globals["cell"]),
     ]:
         with monkeypatch.context() as patched:

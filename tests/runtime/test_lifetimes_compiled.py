@@ -11,11 +11,12 @@ from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import CompileError, NilDereference
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
-from gomp.runtime.lifetimes import Weak, keep_alive, pointer, weak
+from gomp.runtime.pointers import keep_alive, pointer
 from gomp.runtime.root_table import Global
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Str, str_
 from gomp.runtime.verify import verify
+from gomp.runtime.weak import Weak, weak
 
 
 @struct

@@ -9,6 +9,7 @@ from lifetime_probes import PROBES, Obj, Small
 
 import gomp
 from gomp.core.mutator import lifetimes as kernels
+from gomp.core.mutator import weak
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
 from gomp.errors import CleanupError, FinalizerError, OutOfMemory, RuntimeLost
 from gomp.runtime.callbacks import callbacks
@@ -162,7 +163,7 @@ def test_a_status_has_its_own_error(heap, monkeypatch):
         (kernels.NOT_IN_BLOCK, ValueError, "gomp.weak: pointer not in allocated block"),
         (OUT_OF_MEMORY, OutOfMemory, "no memory for another finalizer, cleanup or weak pointer"),
     ]:
-        monkeypatch.setattr(kernels, "add_weak", lambda *args, status=status: status)
+        monkeypatch.setattr(weak, "add_weak", lambda *args, status=status: status)
         with pytest.raises(error, match=message):
             gomp.weak(gomp.new(Small))
 

@@ -14,11 +14,12 @@ from gomp.errors import RuntimeLost
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.handles import table
 from gomp.runtime.hashmap import Map, map  # noqa: A004
-from gomp.runtime.lifetimes import pointer, weak
+from gomp.runtime.pointers import pointer
 from gomp.runtime.root_table import globals as roots
 from gomp.runtime.structs import new, struct
 from gomp.runtime.texts import Str, bytes_, str_
 from gomp.runtime.verify import verify
+from gomp.runtime.weak import weak
 
 
 @struct

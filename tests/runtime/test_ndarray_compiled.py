@@ -13,10 +13,10 @@ from gomp.core.shm.records import GCSTATS, gcstats_dtype, view
 from gomp.errors import CompileError
 from gomp.runtime.compiled import compiled
 from gomp.runtime.handles import table
-from gomp.runtime.lifetimes import weak
 from gomp.runtime.ndarrays import NDArray, block_of, ndarray
 from gomp.runtime.structs import new, struct
 from gomp.runtime.verify import verify
+from gomp.runtime.weak import weak
 
 PAIR = np.dtype([("a", "i4")])
 

@@ -315,6 +315,8 @@ def test_parts_end_with_their_runtime(heap):
     for use in (lambda: len(weights), lambda: weights[0], lambda: corner.x, lambda: shape.corners, lambda: weights[:]):
         with pytest.raises(RuntimeLost):
             use()
+    with pytest.raises(RuntimeLost, match="field weights of Shape: this Shape belongs to a runtime that has ended"):
+        _ = shape.weights
     assert repr(weights) == "<Array[uint8, 5] of an ended runtime>"
 
 

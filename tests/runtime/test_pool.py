@@ -9,9 +9,11 @@ from kernel_heap import collect_now
 
 import gomp
 from gomp.core.jit import COMPILED
-from gomp.runtime.arrays import array
+from gomp.core.shm import layout
+from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import map  # noqa: A004
+from gomp.runtime.kinds import uint8
 from gomp.runtime.pool import Pool
 from gomp.runtime.structs import new, struct
 from gomp.runtime.verify import verify
@@ -30,6 +32,7 @@ def make() -> Item:
 POOL = Pool(make)
 EMPTY = Pool(None, of=Item, name="empty")
 STRUCTS = Pool(Item, name="structs")
+LAST = Pool(Item, name="one too many")
 
 
 def got(pool=POOL):
@@ -120,6 +123,13 @@ def test_large_ones_are_dropped(heap):
     assert pool.stats().drops == 1
 
 
+def test_what_counts_is_the_memory_that_an_object_takes(heap):
+    pool = Pool(None, of=Array[uint8], name="octets", max_bytes=1 << 16)
+    for n, drops in ((65_528, 0), (65_529, 1)):
+        pool.put(array(uint8, n))
+        assert pool.stats().drops == drops
+
+
 def test_two_pools_of_one_line_are_two(heap):
     small, large = Pool(Item), Pool(Item, max_bytes=1 << 20)
     assert small.name != large.name
@@ -180,3 +190,18 @@ if COMPILED:
             return taken + STRUCTS.get().number
 
         assert many(5000) == 5000
+
+
+@pytest.mark.skipif(not COMPILED, reason="programs exist only in machine code")
+def test_one_pool_too_many_is_told_how_many_there_may_be(heap):
+    @compiled
+    def use() -> int:
+        LAST.put(new(Item))
+        return 1
+
+    for i in range(layout.MAX_POOLS):
+        Pool(Item, name=f"one of many {i}").get()
+    problem = "pool 'one too many': a runtime has 64 pools at most; give those of one class one name"
+    for attempt in (LAST.get, use):
+        with pytest.raises(gomp.OutOfMemory, match=problem):
+            attempt()

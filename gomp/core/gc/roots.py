@@ -9,7 +9,7 @@ Handles, the root table, pools and specials are precise; native stacks, as publi
 
 Of a special record: what an object with a finalizer leads to is live, and the object itself is not; but once its function is due, it is. The
 handles of weak pointers are. What a cleanup's function holds is held by the process that registered it. A record that is armed after its shard
-was taken is seen to by whoever arms it (:mod:`~gomp.core.mutator.lifetimes`).
+was taken is seen to by whoever arms it (:mod:`~gomp.core.mutator.lifetimes`, :mod:`~gomp.core.mutator.weak`).
 """
 
 from __future__ import annotations

@@ -291,10 +291,9 @@ def _take_victim(pool: int, record: int, me: int, n: int) -> int:
 
 @inline
 def _is_oversized(pool: int, value: int) -> bool:
+    """In KERNEL: a repair forgets for a while where spans are."""
     most = pool_head_at(head_of(pool)).max_bytes
-    if most == 0:
-        return False
-    return spans()[mspan.find_span(value)].elem_size > most
+    return most != 0 and spans()[mspan.span_of(value)].elem_size > most
 
 
 @inline
