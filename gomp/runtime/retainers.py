@@ -138,7 +138,7 @@ def _words(address: int, n: int) -> memoryview[int]:
 def _describe_root(at: int) -> dict[str, Any]:
     """What the word at ``at`` is, by the region of the metadata in which it lies."""
     found: dict[str, Any] = {"word": int(load64(at))}
-    if layout.is_heap_addr(at):
+    if layout.is_heap_addr(at) or layout.GS_BASE <= at < layout.SPECIALS_BASE:
         return found | {"kind": "goroutine"}
     if layout.GLOBALS_BASE <= at < layout.TASKS_BASE:
         record = view(global_dtype, at)[0]

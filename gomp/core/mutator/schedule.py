@@ -251,6 +251,7 @@ def _set_aside(g: int, why: int) -> None:
         gp.link = me.failed
         me.failed = layout.g_number(g)
     store_release(g, G_WAITING)
+    store_release(_MAIL, 1)  # Python is to look, however much there is to run
 
 
 # --- waiting in a program ---------------------------------------------------------------------------------------------

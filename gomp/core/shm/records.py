@@ -935,7 +935,9 @@ g_dtype = record(
     ],
     layout.G_RECORD,
 )
-G_XSTACK, G_ELEM, G_NEXT, G_DONE = (offset_of(g_dtype, name) for name in ("xstack", "elem", "next", "done"))
+G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE = (
+    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done")
+)
 CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
 # What every frame begins with; slots follow.
 FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_HEADER = (

@@ -27,7 +27,9 @@ from gomp.core.shm.atomics import clear_lowest, ctz, load64, load_acquire, load_
 from gomp.core.shm.records import (
     FRAME_CALLER,
     FRAME_TYPE,
+    G_CHAN,
     G_DEAD,
+    G_ELEM,
     P_XNATIVE_N,
     P_XPENDING,
     POOL_PRIVATE,
@@ -41,6 +43,8 @@ from gomp.core.shm.records import (
     SPECIAL_RUNNING,
     SPECIAL_VALUE,
     SPECIAL_WEAK,
+    WAITS_TO_RECEIVE,
+    g_at,
     p_at,
     runtime,
     sched,
@@ -225,9 +229,16 @@ def _visit_specials(t: int) -> None:
 
 @kernel("void(int64)")
 def _visit_stacks(t: int) -> None:
-    """References in the frames of goroutines."""
+    """References in the frames of goroutines, and what those have that wait at channels."""
     for g in range(1, sched().ngs + 1):
-        frame = 0 if load_acquire(layout.g_addr(g)) == G_DEAD else innermost(layout.g_addr(g))
+        at = layout.g_addr(g)
+        if load_acquire(at) == G_DEAD:
+            continue
+        if g_at(at).wait >= WAITS_TO_RECEIVE:
+            _visit_root(t, at + G_CHAN)
+            if g_at(at).elem_is_link:
+                _visit_root(t, at + G_ELEM)
+        frame = innermost(at)
         while frame != 0:
             _visit_frame(t, frame)
             frame = load64(frame + FRAME_CALLER)
