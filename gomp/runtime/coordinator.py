@@ -371,6 +371,7 @@ def main(settings: ServiceSettings) -> int:
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()
+    process.prepare()
     coordinator = Coordinator(settings, None, metrics, process.url(metrics))
     return _run(coordinator, lambda: print(f"gomp is ready: {coordinator.url}", flush=True))
 
