@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
+from gomp.core.jit import COMPILED
 from gomp.errors import ConfigError
 from gomp.runtime import compiled, program_cache
 from gomp.runtime.compiled import Compiled
@@ -23,6 +24,8 @@ def compile_ahead(names: Iterable[str]) -> int:
     Left out are functions whose annotations do not say what their arguments are. Each is compiled in a child of its own, as on a P.
     Raises ConfigError for what cannot be imported, CompileError for what cannot be compiled.
     """
+    if not COMPILED:
+        return 0
     found = dict.fromkeys(function for name in names for module in _modules(name) for function in _declared_in(module))
     compiled.prepare()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
