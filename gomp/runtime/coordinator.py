@@ -315,7 +315,7 @@ class Coordinator:
         os.eventfd_read(self.wake_fd)
         rt = view(runtime_dtype, RUNTIME)[0]
         if rt.xgc_request == GC_TRIGGER_LAST_RESORT:
-            self.limits.set_budget()
+            self.limits.set_last_budget()
 
     def _hear_kernels(self) -> None:
         """What kernels have told, even if those who did died before they could wake anybody."""
