@@ -37,7 +37,7 @@ BUDGET_PERIOD_S = 0.1
 _TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
 _TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 _CGROUP_RESERVE = 16 << 20
-_WORST_S = 1.0  # longer than the collection that a last resort comes with
+_WORST_S = 5.0  # longer than the collection of a last resort, and its sweep
 
 
 class Limits:
