@@ -1,4 +1,4 @@
-# The image ships with its kernels compiled, so the service is ready seconds after it starts.
+# The image ships with its kernels and programs compiled: the service is ready seconds after it starts, and no compiler takes memory from it.
 ARG BASE=python:3.13-slim
 FROM ${BASE}
 
@@ -19,7 +19,7 @@ RUN python3 -m venv /opt/venv && pip install --no-cache-dir .
 COPY configs configs
 
 USER gomp
-RUN gomp kernels
+RUN gomp kernels workers
 
 # The service listens on 127.0.0.1 unless told otherwise; a container is scraped from outside.
 ENV GOMP_METRICS_HOST=0.0.0.0

@@ -5,7 +5,9 @@ path in ``/proc/self/cgroup`` may not exist below the mount: then the mount itse
 limit that is changed meanwhile is followed.
 
 What is used is the *working set*, as for Kubernetes' kubelet: usage less the pages of files on the inactive list, which the kernel drops as soon as
-somebody needs the memory. Counted as used, they would fill any container that reads files.
+somebody needs the memory. Counted as used, they would fill any container that reads files. Those on the active list it drops too, but late, and who
+uses them reads them again: where they are charged to a container that has just started on a machine which had none of its files in memory, they may
+be a fifth of it, most of them used once.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ class _Names:
     limit: str
     usage: str
     inactive_file: str
+    active_file: str
     anonymous: str
     kernel: str  # a file in v1, a statistic in v2
 
 
-_V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_rss", "memory.kmem.usage_in_bytes")  # fmt: skip
-_V2 = _Names("memory.max", "memory.current", "inactive_file", "anon", "kernel")
+_V1 = _Names(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file", "total_rss", "memory.kmem.usage_in_bytes"
+)  # fmt: skip
+_V2 = _Names("memory.max", "memory.current", "inactive_file", "active_file", "anon", "kernel")
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -64,12 +69,14 @@ class MemoryLevel:
         """What is charged to it: pages of files, shared memory, and the kernel's own included."""
         return _read(self.directory / self._names.usage)
 
-    def headroom(self) -> int | None:
-        """What is left of the limit beside the working set."""
+    def headroom(self, at_worst: bool = False) -> int | None:
+        """What is left of the limit beside the working set; ``at_worst``, beside what is in no file."""
         limit, usage = self.limit(), self.usage()
         if limit is None or usage is None:
             return None
-        return max(limit - max(usage - self._statistics().get(self._names.inactive_file, 0), 0), 0)
+        found = self._statistics()
+        files = found.get(self._names.inactive_file, 0) + (found.get(self._names.active_file, 0) if at_worst else 0)
+        return max(limit - max(usage - files, 0), 0)
 
     def anonymous(self) -> int | None:
         """What its processes have for themselves, and the kernel for them: in a container of gomp's, the interpreters. Shared memory is not in it.
@@ -114,9 +121,9 @@ class MemoryCgroup:
                 return cls(_memory_levels(root, path, _V2))
         return cls([])
 
-    def headroom(self) -> int | None:
-        """Bytes until the nearest limit, or None if there is none."""
-        return min((room for level in self.levels if (room := level.headroom()) is not None), default=None)
+    def headroom(self, at_worst: bool = False) -> int | None:
+        """Bytes until the nearest limit, or None if there is none; ``at_worst`` as for a level."""
+        return min((room for level in self.levels if (room := level.headroom(at_worst)) is not None), default=None)
 
     def strictest(self) -> MemoryLevel | None:
         """The level with the lowest limit, or None if no level has one."""

@@ -204,12 +204,19 @@ def verify(
 
 
 @app.command()
-def kernels() -> int:
+def kernels(
+    modules: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODULE]...", help="also compile the functions of these, and below")
+    ] = None,
+) -> int:
     """Compile whatever is not in the cache yet, so that later starts are short."""
     from gomp.core.jit import cache_directory
     from gomp.kernels import load_all_kernels
+    from gomp.runtime.ahead import compile_ahead
 
     print(f"{load_all_kernels()} kernels in {cache_directory()}")
+    if modules:
+        print(f"{compile_ahead(modules)} compiled functions of {', '.join(modules)}")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -53,3 +55,21 @@ def test_the_first_look_is_waited_for_and_the_next_are_not(system: System, memor
 def test_another_process_of_the_same_name_is_not_taken_for_it(memories: ProcessMemories) -> None:
     memories.of(PROCESSES)
     assert memories.of([("P0", 11), ("service", 30)]) == [("service", ProcessMemory(33, 0))]
+
+
+WHAT_A_SERVICE_IMPORTS = """
+import sys
+from gomp.service import process
+process.prepare()
+before = set(sys.modules)
+import uvicorn
+from gomp.service import app, control
+for application in (app.make_app("x"), control.make_app("x", None)):
+    uvicorn.Config(application, log_config=None, lifespan="off").load()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_coordinator_has_imported_all_that_a_service_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", WHAT_A_SERVICE_IMPORTS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -77,6 +77,9 @@ class Collector:
         self._tape = tape
         self._trace = PacerTrace() if debug.gcpacertrace else None
         self._last_end = time.monotonic()
+        self.on_last_resort: Callable[[], None] = lambda: (
+            None
+        )  # an allocation has failed, and is tried again after the cycle that begins
 
     @property
     def idle_s(self) -> float:
@@ -119,6 +122,8 @@ class Collector:
         kind = max(kind, self._wanted)
         if kind == GC_TRIGGER_TIME and self.debug.gctrace:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
+        if kind == GC_TRIGGER_LAST_RESORT:
+            self.on_last_resort()
         self._kind, self._rests, self._wanted = kind, 0, kind
         self._end_sweep()
         if self.debug.gcstoptheworld:

@@ -70,6 +70,7 @@ from gomp.runtime.crossing import (
     accepts,
     conversion,
     crosses_as,
+    kind_annotated,
     kind_of,
     made_of,
     name_of_result,
@@ -194,6 +195,11 @@ class Compiled(Generic[A, R]):
         if kinds not in self._programs:
             self._programs[kinds] = self._load(kinds, self.numba_types(kinds))
         return self._programs[kinds]
+
+    def annotated_kinds(self) -> tuple[Kind, ...] | None:
+        """The kinds of arguments that the annotations name; None if they do not say."""
+        kinds = tuple(map(kind_annotated, self._annotations))
+        return None if None in kinds else kinds  # type: ignore[return-value]
 
     def numba_types(self, kinds: tuple[Kind, ...]) -> tuple[types.Type, ...]:
         names = list(self._signature.parameters)

@@ -36,7 +36,6 @@ from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
-    GC_TRIGGER_LAST_RESORT,
     MHEAP,
     PACER_EVENT_SET,
     RUNTIME,
@@ -156,6 +155,7 @@ class Coordinator:
             events, ending, self.family, self.dispatcher, collector, dying, self.ps.repair, slots
         )  # fmt: skip
         self.limits = Limits(s, self.cgroup, collector, self.scavenger, self.stopping.stopped_world)
+        collector.on_last_resort = self.limits.set_last_budget
         if self.scavenger.lazy:  # a limit may have been lowered: nobody is to commit what the old one left
             self.scavenger.lazy.on_short = self.limits.set_budget
         self.resizing = Resizing(
@@ -313,9 +313,6 @@ class Coordinator:
 
     def _on_wake(self) -> None:
         os.eventfd_read(self.wake_fd)
-        rt = view(runtime_dtype, RUNTIME)[0]
-        if rt.xgc_request == GC_TRIGGER_LAST_RESORT:
-            self.limits.set_budget()
 
     def _hear_kernels(self) -> None:
         """What kernels have told, even if those who did died before they could wake anybody."""
@@ -371,6 +368,7 @@ def main(settings: ServiceSettings) -> int:
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()
+    process.prepare()
     coordinator = Coordinator(settings, None, metrics, process.url(metrics))
     return _run(coordinator, lambda: print(f"gomp is ready: {coordinator.url}", flush=True))
 

@@ -64,6 +64,15 @@ def kind_of(value: object) -> Kind:
     return look(value) if look else type(value)
 
 
+def kind_annotated(annotation: object) -> Kind | None:
+    """The kind of arguments that are annotated so, None aside; None if the annotation does not say, or says more than one."""
+    options = [option for option in _options(annotation) if option not in (None, type(None))]
+    if len(options) != 1:
+        return None
+    (only,) = options
+    return only if only in (int, float, bool) or _is_class(only) else None  # type: ignore[return-value]
+
+
 def type_of(kind: Kind) -> types.Type:
     """The Numba type of arguments of a kind. TypeError, which goes on after "argument x of f"."""
     if isinstance(kind, types.Type):

@@ -22,17 +22,19 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
 
 from gomp import forked
+from gomp.cgroup import MemoryCgroup, MemoryLevel
 from gomp.core import machine_code
 from gomp.core.jit import cache_directory, cache_key, write_atomically
 from gomp.core.shm.commit import budget_left
 from gomp.errors import CompileError
 from gomp.runtime import current
+from gomp.runtime.readahead import read_little
 
 _DEADLINE_S = 120.0
 _TURN_PERIOD_S = 0.02
-_TAKES = (
-    60 << 20
-)  # bytes that a compiler comes to, beside what it shares with its P: for a small program 40, for `mixed` 57 MiB
+# Bytes that a compiler comes to beside what it shares with its P: for a small program 34, for `mixed` 60 MiB; and of LLVM's library it uses 28.
+_TAKES, _LIBRARY = 60 << 20, 28 << 20
+_ROOMY = 256 << 20  # with so much left, the readahead of a library of 170 MiB takes nothing from anybody
 
 
 @functools.cache
@@ -89,7 +91,7 @@ def _wait_for(fd: int) -> None:
 
 def make_room() -> None:
     """Where the cgroup has little left, the heap gives back what it does not need before a compiler takes that much within a second."""
-    if budget_left() < _TAKES:
+    if budget_left() < _TAKES + _LIBRARY:
         current.peer().ask("free_os_memory", now=True)
 
 
@@ -99,6 +101,8 @@ def do_in_child(work: Callable[[], object]) -> None:
     Raises CompileError with what ``work`` raised there, or says that the child died or did not come to an end.
     """
     parent = os.getpid()
+    level = MemoryCgroup.of_this_process().strictest()
+    met = _times_met(level)
     reader, writer = os.pipe()
     pid = forked.fork(lambda: _work_and_tell(work, parent, writer))
     os.close(writer)
@@ -111,16 +115,35 @@ def do_in_child(work: Callable[[], object]) -> None:
     os.close(reader)
     _, status = os.waitpid(pid, 0)
     if not in_time:
-        raise CompileError(f"the compiler (pid {pid}) was not done within {_DEADLINE_S:.0f} s")
+        why = _why_late(level, _times_met(level) - met)
+        raise CompileError(f"the compiler (pid {pid}) was not done within {_DEADLINE_S:.0f} s{why}")
     if status:
         raise CompileError(f"the compiler (pid {pid}) {forked.how_it_ended(status)}: is there memory for it?")
     if message:
         raise CompileError(message.decode(errors="replace"))
 
 
+def _times_met(level: MemoryLevel | None) -> int:
+    """How often the cgroup was full when somebody wanted memory."""
+    return level.events().get("max", 0) if level else 0
+
+
+def _why_late(level: MemoryLevel | None, times_met: int) -> str:
+    """The kernel kills nobody where pages of files can be dropped: it reads them again and again."""
+    if level is None or times_met <= 0:
+        return ""
+    return (
+        f": its cgroup's memory is full, and the limit of {(level.limit() or 0) / 2**20:.1f} MiB was met {times_met:,} times meanwhile; "
+        f"a compiler needs about {_TAKES + _LIBRARY >> 20} MiB: give the container more, or compile ahead with `gomp kernels MODULE`"
+    )
+
+
 def _work_and_tell(work: Callable[[], object], parent: int, writer: int) -> None:
     forked.die_with_parent(parent, b"gomp-compiler")
     forked.close_other_descriptors({0, 1, 2, writer})
+    headroom = MemoryCgroup.of_this_process().headroom()
+    if headroom is not None and headroom < _ROOMY:
+        read_little()
     try:
         work()
     except CompileError as error:

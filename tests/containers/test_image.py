@@ -44,6 +44,11 @@ def test_the_service_works_in_a_container_of_512_mib_with_the_usual_dev_shm(cont
     assert "the heap is in a memfd" in container.logs(), "64 MiB of /dev/shm are less than max_heap"
 
 
+def test_its_own_programs_are_not_compiled_in_the_container(container: Container) -> None:
+    changed = podman("diff", container.id).stdout.splitlines()
+    assert not [line for line in changed if line.endswith(".pickle")]
+
+
 def test_nothing_in_it_runs_as_root(container: Container) -> None:
     assert container.exec("id", "-u").stdout.strip() == "10001"
 

@@ -40,6 +40,7 @@ collect_ignore = (
         "test_text_walks.py",
         "test_python_calls.py",
         "test_compile_errors.py",
+        "test_ahead.py",
         "test_frames.py",
         "test_keywords.py",
     ]

@@ -5,6 +5,7 @@ And before a P compiles, there is memory for it.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gomp.errors import CompileError
 from gomp.runtime import program_cache
 
 SCRIPT = """
@@ -134,7 +136,9 @@ def test_nobody_waits_for_a_turn_for_good(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(("left", "asked"), [(8 << 20, ["free_os_memory"]), (64 << 20, []), (1 << 62, [])])
+@pytest.mark.parametrize(
+    ("left", "asked"), [(8 << 20, ["free_os_memory"]), (64 << 20, ["free_os_memory"]), (96 << 20, []), (1 << 62, [])]
+)
 def test_where_the_cgroup_has_little_left_the_heap_makes_room_for_a_compiler(monkeypatch, left, asked):
     found = []
     peer = SimpleNamespace(ask=lambda op, **parameters: found.append(op))
@@ -142,3 +146,52 @@ def test_where_the_cgroup_has_little_left_the_heap_makes_room_for_a_compiler(mon
     monkeypatch.setattr(program_cache.current, "peer", lambda: peer)
     program_cache.make_room()
     assert found == asked
+
+
+class FullCgroup:
+    """Somebody meets its limit whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.met = 41_000_000
+
+    def limit(self) -> int:
+        return 256 << 20
+
+    def events(self) -> dict[str, int]:
+        self.met += 1_234_567
+        return {"max": self.met, "oom_kill": 0}
+
+
+@pytest.mark.parametrize(
+    ("level", "why"),
+    [
+        (None, ""),
+        (SimpleNamespace(events=dict), ""),
+        (
+            FullCgroup(),
+            ": its cgroup's memory is full, and the limit of 256.0 MiB was met 1,234,567 times meanwhile; a compiler needs about 88 MiB: "
+            "give the container more, or compile ahead with `gomp kernels MODULE`",
+        ),
+    ],
+)
+def test_a_compiler_that_does_not_get_done_is_ended_and_it_is_said_whether_there_was_memory(monkeypatch, level, why):
+    cgroup = SimpleNamespace(strictest=lambda: level, headroom=lambda: None)
+    monkeypatch.setattr(program_cache.MemoryCgroup, "of_this_process", lambda: cgroup)
+    monkeypatch.setattr(program_cache, "_DEADLINE_S", 0.1)
+    with pytest.raises(CompileError) as raised:
+        program_cache.do_in_child(lambda: time.sleep(60))
+    assert re.sub(r"pid \d+", "pid 1", str(raised.value)) == f"the compiler (pid 1) was not done within 0 s{why}"
+
+
+@pytest.mark.parametrize(("headroom", "reads_little"), [(None, False), (4 << 30, False), (90 << 20, True)])
+def test_where_memory_is_short_a_compiler_reads_little_at_a_time(monkeypatch, headroom, reads_little):
+    cgroup = SimpleNamespace(strictest=lambda: None, headroom=lambda: headroom)
+    monkeypatch.setattr(program_cache.MemoryCgroup, "of_this_process", lambda: cgroup)
+    told = []
+    monkeypatch.setattr(program_cache, "read_little", lambda: told.append(1))
+
+    def work() -> None:
+        raise CompileError(f"{len(told)} time")
+
+    with pytest.raises(CompileError, match=f"^{int(reads_little)} time$"):
+        program_cache.do_in_child(work)
