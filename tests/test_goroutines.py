@@ -272,6 +272,23 @@ def fail_beside_others() -> None:
         print(rt.verify().split()[0])
 
 
+def test_how_many_there_are_in_which_state(rt):
+    until, endless = gomp.new(Tally), made(30)
+    before = rt.stats().goroutines
+    for tally in endless:
+        gomp.go(Where, tally=tally, until=until)
+    deadline = time.monotonic() + 30
+    while not all(tally.turns for tally in endless):
+        assert time.monotonic() < deadline
+    now = rt.stats().goroutines
+    assert (before.count, now.count, gomp.num_goroutine()) == (0, 30, 30)
+    assert now.running + now.runnable + now.waiting == 30
+    assert now.created - before.created == 30
+    until.ended = 1
+    wait_until_none()
+    assert rt.stats().goroutines.count == 0
+
+
 def test_who_started_whom(rt):
     parent = gomp.go(Turns, tally=made(1)[0], turns=1)
     assert parent > 0

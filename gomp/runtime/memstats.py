@@ -79,6 +79,17 @@ class RepairStats:
 
 
 @dataclass(frozen=True)
+class GoroutineStats:
+    """Goroutines with frames, and programs that wait at channels, which are goroutines meanwhile. Of one moment if nothing changes meanwhile."""
+
+    count: int
+    runnable: int
+    running: int
+    waiting: int
+    created: int
+
+
+@dataclass(frozen=True)
 class LimiterStats:
     """The GC CPU limiter: whether it is on, and how often and how long it was."""
 
@@ -176,6 +187,7 @@ class MemStats:
     mark_idle_s: float
     pause_cpu_s: float  # pauses times the Ps
     uptime_s: float
+    goroutines: GoroutineStats
     limiter: LimiterStats
     scavenge: ScavengeStats
     repairs: RepairStats
@@ -242,6 +254,7 @@ class MemStats:
             "pause_end": tuple(data["pause_end"]),
             "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
+            "goroutines": GoroutineStats(**data["goroutines"]),
             "limiter": LimiterStats(**data["limiter"]),
             "scavenge": ScavengeStats(**data["scavenge"]),
             "repairs": RepairStats(**data["repairs"]),
@@ -311,6 +324,7 @@ def read() -> MemStats:
         mark_idle_s=int(gc.idle_ns) / 1e9,
         pause_cpu_s=pause_cpu_s,
         uptime_s=uptime_s,
+        goroutines=_goroutine_stats(ps),
         limiter=_limiter_stats(),
         scavenge=_scavenge_stats(),
         repairs=read_repairs(),
@@ -353,6 +367,16 @@ def _p_stats(idx: int, p: Any) -> PStats:
         stack_copied=int(p.stack_copied),
         deaths=int(p.deaths - p.retirements),
     )
+
+
+def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
+    sched = records.view(records.sched_dtype, records.SCHED)[0]
+    count = max(int(sched.ngs - sched.nfree) - sum(int(p.g_nfree) for p in ps), 0)
+    queued = int(sched.xrunq_size) + sum(int(p.xrunq_tail - p.xrunq_head) + int(p.xrunnext != 0) for p in ps)
+    running = min(sum(int(p.curg != 0) for p in ps), count)
+    runnable = min(max(queued, 0), count - running)
+    created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
+    return GoroutineStats(count, runnable, running, count - running - runnable, created)
 
 
 def _limiter_stats() -> LimiterStats:

@@ -124,6 +124,12 @@ TABLE = (
         "go_gc_gogc_percent", "gauge", "GOGC; 2^64-1 if off.", lambda s: GOGC_OFF if s.stats.gogc < 0 else s.stats.gogc
     ),
     Entry("go_gc_gomemlimit_bytes", "gauge", "GOMEMLIMIT; 2^63-1 if off.", lambda s: s.stats.memory_limit),
+    Entry("go_goroutines", "gauge", "Goroutines with frames, and programs that wait at channels.", lambda s: s.stats.goroutines.count),
+    Entry("go_sched_goroutines_goroutines", "gauge", "As go_goroutines.", lambda s: s.stats.goroutines.count),
+    Entry("go_sched_goroutines_runnable_goroutines", "gauge", "Of those, in queues.", lambda s: s.stats.goroutines.runnable),
+    Entry("go_sched_goroutines_running_goroutines", "gauge", "Of those, run by a P.", lambda s: s.stats.goroutines.running),
+    Entry("go_sched_goroutines_waiting_goroutines", "gauge", "Of those, waiting.", lambda s: s.stats.goroutines.waiting),
+    Entry("go_sched_goroutines_created_goroutines_total", "counter", "Goroutines ever started.", lambda s: s.stats.goroutines.created),
     # what programs allocated
     Entry("go_memstats_alloc_bytes", "gauge", "Bytes in objects, live or not yet swept.", lambda s: s.stats.alloc),
     Entry("go_memstats_alloc_bytes_total", "counter", "Bytes allocated so far.", lambda s: s.stats.total_alloc),

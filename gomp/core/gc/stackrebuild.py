@@ -12,7 +12,7 @@ from gomp.core.heap.mspan import span_addr
 from gomp.core.heap.stack import stack_lo
 from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.parking import count_parked_stw
+from gomp.core.sched.parking import count_parked_stw, wake_all_stw
 from gomp.core.sched.runq import forget_ring_stw, put_chain_locked
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, store_relaxed, store_release
@@ -132,6 +132,7 @@ def rebuild_gs_stw() -> None:
         elif status == G_RUNNABLE and g_at(at).home == 0:
             put_chain_locked(g, g, 1)
     count_parked_stw()
+    wake_all_stw()
 
 
 @inline

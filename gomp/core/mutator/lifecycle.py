@@ -10,6 +10,7 @@ from gomp.core.heap.mcentral import reset_mcentrals_stw
 from gomp.core.heap.stack import set_max_stack
 from gomp.core.heap.stackalloc import reset_stackpool
 from gomp.core.jit import kernel
+from gomp.core.sched.parking import wake_all_stw
 from gomp.core.sched.runq import spill_ring_stw
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_relaxed, store_release
@@ -68,6 +69,7 @@ def change_procs_stw(nprocs: int) -> None:
     rt.resized_ns = now
     for i in range(nprocs, rt.nprocs):
         spill_ring_stw(layout.p_addr(i))
+    wake_all_stw()
     rt.nprocs = nprocs
 
 

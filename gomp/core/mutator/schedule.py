@@ -355,10 +355,10 @@ def release_strange() -> int:
     number = self_p().strange
     g = layout.g_addr(number)
     self_p().strange = g_at(g).link
-    g_at(g).home = ANYWHERE
-    g_at(g).wait = NOT_WAITING
     while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
         cpu_pause()  # a marker has its stack
+    g_at(g).home = ANYWHERE  # last, but for its wait: of one that was ready, and at home here, repair knows what to do
+    g_at(g).wait = NOT_WAITING
     runq_put(number, 0)
     end_critical()
     wake_one()

@@ -112,13 +112,12 @@ def ring(p: int) -> None:
 def wake_one() -> None:
     """After something was put into a queue: have a parked P look for it, unless one looks for something already.
 
-    If all are busy, the coordinator sees to it that it gets its turn.
+    If all are busy, or the one that looks is stopped, the coordinator sees to it that it gets its turn.
     """
-    if load_seq_cst(SCHED_XSPINNING) == 0:
-        if load_seq_cst(SCHED_XPARKED) != 0:
-            _wake_one()
-        elif load_relaxed(SCHED_XSYSMON) == 0:
-            _call_sysmon()
+    if load_seq_cst(SCHED_XPARKED) != 0 and load_seq_cst(SCHED_XSPINNING) == 0:
+        _wake_one()
+    elif load_relaxed(SCHED_XSYSMON) == 0:
+        _call_sysmon()
 
 
 @kernel("void()")
@@ -187,6 +186,13 @@ def end_spinning() -> bool:
         return False
     store_release(_SPINNING, 0)
     return add_acq_rel(SCHED_XSPINNING, -1) >= 0
+
+
+@kernel("void()")
+def wake_all_stw() -> None:
+    """Have everybody look: what is ready may have gone to other queues, or was not made ready by who was to."""
+    for i in range(p_records()):
+        wake(nth_p(i))
 
 
 @kernel("void()")
