@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +55,25 @@ def test_an_exception_that_cannot_be_unpickled_arrives_as_text_with_its_tracebac
         load_outcome(*dump_outcome(fail)[:2])
     assert "in fail" in caught.value.remote_traceback
     assert "in fail" in str(caught.value.__cause__)
+
+
+def test_a_failure_that_is_handled_keeps_nothing_of_who_waited_for_it() -> None:
+    class Held:
+        pass
+
+    def wait() -> None:
+        held = Held()
+        held_by_frame.append(weakref.ref(held))
+        load_outcome(*dump_outcome(fail)[:2])
+
+    held_by_frame: list[weakref.ref[Held]] = []
+    gc.disable()
+    try:
+        with contextlib.suppress(Exception):
+            wait()
+        assert held_by_frame[0]() is None
+    finally:
+        gc.enable()
 
 
 def cancel() -> None:

@@ -177,4 +177,7 @@ def load_outcome(succeeded: bool, payload: bytes) -> Any:
             ) from None
     error, text = cloudpickle.loads(payload)
     error.__cause__ = RemoteTraceback(text) if text.startswith("Traceback") else None
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # its traceback leads to this frame: together they would keep what the callers hold until Python looks for cycles

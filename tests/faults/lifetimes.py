@@ -6,6 +6,7 @@ process, or of whoever finds them in a global: so also by the death of others.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import threading
@@ -77,6 +78,7 @@ class Ledger:
         while self.left():
             if time.monotonic() > until:
                 raise AssertionError(f"{self.left()} finalizers and cleanups do not run")
+            gc.collect()  # an exception and its frames may hold some
             gomp.gc()
             time.sleep(0.02)
         self.check()
