@@ -53,7 +53,7 @@ def test_go_metrics_have_the_names_and_types_of_gos_own_client(shared):
     assert ours == {name: GO_METRICS[name]["type"] for name in ours}
     missing = {name for name, m in GO_METRICS.items() if m["in_default_set"] and name not in ours}
     # One process per P: what Go says about its one process and its threads has no single answer here.
-    assert {name for name in missing if not name.startswith("process_")} == {"go_goroutines", "go_threads"}
+    assert {name for name in missing if not name.startswith("process_")} == {"go_threads"}
 
 
 def test_the_summary_of_pauses_has_gos_quantiles(shared):
