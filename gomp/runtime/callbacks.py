@@ -13,6 +13,7 @@ that: so nothing is unmapped under it (:mod:`~gomp.runtime.mapping`).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import logging
 import os
@@ -151,16 +152,23 @@ class Callbacks:
 
     def help(self, worker: _Worker) -> None:
         """A worker is about to be busy: cleanups that wait may have another one, if nobody is idle."""
-        with self._lock:
+        with self._lock, mapping.asleep():
             workers = self._workers[CLEANUPS]
+            if worker not in workers:  # the runtime has ended
+                return
             most = max(int(view(runtime_dtype, RUNTIME)[0].nprocs) // 4, 1)
-            if worker in workers and len(workers) < most and all(w.is_busy for w in workers):
-                self._start(CLEANUPS)
+            if len(workers) < most and all(w.is_busy for w in workers):
+                with contextlib.suppress(RuntimeError):  # the system allows no more threads: one is there
+                    self._start(CLEANUPS)
 
     def _start(self, kind: int) -> None:
         worker = _Worker(self, kind)
         self._workers[kind].append(worker)
-        worker.start()
+        try:
+            worker.start()
+        except RuntimeError:  # the system allows no more threads
+            self._workers[kind].remove(worker)
+            raise
 
     def is_current(self, worker: _Worker) -> bool:
         return any(worker in workers for workers in self._workers)

@@ -56,6 +56,7 @@ from gomp.runtime.references import (
     is_declared,
     is_usable,
     key_of,
+    owned,
     reference,
     set_word_at,
     slot_of,
@@ -193,6 +194,8 @@ class Map(Reference, Generic[K, V]):
     def pop(self, key: K | Str | Bytes, default: T, /) -> V | T: ...
     def pop(self, key: Any, default: Any = _MISSING, /) -> Any:
         """Remove the key; what was its value, or ``default`` if it was not there."""
+        if self.elem is None:
+            self.get(key)  # a value of a type that is not known here stays where it is
         meta, word, _held = self._words(key)
         found, into = table.fill(_calls.map_remove, slot_of(self), meta, word)
         value = self._value(found, into, default)
@@ -257,7 +260,9 @@ class Map(Reference, Generic[K, V]):
             table.drop(into)
             return default
         cls = type(self)
-        return reference(cls.elem if found == (cls._elem_key or cls._find_elem_key()) else class_of_key(found), into)
+        if found == (cls._elem_key or cls._find_elem_key()):
+            return reference(cls.elem, into)
+        return owned(into, lambda: class_of_key(found))
 
     @classmethod
     def _find_elem_key(cls) -> int:

@@ -48,9 +48,12 @@ def words(key: object) -> tuple[int, int, bytes]:
     if isinstance(key, (Str, Bytes)):
         key = str(key) if isinstance(key, Str) else bytes(key)
     if isinstance(key, str):
-        kind, data = STR_KEY, key.encode("utf-8", "surrogatepass")
+        kind, data = STR_KEY, str.encode(key, "utf-8", "surrogatepass")
     elif isinstance(key, bytes):
-        kind, data = BYTES_KEY, key
+        kind, data = (
+            BYTES_KEY,
+            bytes.__getitem__(key, slice(None)),
+        )  # of a subclass, its bytes: whatever it says that they are
     else:
         return INT_KEY, _int_key(key), b""
     n = len(data)

@@ -107,6 +107,16 @@ def reference(cls: type[T], slot: int) -> T:
     return ref
 
 
+def owned(slot: int, find_class: Callable[[], Any]) -> Any:
+    """The reference that owns a filled slot, of the class that is found. If that raises, the slot is given back."""
+    handle = table.first + slot
+    try:
+        return reference(find_class(), slot)
+    except BaseException:
+        table.release(handle)
+        raise
+
+
 def slot_of(ref: Reference) -> int:
     """The slot of a reference. RuntimeLost, which names its type, if its runtime has ended."""
     slot = ref._handle - table.first

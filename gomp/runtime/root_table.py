@@ -30,7 +30,7 @@ from gomp.runtime.references import (
     called,
     is_reference_class,
     key_of,
-    reference,
+    owned,
     slot_of,
     wrong_class,
 )
@@ -85,7 +85,7 @@ def _read(place: int) -> Any:
     if status == NULL:
         table.drop(into)
         return None
-    found = reference(class_of_key(boundary.global_type(place)), into)
+    found = owned(into, lambda: class_of_key(boundary.global_type(place)))
     return found.present() if isinstance(found, Memory) else found
 
 
@@ -143,8 +143,10 @@ class Globals(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         _read_names()
-        places = sorted(_places.items(), key=lambda item: item[1])
-        return (name for name, place in places if boundary.is_global_set(place))
+        for name, place in sorted(_places.items(), key=lambda item: item[1]):
+            table.check_open()  # the runtime may have ended since the last step
+            if boundary.is_global_set(place):
+                yield name
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -75,14 +75,12 @@ class Outbox:
         """A new transit of what the handle ``source`` holds."""
         if len(self._sent) >= self._settle_at:
             self.settle()
-        slot, ticket_slot = table.take(), table.take()
+        first, slot, ticket_slot = table.first, table.take(), table.take()
         try:
-            sent = Sent(
-                table.first, slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir
-            )
+            sent = Sent(first, slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir)
         except BaseException:
-            table.drop(slot)
-            table.drop(ticket_slot)
+            table.release(first + slot)
+            table.release(first + ticket_slot)
             raise
         with self._lock:
             self._sent[sent.number] = sent
@@ -91,7 +89,8 @@ class Outbox:
     def settle(self) -> None:
         """Take back the slots of what has been received, and of what nobody can receive any more."""
         with self._lock:
-            self._sent = {number: sent for number, sent in self._sent.items() if not self._is_over(sent)}
+            for sent in list(self._sent.values()):
+                self._end_if_over(sent)
             self._settle_at = max(_FEW, 2 * len(self._sent))
 
     def revoke(self, sent: Iterable[Sent]) -> None:
@@ -101,12 +100,18 @@ class Outbox:
                 if one.first != table.first:  # that runtime has ended
                     continue
                 transit.revoke_reference(one.slot, one.ticket_slot, one.number)
-                if one.number in self._sent and self._is_over(one):
-                    del self._sent[one.number]
+                if one.number in self._sent:
+                    self._end_if_over(one)
+
+    def _end_if_over(self, sent: Sent) -> None:
+        """Give back its slots. It is forgotten before: a Ctrl-C in between loses two slots, where it would give them away twice."""
+        if sent.first == table.first and self._is_over(sent):
+            del self._sent[sent.number]
+            table.release(sent.first + sent.slot)
+            table.release(sent.first + sent.ticket_slot)
 
     @staticmethod
     def _is_over(sent: Sent) -> bool:
-        """Whether the transit is over; then its slots have been given back."""
         if sent.heir is not None and _deaths(sent.heir[0]) != sent.heir[1]:
             transit.revoke_reference(sent.slot, sent.ticket_slot, sent.number)
         ticket = table.words[sent.ticket_slot]
@@ -114,12 +119,7 @@ class Outbox:
             if ticket > transit.CLAIMED:
                 return False
             deaths, p = divmod(transit.CLAIMED - ticket, 256)
-            if _deaths(p) == deaths:  # it is about to clear the slot
-                return False
-            table.words[sent.slot] = 0
-        table.words[sent.ticket_slot] = 0
-        table.drop(sent.slot)
-        table.drop(sent.ticket_slot)
+            return _deaths(p) != deaths  # or it is about to clear the slot
         return True
 
 
