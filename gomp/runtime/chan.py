@@ -136,10 +136,11 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
     def close(self) -> None:
         """Nothing more will be sent: who waits to receive is told. Raises ClosedChannel if it is closed already."""
         ch = slot_of(self)
-        if table.call(chancalls.chan_close, ch) == CHAN_CLOSED:
-            raise ClosedChannel("close of closed channel")
-        while table.call(chancalls.chan_tell, ch):
+        done = table.call(chancalls.chan_close, ch)
+        while table.call(chancalls.chan_tell, ch):  # also if who closed it was interrupted here
             pass
+        if done == CHAN_CLOSED:
+            raise ClosedChannel("close of closed channel")
 
     def __iter__(self) -> Iterator[T]:
         """What is received until the channel is closed and empty."""

@@ -19,6 +19,7 @@ Barriers: a value in the buffer or in a record is shaded when another overwrites
 
 from __future__ import annotations
 
+from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.gc.wbbuf import record_write
 from gomp.core.heap.chanq import (
     BUFFER,
@@ -50,6 +51,7 @@ from gomp.core.shm.records import (
     G_ELEM,
     G_RUNNABLE,
     G_WAITING,
+    GC_MARK,
     GC_OFF,
     P_OUT,
     RT_XGCPHASE,
@@ -79,7 +81,7 @@ def receive(ch: int, g: int) -> int:
         if g != 0:
             wait_locked(g, ch, 0, WAITS_TO_RECEIVE)
         return CHAN_WOULD_BLOCK
-    _lock(ch)
+    _lock_for(ch, g)
     done = receive_locked(ch, g)
     unlock(ch)
     return done
@@ -88,7 +90,9 @@ def receive(ch: int, g: int) -> int:
 @inline
 def receive_locked(ch: int, g: int) -> int:
     """Holds: the channel's lock, until :func:`unlock`."""
-    sender = load64(ch + SENDERS)
+    sender = (
+        load64(ch + SENDERS) if load64(ch + CLOSED) == 0 else NO_G
+    )  # who waits to send on a closed one is told that
     if load64(ch + COUNT) != 0:
         _take_first_locked(ch, sender)
         return CHAN_DONE
@@ -135,7 +139,7 @@ def send(ch: int, value: int, g: int) -> int:
             g_at(g).elem_is_link = 0
             wait_locked(g, ch, 0, WAITS_TO_SEND)
         return CHAN_WOULD_BLOCK
-    _lock(ch)
+    _lock_for(ch, g)
     done = send_locked(ch, value, g)
     unlock(ch)
     return done
@@ -159,6 +163,9 @@ def send_locked(ch: int, value: int, g: int) -> int:
         redo.commit(2)
         return CHAN_DONE
     if g != 0:
+        if load64(ch + HOLDS_LINKS) != 0 and load_relaxed(RT_XGCPHASE) != GC_OFF:
+            g_at(g).elem = 0
+            record_write(g + G_ELEM, value)  # of a program that waits, the stack says nothing
         g_at(g).elem = value
         g_at(g).elem_is_link = load64(ch + HOLDS_LINKS)
         wait_locked(g, ch, SENDERS, WAITS_TO_SEND)
@@ -208,6 +215,16 @@ def wake_first_locked(ch: int) -> None:
 def _lock(ch: int) -> None:
     make_room()
     acquire(lock_of(ch))
+
+
+@inline
+def _lock_for(ch: int, g: int) -> None:
+    """The same; the goroutine at ``g``, which may have to wait, is black: this P may be white yet, and would not be found to run it any more."""
+    _lock(ch)
+    while g != 0 and load_relaxed(RT_XGCPHASE) == GC_MARK and not is_stack_scanned(g):
+        release(lock_of(ch))
+        scan_stack(layout.p_addr(self_p().idx), g)
+        _lock(ch)
 
 
 @inline

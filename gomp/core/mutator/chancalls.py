@@ -23,7 +23,7 @@ from gomp.core.mutator.chan import (
     unlock,
     wake_first_locked,
 )
-from gomp.core.mutator.goroutine import end_g, start_waiter
+from gomp.core.mutator.goroutine import COUNT_BITS, blacken, end_g, start_waiter
 from gomp.core.mutator.hashmap import lock_of
 from gomp.core.mutator.mapcalls import try_lock_map
 from gomp.core.mutator.schedule import await_done
@@ -55,6 +55,9 @@ _WAKE = layout.SELF_BASE + P_XWAKE
 @kernel("int64(int64)")
 def receive_waiting(ch: int) -> int:
     """Receive, however long it takes: CHAN_DONE or CHAN_CLOSED, and the value is at VALUE; or why not, NO_MEMORY or as await_done says."""
+    me = self_p()
+    me.out_for &= COUNT_BITS  # an action that the step made before is not the last any more: its place is VALUE's
+    me.out_bytes = 0
     done = receive(ch, 0)
     if done != CHAN_WOULD_BLOCK:
         return done
@@ -93,10 +96,7 @@ def _wait_until_done(g: int) -> int:
 
 @inline
 def _end_waiter(g: int) -> None:
-    me = self_p()
-    out_for = me.out_for  # an action that the step under it has made stays the last
     end_g(g)
-    me.out_for = out_for
 
 
 # --- from Python ------------------------------------------------------------------------------------------------------
@@ -254,13 +254,14 @@ def chan_end_wait(g: int, into: int) -> int:
     if gives_up:
         unlink_locked(g)
     release(lock_of(ch))
-    while not cas_acq_rel(g, G_WAITING if gives_up else G_RUNNABLE, G_RUNNING):
+    while not (cas_acq_rel(g, G_RUNNABLE, G_RUNNING) or (gives_up and cas_acq_rel(g, G_WAITING, G_RUNNING))):
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_call_while_stopped()  # that one may have died
     me = self_p()
     g_at(g).under = me.curg
     me.curg = g
+    blacken(g)  # what it has been given leaves it
     done = CHAN_WOULD_BLOCK if gives_up else g_at(g).done
     if not gives_up and g_at(g).wait == WAITS_TO_RECEIVE:
         _keep(into, g_at(g).elem)

@@ -223,6 +223,7 @@ def _run(g: int) -> None:
         end_g(at)
     elif why == YIELDED:
         begin_critical()  # runnable, and not in a queue yet
+        blacken(at)  # a cycle may have begun meanwhile, and this P may be white
         me.curg = under
         store_release(at, G_RUNNABLE)
         put_global(g)
@@ -237,6 +238,7 @@ def _run(g: int) -> None:
 def _set_aside(g: int, why: int) -> None:
     """The goroutine at ``g`` cannot go on, ``why`` as :func:`execute` says. It stays for Python to look at, which alone can do something about it."""
     me, gp = self_p(), g_at(g)
+    blacken(g)
     gp.home = me.idx + 1
     gp.ending = why
     me.out_bytes = 0
@@ -305,7 +307,8 @@ def _sleep(g: int) -> None:
     """Park, in a program, until this P is woken or something is to be looked at."""
     seen, began = load_acquire(_WAKE), nanotime()
     limiter.begin_idle()
-    say_parked()
+    if has_ring():
+        say_parked()
     if load_acquire(g) & G_STATUS_MASK != G_RUNNABLE and not (has_ring() and is_any_queued()):
         become_safe()
         naps = 0

@@ -14,7 +14,7 @@ The counts of both kinds are derived from the Ps' records, and made again after 
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
-from gomp.core.sched.runq import is_ring_empty
+from gomp.core.sched.runq import has_ring, is_ring_empty
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_acq_rel,
@@ -70,7 +70,7 @@ def is_any_queued() -> bool:
 def park(seen: int, timeout_ns: int) -> None:
     """Sleep, SAFE and without the interpreter's lock, until something is to be run or ``xwake`` is not ``seen`` any more; at most so long."""
     say_parked()
-    if not is_any_queued():
+    if not (has_ring() and is_any_queued()):
         futex_wait(_WAKE, seen, timeout_ns)
     say_not_parked()
 
@@ -78,8 +78,8 @@ def park(seen: int, timeout_ns: int) -> None:
 @inline
 def say_parked() -> None:
     """Before this P looks for the last time whether there is something to run."""
-    store_seq_cst(_PARKED, 1)
-    add_acq_rel(SCHED_XPARKED, 1)
+    if cas_seq_cst(_PARKED, 0, 1):
+        add_acq_rel(SCHED_XPARKED, 1)
 
 
 @inline
@@ -138,6 +138,8 @@ def _wake_one() -> None:
             wake(p)
             return
     add_acq_rel(SCHED_XSPINNING, -1)
+    if load_relaxed(SCHED_XSYSMON) == 0:  # who was counted could not be woken for this
+        _call_sysmon()
 
 
 # --- sysmon: the coordinator's ----------------------------------------------------------------------------------------

@@ -100,11 +100,11 @@ def runq_put(g: int, is_next: int) -> None:
 @inline
 def _put_half(p: int, head: int, g: int) -> bool:
     """Move the older half of a full ring to the list, and ``g`` behind it; false if somebody has taken some meanwhile."""
-    first, last = load64(_place(p, head)), load64(_place(p, head + _HALF - 1))
-    for i in range(_HALF - 1):
-        g_at(layout.g_addr(load64(_place(p, head + i)))).link = load64(_place(p, head + i + 1))
     if not cas_acq_rel(p + P_XRUNQ_HEAD, head, head + _HALF):
         return False
+    first, last = load64(_place(p, head)), load64(_place(p, head + _HALF - 1))  # only this P writes there
+    for i in range(_HALF - 1):
+        g_at(layout.g_addr(load64(_place(p, head + i)))).link = load64(_place(p, head + i + 1))
     g_at(layout.g_addr(last)).link = g
     _put_chain(first, g, _HALF + 1)
     return True
