@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections import deque
@@ -240,3 +241,26 @@ def test_threads_of_a_script_wait_each_by_itself(rt):
     for thread in threads:
         thread.join(20)
     assert sorted(got) == [0, 0, 0, 0, 0, 1, 2, 3, 4, 5]
+
+
+def test_each_thread_gets_what_it_has_received(rt):
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    wrong = []
+
+    def echo(mark: int) -> None:
+        ch = gomp.Chan[int](1)
+        for i in range(3000):
+            ch.send(mark + i)
+            if ch.recv() != mark + i:
+                wrong.append(i)
+
+    try:
+        threads = [threading.Thread(target=echo, args=(mark,)) for mark in (0, 1_000_000)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert wrong == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct as packing
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -41,6 +42,7 @@ __all__ = ["Chan"]
 
 _MOST = 1 << 32
 _MISSING: Any = object()
+_handing = threading.Lock()
 T = TypeVar("T")
 
 
@@ -99,7 +101,7 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         word, source = self._given(value)
         done = table.call(chancalls.chan_send, ch, word, source)
         if done == CHAN_WOULD_BLOCK:
-            done = _wait(timeout, NO_SLOT, chancalls.chan_wait_to_send, ch, word, source)
+            done, _ = _wait(timeout, NO_SLOT, chancalls.chan_wait_to_send, ch, word, source)
         if done == CHAN_CLOSED:
             raise ClosedChannel("send on closed channel")
 
@@ -114,12 +116,11 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         """As :meth:`recv`, but ``default`` if the channel is closed and empty."""
         ch = slot_of(self)
         if not self.sends_links:
-            return (
-                default if self._receive(ch, NO_SLOT, timeout) == CHAN_CLOSED else self._number(chancalls.chan_value())
-            )
+            done, word = self._receive(ch, NO_SLOT, timeout)
+            return default if done == CHAN_CLOSED else self._number(word)
         into = table.take()
         try:
-            done = self._receive(ch, into, timeout)
+            done, _ = self._receive(ch, into, timeout)
         except BaseException:
             table.drop(into)
             raise
@@ -129,9 +130,11 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         return reference(self.elem, into)
 
     @staticmethod
-    def _receive(ch: int, into: int, timeout: float | None) -> int:
-        done = table.call(chancalls.chan_receive, ch, into)
-        return _wait(timeout, into, chancalls.chan_wait_to_receive, ch, into) if done == CHAN_WOULD_BLOCK else done
+    def _receive(ch: int, into: int, timeout: float | None) -> tuple[int, int]:
+        done, word = _call(chancalls.chan_receive, ch, into)
+        if done == CHAN_WOULD_BLOCK:
+            return _wait(timeout, into, chancalls.chan_wait_to_receive, ch, into)
+        return done, word
 
     def close(self) -> None:
         """Nothing more will be sent: who waits to receive is told. Raises ClosedChannel if it is closed already."""
@@ -176,22 +179,30 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         return _NUMBERS[self.elem](word)
 
 
-def _wait(timeout: float | None, into: int, join: Any, *args: int) -> int:
-    """CHAN_DONE or CHAN_CLOSED, once it is done. TimeoutError, or what interrupts the wait: then nothing was sent, and what was received is lost."""
+def _call(kernel: Any, *args: int) -> tuple[int, int]:
+    """What the kernel says, and the number that it has received, if it has: no other thread's kernel comes in between."""
+    with _handing:
+        return table.call(kernel, *args), chancalls.chan_value()
+
+
+def _wait(timeout: float | None, into: int, join: Any, *args: int) -> tuple[int, int]:
+    """CHAN_DONE or CHAN_CLOSED, once it is done, and the number that was received. TimeoutError, or what interrupts the wait: then nothing was sent,
+    and what was received is lost.
+    """
     from gomp.runtime import current  # above this: it unpickles what names classes of channels
 
-    g = table.call(join, *args)
+    g, word = _call(join, *args)
     if g == OUT_OF_MEMORY:
         raise OutOfMemory("there is no memory for one who waits at a channel")
     if g in (CHAN_DONE, CHAN_CLOSED):
-        return g
+        return g, word
     try:
         current.peer().wait_until(lambda: bool(chancalls.is_done_waiting(g)), timeout)
     finally:
-        done = table.call(chancalls.chan_end_wait, g, into)
+        done, word = _call(chancalls.chan_end_wait, g, into)
     if done == CHAN_WOULD_BLOCK:
         raise TimeoutError(f"nobody was at the other end of the channel within {timeout} s")
-    return done
+    return done, word
 
 
 def _float_word(value: Any, where: Callable[[], str]) -> int:
