@@ -51,9 +51,10 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
         return
     _check_finalizer(obj, function)
     with callbacks.registering(functools.partial(_finalize, type(obj), may_be_tiny(obj), function)) as number:
-        callbacks.need(FINALIZERS)  # first: if it raises, nothing is registered
+        slot = slot_of(obj)
+        callbacks.need(FINALIZERS)  # before it is registered: this may raise
         key = type_table.described(type(obj))
-        status = table.call(kernels.set_finalizer, slot_of(obj), 0, number, int(may_be_tiny(obj)), key)
+        status = table.call(kernels.set_finalizer, slot, 0, number, int(may_be_tiny(obj)), key)
         if status < 0:
             raise error_of(status, FinalizerError, "runtime.SetFinalizer: pointer")
 
@@ -138,8 +139,9 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
         raise TypeError(f"gomp.add_cleanup: {no_pointer(ptr)}")
     _check_cleanup(ptr, function, arg)
     with callbacks.registering(lambda _: function(arg)) as number:
+        slot = slot_of(ptr)
         callbacks.need(CLEANUPS)
-        record = table.call(kernels.add_cleanup, slot_of(ptr), 0, number)
+        record = table.call(kernels.add_cleanup, slot, 0, number)
         if record < 0:
             raise error_of(record, CleanupError, "runtime.AddCleanup: ptr")
     return Cleanup(record, number)
