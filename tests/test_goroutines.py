@@ -289,14 +289,65 @@ def test_how_many_there_are_in_which_state(rt):
     assert rt.stats().goroutines.count == 0
 
 
+@gomp.frame
+class Parent:
+    tallies: Tallies
+    until: Tally
+    started: int
+
+    def step(f) -> gomp.Action:
+        if f.started < len(f.tallies):
+            f.started += 1
+            gomp.go(Where, tally=f.tallies[f.started - 1], until=f.until)
+        return f.ret() if f.until.ended != 0 else f.yield_()
+
+
 def test_who_started_whom(rt):
-    parent = gomp.go(Turns, tally=made(1)[0], turns=1)
-    assert parent > 0
-    tallies = made(2)
-    gomp.go(Spread, tallies=tallies, end=2, turns=1)
-    wait_for(tallies, 2)
+    tallies, until = made(5), gomp.new(Tally)
+    parent = gomp.go(Parent, tallies=tallies, until=until)
+    deadline = time.monotonic() + 30
+    while not all(tally.turns for tally in tallies):
+        assert time.monotonic() < deadline
     records = view(g_dtype, layout.g_addr(1), int(view(sched_dtype, SCHED)[0].ngs))
-    assert len(set(records.id)) == len(records)
+    living = records[records.xstatus != G_DEAD]
+    assert sorted(living.parent[living.id != parent]) == [parent] * 5
+    assert living.parent[living.id == parent] == [0]
+    assert len(set(living.id)) == 6
+    until.ended = 1
+    wait_until_none()
+
+
+@gomp.frame
+class Nothing:
+    is_done: bool
+
+    def step(f) -> gomp.Action:
+        return f.ret()
+
+
+@gomp.frame
+class Slow:
+    """A step of some milliseconds, again and again, that offers nobody a turn."""
+
+    tally: Tally
+    until: Tally
+    total: int
+
+    def step(f) -> gomp.Action:
+        for i in range(5_000_000):
+            f.total += i & 3
+        f.tally.turns += 1
+        return f.ret() if f.until.ended != 0 else f.call(Nothing)
+
+
+def test_slow_steps_leave_others_their_turn(rt):
+    until, slow, tallies = gomp.new(Tally), made(4), made(100)
+    for tally in slow:
+        gomp.go(Slow, tally=tally, until=until)
+    start(tallies, 2)
+    wait_for(tallies, 100)
+    until.ended = 1
+    wait_until_none()
 
 
 @pytest.mark.alone
@@ -329,7 +380,6 @@ def test_a_p_that_is_killed_takes_the_one_it_runs_along(monkeypatch):
             if (pid := int(view(p_dtype, layout.p_addr(rng.randrange(2)))[0].xpid)) > 0:
                 os.kill(pid, signal.SIGKILL)
         wait_for(tallies, n - kills)
-        time.sleep(0.2)
         wait_until_none(60.0)
         whole = [tally.turns for tally in tallies if tally.ended]
         assert n - kills <= len(whole) <= n

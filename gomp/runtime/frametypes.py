@@ -240,46 +240,34 @@ def _note_bytes(nbytes: int) -> None:
 
 
 @inline
-def _note_call(key: int, into: int, room: int) -> int:
+def _note_action(what: int, nbytes: int) -> int:
+    """The action that was made last: ``what``, with so many bytes of P_OUT."""
     me = self_p()
-    me.out_room = room
-    me.out_into = into
-    me.out_for = find_type(key) + (me.out_for + 1 & COUNT_BITS)
+    me.out_bytes = nbytes
+    me.out_for = what + (me.out_for + 1 & COUNT_BITS)
     return me.out_for
 
 
 @inline
-def _note_return() -> int:
+def _note_call(key: int, into: int, room: int) -> int:
     me = self_p()
-    me.out_bytes = 8
-    me.out_for = ACTION_RETURN + (me.out_for + 1 & COUNT_BITS)
-    return me.out_for
+    me.out_room = room
+    me.out_into = into
+    return _note_action(find_type(key), me.out_bytes)
 
 
 @inline
 def _note_receive(into: int, ok_into: int) -> int:
     me = self_p()
-    me.out_bytes = 8
     me.out_into = into
     me.out_ok = ok_into
-    me.out_for = ACTION_RECEIVE + (me.out_for + 1 & COUNT_BITS)
-    return me.out_for
+    return _note_action(ACTION_RECEIVE, 8)
 
 
-@inline
-def _note_send() -> int:
-    me = self_p()
-    me.out_bytes = 16
-    me.out_for = ACTION_SEND + (me.out_for + 1 & COUNT_BITS)
-    return me.out_for
-
-
-@inline
-def _note_yield() -> int:
-    me = self_p()
-    me.out_bytes = 0
-    me.out_for = ACTION_YIELD + (me.out_for + 1 & COUNT_BITS)
-    return me.out_for
+def _act(context: Any, builder: Any, what: int, nbytes: int) -> Any:
+    return call_inline(
+        context, builder, _note_action, types.int64, (ir.Constant(_I64, what), ir.Constant(_I64, nbytes))
+    )
 
 
 def _bound(frame: FrameRef, action: str) -> types.Type:
@@ -316,17 +304,24 @@ def _type_call(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
 
 
 def _check_into(caller: FrameMeta, callee: FrameMeta, into: types.Type) -> None:
-    if not isinstance(into, types.StringLiteral):
-        raise rejection("f.call: into= is the name of a slot of this frame, written out")
-    try:
-        _, p = caller.layout.slot(into.literal_value)
-    except TypeError as error:
-        raise rejection(f"f.call: {error}") from None
     returned = numba_type_of(callee.layout.returns)
-    if slot_type(p) != returned:
-        what = "nothing" if returned == types.none else f"a {shown(returned)}"
+    what = "nothing" if returned == types.none else f"a {shown(returned)}"
+    _check_slot_named(caller, into, returned, "f.call", "into", f"frame {callee.__name__} returns {what}")
+
+
+def _check_slot_named(
+    cls: FrameMeta, name: types.Type, wanted: types.Type, action: str, keyword: str, gives: str
+) -> None:
+    """CompileError if ``keyword=`` of an action is not the name of a slot of ``cls`` for such a value; ``gives`` says in words what it is."""
+    if not isinstance(name, types.StringLiteral):
+        raise rejection(f"{action}: {keyword}= is the name of a slot of this frame, written out")
+    try:
+        _, p = cls.layout.slot(name.literal_value)
+    except TypeError as error:
+        raise rejection(f"{action}: {error}") from None
+    if slot_type(p) != wanted:
         raise rejection(
-            f"f.call: frame {callee.__name__} returns {what}, and slot {into.literal_value} of {caller.__name__} holds a {shown(slot_type(p))}"
+            f"{action}: {gives}, and slot {name.literal_value} of {cls.__name__} holds a {shown(slot_type(p))}"
         )
 
 
@@ -354,23 +349,16 @@ def _type_recv(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
         raise rejection(
             "f.recv(channel, into='slot of this frame', ok='slot that says whether something was received')"
         )
-    for name, wanted in (("into", slot_type(args[0].cls.part)), ("ok", types.boolean)):
-        if name in kws:
-            _check_slot_named(frame.cls, kws[name], wanted, f"f.recv: {name}=", f"what {shown(args[0])} gives")
-    return named_signature(ACTION, frame, args, kws)
-
-
-def _check_slot_named(cls: FrameMeta, name: types.Type, wanted: types.Type, where: str, what: str) -> None:
-    if not isinstance(name, types.StringLiteral):
-        raise rejection(f"{where} is the name of a slot of this frame, written out")
-    try:
-        _, p = cls.layout.slot(name.literal_value)
-    except TypeError as error:
-        raise rejection(f"{where}: {error}") from None
-    if slot_type(p) != wanted:
-        raise rejection(
-            f"{where}: slot {name.literal_value} of {cls.__name__} holds a {shown(slot_type(p))}, and {what} is a {shown(wanted)}"
+    element = slot_type(args[0].cls.part)
+    if "into" in kws:
+        _check_slot_named(
+            frame.cls, kws["into"], element, "f.recv", "into", f"{shown(args[0])} gives a {shown(element)}"
         )
+    if "ok" in kws:
+        _check_slot_named(
+            frame.cls, kws["ok"], types.boolean, "f.recv", "ok", "whether something was received is a bool"
+        )
+    return named_signature(ACTION, frame, args, kws)
 
 
 def _type_send(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
@@ -467,12 +455,12 @@ def _lower_send(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     word = word_of(context, builder, sig.args[1], sig.args[2], args[2])
     builder.store(args[1], _at(builder, ir.Constant(_I64, _OUT), 0, _I64))
     builder.store(word, _at(builder, ir.Constant(_I64, _OUT), 8, _I64))
-    return call_inline(context, builder, _note_send, types.int64, ())
+    return _act(context, builder, ACTION_SEND, 16)
 
 
 @lower_builtin("gomp.frame.yield_", FrameRef)
 def _lower_yield(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-    return call_inline(context, builder, _note_yield, types.int64, ())
+    return _act(context, builder, ACTION_YIELD, 0)
 
 
 @lower_builtin("gomp.frame.ret", FrameRef)
@@ -487,4 +475,4 @@ def _lower_ret(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     builder.store(ir.Constant(_I64, 0), _at(builder, out, 0, _I64))
     if returns is not None:
         _store(context, builder, result_part(returns), out, sig.args[1], args[1])
-    return call_inline(context, builder, _note_return, types.int64, ())
+    return _act(context, builder, ACTION_RETURN, 8)

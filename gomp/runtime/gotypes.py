@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Signature, infer_getattr, infer_global
@@ -36,8 +35,6 @@ from gomp.runtime.frametypes import (
 )
 from gomp.runtime.references import key_of
 from gomp.runtime.reftypes import rejection
-
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def check_first(cls: FrameMeta, names: Iterable[str]) -> None:

@@ -4,7 +4,8 @@
     the marker does not park, and if it is killed, the bit goes with its locks.
 
 Once black, a stack stays black, because what its goroutine loads from the heap the barrier keeps, and what it allocates is born black. So a stack is
-to be scanned before its goroutine runs. Records that are made after the jobs were counted begin black: who starts a goroutine shades what it
+to be scanned before its goroutine runs; and by a P that runs it, before it waits or offers its turn: the P may be white itself, and would not be
+found to run it any more. Records that are made after the jobs were counted begin black: who starts a goroutine shades what it
 hands over.
 
 A stack that is scanned here is halved here too if it uses too little.

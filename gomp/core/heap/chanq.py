@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline
 from gomp.core.sched import redo
+from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64
 from gomp.core.shm.records import G_DONE, G_NEXT, G_WAITING, WAITS_TO_RECEIVE, g_at
@@ -15,7 +16,6 @@ from gomp.core.shm.records import G_DONE, G_NEXT, G_WAITING, WAITS_TO_RECEIVE, g
 # The words of a channel: see mutator/chan.py.
 BUFFER, HOLDS_LINKS, SIZE, COUNT, FIRST, CLOSED, RECEIVERS, LAST_RECEIVER, SENDERS, LAST_SENDER = range(0, 80, 8)
 TO_LAST = 8  # from the word that names the first in a queue to that which names the last
-NO_G = 0
 
 
 @inline

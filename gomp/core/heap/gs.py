@@ -10,12 +10,12 @@ from gomp.core.heap.stack import set_stack, stack_lo, stack_size
 from gomp.core.heap.stackalloc import alloc_stack, free_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
+from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_release
 from gomp.core.shm.commit import commit_table
 from gomp.core.shm.records import G_DEAD, G_IDLE, SCHED_XLOCK, g_at, nth_p, p_at, p_records, sched, self_p, stackpool
 
-NO_G = 0
 _MOST, _HALF = 64, 32
 
 

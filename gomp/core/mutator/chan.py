@@ -27,7 +27,6 @@ from gomp.core.heap.chanq import (
     COUNT,
     FIRST,
     HOLDS_LINKS,
-    NO_G,
     RECEIVERS,
     SENDERS,
     SIZE,
@@ -41,7 +40,7 @@ from gomp.core.mutator.hashmap import lock_of, make_room
 from gomp.core.sched import redo
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.sched.parking import wake, wake_one
-from gomp.core.sched.runq import runq_put
+from gomp.core.sched.runq import NO_G, runq_put
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_relaxed, store64
 from gomp.core.shm.records import (

@@ -181,20 +181,27 @@ def chan_value() -> int:
     return self_p().received
 
 
-@kernel("int64(int64, int64)")
-def chan_wait_to_receive(slot: int, into: int) -> int:
-    """As :func:`chan_receive`; where that would block, address of a goroutine that waits from now on, OUT_OF_MEMORY, or RETRY."""
+@inline
+def _begin_waiting(slot: int) -> int:
+    """As :func:`_begin`, with a goroutine that may have to wait: its address; or OUT_OF_MEMORY or RETRY, and nothing has happened."""
     if enter() != OK:
         return RETRY
     g = start_waiter()
-    if g < 0:
-        leave()
-        return OUT_OF_MEMORY
-    ch = load_handle(slot)
-    if not try_lock_map(ch):
+    if g >= 0 and try_lock_map(load_handle(slot)):
+        return g
+    if g >= 0:
         _end_waiter(g)
-        leave()
-        return RETRY
+    leave()
+    return RETRY if g >= 0 else OUT_OF_MEMORY
+
+
+@kernel("int64(int64, int64)")
+def chan_wait_to_receive(slot: int, into: int) -> int:
+    """As :func:`chan_receive`; where that would block, address of a goroutine that waits from now on, OUT_OF_MEMORY, or RETRY."""
+    g = _begin_waiting(slot)
+    if g < 0:
+        return g
+    ch = load_handle(slot)
     done = receive_locked(ch, g)
     if done != CHAN_WOULD_BLOCK:
         _keep(into, load64(VALUE))
@@ -204,17 +211,10 @@ def chan_wait_to_receive(slot: int, into: int) -> int:
 @kernel("int64(int64, int64, int64)")
 def chan_wait_to_send(slot: int, value: int, source: int) -> int:
     """The same of :func:`chan_send`."""
-    if enter() != OK:
-        return RETRY
-    g = start_waiter()
+    g = _begin_waiting(slot)
     if g < 0:
-        leave()
-        return OUT_OF_MEMORY
+        return g
     ch = load_handle(slot)
-    if not try_lock_map(ch):
-        _end_waiter(g)
-        leave()
-        return RETRY
     return _joined(g, ch, send_locked(ch, _sent(value, source), g))
 
 

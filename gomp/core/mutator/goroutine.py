@@ -15,7 +15,7 @@ while it is ready (:mod:`~gomp.core.sched.runq`).
 from __future__ import annotations
 
 from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
-from gomp.core.heap.gs import NO_G, drop_g, take_g
+from gomp.core.heap.gs import drop_g, take_g
 from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.heap.stack import (
     adjust_slots,
@@ -33,9 +33,19 @@ from gomp.core.jit import inline, kernel
 from gomp.core.mutator.chan import VALUE, receive, send
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import wake_one
-from gomp.core.sched.runq import is_ring_empty, runq_put
+from gomp.core.sched.runq import NO_G, is_ring_empty, runq_put
+from gomp.core.sched.status import SELF_POLL
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, copy_range, load64, load_relaxed, store8, store64, store_release
+from gomp.core.shm.atomics import (
+    add_relaxed,
+    and_acq_rel,
+    copy_range,
+    load64,
+    load_relaxed,
+    store8,
+    store64,
+    store_release,
+)
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
@@ -51,6 +61,7 @@ from gomp.core.shm.records import (
     NOT_WAITING,
     P_OUT,
     P_XMAIL,
+    POLL_SCHED,
     RT_XGCPHASE,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
@@ -215,6 +226,10 @@ def execute(g: int) -> int:
             now = nanotime()
             since = now if since == 0 else since
             if now - since > SLICE_NS and _is_anything_else_ready():
+                return YIELDED
+        if load_relaxed(SELF_POLL) & POLL_SCHED:
+            and_acq_rel(SELF_POLL, ~POLL_SCHED)
+            if _is_anything_else_ready():
                 return YIELDED
         if g_at(g).wants_shrink or stackpool().always_copy:
             frame = _move(g)

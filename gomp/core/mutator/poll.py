@@ -106,10 +106,10 @@ def poll_entry() -> int:
 @kernel("int64()")
 def poll_program() -> int:
     """At a poll of a program itself, in the middle of nothing: goroutines may run here, and all that they do."""
-    if load_acquire(SELF_POLL) & POLL_SCHED:
+    me = self_p()
+    if load_acquire(SELF_POLL) & POLL_SCHED and me.curg == 0:  # a goroutine heeds it at its next action
         and_acq_rel(SELF_POLL, ~POLL_SCHED)
-        me = self_p()
-        if me.scheduling == 0 and me.curg == 0 and me.no_park == 0 and me.scheduler != 0:
+        if me.scheduling == 0 and me.no_park == 0 and me.scheduler != 0:
             call_at(me.scheduler, 0)
     return poll_slow()
 

@@ -8,7 +8,7 @@ comes before all of it, at the polls.
 from __future__ import annotations
 
 from gomp.core.gc import limiter
-from gomp.core.heap.gs import NO_G, drop_g
+from gomp.core.heap.gs import drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.chan import stop_waiting
@@ -27,7 +27,7 @@ from gomp.core.mutator.goroutine import (
 from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, say_not_parked, say_parked, wake_one
-from gomp.core.sched.runq import get_global, has_ring, put_global, runq_get, runq_put, runq_steal
+from gomp.core.sched.runq import NO_G, get_global, has_ring, put_global, runq_get, runq_put, runq_steal
 from gomp.core.sched.status import (
     EVERY_STACK,
     NAPS_PER_LOOK,
@@ -109,6 +109,8 @@ def schedule(until: int, heeds_mail: int) -> int:
     me.scheduling += 1
     why = _schedule(until, heeds_mail)
     me.scheduling -= 1
+    if end_spinning() and is_any_queued():
+        wake_one()  # this P was woken to look, and does something else
     return why
 
 

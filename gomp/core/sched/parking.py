@@ -44,7 +44,6 @@ from gomp.core.shm.records import (
     SCHED_XSYSMON,
     STATUS_KERNEL,
     nth_p,
-    p_at,
     p_records,
     runtime,
     self_p,
@@ -149,7 +148,7 @@ def _wake_one() -> None:
 def watch_queues() -> int:
     """Called by the coordinator every SLICE_NS while ``xsysmon``: have what is ready run soon. 0 if nothing is: it need not look again.
 
-    Wakes a parked P, whoever spins: that one may be stopped. Tells Ps whose program goes on and on that goroutines are to have their turn.
+    Wakes a parked P, whoever spins: that one may be stopped. Tells those that run something that others are to have their turn.
     """
     if not is_any_queued():
         store_seq_cst(SCHED_XSYSMON, 0)
@@ -160,7 +159,7 @@ def watch_queues() -> int:
         p = layout.p_addr(i)
         if load_acquire(p + P_XPARKED) != 0:
             wake(p)
-        elif load_relaxed(p + P_XSTATUS) == STATUS_KERNEL and p_at(p).scheduling == 0:
+        elif load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
             or_acq_rel(p + P_XPOLL, POLL_SCHED)
     return 1
 
