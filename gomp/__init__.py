@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from gomp.runtime.retention import Retention, who_retains
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
+    from gomp.runtime.select import select
     from gomp.runtime.structs import new, struct
+    from gomp.runtime.sync import Mutex, WaitGroup
     from gomp.runtime.texts import Bytes, Str
     from gomp.runtime.texts import bytes_ as bytes
     from gomp.runtime.texts import str_ as str
@@ -96,6 +98,9 @@ _HOMES = {
     "Str": "gomp.runtime.texts",
     "bytes": "gomp.runtime.texts",
     "str": "gomp.runtime.texts",
+    "select": "gomp.runtime.select",
+    "Mutex": "gomp.runtime.sync",
+    "WaitGroup": "gomp.runtime.sync",
     "new": "gomp.runtime.structs",
     "struct": "gomp.runtime.structs",
     **dict.fromkeys(_WIDTHS, "gomp.runtime.kinds"),
@@ -122,6 +127,7 @@ __all__ = [
     "Interrupted",
     "Map",
     "MessageTooLarge",
+    "Mutex",
     "NDArray",
     "NilDereference",
     "OutOfMemory",
@@ -136,6 +142,7 @@ __all__ = [
     "StackOverflow",
     "StaleReference",
     "Str",
+    "WaitGroup",
     "Weak",
     "WorkerDied",
     "add_cleanup",
@@ -161,6 +168,7 @@ __all__ = [
     "num_goroutine",
     "num_procs",
     "pointer",
+    "select",
     "set_finalizer",
     "str",
     "struct",

@@ -18,28 +18,28 @@ _PATIENCE_S, _NAP_S = 60.0, 0.01
 
 @gomp.frame
 class Idle(gomp.Frame[None]):
-    wait: gomp.Chan[int]
+    gate: gomp.Chan[int]
     has_waited: bool
 
     def step(f) -> gomp.Action:
         if f.has_waited:
             return f.ret()
         f.has_waited = True
-        return f.recv(f.wait)
+        return f.recv(f.gate)
 
 
 @gomp.compiled
-def start(wait: gomp.Chan[int], n: int) -> None:
+def start(gate: gomp.Chan[int], n: int) -> None:
     for _ in range(n):
-        gomp.go(Idle, wait=wait)
+        gomp.go(Idle, gate=gate)
 
 
 def main(n: int = 1_000_000, collections: int = 5) -> None:
     """Prints two lines; ``n`` goroutines, and so many collections while they wait."""
-    wait: gomp.Chan[int] = gomp.Chan[int]()
-    start(wait, 1)  # from here on all is compiled
+    gate: gomp.Chan[int] = gomp.Chan[int]()
+    start(gate, 1)  # from here on all is compiled
     before, began = memstats.read(), time.perf_counter()
-    start(wait, n - 1)
+    start(gate, n - 1)
     _wait_for(lambda: num_queued() == 0)
     began_s = time.perf_counter() - began
     after = memstats.read()
@@ -51,7 +51,7 @@ def main(n: int = 1_000_000, collections: int = 5) -> None:
     gc_s = (time.perf_counter() - began) / max(collections, 1)
     pause_us = (collected.pause_total_ns - after.pause_total_ns) / max(collected.num_gc - cycles, 1) / 1e3
     began = time.perf_counter()
-    wait.close()
+    gate.close()
     _wait_for(lambda: num_goroutines() == 0)
     ended_s = time.perf_counter() - began
     print(

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import functools
 import struct as packing
-import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from gomp.core.heap.chanq import BUFFER, COUNT, HOLDS_LINKS, SIZE
+from gomp.core.heap.waitq import BUFFER, COUNT, HOLDS_LINKS, SIZE
 from gomp.core.mutator import chancalls
-from gomp.core.mutator.boundary import NO_SLOT, OUT_OF_MEMORY
+from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.chan import CHAN_CLASS, CHAN_MASK, CHAN_SLOT, SCAN_BYTES
-from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
-from gomp.errors import ClosedChannel, OutOfMemory
+from gomp.core.shm.records import CHAN_CLOSED, CHAN_WOULD_BLOCK
+from gomp.errors import ClosedChannel
 from gomp.runtime import type_table
 from gomp.runtime.arrays import array
 from gomp.runtime.handles import kernels, table
@@ -37,12 +36,13 @@ from gomp.runtime.references import (
     write_reference,
     wrong_class,
 )
+from gomp.runtime.waits import call, wait
 
 __all__ = ["Chan"]
 
 _MOST = 1 << 32
 _MISSING: Any = object()
-_handing = threading.Lock()
+_NOBODY = "nobody was at the other end of the channel"
 T = TypeVar("T")
 
 
@@ -101,7 +101,7 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         word, source = self._given(value)
         done = table.call(chancalls.chan_send, ch, word, source)
         if done == CHAN_WOULD_BLOCK:
-            done, _ = _wait(timeout, NO_SLOT, chancalls.chan_wait_to_send, ch, word, source)
+            done, _ = wait(_NOBODY, timeout, NO_SLOT, chancalls.chan_wait_to_send, ch, word, source)
         if done == CHAN_CLOSED:
             raise ClosedChannel("send on closed channel")
 
@@ -131,9 +131,9 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
 
     @staticmethod
     def _receive(ch: int, into: int, timeout: float | None) -> tuple[int, int]:
-        done, word = _call(chancalls.chan_receive, ch, into)
+        done, word = call(chancalls.chan_receive, ch, into)
         if done == CHAN_WOULD_BLOCK:
-            return _wait(timeout, into, chancalls.chan_wait_to_receive, ch, into)
+            return wait(_NOBODY, timeout, into, chancalls.chan_wait_to_receive, ch, into)
         return done, word
 
     def close(self) -> None:
@@ -149,6 +149,18 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         """What is received until the channel is closed and empty."""
         while (value := self.get(_MISSING)) is not _MISSING:
             yield value
+
+    def receiving(self, *, into: str = "", ok: str = "") -> Case:
+        """To receive from it, as a case of a select. ``into`` and ``ok`` are for frames: slots, as of ``f.recv``."""
+        if into or ok:
+            raise TypeError(
+                "receiving(into=, ok=) names slots of a frame, for f.select; gomp.select returns what is received"
+            )
+        return Case(self, False, 0, NO_SLOT, None)
+
+    def sending(self, value: T) -> Case:
+        """To send to it, as a case of a select."""
+        return Case(self, True, *self._given(value), value)
 
     def __len__(self) -> int:
         """How many values it holds that nobody has received."""
@@ -179,30 +191,14 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         return _NUMBERS[self.elem](word)
 
 
-def _call(kernel: Any, *args: int) -> tuple[int, int]:
-    """What the kernel says, and the number that it has received, if it has: no other thread's kernel comes in between."""
-    with _handing:
-        return table.call(kernel, *args), chancalls.chan_value()
+class Case(NamedTuple):
+    """What ``gomp.select`` may do: send ``word``, or the reference in the slot ``source``, which ``value`` keeps; or receive."""
 
-
-def _wait(timeout: float | None, into: int, join: Any, *args: int) -> tuple[int, int]:
-    """CHAN_DONE or CHAN_CLOSED, once it is done, and the number that was received. TimeoutError, or what interrupts the wait: then nothing was sent,
-    and what was received is lost.
-    """
-    from gomp.runtime import current  # above this: it unpickles what names classes of channels
-
-    g, word = _call(join, *args)
-    if g == OUT_OF_MEMORY:
-        raise OutOfMemory("there is no memory for one who waits at a channel")
-    if g in (CHAN_DONE, CHAN_CLOSED):
-        return g, word
-    try:
-        current.peer().wait_until(lambda: bool(chancalls.is_done_waiting(g)), timeout)
-    finally:
-        done, word = _call(chancalls.chan_end_wait, g, into)
-    if done == CHAN_WOULD_BLOCK:
-        raise TimeoutError(f"nobody was at the other end of the channel within {timeout} s")
-    return done, word
+    ch: Any
+    sends: bool
+    word: int
+    source: int
+    value: Any
 
 
 def _float_word(value: Any, where: Callable[[], str]) -> int:

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_getattr
 
-from gomp.core.heap.chanq import COUNT, SIZE
+from gomp.core.heap.waitq import COUNT, SIZE
 from gomp.core.jit import inline
 from gomp.core.mutator.chan import VALUE, close
 from gomp.core.mutator.chancalls import receive_waiting, send_waiting
@@ -30,7 +30,7 @@ from gomp.runtime.refops import address, call_inline, check_part, check_range, l
 from gomp.runtime.reftypes import ChanRef, in_compiled_code, part_type, rejection, shown
 
 _I64 = ir.IntType(64)
-_METHODS = ("send", "recv", "close")
+_METHODS = ("send", "recv", "close", "receiving", "sending")
 
 
 def word_of(context: Any, builder: Any, ch: ChanRef, given: types.Type, value: Any) -> Any:

@@ -57,7 +57,9 @@ from gomp.runtime import (  # Numba learns from those that are marked
     mapwalks,  # noqa: F401
     pooltypes,  # noqa: F401
     program_cache,
+    programwaits,
     pythoncalls,
+    selecttypes,  # noqa: F401
     stacks,
     texttypes,  # noqa: F401
     textwalks,  # noqa: F401
@@ -355,6 +357,7 @@ class Program:
             except Interrupted as error:
                 interrupted = error
         try:
+            programwaits.raise_kept()
             interrupt.raise_noted()  # out of the except block, so that KeyboardInterrupt is raised alone
             raise interrupted
         finally:

@@ -199,8 +199,8 @@ _COMPILER = (
     "arrays", "arraytypes", "arraywalks", "chan", "chantypes", "classnames", "collecttypes", "compiled", "crossing",
     "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap", "keywords", "kinds",
     "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "pointers",
-    "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "stacks",
-    "steps", "structs", "texts", "texttypes", "textwalks", "weak",
+    "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes", "stacks",
+    "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
 )  # fmt: skip
 
 

@@ -9,6 +9,10 @@ compiled (``steps``): it runs until it has to wait, and returns an action.
 ``return f.ret(value)``                      to the caller, with a result if the frame is a ``gomp.Frame[R]``
 ``return f.send(ch, value)``                 to a channel: this runs again when it is sent
 ``return f.recv(ch, into="y", ok="z")``      from a channel: what is received is in slot y, and slot z says whether it was not closed and empty
+``return f.select(a.receiving(into="y"),      does the first that can be done, whose place is in slot "n": 0 or 1
+b.sending(value), into="n")``
+``return f.lock(m)``                         a ``gomp.Mutex``: this runs again when it is locked, and unlocks it by ``m.unlock()``
+``return f.wait(group)``                     for a ``gomp.WaitGroup``: this runs again when all are done
 ``return f.yield_()``                        others have their turn, then this runs again
 ===========================================  ======================================================================================
 
@@ -32,12 +36,13 @@ from gomp.runtime.references import is_declared, is_reference_class, name_of
 __all__ = ["Action", "Frame", "frame"]
 
 if TYPE_CHECKING:
-    from gomp.runtime.chan import Chan
+    from gomp.runtime.chan import Case, Chan
+    from gomp.runtime.sync import Mutex, WaitGroup
 
 T = TypeVar("T")
 R = TypeVar("R")
 _STEP = "step"
-_RESERVED = (_STEP, "call", "ret", "send", "recv", "yield_", "run", "cls", "into", "room")
+_RESERVED = (_STEP, "call", "ret", "send", "recv", "select", "lock", "wait", "yield_", "run", "cls", "into", "room")
 
 
 class FrameLink:
@@ -133,6 +138,19 @@ class Frame(Generic[R]):
     def recv(self, ch: Chan[Any], /, *, into: str = "", ok: str = "") -> Action:
         """In a step: receive from a channel, which waits while there is nothing."""
         raise _outside("recv")
+
+    def select(self, *cases: Case, into: str = "", default: bool = False) -> Action:
+        """In a step: do the first of the cases that can be done, ``ch.receiving(into="slot", ok="slot")`` and ``ch.sending(value)``; its place is
+        in slot ``into``. With ``default`` it does not wait, and the place is -1 if none can be done."""
+        raise _outside("select")
+
+    def lock(self, mutex: Mutex, /) -> Action:
+        """In a step: this frame goes on when it has locked ``mutex``."""
+        raise _outside("lock")
+
+    def wait(self, group: WaitGroup, /) -> Action:
+        """In a step: this frame goes on when all of ``group`` are done."""
+        raise _outside("wait")
 
     def yield_(self) -> Action:
         """In a step: this frame goes on when others have had their turn."""

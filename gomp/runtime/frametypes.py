@@ -31,7 +31,17 @@ from numba.extending import (
 )
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import ACTION_RECEIVE, ACTION_RETURN, ACTION_SEND, ACTION_YIELD, COUNT_BITS, INTO_BITS
+from gomp.core.mutator.goroutine import (
+    ACTION_LOCK,
+    ACTION_RECEIVE,
+    ACTION_RETURN,
+    ACTION_SEND,
+    ACTION_WAIT,
+    ACTION_YIELD,
+    COUNT_BITS,
+    INTO_BITS,
+    forget_action,
+)
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
@@ -42,10 +52,23 @@ from gomp.runtime.kinds import Scalar
 from gomp.runtime.parts import Link
 from gomp.runtime.references import key_of
 from gomp.runtime.refops import call_inline, check_part, check_range, different, load_part, raise_if, same
-from gomp.runtime.reftypes import ChanRef, NullType, StackAddress, numba_type, part_type, rejection, shown
+from gomp.runtime.reftypes import (
+    ChanRef,
+    GroupRef,
+    MutexRef,
+    NullType,
+    RefType,
+    StackAddress,
+    numba_type,
+    part_type,
+    rejection,
+    shown,
+)
+from gomp.runtime.synctypes import check_there
 
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 _OUT = layout.SELF_BASE + P_OUT
+_LITERAL = ("into", "ok", "default")  # given by name, and worked out when a call is compiled
 
 
 class FrameRef(StackAddress):
@@ -132,7 +155,7 @@ class _FrameAttribute(AttributeTemplate):  # type: ignore[misc]
     key = FrameRef
 
     def generic_resolve(self, type_: FrameRef, attr: str) -> types.Type:
-        if attr in _actions:
+        if attr in actions:
             return _bound(type_, attr)
         try:
             return slot_type(type_.cls.layout.slot(attr)[1])
@@ -145,7 +168,7 @@ def _load_slot(context: Any, builder: Any, type_: FrameRef, frame: Any, attr: st
     at, p = type_.cls.layout.slot(attr)
     _check_there(context, builder, type_, frame, attr)
     if isinstance(p, FrameLink):
-        return builder.load(_at(builder, frame, at, _I64))
+        return builder.load(pointer_at(builder, frame, at, _I64))
     return load_part(context, builder, p, frame, at)
 
 
@@ -162,7 +185,7 @@ def _check_there(context: Any, builder: Any, type_: FrameRef, frame: Any, attr: 
         raise_if(context, builder, missing, AttributeError, f"{attr} of a {type_.cls.__name__} that is None")
 
 
-def _at(builder: Any, addr: Any, offset: int, to: Any) -> Any:
+def pointer_at(builder: Any, addr: Any, offset: int, to: Any) -> Any:
     return builder.inttoptr(builder.add(addr, ir.Constant(_I64, offset)), to.as_pointer())
 
 
@@ -171,7 +194,7 @@ def _store(context: Any, builder: Any, p: frames.Slot, addr: Any, given: types.T
     value = context.cast(builder, value, given, slot_type(p))
     if isinstance(p, Scalar) and p.code == "?":
         value = builder.zext(value, _I8)
-    builder.store(value, _at(builder, addr, 0, value.type))
+    builder.store(value, pointer_at(builder, addr, 0, value.type))
 
 
 def check_slot(p: frames.Slot, given: types.Type, where: str, of_own: bool) -> None:
@@ -214,24 +237,17 @@ def bind_slots(cls: FrameMeta, kws: dict[str, types.Type]) -> dict[str, tuple[in
 def put_out(context: Any, builder: Any, cls: FrameMeta, given: dict[str, tuple[types.Type, Any]]) -> None:
     """Leave the slots of a frame of ``cls`` in P_OUT. An action that was made before is not the last from here on, whatever this raises."""
     slots = {name: cls.layout.slot(name) for name in given}
-    call_inline(context, builder, _forget_action, types.none, ())
+    call_inline(context, builder, forget_action, types.none, ())
     for name, (_, p) in slots.items():
         if not isinstance(p, FrameLink):
             check_range(context, builder, p, *given[name], f"slot {name} of {cls.__name__}")
     nbytes = max((at - FRAME_HEADER + p.size for at, p in slots.values()), default=0) + 7 & -8
     for word in range(0, nbytes, 8):
-        builder.store(ir.Constant(_I64, 0), _at(builder, ir.Constant(_I64, _OUT), word, _I64))
+        builder.store(ir.Constant(_I64, 0), pointer_at(builder, ir.Constant(_I64, _OUT), word, _I64))
     for name, (at, p) in slots.items():
         type_, value = given[name]
         _store(context, builder, p, ir.Constant(_I64, _OUT + at - FRAME_HEADER), type_, value)
     call_inline(context, builder, _note_bytes, types.none, (ir.Constant(_I64, nbytes),))
-
-
-@inline
-def _forget_action() -> None:
-    me = self_p()
-    me.out_for &= COUNT_BITS
-    me.out_bytes = 0
 
 
 @inline
@@ -240,7 +256,7 @@ def _note_bytes(nbytes: int) -> None:
 
 
 @inline
-def _note_action(what: int, nbytes: int) -> int:
+def note_action(what: int, nbytes: int) -> int:
     """The action that was made last: ``what``, with so many bytes of P_OUT."""
     me = self_p()
     me.out_bytes = nbytes
@@ -253,7 +269,7 @@ def _note_call(key: int, into: int, room: int) -> int:
     me = self_p()
     me.out_room = room
     me.out_into = into
-    return _note_action(find_type(key), me.out_bytes)
+    return note_action(find_type(key), me.out_bytes)
 
 
 @inline
@@ -261,13 +277,11 @@ def _note_receive(into: int, ok_into: int) -> int:
     me = self_p()
     me.out_into = into
     me.out_ok = ok_into
-    return _note_action(ACTION_RECEIVE, 8)
+    return note_action(ACTION_RECEIVE, 8)
 
 
-def _act(context: Any, builder: Any, what: int, nbytes: int) -> Any:
-    return call_inline(
-        context, builder, _note_action, types.int64, (ir.Constant(_I64, what), ir.Constant(_I64, nbytes))
-    )
+def act(context: Any, builder: Any, what: int, nbytes: int) -> Any:
+    return call_inline(context, builder, note_action, types.int64, (ir.Constant(_I64, what), ir.Constant(_I64, nbytes)))
 
 
 def _bound(frame: FrameRef, action: str) -> types.Type:
@@ -283,7 +297,7 @@ def _bound(frame: FrameRef, action: str) -> types.Type:
 
         def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
             try:
-                return _actions[action](frame, args, kws)
+                return actions[action](frame, args, kws)
             except errors.TypingError as error:  # Numba tries again without literals, and would show what is wrong then
                 raised.append(error)
                 raise raised[0] from None
@@ -306,10 +320,10 @@ def _type_call(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
 def _check_into(caller: FrameMeta, callee: FrameMeta, into: types.Type) -> None:
     returned = numba_type_of(callee.layout.returns)
     what = "nothing" if returned == types.none else f"a {shown(returned)}"
-    _check_slot_named(caller, into, returned, "f.call", "into", f"frame {callee.__name__} returns {what}")
+    check_slot_named(caller, into, returned, "f.call", "into", f"frame {callee.__name__} returns {what}")
 
 
-def _check_slot_named(
+def check_slot_named(
     cls: FrameMeta, name: types.Type, wanted: types.Type, action: str, keyword: str, gives: str
 ) -> None:
     """CompileError if ``keyword=`` of an action is not the name of a slot of ``cls`` for such a value; ``gives`` says in words what it is."""
@@ -351,11 +365,11 @@ def _type_recv(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
         )
     element = slot_type(args[0].cls.part)
     if "into" in kws:
-        _check_slot_named(
+        check_slot_named(
             frame.cls, kws["into"], element, "f.recv", "into", f"{shown(args[0])} gives a {shown(element)}"
         )
     if "ok" in kws:
-        _check_slot_named(
+        check_slot_named(
             frame.cls, kws["ok"], types.boolean, "f.recv", "ok", "whether something was received is a bool"
         )
     return named_signature(ACTION, frame, args, kws)
@@ -368,21 +382,36 @@ def _type_send(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, typ
     return Signature(ACTION, (args[0], types.unliteral(args[1])), recvr=frame)
 
 
-_actions: dict[str, Callable[..., Signature]] = {
+def _type_wait_for(kind: type[RefType], call: str) -> Callable[..., Signature]:
+    def resolve(frame: FrameRef, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Signature:
+        if kws or len(args) != 1 or not isinstance(args[0], kind):
+            raise rejection(call)
+        return Signature(ACTION, args, recvr=frame)
+
+    return resolve
+
+
+# What resolves each; ``selecttypes`` has another.
+actions: dict[str, Callable[..., Signature]] = {
     "call": _type_call,
     "ret": _type_ret,
     "yield_": _type_yield,
     "recv": _type_recv,
     "send": _type_send,
+    "lock": _type_wait_for(MutexRef, "f.lock(mutex)"),
+    "wait": _type_wait_for(GroupRef, "f.wait(group)"),
 }
 
 
 def named_signature(
     result: types.Type, recvr: types.Type, args: tuple[types.Type, ...], kws: dict[str, types.Type]
 ) -> Signature:
-    """Of a method that takes ``args`` and then what is given by name."""
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in (*("cls" for _ in args), *kws)]
-    given = (*args, *(type_ if name in ("into", "ok") else types.unliteral(type_) for name, type_ in kws.items()))
+    """Of a method that takes ``args``, whose parameters begin with _, and then what is given by name."""
+    parameters = [
+        inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for n in (*(f"_{i}" for i in range(len(args))), *kws)
+    ]
+    given = (*args, *(type_ if name in _LITERAL else types.unliteral(type_) for name, type_ in kws.items()))
     return _NamedSignature(result, given, recvr=recvr, pysig=inspect.Signature(parameters))
 
 
@@ -408,7 +437,7 @@ def result_part(returns: Any) -> Scalar | Link:
 
 def given_by_name(sig: Signature, args: Any) -> dict[str, tuple[types.Type, Any]]:
     """Types and values of what a call of :func:`named_signature` gives by name."""
-    names = [name for name in sig.pysig.parameters if name != "cls"]
+    names = [name for name in sig.pysig.parameters if not name.startswith("_")]
     n = len(args) - len(names)
     return dict(zip(names, zip(sig.args[n:], args[n:], strict=True), strict=True))
 
@@ -445,22 +474,36 @@ def _lower_recv(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     for name in ("into", "ok"):
         at, p = cls.layout.slot(given[name][0].literal_value) if name in given else (0, None)
         places.append(ir.Constant(_I64, at | p.size << INTO_BITS if p else 0))
-    builder.store(args[1], _at(builder, ir.Constant(_I64, _OUT), 0, _I64))
+    builder.store(args[1], pointer_at(builder, ir.Constant(_I64, _OUT), 0, _I64))
     return call_inline(context, builder, _note_receive, types.int64, tuple(places))
 
 
 @lower_builtin("gomp.frame.send", FrameRef, ChanRef, types.Any)
 def _lower_send(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-    call_inline(context, builder, _forget_action, types.none, ())
+    call_inline(context, builder, forget_action, types.none, ())
     word = word_of(context, builder, sig.args[1], sig.args[2], args[2])
-    builder.store(args[1], _at(builder, ir.Constant(_I64, _OUT), 0, _I64))
-    builder.store(word, _at(builder, ir.Constant(_I64, _OUT), 8, _I64))
-    return _act(context, builder, ACTION_SEND, 16)
+    builder.store(args[1], pointer_at(builder, ir.Constant(_I64, _OUT), 0, _I64))
+    builder.store(word, pointer_at(builder, ir.Constant(_I64, _OUT), 8, _I64))
+    return act(context, builder, ACTION_SEND, 16)
+
+
+def _lower_wait_for(what: int) -> Callable[..., Any]:
+    def lower(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
+        call_inline(context, builder, forget_action, types.none, ())
+        call_inline(context, builder, check_there, types.int64, (args[1],))
+        builder.store(args[1], pointer_at(builder, ir.Constant(_I64, _OUT), 0, _I64))
+        return act(context, builder, what, 8)
+
+    return lower
+
+
+lower_builtin("gomp.frame.lock", FrameRef, MutexRef)(_lower_wait_for(ACTION_LOCK))
+lower_builtin("gomp.frame.wait", FrameRef, GroupRef)(_lower_wait_for(ACTION_WAIT))
 
 
 @lower_builtin("gomp.frame.yield_", FrameRef)
 def _lower_yield(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-    return _act(context, builder, ACTION_YIELD, 0)
+    return act(context, builder, ACTION_YIELD, 0)
 
 
 @lower_builtin("gomp.frame.ret", FrameRef)
@@ -472,7 +515,7 @@ def _lower_ret(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         check_range(
             context, builder, result_part(returns), sig.args[1], args[1], f"the result of {sig.args[0].cls.__name__}"
         )
-    builder.store(ir.Constant(_I64, 0), _at(builder, out, 0, _I64))
+    builder.store(ir.Constant(_I64, 0), pointer_at(builder, out, 0, _I64))
     if returns is not None:
         _store(context, builder, result_part(returns), out, sig.args[1], args[1])
-    return _act(context, builder, ACTION_RETURN, 8)
+    return act(context, builder, ACTION_RETURN, 8)

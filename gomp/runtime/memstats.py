@@ -371,7 +371,7 @@ def _p_stats(idx: int, p: Any) -> PStats:
 
 def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     sched = records.view(records.sched_dtype, records.SCHED)[0]
-    count = max(int(sched.ngs - sched.nfree) - sum(int(p.g_nfree) for p in ps), 0)
+    count = max(int(sched.ngs - sched.nfree) - sum(int(p.g_nfree + p.g_ncases) for p in ps), 0)
     queued = int(sched.xrunq_size) + sum(int(p.xrunq_tail - p.xrunq_head) + int(p.xrunnext != 0) for p in ps)
     running = min(sum(int(p.curg != 0) for p in ps), count)
     runnable = min(max(queued, 0), count - running)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gomp.core.mutator import chancalls
+from gomp.core.mutator import waitcalls
 from gomp.core.sched import parking
 from gomp.core.sched.status import shut_down_if_orphaned
 from gomp.core.shm.records import RUNTIME, runtime_dtype, view
@@ -120,7 +120,7 @@ class Peer:
             if rt.xshutdown:
                 raise RuntimeLost("the runtime has ended")
             with mapping.asleep():
-                chancalls.sleep_until_woken(seen, int(min(left, _NAP_S) * 1e9))
+                waitcalls.sleep_until_woken(seen, int(min(left, _NAP_S) * 1e9))
             shut_down_if_orphaned()
 
     def _take(self, request: int, timeout: float | None) -> Message | None:

@@ -32,8 +32,7 @@ from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
     ESCAPES,
-    ArrayRef,
-    MapRef,
+    REFERENCES,
     NullType,
     RefType,
     StackAddress,
@@ -350,7 +349,7 @@ def _print(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     )
 
 
-_REFERENCES = (StructRef, ArrayRef, TextRef, MapRef, NullType)
+_COMPARED = (*REFERENCES, NullType)
 for _operation, _lower in (
     (operator.eq, same),
     (operator.ne, different),
@@ -358,8 +357,8 @@ for _operation, _lower in (
     (operator.is_not, different),
 ):
     infer_global(_operation)(type(f"_{_operation.__name__}", (_Comparison,), {"key": _operation}))
-    for _left in _REFERENCES:
-        for _right in _REFERENCES:
+    for _left in _COMPARED:
+        for _right in _COMPARED:
             lower_builtin(_operation, _left, _right)(_lower)
 
 

@@ -44,6 +44,7 @@ from gomp.runtime.kinds import SCALARS, Scalar, scalar
 from gomp.runtime.parts import ByValue, Inline, Link, Part
 from gomp.runtime.references import ReferenceMeta, is_declared, key_of
 from gomp.runtime.root_table import Global
+from gomp.runtime.sync import Mutex, WaitGroup
 from gomp.runtime.texts import Bytes, Str
 
 _I64 = ir.IntType(64)
@@ -132,6 +133,14 @@ class MapRef(WalkedRef):
 
 class ChanRef(RefType):
     """A reference to a channel (``chantypes``)."""
+
+
+class MutexRef(RefType):
+    """A reference to a lock (``synctypes``)."""
+
+
+class GroupRef(RefType):
+    """A reference to a WaitGroup."""
 
 
 class NullType(types.Type):
@@ -227,7 +236,10 @@ _KINDS_OF_REFERENCE: tuple[tuple[type, Any], ...] = (
     (Str, TextRef),
     (Map, MapRef),
     (Chan, ChanRef),
+    (Mutex, MutexRef),
+    (WaitGroup, GroupRef),
 )
+REFERENCES = (StructRef, *dict.fromkeys(made for _, made in _KINDS_OF_REFERENCE))
 
 
 def numba_type(kind: object) -> types.Type:
@@ -276,16 +288,14 @@ def holds(type_: types.Type, kind: type) -> bool:
     return any(isinstance(p, kind) or (isinstance(p, types.Type) and holds(p, kind)) for p in parts)
 
 
-@register_model(StructRef)
-@register_model(ArrayRef)
-@register_model(TextRef)
-@register_model(MapRef)
-@register_model(ChanRef)
 @register_model(NullType)
 class _AddressModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: types.Type) -> None:
         super().__init__(manager, fe_type, _I64)
 
+
+for _made in REFERENCES:
+    register_model(_made)(_AddressModel)
 
 register_model(StructClass)(models.OpaqueModel)
 register_model(ScalarClass)(models.OpaqueModel)
@@ -336,22 +346,17 @@ def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> A
 
 
 @lower_constant(NullType)
-@lower_constant(StructRef)  # the default of an argument: None is the only one
-@lower_constant(ArrayRef)
-@lower_constant(TextRef)
-@lower_constant(MapRef)
-@lower_constant(ChanRef)
 def _null_constant(context: Any, builder: Any, type_: types.Type, value: object) -> Any:
     return ir.Constant(_I64, 0)
 
 
-@lower_cast(NullType, StructRef)
-@lower_cast(NullType, ArrayRef)
-@lower_cast(NullType, TextRef)
-@lower_cast(NullType, MapRef)
-@lower_cast(NullType, ChanRef)
 def _null_to_ref(context: Any, builder: Any, from_: types.Type, to: types.Type, value: Any) -> Any:
     return value
+
+
+for _made in REFERENCES:
+    lower_constant(_made)(_null_constant)  # the default of an argument: None is the only one
+    lower_cast(NullType, _made)(_null_to_ref)
 
 
 @lower_cast(NullType, types.NoneType)

@@ -11,8 +11,8 @@ from heap_world import heap_world
 from gomp.core.gc.stackrebuild import manual_span_of
 from gomp.core.gc.verify import problems as codes
 from gomp.core.heap import mspan
-from gomp.core.heap.chanq import LAST_RECEIVER, RECEIVERS
 from gomp.core.heap.gs import take_g
+from gomp.core.heap.waitq import LAST_RECEIVER, RECEIVERS
 from gomp.core.mutator.lifetimes import add_cleanup
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import load64, store64

@@ -6,18 +6,21 @@ counts and lists of free records. World: stopped; nobody has a stack or a record
 
 from __future__ import annotations
 
-from gomp.core.heap.chanq import CLOSED, unlink_locked
 from gomp.core.heap.gs import give_free_locked
 from gomp.core.heap.mspan import span_addr
 from gomp.core.heap.stack import stack_lo
 from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
+from gomp.core.heap.waitq import CLAIMED, CLAIMER_SHIFT, OPEN, is_in_queue, is_over_stw, unlink_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.parking import count_parked_stw, wake_all_stw
 from gomp.core.sched.runq import forget_ring_stw, put_chain_locked
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, lsr, popcount, store64, store_relaxed, store_release
 from gomp.core.shm.records import (
+    AGAIN,
     CHAN_CLOSED,
+    CHAN_DONE,
+    G_CASE,
     G_DEAD,
     G_IDLE,
     G_RUNNABLE,
@@ -33,7 +36,9 @@ from gomp.core.shm.records import (
     SPAN_STACK_USED,
     STACKPOOL_XLOCK,
     STACKPOOL_XSPAN_BYTES,
+    WAITS_FOR_GROUP,
     WAITS_FOR_STEP,
+    WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
     g_at,
     mheap,
@@ -119,13 +124,24 @@ def rebuild_gs_stw() -> None:
         p_at(nth_p(i)).g_nfree = 0
         forget_ring_stw(nth_p(i))
     s = sched()
+    for g in range(1, s.ngs + 1):
+        at = layout.g_addr(g)
+        if load_acquire(at) != G_CASE:
+            store_release(at, _status_after(at))
+    cases = 0
+    for g in range(1, s.ngs + 1):
+        cases += _settle_case(layout.g_addr(g))
+    for i in range(p_records()):
+        p_at(nth_p(i)).g_free = 0
+        p_at(nth_p(i)).g_nfree = 0
+        p_at(nth_p(i)).g_ncases = cases if i == 0 else 0
+        forget_ring_stw(nth_p(i))
     s.free_with_stack, s.free_without, s.nfree = 0, 0, 0
     s.runq_head, s.runq_tail = 0, 0
     store_relaxed(SCHED_XRUNQ_SIZE, 0)
     for g in range(1, s.ngs + 1):
         at = layout.g_addr(g)
-        status = _status_after(at)
-        store_release(at, status)
+        status = load_acquire(at)
         if status == G_DEAD:
             g_at(at).depth = 0
             give_free_locked(g)
@@ -136,35 +152,73 @@ def rebuild_gs_stw() -> None:
 
 
 @inline
+def _settle_case(case: int) -> int:
+    """A case is free if its goroutine is: 1 if it is still one."""
+    if load_acquire(case) != G_CASE:
+        return 0
+    if load_acquire(layout.g_addr(g_at(case).of)) != G_DEAD:
+        return 1
+    if is_in_queue(case):
+        unlink_locked(case)
+    store_release(case, G_DEAD)
+    return 0
+
+
+@inline
 def _status_after(g: int) -> int:
     """What the goroutine at ``g`` is after the deaths.
 
     A record of G_IDLE was somebody's who died before there was a goroutine, a P takes what it runs along, and one that only there somebody waits for.
-    One that had nobody who knew its frame there may find somebody elsewhere.
+    One that had nobody who knew its frame there may find somebody elsewhere. One that waits for another to end that may be ready: who was to say so
+    may have died.
     """
     gp, status = g_at(g), load_acquire(g) & G_STATUS_MASK
     if status == G_IDLE or (status == G_RUNNING and _is_dead(gp.p)):
         return G_DEAD
-    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and _is_done(g):
-        status = G_RUNNABLE  # somebody died who was about to say so
+    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and _is_dead_where_it_waits(gp):
+        if is_in_queue(g):
+            unlink_locked(g)
+        return G_DEAD
+    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE:
+        return G_RUNNABLE if _is_done(g) else G_WAITING
     if status in (G_RUNNING, G_DEAD) or gp.home == 0 or not _is_dead(gp.home - 1):
         return status
     if gp.wait == WAITS_FOR_STEP:
         gp.home = 0
         return G_RUNNABLE
-    if gp.wait >= WAITS_TO_RECEIVE and gp.chan != 0 and gp.done == 0:
-        unlink_locked(g)
     return G_DEAD
 
 
 @inline
+def _is_dead_where_it_waits(gp: int) -> bool:
+    """Its home, or the P on which it was about to wait in a select."""
+    return _is_dead(gp.home - 1) if gp.home != 0 else gp.wait == WAITS_IN_SELECT and gp.xclaim < OPEN and _is_dead(gp.p)
+
+
+@inline
 def _is_done(g: int) -> bool:
-    """Whether the goroutine at ``g`` has got what it waited for at a channel, or that is closed."""
+    """Whether the goroutine at ``g``, which waits, has been told what has become of it, or is to be, or is to look itself."""
     gp = g_at(g)
-    if gp.done == 0 and gp.chan != 0 and load64(gp.chan + CLOSED) != 0:
+    if gp.done != 0:
+        return True
+    if gp.wait == WAITS_IN_SELECT:
+        gp.done = AGAIN if _is_case_over(g) else 0
+    elif is_over_stw(g):
         unlink_locked(g)
-        gp.done = CHAN_CLOSED
+        gp.done = CHAN_DONE if gp.wait == WAITS_FOR_GROUP else CHAN_CLOSED
     return gp.done != 0
+
+
+@inline
+def _is_case_over(g: int) -> bool:
+    """Whether something has come to pass that the goroutine at ``g`` waits for in a select, and who was to say so may have died."""
+    claim = g_at(g).xclaim
+    is_over = claim & 0xFF == CLAIMED and _is_dead(claim >> CLAIMER_SHIFT)
+    case = g_at(g).cases
+    while case != 0 and not is_over:
+        is_over = is_over_stw(layout.g_addr(case))
+        case = g_at(layout.g_addr(case)).link
+    return is_over
 
 
 @inline

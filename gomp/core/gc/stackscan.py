@@ -17,6 +17,7 @@ from gomp.core.gc.mark import grey, grey_conservative
 from gomp.core.heap.stack import STACK_GUARD, innermost, shrink_stack
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
+from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_relaxed,
@@ -42,6 +43,7 @@ from gomp.core.shm.records import (
     SCHED_XSCANNED_BYTES,
     SCHED_XSCANNED_STACKS,
     STACKPOOL_XMAX_STACK,
+    WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
     g_at,
     p_at,
@@ -151,10 +153,11 @@ def scan_stack(p: int, g: int) -> int:
         _scan_frame(p, frame)
         frame = load64(frame + FRAME_CALLER)
     if gp.wait >= WAITS_TO_RECEIVE:
-        if gp.chan != 0:
-            grey(p, gp.chan, g)
-        if gp.elem_is_link and gp.elem != 0:
-            grey(p, gp.elem, g + G_ELEM)
+        _scan_wait(p, g)
+    case = gp.cases if gp.wait == WAITS_IN_SELECT else NO_G
+    while case != NO_G:
+        _scan_wait(p, layout.g_addr(case))
+        case = g_at(layout.g_addr(case)).link
     gp.scanned_epoch = sched().mark_epoch
     gp.scans += 1
     work = gp.depth
@@ -162,6 +165,16 @@ def scan_stack(p: int, g: int) -> int:
     add_relaxed(SCHED_XSCANNED_BYTES, work)
     add_relaxed(SCHED_XSCANNED_STACKS, 1)
     return work
+
+
+@inline
+def _scan_wait(p: int, g: int) -> None:
+    """What the goroutine, or the case, at ``g`` waits at, and what it sends there or was given."""
+    gp = g_at(g)
+    if gp.chan != 0:
+        grey(p, gp.chan, g)
+    if gp.elem_is_link and gp.elem != 0:
+        grey(p, gp.elem, g + G_ELEM)
 
 
 @inline

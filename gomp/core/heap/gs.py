@@ -14,7 +14,19 @@ from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store_release
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import G_DEAD, G_IDLE, SCHED_XLOCK, g_at, nth_p, p_at, p_records, sched, self_p, stackpool
+from gomp.core.shm.records import (
+    G_CASE,
+    G_DEAD,
+    G_IDLE,
+    SCHED_XLOCK,
+    g_at,
+    nth_p,
+    p_at,
+    p_records,
+    sched,
+    self_p,
+    stackpool,
+)
 
 _MOST, _HALF = 64, 32
 
@@ -26,15 +38,9 @@ def take_g() -> int:
     A record that was never used gets FIXED_STACK bytes, one that was, what stacks begin with now.
     """
     begin_critical()
-    me = self_p()
-    if me.g_free == NO_G:
-        _take_free(me)
-    g, size = me.g_free, stackpool().start_size
+    g, size = _take_used(), stackpool().start_size
     if g == NO_G:
         g, size = _make_g(), layout.FIXED_STACK
-    else:
-        me.g_free = g_at(layout.g_addr(g)).link
-        me.g_nfree -= 1
     if g != NO_G and not _has_stack(g, size):
         _put_free(g)
         g = NO_G
@@ -43,6 +49,31 @@ def take_g() -> int:
         store_release(layout.g_addr(g), G_IDLE)
     end_critical()
     return g
+
+
+@kernel("int64(int64)")
+def take_case(of: int) -> int:
+    """Number of a record that is a case of goroutine ``of`` from now on (``mutator/select.py``); NO_G if there is no memory."""
+    begin_critical()
+    g = _take_used()
+    if g == NO_G:
+        g = _make_g()
+    if g != NO_G:
+        g_at(layout.g_addr(g)).of = of
+        self_p().g_ncases += 1
+        store_release(layout.g_addr(g), G_CASE)
+    end_critical()
+    return g
+
+
+@kernel("void(int64)")
+def drop_case(number: int) -> None:
+    """The record of that number is a case no more, and free."""
+    begin_critical()
+    self_p().g_ncases -= 1
+    store_release(layout.g_addr(number), G_DEAD)
+    _put_free(number)
+    end_critical()
 
 
 @kernel("void(int64)")
@@ -84,7 +115,7 @@ def num_goroutines() -> int:
     """How many goroutines there are, as of one moment if nothing changes meanwhile (gcount)."""
     n = sched().ngs - sched().nfree
     for i in range(p_records()):
-        n -= p_at(nth_p(i)).g_nfree
+        n -= p_at(nth_p(i)).g_nfree + p_at(nth_p(i)).g_ncases
     return max(n, 0)
 
 
@@ -118,6 +149,19 @@ def give_free_locked(g: int) -> None:
         gp.link = sched().free_without
         sched().free_without = g
     sched().nfree += 1
+
+
+@inline
+def _take_used() -> int:
+    """Number of a record that was free, and still says so; NO_G if there is none."""
+    me = self_p()
+    if me.g_free == NO_G:
+        _take_free(me)
+    g = me.g_free
+    if g != NO_G:
+        me.g_free = g_at(layout.g_addr(g)).link
+        me.g_nfree -= 1
+    return g
 
 
 @inline

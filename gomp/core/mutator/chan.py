@@ -8,20 +8,16 @@ handing   what is sent while somebody waits to receive goes to him and not throu
 Who waits is in the channel's queue, WAITING, and what he sends is in his record; he is given what he receives there too, and puts it into his frame
 when he runs again. So nobody writes into another's stack, which may move.
 
-Locks: those of maps, chosen by the channel's address. Under one there is no allocation, no wait and no poll; room in the barrier's buffer is made
-before. A goroutine that is taken out of a queue is made ready after the lock is released.
-
-A kill: what changes together is one redo record, and the last word of it says of a goroutine that was waiting what has become of it: ``done``. Who is
-WAITING and done was about to be made ready; repair does that. A goroutine that dies while it waits is taken out of its queue by repair.
+Locks and kills: see :mod:`~gomp.core.mutator.waits`.
 
 Barriers: a value in the buffer or in a record is shaded when another overwrites it, and when it is stored there, as in any field.
 """
 
 from __future__ import annotations
 
-from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.gc.wbbuf import record_write
-from gomp.core.heap.chanq import (
+from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
+from gomp.core.heap.waitq import (
     BUFFER,
     CLOSED,
     COUNT,
@@ -30,34 +26,26 @@ from gomp.core.heap.chanq import (
     RECEIVERS,
     SENDERS,
     SIZE,
-    commit_done,
-    unlink_locked,
+    claim_first_locked,
     wait_locked,
 )
-from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
 from gomp.core.jit import inline, kernel
-from gomp.core.mutator.hashmap import lock_of, make_room
+from gomp.core.mutator.waits import commit_woken, lock, lock_for, unlock
 from gomp.core.sched import redo
-from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
-from gomp.core.sched.parking import wake, wake_one
-from gomp.core.sched.runq import NO_G, runq_put
+from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_relaxed, store64
+from gomp.core.shm.atomics import load64, load_relaxed, store64
 from gomp.core.shm.records import (
     CHAN_CLOSED,
     CHAN_DONE,
     CHAN_WOULD_BLOCK,
     G_ELEM,
-    G_RUNNABLE,
-    G_WAITING,
-    GC_MARK,
     GC_OFF,
     P_OUT,
     RT_XGCPHASE,
     WAITS_TO_RECEIVE,
     WAITS_TO_SEND,
     g_at,
-    self_p,
 )
 
 CHAN_BYTES, CHAN_MASK, SCAN_BYTES = 80, 0b1, 8
@@ -78,9 +66,9 @@ def receive(ch: int, g: int) -> int:
     """
     if ch == 0:
         if g != 0:
-            wait_locked(g, ch, 0, WAITS_TO_RECEIVE)
+            wait_locked(g, ch, WAITS_TO_RECEIVE)
         return CHAN_WOULD_BLOCK
-    _lock_for(ch, g)
+    lock_for(ch, g)
     done = receive_locked(ch, g)
     unlock(ch)
     return done
@@ -89,9 +77,8 @@ def receive(ch: int, g: int) -> int:
 @inline
 def receive_locked(ch: int, g: int) -> int:
     """Holds: the channel's lock, until :func:`unlock`."""
-    sender = (
-        load64(ch + SENDERS) if load64(ch + CLOSED) == 0 else NO_G
-    )  # who waits to send on a closed one is told that
+    is_closed = load64(ch + CLOSED) != 0  # who waits to send on a closed one is told that
+    sender = NO_G if is_closed else claim_first_locked(ch + SENDERS)
     if load64(ch + COUNT) != 0:
         _take_first_locked(ch, sender)
         return CHAN_DONE
@@ -99,13 +86,13 @@ def receive_locked(ch: int, g: int) -> int:
         at = layout.g_addr(sender)
         store64(VALUE, g_at(at).elem)
         _plan_elem(0, ch, at + G_ELEM, 0)
-        _commit_woken(1, ch + SENDERS, sender, CHAN_DONE)
+        commit_woken(1, sender, CHAN_DONE)
         return CHAN_DONE
-    if load64(ch + CLOSED) != 0:
+    if is_closed:
         store64(VALUE, 0)
         return CHAN_CLOSED
     if g != 0:
-        wait_locked(g, ch, RECEIVERS, WAITS_TO_RECEIVE)
+        wait_locked(g, ch, WAITS_TO_RECEIVE)
     return CHAN_WOULD_BLOCK
 
 
@@ -124,7 +111,7 @@ def _take_first_locked(ch: int, sender: int) -> None:
         at = layout.g_addr(sender)
         _plan_elem(1, ch, place, g_at(at).elem)
         _plan_elem(2, ch, at + G_ELEM, 0)
-        _commit_woken(3, ch + SENDERS, sender, CHAN_DONE)
+        commit_woken(3, sender, CHAN_DONE)
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
@@ -136,9 +123,9 @@ def send(ch: int, value: int, g: int) -> int:
     if ch == 0:
         if g != 0:
             g_at(g).elem_is_link = 0
-            wait_locked(g, ch, 0, WAITS_TO_SEND)
+            wait_locked(g, ch, WAITS_TO_SEND)
         return CHAN_WOULD_BLOCK
-    _lock_for(ch, g)
+    lock_for(ch, g)
     done = send_locked(ch, value, g)
     unlock(ch)
     return done
@@ -147,13 +134,13 @@ def send(ch: int, value: int, g: int) -> int:
 @inline
 def send_locked(ch: int, value: int, g: int) -> int:
     """Holds: the channel's lock, until :func:`unlock`."""
-    receiver = load64(ch + RECEIVERS)
-    count, size = load64(ch + COUNT), load64(ch + SIZE)
     if load64(ch + CLOSED) != 0:
         return CHAN_CLOSED
+    count, size = load64(ch + COUNT), load64(ch + SIZE)
+    receiver = claim_first_locked(ch + RECEIVERS)
     if receiver != NO_G:
         _plan_elem(0, ch, layout.g_addr(receiver) + G_ELEM, value)
-        _commit_woken(1, ch + RECEIVERS, receiver, CHAN_DONE)
+        commit_woken(1, receiver, CHAN_DONE)
         return CHAN_DONE
     if count < size:
         last = load64(ch + FIRST) + count
@@ -167,20 +154,18 @@ def send_locked(ch: int, value: int, g: int) -> int:
             record_write(g + G_ELEM, value)  # of a program that waits, the stack says nothing
         g_at(g).elem = value
         g_at(g).elem_is_link = load64(ch + HOLDS_LINKS)
-        wait_locked(g, ch, SENDERS, WAITS_TO_SEND)
+        wait_locked(g, ch, WAITS_TO_SEND)
     return CHAN_WOULD_BLOCK
 
 
 @kernel("int64(int64)")
 def close(ch: int) -> int:
     """Close the channel at ``ch``, in KERNEL, and wake all who wait there: CHAN_DONE, or CHAN_CLOSED if it was closed before."""
-    _lock(ch)
+    lock(ch)
     done = CHAN_DONE if close_locked(ch) else CHAN_CLOSED
     unlock(ch)
-    while done == CHAN_DONE and is_awaited(ch):
-        _lock(ch)
-        wake_first_locked(ch)
-        unlock(ch)
+    while done == CHAN_DONE and _wake_first(ch):
+        pass
     return done
 
 
@@ -194,55 +179,22 @@ def close_locked(ch: int) -> bool:
 
 
 @inline
-def is_awaited(ch: int) -> bool:
-    """Of a closed channel: whether somebody waits there who has not been told."""
-    return load64(ch + RECEIVERS) != NO_G or load64(ch + SENDERS) != NO_G
+def _wake_first(ch: int) -> bool:
+    lock(ch)
+    is_woken = wake_first_locked(ch)
+    unlock(ch)
+    return is_woken
 
 
 @inline
-def wake_first_locked(ch: int) -> None:
-    """Holds: the channel's lock, until :func:`unlock`. Tell the first who waits that the channel is closed."""
-    queue = ch + (RECEIVERS if load64(ch + RECEIVERS) != NO_G else SENDERS)
-    if load64(queue) != NO_G:
-        _commit_woken(0, queue, load64(queue), CHAN_CLOSED)
-
-
-# --- the lock, and who is woken ---------------------------------------------------------------------------------------
-
-
-@inline
-def _lock(ch: int) -> None:
-    make_room()
-    acquire(lock_of(ch))
-
-
-@inline
-def _lock_for(ch: int, g: int) -> None:
-    """The same; the goroutine at ``g``, which may have to wait, is black: this P may be white yet, and would not be found to run it any more."""
-    _lock(ch)
-    while g != 0 and load_relaxed(RT_XGCPHASE) == GC_MARK and not is_stack_scanned(g):
-        release(lock_of(ch))
-        scan_stack(layout.p_addr(self_p().idx), g)
-        _lock(ch)
-
-
-@inline
-def _commit_woken(n: int, queue: int, g: int, done: int) -> None:
-    """As :func:`~gomp.core.heap.chanq.commit_done`; :func:`unlock` makes the goroutine ready."""
-    commit_done(n, queue, g, done)
-    self_p().woken = g
-
-
-@inline
-def unlock(ch: int) -> None:
-    """Release the channel's lock, then make ready whom what was done under it has woken."""
-    me = self_p()
-    begin_critical()  # who is woken is in hand
-    release(lock_of(ch))
-    if me.woken != NO_G:
-        make_ready(layout.g_addr(me.woken))
-        me.woken = NO_G
-    end_critical()
+def wake_first_locked(ch: int) -> bool:
+    """Holds: the lock of the channel, which is closed, until :func:`unlock`. Tell the first who waits; whether there was one."""
+    first = claim_first_locked(ch + RECEIVERS)
+    if first == NO_G:
+        first = claim_first_locked(ch + SENDERS)
+    if first != NO_G:
+        commit_woken(0, first, CHAN_CLOSED)
+    return first != NO_G
 
 
 @inline
@@ -251,30 +203,3 @@ def _plan_elem(i: int, ch: int, slot: int, value: int) -> None:
     if load64(ch + HOLDS_LINKS) != 0 and load_relaxed(RT_XGCPHASE) != GC_OFF:
         record_write(slot, value)
     redo.plan(i, slot, value)
-
-
-@inline
-def make_ready(g: int) -> None:
-    """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
-    home = g_at(g).home
-    while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
-        cpu_pause()  # a marker has its stack
-    if home != 0:
-        wake(layout.p_addr(home - 1))
-    else:
-        runq_put(layout.g_number(g), 1)
-        wake_one()
-
-
-@kernel("int64(int64)")
-def stop_waiting(g: int) -> int:
-    """Take the goroutine at ``g``, which waits here and has this P as its home, out of the queue that it waits in: 1, or 0 if it is done already."""
-    ch = g_at(g).chan
-    if ch == 0:
-        return 1
-    acquire(lock_of(ch))
-    waits = g_at(g).done == 0
-    if waits:
-        unlink_locked(g)
-    release(lock_of(ch))
-    return 1 if waits else 0

@@ -14,7 +14,6 @@ while it is ready (:mod:`~gomp.core.sched.runq`).
 
 from __future__ import annotations
 
-from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.heap.gs import drop_g, take_g
 from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.heap.stack import (
@@ -31,6 +30,19 @@ from gomp.core.heap.stack import (
 )
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.chan import VALUE, receive, send
+from gomp.core.mutator.select import (
+    CASE_BYTES,
+    DONE,
+    NONE_READY,
+    SENDS,
+    WAITS,
+    end_select,
+    look_again,
+    try_cases,
+    wait_for_cases,
+)
+from gomp.core.mutator.sync import holder, lock_mutex, wait_group
+from gomp.core.mutator.waits import blacken
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import wake_one
 from gomp.core.sched.runq import NO_G, is_ring_empty, runq_put
@@ -49,6 +61,7 @@ from gomp.core.shm.atomics import (
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
+    AGAIN,
     CHAN_CLOSED,
     CHAN_DONE,
     CHAN_WOULD_BLOCK,
@@ -57,15 +70,14 @@ from gomp.core.shm.records import (
     FRAME_TYPE,
     G_RUNNABLE,
     G_RUNNING,
-    GC_MARK,
     NOT_WAITING,
     P_OUT,
     P_XMAIL,
     POLL_SCHED,
-    RT_XGCPHASE,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
     TYPE_BYTES,
+    WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
     WAITS_TO_SEND,
     g_at,
@@ -75,6 +87,7 @@ from gomp.core.shm.records import (
 
 COUNT_BITS = 63  # of an action: the addresses of types are multiples of 64
 ACTION_RETURN, ACTION_RAISED, ACTION_YIELD, ACTION_RECEIVE, ACTION_SEND = range(64, 384, 64)
+ACTION_SELECT, ACTION_LOCK, ACTION_WAIT = range(384, 576, 64)
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
 YIELDED, PARKED = 1, 2
@@ -192,18 +205,17 @@ def _next_id() -> int:
 @kernel("void(int64)")
 def end_g(g: int) -> None:
     """The goroutine at ``g``, which ran here last, is over, whatever is left on its stack."""
-    me = self_p()
-    me.curg = g_at(g).under
-    me.out_bytes = 0
-    me.out_for &= COUNT_BITS  # no action: one that the goroutine under this one has made is not the last any more
+    self_p().curg = g_at(g).under
+    forget_action()
     drop_g(layout.g_number(g))
 
 
 @inline
-def blacken(g: int) -> None:
-    """A stack is scanned before its goroutine runs on a P that is black."""
-    if load_relaxed(RT_XGCPHASE) == GC_MARK and not is_stack_scanned(g):
-        scan_stack(layout.p_addr(self_p().idx), g)
+def forget_action() -> None:
+    """An action that the step under what runs here has made is not the last any more."""
+    me = self_p()
+    me.out_for &= COUNT_BITS
+    me.out_bytes = 0
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -216,8 +228,9 @@ def execute(g: int) -> int:
     YIELDED: it would go on. PARKED: it waits, and may be anybody's by now. Or it cannot go on.
     """
     if g_at(g).wait != NOT_WAITING:
-        if _end_wait(g) == SENT_ON_CLOSED:
-            return SENT_ON_CLOSED
+        why = _end_wait(g)
+        if why != ENDED:
+            return why
     frame = innermost(g)
     actions, since = 0, 0
     while frame != 0:
@@ -253,6 +266,16 @@ def execute(g: int) -> int:
             sent = _send(g)
             if sent != CHAN_DONE:
                 return PARKED if sent == CHAN_WOULD_BLOCK else SENT_ON_CLOSED
+        elif what == ACTION_SELECT:
+            why = _select(g, frame)
+            if why != ENDED:
+                return why
+        elif what == ACTION_LOCK:
+            if _lock(g) == CHAN_WOULD_BLOCK:
+                return PARKED
+        elif what == ACTION_WAIT:
+            if _wait(g) == CHAN_WOULD_BLOCK:
+                return PARKED
         else:
             frame = _call(g, what)
             if frame < 0:
@@ -304,9 +327,70 @@ def _send(g: int) -> int:
 
 
 @inline
+def _lock(g: int) -> int:
+    m = load64(_OUT)
+    self_p().out_bytes = 0
+    return lock_mutex(m, holder(g), g)
+
+
+@inline
+def _wait(g: int) -> int:
+    group = load64(_OUT)
+    self_p().out_bytes = 0
+    return wait_group(group, g)
+
+
+@kernel("int64(int64, int64)")
+def _select(g: int, frame: int) -> int:
+    """Do the select that P_OUT describes: ENDED, and the frame knows; PARKED, SENT_ON_CLOSED or NO_MEMORY."""
+    me = self_p()
+    n, which = me.out_ncases, me.out_into
+    place = try_cases(n)
+    if place >= 0:
+        me.out_into = load64(_OUT + CASE_BYTES * place + 16)
+        me.out_ok = load64(_OUT + CASE_BYTES * place + 24)
+    elif me.out_blocks != 0:
+        place = wait_for_cases(n, g)
+        if place == WAITS:
+            return PARKED
+        if place != DONE:
+            return NO_MEMORY
+        place = end_select(g)
+    return _put_selected(frame, which, place)
+
+
+@inline
+def _put_selected(frame: int, which: int, place: int) -> int:
+    """Tell the frame which case is done, and what was received if one was: ENDED, or SENT_ON_CLOSED."""
+    me = self_p()
+    if which != 0:
+        store64(frame + (which & ((1 << INTO_BITS) - 1)), place if place != NONE_READY else -1)
+    if place == NONE_READY:
+        me.out_bytes = 0
+        return ENDED
+    if me.out_into != SENDS:
+        _put_received(frame, me.out_into, me.out_ok, load64(VALUE), me.selected)
+        return ENDED
+    me.out_bytes = 0
+    return ENDED if me.selected == CHAN_DONE else SENT_ON_CLOSED
+
+
+@kernel("int64(int64)")
+def _end_selecting(g: int) -> int:
+    """As :func:`_end_wait` of one in a select, which may have to wait on: PARKED."""
+    which = g_at(g).into
+    if g_at(g).done == AGAIN and look_again(g) == WAITS:
+        return PARKED
+    place = end_select(g)
+    return _put_selected(innermost(g), which, place)
+
+
+@inline
 def _end_wait(g: int) -> int:
     """What the goroutine at ``g`` has waited for goes where its frame wants it: ENDED, or SENT_ON_CLOSED."""
     gp = g_at(g)
+    if gp.wait == WAITS_IN_SELECT:
+        return _end_selecting(g)
     why, done, value = gp.wait, gp.done, gp.elem
     gp.wait = NOT_WAITING
     gp.elem = 0

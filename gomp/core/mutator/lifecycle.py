@@ -94,6 +94,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.stack_thread = 0
     p.steps = 0
     p.scheduler = 0
+    p.waiter = 0
     p.xmail = 0
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)

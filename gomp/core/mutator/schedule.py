@@ -7,11 +7,9 @@ comes before all of it, at the polls.
 
 from __future__ import annotations
 
-from gomp.core.gc import limiter
 from gomp.core.heap.gs import drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
-from gomp.core.mutator.chan import stop_waiting
 from gomp.core.mutator.goroutine import (
     ANYWHERE,
     ENDED,
@@ -20,34 +18,30 @@ from gomp.core.mutator.goroutine import (
     SLICE_NS,
     WAITS_IN_STEP,
     YIELDED,
-    blacken,
     end_g,
     execute,
 )
 from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
+from gomp.core.mutator.pythoncalls import begin_call, end_call
+from gomp.core.mutator.waits import blacken, stop_waiting
 from gomp.core.sched.locks import begin_critical, end_critical
-from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, say_not_parked, say_parked, wake_one
+from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, wake_one
 from gomp.core.sched.runq import NO_G, get_global, has_ring, put_global, runq_get, runq_put, runq_steal
 from gomp.core.sched.status import (
     EVERY_STACK,
-    NAPS_PER_LOOK,
     OK,
     RETRY,
     SELF_POLL,
-    become_running,
-    become_safe,
     enter,
     enter_waiting,
     leave,
-    note_wait,
     park_while_stopped,
-    shut_down_if_orphaned,
     stop_requested,
-    wait_to_enter,
 )
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, store_release
-from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
+from gomp.core.shm.calls import call_at
+from gomp.core.shm.libc import nanotime, stack_pointer
 from gomp.core.shm.records import (
     FRAME_TYPE,
     G_IDLE,
@@ -59,9 +53,6 @@ from gomp.core.shm.records import (
     P_XMAIL,
     P_XWAKE,
     POLL_CLEAR,
-    POLL_INTERRUPT,
-    RT_XSHUTDOWN,
-    RT_XSTOP,
     RUNQ_SIZE,
     WAITS_FOR_STEP,
     WAITS_FOR_TAKER,
@@ -299,35 +290,25 @@ def _await(g: int) -> int:
         why = schedule(g, 0)
         if why == READY:
             return OK
-        if why != NOTHING:
+        if why == NOTHING:
+            why = _wait_in_python(g)
+        if why != OK:
             return POLLED - why
-        _sleep(g)
 
 
-@inline
-def _sleep(g: int) -> None:
-    """Park, in a program, until this P is woken or something is to be looked at."""
-    seen, began = load_acquire(_WAKE), nanotime()
-    limiter.begin_idle()
-    if has_ring():
-        say_parked()
-    if load_acquire(g) & G_STATUS_MASK != G_RUNNABLE and not (has_ring() and is_any_queued()):
-        become_safe()
-        naps = 0
-        while load_acquire(RT_XSHUTDOWN) == 0:
-            naps += 1
-            if naps % NAPS_PER_LOOK == 0:
-                shut_down_if_orphaned()
-            is_woken = load_acquire(_WAKE) != seen or load_acquire(SELF_POLL) & POLL_INTERRUPT != 0
-            if not is_woken and load_acquire(RT_XSTOP) == 0:
-                futex_wait(_WAKE, seen, _NAP_NS)
-            elif is_woken and become_running():
-                break
-            else:
-                wait_to_enter(_NAP_NS)
-        note_wait(began)
-    say_not_parked()
-    limiter.end_idle()
+@kernel("int64(int64)")
+def _wait_in_python(g: int) -> int:
+    """There is nothing to run: have Python wait for the goroutine at ``g``, which lets other threads run and does whatever else there is to do here.
+
+    OK: it is to be looked for again. POLL_SHUT_DOWN.
+    """
+    me = self_p()
+    native_base, stack_low, stack_thread = me.native_base, me.stack_low, me.stack_thread
+    region = begin_call()
+    if region < 0:
+        return OK
+    call_at(me.waiter, g)
+    return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
 
 
 @kernel("void()")

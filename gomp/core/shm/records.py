@@ -634,6 +634,7 @@ p_dtype = record(
         ("stack_bytes", "i8", (layout.STACK_ORDERS,)),  # how much that is
         ("g_free", "i8"),  # number of the first of its free goroutine records, 0: none
         ("g_nfree", "i8"),
+        ("g_ncases", "i8"),  # records that it has made cases, less those it has freed
         # goroutines that are ready to run here, by number: a ring (P_RUNQ) and what runs before it. See sched/runq.py
         ("xrunq_head", "i8"),
         ("xrunq_tail", "i8"),
@@ -641,6 +642,7 @@ p_dtype = record(
         ("sched_tick", "i8"),  # how many it has chosen to run
         ("scheduling", "i8"),  # above 0 it chooses and runs goroutines already
         ("scheduler", "i8"),  # in its process's own memory: address of mutator/schedule.run_slice; 0: none runs here
+        ("waiter", "i8"),  # and of what waits for a goroutine in Python: see runtime/programwaits.py
         ("goid_next", "i8"),  # ids of goroutines that it may give: up to goid_end
         ("goid_end", "i8"),
         ("xwake", "i8"),  # how often it was woken: a futex for its process's main thread
@@ -649,6 +651,7 @@ p_dtype = record(
         ("xspinning", "i8"),  # 1: it looks for something to run, or was woken to
         ("scanning", "i8"),  # address of the goroutine whose stack it has in hand as a marker, 0: none
         ("woken", "i8"),  # number of the goroutine that what it has done at a channel wakes, 0: none
+        ("selecting", "i8"),  # number of the goroutine whose cases it tries, 0: none
         ("received", "i8"),  # the number that Python has received from a channel
         ("failed", "i8"),  # number of the last goroutine that has ended with an exception here, 0: none; linked
         ("strange", "i8"),  # the same of those with a frame that this process does not know
@@ -664,6 +667,9 @@ p_dtype = record(
         ("raised_code", "i8"),  # what a step has raised, as Numba's calling convention has it
         ("raised_info", "i8"),
         ("out_ok", "i8"),  # where its frame wants to be told whether it has received, as out_into
+        ("out_ncases", "i8"),  # of a select: how many cases are in P_OUT ...
+        ("out_blocks", "i8"),  # ... and whether it waits until one is done
+        ("selected", "i8"),  # how the case was done: CHAN_DONE, CHAN_CLOSED
         ("out_room", "i8"),  # bytes that the stack is to have beyond the frame that is called
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
@@ -898,10 +904,12 @@ task_dtype = record(
 )
 TASK_BYTES, TASK_XTICKET = task_dtype.itemsize, offset_of(task_dtype, "xticket")
 
-G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_DEAD = 0, 1, 2, 4, 6
+G_IDLE, G_RUNNABLE, G_RUNNING, G_WAITING, G_CASE, G_DEAD = 0, 1, 2, 4, 5, 6  # G_CASE: one of those a select waits for
 # Beside a status: a marker has the stack, and above that the number of its P.
 G_STATUS_MASK, G_SCAN, G_SCANNER_SHIFT = 0xFFF, 0x1000, 16
-NOT_WAITING, WAITS_FOR_TAKER, WAITS_FOR_STEP, WAITS_TO_RECEIVE, WAITS_TO_SEND = range(5)
+NOT_WAITING, WAITS_FOR_TAKER, WAITS_FOR_STEP = range(3)
+# From here on others end the wait: see mutator/waits.py.
+WAITS_TO_RECEIVE, WAITS_TO_SEND, WAITS_FOR_GROUP, WAITS_FOR_LOCK, WAITS_IN_SELECT = range(3, 8)
 g_dtype = record(
     [
         ("xstatus", "i8"),
@@ -920,25 +928,34 @@ g_dtype = record(
         ("queued", "i8"),  # in how many queues verify has found it
         ("home", "i8"),  # number of the P that alone may run it, + 1: somebody there waits for it; 0: any may
         ("wait", "i8"),  # what it waits for: WAITS_*
-        # of one that waits at a channel: see mutator/chan.py
-        ("chan", "i8"),  # address of the channel, 0: None, at which it waits for ever
-        ("elem", "i8"),  # what it sends, or was sent
+        # of one that waits at a channel, a group or a lock, and of a case: see heap/waitq.py
+        ("chan", "i8"),  # its address, 0: None, at which it waits for ever
+        ("elem", "i8"),  # what it sends, or was sent; or as mutator/sync.py says
         ("elem_is_link", "i8"),
         ("next", "i8"),  # number of the one that waits behind it
-        ("done", "i8"),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED
+        (
+            "done",
+            "i8",
+        ),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED; in a select, the number of the case that is done, or AGAIN
         ("into", "i8"),  # where its frame wants what it receives, as out_into; and whether it was sent
         ("ok_into", "i8"),
         ("ending", "i8"),  # how it ended: see mutator/goroutine.py
         ("raised_code", "i8"),  # what a step has raised, in the process of its P
         ("raised_info", "i8"),
         ("wants_shrink", "i8"),  # 1: it ran when its stack was scanned, and may have too large a one
+        # of one in a select, and of a case: see mutator/select.py
+        ("xclaim", "i8"),  # who may say which case is done
+        ("cases", "i8"),  # number of the first of its cases, which their links lead through; 0: none
+        ("of", "i8"),  # of a case: number of the goroutine that waits for it
+        ("linked", "i8"),  # of a case: 1: it is in a queue
     ],
     layout.G_RECORD,
 )
-G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE = (
-    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done")
+G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE, G_XCLAIM, G_LINKED = (
+    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done", "xclaim", "linked")
 )
 CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
+AGAIN = -1
 # What every frame begins with; slots follow.
 FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_HEADER = (
     0,

@@ -1,22 +1,20 @@
-"""Level 2: each goroutine that is ready is in one queue, each that waits at a channel in its, and no other is in any."""
+"""Level 2: each goroutine that is ready is in one queue, each that waits for others, or case of one, in its, and no other is in any."""
 
 from __future__ import annotations
 
 from gomp.core.gc.verify.problems import CHAN_LAST, G_LISTED, G_QUEUED, expect, problem
-from gomp.core.heap.chanq import TO_LAST, queue_of
+from gomp.core.heap.waitq import TO_LAST, is_in_queue, queue_of
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.runq import ring_entry
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed
 from gomp.core.shm.records import (
     G_RUNNABLE,
-    G_WAITING,
     P_XRUNNEXT,
     P_XRUNQ_HEAD,
     P_XRUNQ_TAIL,
     RUNQ_SIZE,
     SCHED_XRUNQ_SIZE,
-    WAITS_TO_RECEIVE,
     g_at,
     nth_p,
     p_records,
@@ -45,31 +43,23 @@ def check_queues(out: int) -> None:
     expect(out, G_LISTED, listed, load_relaxed(SCHED_XRUNQ_SIZE))
     for g in range(1, s.ngs + 1):
         at = layout.g_addr(g)
-        if _waits(at) and load64(queue_of(at)) == g:
+        if is_in_queue(at) and load64(queue_of(at)) == g:
             _walk(out, queue_of(at))
     for g in range(1, s.ngs + 1):
         at = layout.g_addr(g)
         is_ready = load_acquire(at) == G_RUNNABLE and g_at(at).home == 0
-        if g_at(at).queued != (1 if is_ready or _waits(at) else 0):
+        if g_at(at).queued != (1 if is_ready or is_in_queue(at) else 0):
             problem(out, G_QUEUED, g, load_acquire(at), g_at(at).queued)
-
-
-@inline
-def _waits(g: int) -> bool:
-    """Whether the goroutine at ``g`` waits in the queue of a channel."""
-    gp = g_at(g)
-    is_one = load_acquire(g) == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and gp.done == 0
-    return is_one and layout.is_heap_addr(gp.chan)
 
 
 @kernel("void(int64, int64)")
 def _walk(out: int, queue: int) -> None:
-    """Count those in the queue of a channel, whose first is one that waits there."""
+    """Count those in a queue, whose first is one that waits there."""
     g, last, left = load64(queue), 0, sched().ngs
     while 0 < g <= sched().ngs and left > 0:
         at = layout.g_addr(g)
         _count(out, g)
-        if not _waits(at) or queue_of(at) != queue:
+        if not is_in_queue(at) or queue_of(at) != queue:
             problem(out, G_QUEUED, g, load_acquire(at), 1)
             return
         left -= 1

@@ -1,0 +1,48 @@
+"""Compiled programs that have to wait for a goroutine and find nothing to run: they wait in Python, in the middle of the program.
+
+There the interpreter's lock is free for other threads, and the main thread of a P runs what else comes, calls of other processes too. What
+interrupts the wait, Ctrl-C or the end of the runtime, is kept, and the program ends by its next poll.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+from gomp.core.mutator import waitcalls
+from gomp.core.shm import layout
+from gomp.core.shm.records import p_dtype, view
+from gomp.runtime import handles
+
+_kept = threading.local()
+
+
+def _wait(g: int) -> int:
+    from gomp.runtime import current  # above this
+
+    try:
+        current.peer().wait_until(lambda: bool(waitcalls.is_done_waiting(g)), None)
+    except BaseException as error:
+        _kept.error = error
+        waitcalls.interrupt_program()
+    return 0
+
+
+_waiter = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(_wait)
+
+
+def _tell() -> None:
+    view(p_dtype, layout.SELF_BASE)[0].waiter = ctypes.cast(_waiter, ctypes.c_void_p).value
+
+
+handles.on_open(_tell)
+
+
+def raise_kept() -> None:
+    """Raise what has interrupted a program of this thread while it waited, if anything has."""
+    error = vars(_kept).pop("error", None)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # which leads back to this frame by its traceback

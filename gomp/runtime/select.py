@@ -1,0 +1,104 @@
+"""``gomp.select``: waiting at several channels at once, from Python. What it is is in :mod:`gomp.core.mutator.select`.
+
+``gomp.select(a.receiving(), b.sending(x))`` does the first of these that can be done, any one if several can: its place, what was received and
+whether anything was, as ``ok`` of a receive. Frames do it by their action ``f.select``, compiled code as here.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from typing import Any
+
+from gomp.core.mutator import chancalls, selectcalls, waitcalls
+from gomp.core.mutator.boundary import NO_SLOT
+from gomp.core.mutator.select import DONE, WAITS
+from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
+from gomp.errors import ClosedChannel
+from gomp.runtime.chan import Case
+from gomp.runtime.handles import table
+from gomp.runtime.references import reference, slot_of
+from gomp.runtime.waits import call, check_goroutine, handing, wait_until_done
+
+__all__ = ["select"]
+
+
+def select(*cases: Case, default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:
+    """Do one of the cases, ``ch.receiving()`` and ``ch.sending(value)``: its place, what was received, and whether something was or was sent.
+
+    If none can be done now it waits, or with ``default`` returns (-1, None, False). Raises ClosedChannel if it would send on a closed channel;
+    TimeoutError after ``timeout`` seconds.
+    """
+    for case in cases:
+        if not isinstance(case, Case):
+            raise TypeError(f"gomp.select takes ch.receiving() and ch.sending(value), not {case!r}")
+    into = table.take()
+    try:
+        place, how, word = _select(cases, into, default, timeout)
+    except BaseException:
+        table.drop(into)
+        raise
+    if place < 0:
+        table.drop(into)
+        return place, None, False
+    return place, _received(cases[place], how, word, into), how == CHAN_DONE
+
+
+def _received(case: Case, how: int, word: int, into: int) -> Any:
+    """What the case gives that was done. ClosedChannel."""
+    ch = case.ch
+    if not case.sends and how == CHAN_DONE and ch.sends_links and table.words[into]:
+        return reference(ch.elem, into)
+    table.drop(into)
+    if case.sends and how == CHAN_CLOSED:
+        raise ClosedChannel("send on closed channel")
+    return ch._number(word) if not case.sends and not ch.sends_links and how == CHAN_DONE else None
+
+
+def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | None) -> tuple[int, int, int]:
+    """The place of the case that was done, or -1; how; and the number that was received."""
+    for place in random.sample(range(len(cases)), len(cases)):
+        how, word = _try(cases[place], into)
+        if how != CHAN_WOULD_BLOCK:
+            return place, how, word
+    if default:
+        return -1, CHAN_WOULD_BLOCK, 0
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    g = check_goroutine(table.call(selectcalls.select_begin))
+    try:
+        for case in reversed(cases):
+            added = table.call(selectcalls.select_add, g, slot_of(case.ch), int(case.sends), case.word, case.source)
+            check_goroutine(added)
+        why, how, word = _join(g, into, deadline)
+        while why == selectcalls.LOOK_AGAIN:
+            why, how, word = _join(g, into, deadline)
+        if why != DONE:
+            raise TimeoutError(f"none of the cases could be done within {timeout} s")
+        return selectcalls.select_place(g), how, word
+    finally:
+        table.call(selectcalls.select_end, g)
+
+
+def _try(case: Case, into: int) -> tuple[int, int]:
+    """How the case is done, if it can be now, and the number that was received."""
+    ch = slot_of(case.ch)
+    if case.sends:
+        return call(chancalls.chan_send, ch, case.word, case.source)
+    return call(chancalls.chan_receive, ch, into if case.ch.sends_links else NO_SLOT)
+
+
+def _join(g: int, into: int, deadline: float) -> tuple[int, int, int]:
+    """DONE, NONE_READY at the deadline, or LOOK_AGAIN; how; and the number that was received."""
+    why, how, word = _call(selectcalls.select_join, g, into)
+    if why == WAITS:
+        try:
+            wait_until_done(g, None if deadline == math.inf else deadline - time.monotonic())
+        finally:
+            why, how, word = _call(selectcalls.select_end_wait, g, into)
+    return why, how, word
+
+
+def _call(kernel: Any, g: int, into: int) -> tuple[int, int, int]:
+    with handing:
+        return table.call(kernel, g, into), selectcalls.selected(), waitcalls.received_value()

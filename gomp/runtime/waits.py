@@ -1,0 +1,51 @@
+"""Waiting for goroutines from Python, at channels, groups and locks: with the interpreter's lock released, and an end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from gomp.core.mutator import waitcalls
+from gomp.core.mutator.boundary import OUT_OF_MEMORY
+from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
+from gomp.errors import OutOfMemory
+from gomp.runtime.handles import table
+
+handing = threading.Lock()
+
+
+def call(kernel: Any, *args: int) -> tuple[int, int]:
+    """What the kernel says, and the number that it has received, if it has: no other thread's kernel comes in between."""
+    with handing:
+        return table.call(kernel, *args), waitcalls.received_value()
+
+
+def wait(what: str, timeout: float | None, into: int, join: Any, *args: int) -> tuple[int, int]:
+    """CHAN_DONE or CHAN_CLOSED, once it is done, and the number that was received. TimeoutError, which says ``what`` has not come to pass, or what
+    interrupts the wait: then nothing was sent, and what was received is lost.
+    """
+    g, word = call(join, *args)
+    if g in (CHAN_DONE, CHAN_CLOSED):
+        return g, word
+    check_goroutine(g)
+    try:
+        wait_until_done(g, timeout)
+    finally:
+        done, word = call(waitcalls.end_wait, g, into)
+    if done == CHAN_WOULD_BLOCK:
+        raise TimeoutError(f"{what} within {timeout} s")
+    return done, word
+
+
+def check_goroutine(g: int) -> int:
+    """What a kernel says that makes one who waits. OutOfMemory."""
+    if g == OUT_OF_MEMORY:
+        raise OutOfMemory("there is no memory for one who waits")
+    return g
+
+
+def wait_until_done(g: int, timeout: float | None) -> None:
+    """Wait until the goroutine at ``g`` may be asked what has become of it; at most ``timeout`` seconds."""
+    from gomp.runtime import current  # above this: it unpickles what names classes of channels
+
+    current.peer().wait_until(lambda: bool(waitcalls.is_done_waiting(g)), timeout)
