@@ -71,7 +71,7 @@ from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.stopping import Stopping, p_record
 from gomp.runtime.sysmon import Sysmon
 from gomp.runtime.tasks import Tasks
-from gomp.service import logs, process
+from gomp.service import logs, process, stderr
 
 log = logging.getLogger("gomp.coordinator")
 
@@ -365,6 +365,7 @@ def _init_p(idx: int, pid: int = 0, heap_fd: int = -1, meta_fd: int = -1, wake_f
 
 def main(settings: ServiceSettings) -> int:
     """Be the coordinator of a service until it is told to end; the exit code."""
+    stderr.never_wait_for_a_reader()
     logs.configure(settings.log_level, "coordinator")
     metrics = process.bind(settings)
     load_all_kernels()
@@ -385,6 +386,7 @@ def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
 
 def _main() -> int:
     """``python -m gomp.runtime.coordinator FD``: the coordinator of a script, whose settings arrive as the first message on descriptor FD."""
+    stderr.never_wait_for_a_reader()
     sock = socket.socket(fileno=int(sys.argv[1]))
     channel = Channel(sock)
     first = channel.next(30.0)

@@ -14,7 +14,7 @@ from heap_world import heap_world
 from numba import njit
 
 from gomp.core import COMPILED, kernel
-from gomp.core.heap import mspan
+from gomp.core.heap import mspan, scavenge
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.sizeclass import SPAN_NELEMS, TINY_SPAN_CLASS
 from gomp.core.mutator import boundary
@@ -332,6 +332,21 @@ def test_pages_of_a_commit_that_failed_are_zero_when_they_are_used(world):
     world.mheap.xcommit_budget = 1 << 40
     again = world.new(0, 2 * MIB)
     assert ctypes.string_at(world.address(again), 2 * MIB) == bytes(2 * MIB)
+    world.verify()
+
+
+def test_what_is_free_elsewhere_makes_room_where_no_more_may_be_committed(world):
+    """The lowest pages have been returned to the system, and the budget is used up."""
+    low, high = world.new(0, MIB), world.new(0, MIB)
+    for root in (low, high):
+        world.drop(root)
+        world.collect()
+        if root == low:
+            assert scavenge.scavenge(MIB, MIB, 1, scavenge.ALWAYS) == MIB
+    world.mheap.xcommit_budget = 0
+    assert world.new(0, MIB) is not None
+    assert world.mheap.xcommit_budget == 0
+    world.mheap.xcommit_budget = 1 << 40
     world.verify()
 
 

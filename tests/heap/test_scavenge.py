@@ -32,6 +32,13 @@ def test_the_highest_pages_go_first(full):
     assert [is_released(full, 100 + i) for i in range(50)] == [False] * 40 + [True] * 10
 
 
+def test_the_budget_has_what_came_back(full):
+    palloc.free_pages_locked(100, 50, 0)
+    before = int(full.mheap.xcommit_budget)
+    assert release(50, 1) == 50
+    assert int(full.mheap.xcommit_budget) - before == 50 * PAGE_SIZE
+
+
 def test_in_the_background_nothing_goes_that_was_freed_in_this_generation(full):
     palloc.free_pages_locked(0, 200, 0)
     assert release(10, 0) == 0

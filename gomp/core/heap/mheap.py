@@ -26,7 +26,7 @@ from gomp.core.heap.palloc import (
     take_pages_locked,
     unlock_heap,
 )
-from gomp.core.heap.scavenge import make_room, make_room_for_growth
+from gomp.core.heap.scavenge import ALWAYS, make_room, make_room_for_growth, scavenge
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_call_while_stopped, park_while_stopped, stop_requested
@@ -210,7 +210,8 @@ def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
 def _commit_pages(page: int, npages: int, may_park: int) -> int:
     """Commit the pages' bytes in steps, so that one huge request cannot keep the file system's lock for long.
 
-    What was released lazily makes room for them, and where they were so themselves they need none. On failure nothing of them is in memory.
+    What was released lazily makes room for them, and where they were so themselves they need none; then what is free elsewhere, which an allocation
+    that takes the lowest address may have passed over. On failure nothing of them is in memory.
     """
     fd, is_lazy = self_p().heap_fd, runtime().scavenge_lazily != 0
     lo = page << layout.PAGE_SHIFT
@@ -220,7 +221,7 @@ def _commit_pages(page: int, npages: int, may_park: int) -> int:
         size = min(_COMMIT_STEP, hi - at)
         absent = size - resident_bytes(layout.HEAP_BASE + at, size) if is_lazy else size
         while commit_absent(fd, at, size, absent) != 0:
-            if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT:
+            if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT and scavenge(size, size, 1, ALWAYS) == 0:
                 punch_hole(fd, lo, hi - lo)
                 add_relaxed(MHEAP_XBUDGET, taken)
                 return NO_MEMORY

@@ -23,6 +23,7 @@ from gomp.core.shm.libc import nanotime, punch_hole
 from gomp.core.shm.records import (
     LIMITER_XASSIST,
     LIMITER_XLIMITING,
+    MHEAP_XBUDGET,
     MHEAP_XCOMMITTED,
     MHEAP_XRELEASED,
     P_XEVENT,
@@ -52,6 +53,8 @@ def _scavenge_one(most: int, force: int) -> int:
         return 0
     if not is_lazy:
         punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
+        # Else what is returned and wanted again would be missing until the coordinator renews the budget.
+        add_relaxed(MHEAP_XBUDGET, n << layout.PAGE_SHIFT)
         lock_heap()
         return_pages_locked(page, n, 1)
         unlock_heap()
