@@ -54,6 +54,11 @@ def wait_for(file):
         time.sleep(0.01)
 
 
+def until_running(sent):
+    while not all(f.running() for f in sent):
+        time.sleep(0.01)
+
+
 def test_submit_and_map(executor):
     assert executor.submit(square, 7).result() == 49
     assert executor.submit(pow, 2, exp=5).result() == 32
@@ -121,7 +126,7 @@ def test_what_has_not_been_sent_can_be_cancelled(executor, tmp_path):
     gate = tmp_path / "gate"
     running = [executor.submit(wait_for, gate) for _ in range(2)]
     waiting = [executor.submit(square, i) for i in range(5)]
-    assert [f.running() for f in running] == [True, True]
+    until_running(running)
     assert not running[0].cancel()
     assert all(f.cancel() for f in waiting[1:])
     gate.touch()
@@ -162,6 +167,7 @@ def test_shutdown_cancels_what_has_not_been_sent(rt, tmp_path):
     gate = tmp_path / "gate"
     executor = gomp.Executor(rt)
     futures = [executor.submit(wait_for, gate) for _ in range(6)]
+    until_running(futures[:2])
     executor.shutdown(wait=False, cancel_futures=True)
     assert [f.cancelled() for f in futures] == [False, False, True, True, True, True]
     gate.touch()

@@ -41,12 +41,12 @@ from gomp.runtime.references import (
     key_of,
     read_inside,
     read_reference,
-    reference,
     slot_of,
     trait,
     word_at,
     write_reference,
 )
+from gomp.runtime.slots import allocated
 from gomp.runtime.structs import shown
 
 __all__ = ["Array", "array"]
@@ -374,9 +374,7 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
     if size > MANY_BYTES:
         table.check_size(size, f"an array of {brief(n)} elements of {_name(elem)}")
     type_table.register(cls)
-    slot = table.take()
-    table.allocate(kernels.new_array, slot, n, size, key_of(cls) if cls.holds_links else 0)
-    made = reference(cls, slot)
+    made = allocated(cls, kernels.new_array, n, size, key_of(cls) if cls.holds_links else 0)
     if values:
         made._fill(values)
     return made

@@ -28,13 +28,14 @@ from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import handles, mapping
 from gomp.runtime.handles import table
+from gomp.runtime.slots import Handle, filled
 
 log = logging.getLogger("gomp.lifetimes")
 
 _NAP_NS = 1_000_000_000  # a thread is woken; this is for what was lost with a process that was killed before it could
 _JOIN_S = 1.0
 _NAMES = ("finalizer", "cleanup")
-Function = Callable[[int], object]  # of the slot with a finalizer's object, which it has to give back
+Function = Callable[[Handle], object]  # of the owner of the slot with a finalizer's object; a cleanup's is empty
 
 
 class _Worker(threading.Thread):
@@ -69,37 +70,34 @@ class _Worker(threading.Thread):
             taken = self._take()
             if taken is None:
                 return False
-            record, slot, function = taken
+            record, owner, function = taken
         failed = 0
         if function is not None:
             self.is_busy = True
             self._callbacks.help(self)
-            failed = self._call(function, slot)
-            del function  # what it holds is let go before its end is told
+            failed = self._call(function, owner)
+            del function, taken  # what it holds is let go before its end is told
             self.is_busy = False
         with mapping.asleep():
             if self._callbacks.is_current(self):
                 table.call(kernels.finish_special, record, failed)
         return True
 
-    def _take(self) -> tuple[int, int, Function | None] | None:
-        """The record that is due next, the slot that holds its object, and its function, None if it is only to be forgotten."""
+    def _take(self) -> tuple[int, Handle, Function | None] | None:
+        """The record that is due next, the owner of the slot that holds its object, and its function, None if it is only to be forgotten."""
         if self._kind == CLEANUPS:
-            record = table.call(kernels.take_cleanup)
-            return (record, -1, self._callbacks.forget(kernels.function_of(record))) if record else None
-        record, slot = table.fill(kernels.take_finalizer)
-        if record == 0 or record >= TO_FORGET:
-            table.drop(slot)
-            slot = -1
+            record, owner = table.call(kernels.take_cleanup), Handle()
+        else:
+            record, owner = filled(Handle, kernels.take_finalizer)
         if record == 0:
             return None
         function = self._callbacks.forget(kernels.function_of(record % TO_FORGET))
-        return record % TO_FORGET, slot, None if record >= TO_FORGET else function
+        return record % TO_FORGET, owner, None if record >= TO_FORGET else function
 
-    def _call(self, function: Function, slot: int) -> int:
+    def _call(self, function: Function, owner: Handle) -> int:
         """1 if it raised."""
         try:
-            function(slot)
+            function(owner)
         except BaseException:
             log.exception("a %s raised", _NAMES[self._kind])
             return 1
@@ -119,19 +117,15 @@ class Callbacks:
         self._workers: tuple[list[_Worker], list[_Worker]] = ([], [])
         self._lock = threading.Lock()
 
-    def add(self, function: Function) -> int:
-        """The number by which the heap is to know it."""
-        number = next(self._numbers)
-        self._functions[number] = function
-        return number
-
     @contextmanager
-    def registering(self, function: Function) -> Iterator[int]:
-        """Its number, for what the block tells the heap; forgotten if the block raises."""
-        number = self.add(function)
+    def registering(self, function: Function, withdraw: Callable[[int], object]) -> Iterator[int]:
+        """Its number, for what the block tells the heap. If the block raises it is forgotten, and by ``withdraw(number)`` the heap forgets it too."""
+        number = next(self._numbers)
         try:
+            self._functions[number] = function
             yield number
         except BaseException:
+            withdraw(number)
             self.forget(number)
             raise
 
@@ -163,11 +157,11 @@ class Callbacks:
 
     def _start(self, kind: int) -> None:
         worker = _Worker(self, kind)
-        self._workers[kind].append(worker)
         try:
+            self._workers[kind].append(worker)
             worker.start()
-        except RuntimeError:  # the system allows no more threads
-            self._workers[kind].remove(worker)
+        except BaseException:  # the system allows no more threads; or an interruption, and if it has begun it ends
+            self.has_ended(worker)
             raise
 
     def is_current(self, worker: _Worker) -> bool:

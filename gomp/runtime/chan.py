@@ -29,13 +29,13 @@ from gomp.runtime.references import (
     Reference,
     ReferenceMeta,
     is_declared,
-    reference,
     set_word_at,
     slot_of,
     word_at,
     write_reference,
     wrong_class,
 )
+from gomp.runtime.slots import allocated, empty
 from gomp.runtime.waits import call, wait
 
 __all__ = ["Chan"]
@@ -59,10 +59,9 @@ class ChanMeta(ReferenceMeta):
             raise ValueError(f"{cls.__name__}(n): n is how many values it holds, 0 to {_MOST - 1}, not {n!r}")
         type_table.register(cls)
         buffer = array(cls.elem if cls.sends_links else INT, n) if n else None
-        slot = table.take()
-        table.allocate(kernels.new_struct, slot, CHAN_CLASS, CHAN_SLOT, CHAN_MASK, SCAN_BYTES)
         of: Any = cls
-        made = reference(of, slot)
+        made = allocated(of, kernels.new_struct, CHAN_CLASS, CHAN_SLOT, CHAN_MASK, SCAN_BYTES)
+        slot = slot_of(made)
         set_word_at(slot, HOLDS_LINKS, int(cls.sends_links))
         if buffer is not None:
             write_reference(type(buffer), made, BUFFER, buffer, lambda: "the buffer of a channel")
@@ -118,16 +117,12 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         if not self.sends_links:
             done, word = self._receive(ch, NO_SLOT, timeout)
             return default if done == CHAN_CLOSED else self._number(word)
-        into = table.take()
-        try:
-            done, _ = self._receive(ch, into, timeout)
-        except BaseException:
-            table.drop(into)
-            raise
-        if done == CHAN_CLOSED or not table.words[into]:
-            table.drop(into)
-            return default if done == CHAN_CLOSED else None
-        return reference(self.elem, into)
+        found = empty(self.elem)
+        into = slot_of(found)
+        done, _ = self._receive(ch, into, timeout)
+        if done == CHAN_CLOSED:
+            return default
+        return found if table.words[into] else None
 
     @staticmethod
     def _receive(ch: int, into: int, timeout: float | None) -> tuple[int, int]:

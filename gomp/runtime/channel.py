@@ -18,8 +18,9 @@ import socket
 import struct
 import termios
 import time
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +84,7 @@ class Channel:
             str  # what is said of a connection that is gone, with what has come of the peer
         )
         self.written: Callable[[], None] = _nothing  # called when the peer has something to read
+        self._is_told = True
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -122,25 +124,46 @@ class Channel:
         self._queue(frame, [], len(frame) // RESULTS_TO_ANSWERS)
 
     def _queue(self, frame: bytes, descriptors: list[int], owed: int) -> None:
+        queued = ((memoryview(frame), descriptors, owed),)
+        self._out += queued  # with the next line, one step
         self._owed += owed
-        self._out.append((memoryview(frame), descriptors, owed))
         self.flush()
 
     def flush(self) -> None:
-        """Write what the peer takes now. Raises RuntimeLost if it hung up."""
+        """Write what the peer takes now. Raises RuntimeLost if it hung up.
+
+        Ctrl-C may end it anywhere but between the writing of a piece, which the iterator does, and the note that it is written: Python looks for
+        signals after calls, and where a loop begins anew.
+        """
         try:
+            self._tell_written()
             while self._out:
                 data, descriptors, owed = self._out[0]
-                sent = socket.send_fds(self.sock, [data], descriptors) if descriptors else self.sock.send(data)
-                self.written()
-                self._out[0] = (data[sent:], [], owed)
-                if sent == len(data):
-                    self._out.popleft()
-                    self._owed -= owed
+                for n in self._writing(data, descriptors):
+                    rest = data[n:]
+                    self._is_told = False
+                    if rest:
+                        self._out[0] = (rest, [], owed)
+                    else:
+                        del self._out[0]
+                        self._owed -= owed
+                self._tell_written()
         except BlockingIOError:
             pass
         except OSError as error:
             raise RuntimeLost(self.explain(f"the connection to the runtime is gone: {error.strerror}")) from None
+
+    def _writing(self, data: memoryview, descriptors: list[int]) -> Iterator[int]:
+        """Of what the next step writes, the number of bytes."""
+        if not descriptors:
+            return map(self.sock.send, (data,))
+        attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+        return map(self.sock.sendmsg, ([data],), (attached,))
+
+    def _tell_written(self) -> None:
+        if not self._is_told:
+            self.written()
+            self._is_told = True
 
     def wait_to_send(self, or_to_receive: bool, timeout_s: float | None) -> bool:
         """Wait until the peer takes more of what is queued ``or_to_receive`` something; whether there is something to receive."""

@@ -76,6 +76,7 @@ from gomp.runtime.crossing import (
     kind_of,
     made_of,
     name_of_result,
+    owner_class,
     received,
     result_named,
     result_of,
@@ -86,10 +87,12 @@ from gomp.runtime.fingerprint import Survey
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.handles import table
 from gomp.runtime.kinds import INT
+from gomp.runtime.ndarrays import Memory
 from gomp.runtime.ndarraytypes import as_shared, root_result
 from gomp.runtime.polling import PollingCompiler
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import NULL_TYPE, NullType, SlotType, rejection, shown
+from gomp.runtime.slots import empty, slot_in
 from gomp.runtime.stacks import OtherThread, this_thread
 from gomp.runtime.type_table import described, register
 
@@ -370,25 +373,13 @@ class Program:
         return tuple(words)
 
     def _run_for_reference(self, words: tuple[Any, ...]) -> Any:
-        slot = table.take()
-        try:
-            status = self.entry(slot, words)
-        except BaseException:
-            table.drop(slot)
-            raise
-        if status != OK:
-            table.drop(slot)
-            slot = NO_SLOT
-        return made_of(self.result, slot)
+        owner = empty(owner_class(self.result))
+        status = self.entry(slot_in(owner), words)
+        return made_of(self.result, owner if status == OK else None)
 
     def _run_for_array(self, words: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
-        slot = table.take()
-        try:
-            array = self.entry(slot, words)
-        except BaseException:
-            table.drop(slot)
-            raise
-        return as_shared(array, slot, args)
+        memory = empty(Memory)
+        return as_shared(self.entry(slot_in(memory), words), memory, args)
 
     def get_ready(self) -> None:
         """Have the runtime that is open know the types, and this process the steps of frames."""

@@ -26,7 +26,7 @@ from gomp.core.mutator.boundary import NO_SLOT, load_handle
 from gomp.errors import CompileError
 from gomp.runtime.lifetypes import WeakRef, WeakResult
 from gomp.runtime.ndarraytypes import from_words, words_of, words_type
-from gomp.runtime.references import ReferenceMeta, is_declared, key_of, reference, slot_of
+from gomp.runtime.references import ReferenceMeta, is_declared, key_of, slot_of
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import (
     NULL_TYPE,
@@ -41,7 +41,7 @@ from gomp.runtime.reftypes import (
     typed_by_value,
 )
 from gomp.runtime.typekeys import class_of_key
-from gomp.runtime.weak import Weak, handle_slot
+from gomp.runtime.weak import Weak, WeakHandle, handle_slot
 
 Kind = type | types.Type
 Result = (
@@ -202,8 +202,11 @@ def result_named(name: str, classes: Iterable[Any], args: tuple[types.Type, ...]
     return WeakResult(cls) if what == "weak" else cls  # type: ignore[no-any-return]
 
 
-def made_of(result: Result, slot: int) -> Any:
-    """The reference or the weak pointer that a program has left in a slot; NO_SLOT: it was None."""
-    if isinstance(result, WeakResult):
-        return result.made(slot)
-    return None if slot == NO_SLOT else reference(result, slot)  # type: ignore[arg-type]
+def owner_class(result: Result) -> Any:
+    """The class of what owns the slot in which a program leaves the reference or the handle of the weak pointer that it returns."""
+    return WeakHandle if isinstance(result, WeakResult) else result
+
+
+def made_of(result: Result, owner: Any) -> Any:
+    """The reference or the weak pointer that a program has returned, from the :func:`owner_class` of its slot; None: it was None."""
+    return result.made(owner) if isinstance(result, WeakResult) else owner

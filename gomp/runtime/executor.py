@@ -2,8 +2,9 @@
 
 It has a connection to the coordinator of its own, so what the script's threads do with ``rt.run`` meanwhile does not concern it, nor it them.
 Calls wait here, where they can be cancelled, until a P is to be had: as many are on their way or running as there are Ps, which each answer says
-anew. One thread sleeps in
-``poll`` until the coordinator says that one has ended, sends the next, and resolves the future; callbacks run in it.
+anew. One thread sleeps in ``poll`` until a call is submitted or the coordinator says that one has ended; it sends the next, and resolves the future.
+Callbacks run in it. All of that is left to the thread, and whoever submits only wakes it: Ctrl-C comes to the main thread alone, and what it ends
+there is nothing that must be whole.
 
 Arguments are pickled when the call is sent, not when it is submitted: references and arrays in them are in transit only that long.
 """
@@ -101,13 +102,13 @@ class _Tasks:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pid = os.getpid()
         # under the lock
-        self._procs = procs
         self._waiting: deque[_Task] = deque()
-        self._running: dict[int, _Task] = {}
-        self._sending = 0
-        self._requests = 0
         self._ends = False
-        self._lost: Exception | None = None
+        self._lost: BaseException | None = None
+        # the thread's
+        self._running: dict[int, _Task] = {}
+        self._requests = 0
+        self._procs = procs
 
     def add(self, call: Call) -> futures.Future[Any]:
         if os.getpid() != self._pid:
@@ -118,8 +119,8 @@ class _Tasks:
                 raise self._lost
             if self._ends:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            self._wake()
             self._waiting.append(task)
-        self._send_waiting()
         return task.future
 
     def end(self, cancel: bool = False) -> None:
@@ -128,64 +129,30 @@ class _Tasks:
             return
         cancelled: list[_Task] = []
         with self._lock:
+            self._wake()
             self._ends = True
             if cancel:
                 cancelled, self._waiting = list(self._waiting), deque()
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
         for task in cancelled:
             if task.future.cancel():
                 task.future.set_running_or_notify_cancel()
 
-    # --- sending ------------------------------------------------------------------------------------------------------
-
-    def _send_waiting(self) -> None:
-        """Send as many as there are Ps for. By whoever submits, and by the thread."""
-        while (task := self._take()) is not None:
-            try:
-                if task.future.set_running_or_notify_cancel():
-                    self._send(task)
-            except Exception as error:  # it cannot be pickled, or is too large, or the runtime is gone
-                task.future.set_exception(error)
-            finally:
-                with self._lock:
-                    self._sending -= 1
-
-    def _take(self) -> _Task | None:
-        with self._lock:
-            if not self._waiting or self._sending + len(self._running) >= self._procs:
-                return None
-            self._sending += 1
-            return self._waiting.popleft()
-
-    def _send(self, task: _Task) -> None:
-        with transit.parcel() as task.sent:
-            payload = task.call.dumps()
-            with self._lock:
-                if self._lost:
-                    raise self._lost
-                self._requests += 1
-                request, name = self._requests, str(task.call)
-                self._running[request] = task
-                try:
-                    self._channel.send("go", payload, request=request, name=name)
-                except BaseException:
-                    del self._running[request]
-                    raise
-                if not self._channel.is_flushed:
-                    os.eventfd_write(self._wake_fd, 1)  # the thread sends the rest
-        task.call = Call(name)  # the arguments are on their way: nothing here keeps them
+    def _wake(self) -> None:
+        """Holds the lock. Before the change that the thread is to see: it waits for the lock, and nothing that comes in between is missed."""
+        if self._wake_fd >= 0:
+            os.eventfd_write(self._wake_fd, 1)
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         try:
             while not self._is_over():
+                self._send_waiting()
                 for message in self._receive():
                     self._settle(message)
         except RuntimeLost as error:
             self._lose(error)
-        except Exception as error:  # of ours: nobody may wait for ever because of it
+        except BaseException as error:  # of ours: nobody may wait for ever because of it
             self._lose(error)
             raise
         finally:
@@ -196,31 +163,53 @@ class _Tasks:
 
     def _is_over(self) -> bool:
         with self._lock:
-            over = self._ends and not self._waiting and not self._running and not self._sending
+            over = self._ends and not self._waiting and not self._running
             if over:
                 self._lost = RuntimeError("cannot schedule new futures after shutdown")
             return over
 
-    def _receive(self) -> list[Message]:
-        """What the coordinator says next, or nothing, if somebody else has."""
-        poller = select.poll()
+    def _send_waiting(self) -> None:
+        """Send as many as there are Ps for."""
+        while len(self._running) < self._procs and (task := self._next()) is not None:
+            try:
+                if task.future.set_running_or_notify_cancel():
+                    self._send(task)
+            except RuntimeLost as error:
+                task.future.set_exception(error)
+                raise
+            except (
+                BaseException
+            ) as error:  # it cannot be pickled, or is too large; whatever a __reduce__ of its arguments raises
+                task.future.set_exception(error)
+
+    def _next(self) -> _Task | None:
         with self._lock:
-            poller.register(self._channel, select.POLLIN | (0 if self._channel.is_flushed else select.POLLOUT))
+            return self._waiting.popleft() if self._waiting else None
+
+    def _send(self, task: _Task) -> None:
+        request, name = self._requests + 1, str(task.call)
+        with transit.parcel() as task.sent:
+            self._channel.send("go", task.call.dumps(), request=request, name=name)
+            self._requests, self._running[request] = request, task
+        task.call = Call(name)  # the arguments are on their way: nothing here keeps them
+
+    def _receive(self) -> list[Message]:
+        """What the coordinator says next; nothing, if a call was submitted."""
+        poller = select.poll()
+        poller.register(self._channel, select.POLLIN | (0 if self._channel.is_flushed else select.POLLOUT))
         poller.register(self._wake_fd, select.POLLIN)
         ready = dict(poller.poll())
         if self._wake_fd in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
-        with self._lock:
-            self._channel.flush()
+        self._channel.flush()
         return self._channel.receive() if ready.get(self._channel.fileno(), 0) & ~select.POLLOUT else []
 
     def _settle(self, message: Message) -> None:
         if check_answer(message).op != "done":
             return
-        with self._lock:
-            self._procs = message["procs"]
-            task = self._running.pop(message["request"])
+        self._procs = message["procs"]
+        task = self._running.pop(message["request"])
         self._send_waiting()
         if task.sent:
             transit.outbox.revoke(task.sent)
@@ -231,7 +220,7 @@ class _Tasks:
         else:
             task.future.set_result(result)
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: BaseException) -> None:
         """Nothing will be answered any more."""
         with self._lock:
             self._lost = error

@@ -45,6 +45,7 @@ from gomp.core.mutator.goroutine import (
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
+from gomp.errors import NilDereference
 from gomp.runtime import frames
 from gomp.runtime.chantypes import word_of
 from gomp.runtime.frames import FrameLink, FrameMeta
@@ -182,7 +183,7 @@ def _store_slot(context: Any, builder: Any, sig: Signature, args: Any, attr: str
 def _check_there(context: Any, builder: Any, type_: FrameRef, frame: Any, attr: str) -> None:
     if not type_.is_own:
         missing = builder.icmp_signed("==", frame, ir.Constant(_I64, 0))
-        raise_if(context, builder, missing, AttributeError, f"{attr} of a {type_.cls.__name__} that is None")
+        raise_if(context, builder, missing, NilDereference, f"{attr} of a {type_.cls.__name__} that is None")
 
 
 def pointer_at(builder: Any, addr: Any, offset: int, to: Any) -> Any:

@@ -2,7 +2,8 @@
 
 A reference in Python is a handle number and nothing else. The slot with that number, in this P's handle table, holds the address; the
 collector finds the object there, and only kernels read it. Python picks free slots, kernels fill them, and when a reference dies its slot
-is cleared and goes back to the free list: no kernel and no lock, so ``__del__`` is safe wherever Python runs it.
+is cleared and goes back to the free list: no kernel and no lock, so it may die wherever Python has it die. How a slot gets an owner, and is never
+without one, is said in :mod:`~gomp.runtime.slots`.
 
 A process may use one runtime after another. Numbers are never used twice: each table begins where the one before ended, so a
 reference that outlived its runtime is told apart from a live one by one comparison. While no runtime is open no number is valid.
@@ -61,13 +62,17 @@ class Waits(Protocol):
 
 
 class HandleTable:
-    """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open."""
+    """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open.
 
-    __slots__ = ("_collector", "_next_first", "first", "free", "of_parent", "p_idx", "words")
+    ``free``: the numbers of the empty slots that have no owner.
+    """
+
+    __slots__ = ("_collector", "_next_first", "_offered", "first", "free", "of_parent", "p_idx", "words")
 
     def __init__(self) -> None:
         self.first = _CLOSED
         self.free: list[int] = []
+        self._offered = 0  # slots that are free, or have been
         self.p_idx = -1
         self.words: memoryview[int] = memoryview(b"").cast("q")
         self._next_first = 0
@@ -87,7 +92,8 @@ class HandleTable:
         used = boundary.handles_in_use()
         for slot in range(used):
             self.words[slot] = 0
-        self.free = list(range(used - 1, -1, -1))
+        self.free = self._numbers(self._next_first, 0, used)
+        self._offered = used
         self._collector = collector or _Alone()
         self.first = self._next_first
         self._next_first += layout.HANDLES_PER_P
@@ -125,51 +131,36 @@ class HandleTable:
         if size > heap:
             raise OutOfMemory(f"{what} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap")
 
-    def take(self) -> int:
-        """An empty slot. Whoever takes it gives it back, filled or not: by :meth:`drop`, or by a reference that holds it."""
-        try:
-            return self.free.pop()
-        except IndexError:
-            return self._grow()
-
-    def _grow(self) -> int:
+    def grow(self) -> None:
+        """Make more slots free. An interruption leaves what the next call finds: the last two steps are one."""
         self.check_open()
-        first = self.call(boundary.grow_handles, _GROW_BY)
-        if first == boundary.OUT_OF_MEMORY:
+        first, offered = self.first, self._offered
+        if (
+            boundary.handles_in_use() == offered
+            and self.call(boundary.grow_handles, _GROW_BY) == boundary.OUT_OF_MEMORY
+        ):
             raise OutOfMemory(
                 f"no room for more references in this process: {layout.HANDLES_PER_P} at most, and shared memory for them"
             )
-        self.free.extend(range(first + _GROW_BY - 1, first, -1))
-        return first
+        used = boundary.handles_in_use()
+        more = self._numbers(first, offered, used)
+        if self.first == first and self._offered == offered:  # no other thread was faster
+            self.free += more
+            self._offered = used
 
-    def drop(self, slot: int) -> None:
-        """Give an empty slot back."""
-        self.free.append(slot)
-
-    def release(self, handle: int) -> None:
-        """Give a slot back, whatever is in it; nothing if its runtime has ended."""
-        slot = handle - self.first
-        if slot >= 0:
-            self.words[slot] = 0
-            self.free.append(slot)
+    @staticmethod
+    def _numbers(first: int, low: int, high: int) -> list[int]:
+        """Of these slots, the lowest last: it is taken first."""
+        return list(range(first + high - 1, first + low - 1, -1))
 
     def call(self, kernel: Callable[..., int], *args: int) -> int:
-        """Call a kernel that may refuse with RETRY until it does not; signals are handled in between."""
+        """Call a kernel that may refuse with RETRY until it does not; signals are handled in between. Raises RuntimeLost."""
         status = kernel(*args)
         while status == RETRY:
-            wait_until_enterable()
-            status = kernel(*args)
+            with mapping.asleep():  # another thread may end the runtime between any two steps
+                wait_until_enterable()
+                status = kernel(*args)
         return status
-
-    def fill(self, kernel: Callable[..., int], *args: int) -> tuple[int, int]:
-        """Take a slot, and :meth:`call` a kernel whose last argument it is: what that answers, and the slot. If it raises, nothing is taken."""
-        slot = self.take()
-        handle = self.first + slot
-        try:
-            return self.call(kernel, *args, slot), slot
-        except BaseException:
-            self.release(handle)
-            raise
 
     def allocate(self, kernel: Callable[..., int], slot: int, *args: int) -> None:
         """Call an allocation kernel for an empty slot, waiting for collections as it says."""
@@ -178,25 +169,20 @@ class HandleTable:
             self.settle(status, kernel, slot, *args)
 
     def settle(self, status: int, kernel: Callable[..., int], slot: int, *args: int) -> None:
-        """What remains to be done when an allocation kernel has answered anything but OK. If it raises, the slot is given back."""
-        handle = self.first + slot
-        try:
-            if status == RETRY:
-                status = self.call(kernel, slot, *args, 0)
-            while status <= -boundary.WAIT_BASE:
-                self._collector.wait_for_end(-status - boundary.WAIT_BASE)
-                status = self.call(kernel, slot, *args, 1)
-            if status == boundary.OUT_OF_MEMORY:
-                raise OutOfMemory("the heap is full, even after a collection")
-            if status == boundary.NO_TYPE:
-                raise AssertionError("allocated an object whose type is not in the type table")
-            if status >= boundary.WAIT_BASE:
-                self._collector.wait_for_begin(status - boundary.WAIT_BASE)
-            elif status == boundary.WAIT_CREDIT:
-                self._collector.wait_for_credit()
-        except BaseException:
-            self.release(handle)
-            raise
+        """What remains to be done when an allocation kernel has answered anything but OK. Raises OutOfMemory."""
+        if status == RETRY:
+            status = self.call(kernel, slot, *args, 0)
+        while status <= -boundary.WAIT_BASE:
+            self._collector.wait_for_end(-status - boundary.WAIT_BASE)
+            status = self.call(kernel, slot, *args, 1)
+        if status == boundary.OUT_OF_MEMORY:
+            raise OutOfMemory("the heap is full, even after a collection")
+        if status == boundary.NO_TYPE:
+            raise AssertionError("allocated an object whose type is not in the type table")
+        if status >= boundary.WAIT_BASE:
+            self._collector.wait_for_begin(status - boundary.WAIT_BASE)
+        elif status == boundary.WAIT_CREDIT:
+            self._collector.wait_for_credit()
 
 
 def on_open(announce: Callable[[], None]) -> None:
@@ -210,12 +196,16 @@ def on_close(announce: Callable[[], None]) -> None:
 
 
 def wait_until_enterable() -> None:
-    """Wait for a stop or a claim to end, without the interpreter's lock. Returns after some ms at the latest, for signals."""
+    """Wait for a stop or a claim to end, without the interpreter's lock. Returns after some ms at the latest, for signals.
+
+    Who calls it is counted among those who look at the mapping. Raises RuntimeLost.
+    """
+    table.check_open()
     shut_down_if_orphaned()
     if view(runtime_dtype, layout.RUNTIME_BASE)[0].xshutdown:
         raise RuntimeLost("the runtime has ended")
-    with mapping.asleep():
-        wait_to_enter(_WAIT_NS)
+    wait_to_enter(_WAIT_NS)
+    table.check_open()
 
 
 def check_table(status: int, what: str) -> int:

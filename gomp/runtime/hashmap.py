@@ -56,12 +56,11 @@ from gomp.runtime.references import (
     is_declared,
     is_usable,
     key_of,
-    owned,
-    reference,
     set_word_at,
     slot_of,
     word_at,
 )
+from gomp.runtime.slots import allocated, filled, object_new, passed_on
 from gomp.runtime.typekeys import class_of_key
 
 __all__ = ["Map", "map"]
@@ -71,6 +70,7 @@ MAP_SLOT = SPAN_ELEM_SIZE[_MAP_CLASS]
 _MISSING: Any = object()
 V = TypeVar("V")
 T = TypeVar("T")
+N = TypeVar("N", bound=Reference)
 if TYPE_CHECKING:
     from gomp.runtime.texts import Bytes, Str
 
@@ -116,6 +116,7 @@ class _Node(Reference):
     """What a walk stands on, and what a change makes: no object that anybody else has."""
 
     __slots__ = ()
+    called: ClassVar[str] = "part of a map"  # in messages
 
 
 class Map(Reference, Generic[K, V]):
@@ -160,12 +161,16 @@ class Map(Reference, Generic[K, V]):
         """The key's value; ``default`` if it is not there."""
         m = slot_of(self)
         meta, word, _held = self._words(key)
-        into = table.take()
+        owner: Any = object_new(self.elem or Reference)
+        while not (free := table.free):
+            table.grow()
+        owner._handle = free[-1]
+        del free[-1]
+        into = owner._handle - table.first
         found = _calls.map_get(m, meta, word, into)
         if found == RETRY:
-            table.drop(into)
-            found, into = table.fill(_calls.map_get, m, meta, word)
-        return self._value(found, into, default)
+            found = table.call(_calls.map_get, m, meta, word, into)
+        return self._value(found, owner, default)
 
     def __contains__(self, key: object) -> bool:
         meta, word, _held = self._words(key)
@@ -197,8 +202,8 @@ class Map(Reference, Generic[K, V]):
         if self.elem is None:
             self.get(key)  # a value of a type that is not known here stays where it is
         meta, word, _held = self._words(key)
-        found, into = table.fill(_calls.map_remove, slot_of(self), meta, word)
-        value = self._value(found, into, default)
+        found, owner = filled(self.elem or Reference, _calls.map_remove, slot_of(self), meta, word)
+        value = self._value(found, owner, default)
         if value is _MISSING:
             raise KeyError(key)
         return value
@@ -228,14 +233,12 @@ class Map(Reference, Generic[K, V]):
 
     def _walk(self) -> Iterator[tuple[_Node, Any]]:
         """Each entry with its value; the entry is that of the last step as soon as the next is made."""
-        cursor = self._node(_calls.map_begin, slot_of(self))
+        _, cursor = filled(_Node, _calls.map_begin, slot_of(self))
         found = -1
         while found != ABSENT:
-            found, into = table.fill(_calls.map_next, slot_of(cursor))
+            found, owner = filled(Reference, _calls.map_next, slot_of(cursor))
             if found > 0:
-                yield cursor, self._value(found, into, None)
-            else:
-                table.drop(into)
+                yield cursor, passed_on(owner, self._class_of(found))  # the walk itself keeps no value
 
     def update(self, other: Map[K, V] | Mapping[K, V] | Iterable[tuple[K, V]] = (), /, **named: V) -> None:
         """Give every key of ``other`` its value there, one after another."""
@@ -254,15 +257,19 @@ class Map(Reference, Generic[K, V]):
 
     # --- how
 
-    def _value(self, found: int, into: int, default: Any) -> Any:
-        """The reference that a kernel has put into the slot, of the type that it has ``found``."""
+    def _value(self, found: int, owner: Reference, default: Any) -> Any:
+        """The reference to what a kernel has put into the owner's slot, of the type that it has ``found``."""
         if found == ABSENT:
-            table.drop(into)
             return default
-        cls = type(self)
-        if found == (cls._elem_key or cls._find_elem_key()):
-            return reference(cls.elem, into)
-        return owned(into, lambda: class_of_key(found))
+        cls = self._class_of(found)
+        if type(owner) is not cls:
+            owner.__class__ = cls  # nobody else has it, and this is quicker than :func:`passed_on`
+        return owner
+
+    @classmethod
+    def _class_of(cls, found: int) -> Any:
+        """The class of values whose type has the key ``found``. TypeError if it is not known here."""
+        return cls.elem if found == (cls._elem_key or cls._find_elem_key()) else class_of_key(found)
 
     @classmethod
     def _find_elem_key(cls) -> int:
@@ -287,7 +294,7 @@ class Map(Reference, Generic[K, V]):
     def _insert(self, meta: int, word: int, value: Reference, type_key: int, keep: int) -> int:
         """Add an entry, and what the map needs to grow."""
         m = slot_of(self)
-        entry = _allocated(_calls.map_new_entry, meta, word, slot_of(value), type_key)
+        entry = allocated(_Node, _calls.map_new_entry, meta, word, slot_of(value), type_key)
         done = table.call(_calls.map_insert, m, slot_of(entry), keep)
         if done & (GROW | SPLIT):
             with contextlib.suppress(OutOfMemory):  # the key is there; the map is only slower
@@ -297,21 +304,16 @@ class Map(Reference, Generic[K, V]):
     @staticmethod
     def _split(m: int, entry: int) -> None:
         size = SPAN_ELEM_SIZE[_SENTINEL_CLASS]
-        sentinel = _allocated(kernels.new_struct, _SENTINEL_CLASS, size, SENTINEL_MASK, 8)
+        sentinel = allocated(_Node, kernels.new_struct, _SENTINEL_CLASS, size, SENTINEL_MASK, 8)
         table.call(_calls.map_split, m, entry, slot_of(sentinel))
 
     @staticmethod
     def _grow(m: int) -> None:
-        new = new_links(table.call(_calls.map_next_length, m), TABLE_TYPE)
+        new = new_links(_Node, table.call(_calls.map_next_length, m), TABLE_TYPE)
         at = 0
         while at != COPIED:
             at = table.call(_calls.map_copy, m, slot_of(new), at)
         table.call(_calls.map_set_table, m, slot_of(new))
-
-    @staticmethod
-    def _node(kernel: Any, *args: int) -> _Node:
-        _, slot = table.fill(kernel, *args)
-        return reference(_Node, slot)
 
 
 class Keys(_KeysView[K]):
@@ -335,15 +337,9 @@ class Items(_ItemsView[K, V]):
         return ((key_of_entry(cursor), value) for cursor, value in self._mapping._walk())  # type: ignore[attr-defined]
 
 
-def _allocated(kernel: Any, *args: int) -> _Node:
-    slot = table.take()
-    table.allocate(kernel, slot, *args)
-    return reference(_Node, slot)
-
-
-def new_links(n: int, type_key: int) -> _Node:
-    """An array of ``n`` references, all None, that has no class."""
-    return _allocated(kernels.new_array, n, ARRAY_HEADER + 8 * n, type_key)
+def new_links(cls: type[N], n: int, type_key: int) -> N:
+    """A ``cls`` that is an array of ``n`` references, all None, and has no class that programs know."""
+    return allocated(cls, kernels.new_array, n, ARRAY_HEADER + 8 * n, type_key)
 
 
 # --- making them ------------------------------------------------------------------------------------------------------
@@ -378,15 +374,8 @@ def map(*of: Any) -> Any:  # noqa: A001 (its name in the package)
     if isinstance(cls, MapOf):
         raise TypeError(f"gomp.map holds what is declared: {of[-1]} is not")
     type_table.register(cls)
-    made = _allocated(kernels.new_struct, _MAP_CLASS, MAP_SLOT, MAP_MASK, SCAN_BYTES)
+    made = allocated(cls, kernels.new_struct, _MAP_CLASS, MAP_SLOT, MAP_MASK, SCAN_BYTES)
     set_word_at(slot_of(made), SEED, signed(int.from_bytes(os.urandom(8), "little")))
-    return _as(cls, made)
-
-
-def _as(cls: Any, node: _Node) -> Any:
-    """The node's handle goes over to a reference of another class."""
-    made = object.__new__(cls)
-    made._handle, node._handle = node._handle, -1
     return made
 
 

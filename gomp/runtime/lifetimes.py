@@ -20,13 +20,24 @@ from gomp.errors import CleanupError, FinalizerError
 from gomp.runtime import type_table
 from gomp.runtime.callbacks import callbacks
 from gomp.runtime.handles import table
-from gomp.runtime.pointers import Pointer, error_of, has_own_slot, may_be_tiny, no_pointer, pointer_in
-from gomp.runtime.references import Reference, reference, slot_of
+from gomp.runtime.pointers import Pointer, error_of, has_own_slot, may_be_tiny, no_pointer
+from gomp.runtime.references import Reference, is_usable, slot_of
 from gomp.runtime.root_table import Global
+from gomp.runtime.slots import Handle, passed_on
 
 __all__ = ["Cleanup", "add_cleanup", "set_finalizer"]
 
 T = TypeVar("T")
+
+
+def _withdrawer(obj: Reference, kind: int) -> Callable[[int], object]:
+    """What takes back what an object has under the number of a function."""
+
+    def withdraw(number: int) -> None:
+        if is_usable(obj):
+            table.call(kernels.withdraw, slot_of(obj), kind, number)
+
+    return withdraw
 
 
 # --- finalizers -------------------------------------------------------------------------------------------------------
@@ -50,7 +61,8 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
             callbacks.forget(number)
         return
     _check_finalizer(obj, function)
-    with callbacks.registering(functools.partial(_finalize, type(obj), may_be_tiny(obj), function)) as number:
+    finalize = functools.partial(_finalize, type(obj), may_be_tiny(obj), function)
+    with callbacks.registering(finalize, _withdrawer(obj, FINALIZERS)) as number:
         slot = slot_of(obj)
         callbacks.need(FINALIZERS)  # before it is registered: this may raise
         key = type_table.described(type(obj))
@@ -59,8 +71,16 @@ def set_finalizer(obj: Any, function: Callable[[Any], object] | None) -> None:
             raise error_of(status, FinalizerError, "runtime.SetFinalizer: pointer")
 
 
-def _finalize(cls: type[Reference], is_tiny: bool, function: Callable[[Any], object], slot: int) -> None:
-    function(pointer_in(slot, is_tiny) if cls is Pointer else reference(cls, slot))
+def _finalize(cls: type[Reference], is_tiny: bool, function: Callable[[Any], object], owner: Handle) -> None:
+    function(_given(cls, is_tiny, owner))
+
+
+def _given(cls: type[Reference], is_tiny: bool, owner: Handle) -> Reference:
+    """What a finalizer is given, and nobody else has."""
+    obj = passed_on(owner, cls)
+    if isinstance(obj, Pointer):
+        obj.is_tiny = is_tiny
+    return obj
 
 
 def _check_finalizer(obj: Reference, function: Any) -> None:
@@ -138,7 +158,7 @@ def add_cleanup(ptr: Any, function: Callable[[T], object], arg: T) -> Cleanup:
     if not isinstance(ptr, Reference):
         raise TypeError(f"gomp.add_cleanup: {no_pointer(ptr)}")
     _check_cleanup(ptr, function, arg)
-    with callbacks.registering(lambda _: function(arg)) as number:
+    with callbacks.registering(lambda _: function(arg), _withdrawer(ptr, CLEANUPS)) as number:
         slot = slot_of(ptr)
         callbacks.need(CLEANUPS)
         record = table.call(kernels.add_cleanup, slot, 0, number)

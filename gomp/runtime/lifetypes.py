@@ -24,7 +24,6 @@ from numba.core.typing.templates import (
 )
 from numba.extending import box, intrinsic, lower_builtin, models, register_model
 
-from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.weak import weak_value_waiting, weak_waiting
 from gomp.errors import OutOfMemory
 from gomp.runtime import lifetimes, pointers
@@ -44,7 +43,7 @@ from gomp.runtime.reftypes import (
     shown,
     typed_by_value,
 )
-from gomp.runtime.weak import Weak, target_class, weak, weak_of
+from gomp.runtime.weak import Weak, WeakHandle, target_class, weak
 
 
 class WeakRef(SlotType):
@@ -65,8 +64,8 @@ class WeakResult:
 
     target: Any
 
-    def made(self, slot: int) -> Weak[Any]:
-        return Weak(None, None) if slot == NO_SLOT else weak_of(self.target, slot)
+    def made(self, handle: WeakHandle | None) -> Weak[Any]:
+        return Weak(None, None) if handle is None else Weak(handle, self.target)
 
 
 @register_model(WeakRef)

@@ -19,7 +19,7 @@ Protocol
 5. When the connection is gone, or the coordinator says that the runtime is, or this end is closed, everybody who waits and everybody who asks later
    gets that error.
 
-An answer for which nobody waits any more is kept in ``unwanted``. :meth:`Mailbox.forget` may be called from ``__del__``, in the middle of anything,
+An answer for which nobody waits any more is kept in ``unwanted``. :meth:`Mailbox.forget` may be called in the middle of anything,
 by a thread that holds the lock: so it takes none. It stops expecting, then looks for the answer; the receiver puts the answer down, then looks
 whether it is expected: one of them finds it.
 """

@@ -2,6 +2,8 @@
 
 A numpy view and a thread asleep in a kernel read the mapping itself; nobody can take it from them, and without it their next read is a SIGSEGV.
 So both are counted. A mapping that is looked at when its runtime ends stays, with its descriptors, until another runtime is to be opened.
+
+What is counted is an object that lives while somebody looks. Its death ends that, by a callback that is no Python, in which a Ctrl-C could be lost.
 """
 
 from __future__ import annotations
@@ -17,8 +19,28 @@ import numpy.typing as npt
 
 from gomp.errors import RuntimeLost
 
-_lookers: list[None] = []  # one element for each view and each sleeping thread: appending and popping need no lock
 _undo_later: Callable[[], None] | None = None
+
+
+class _Looker:
+    """What a sleeping thread has while it looks."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Mark(weakref.ref[Any]):
+    """Of a looker: also of one that has no hash."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+
+_lookers: set[_Mark] = set()
+
+
+def _count(looker: object) -> None:
+    """Count it until it dies."""
+    _lookers.add(_Mark(looker, _lookers.discard))
 
 
 def watch(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -26,19 +48,19 @@ def watch(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
     buffer: Any = view
     while isinstance(buffer, np.ndarray):
         buffer = buffer.base
-    _lookers.append(None)
-    weakref.finalize(buffer, _lookers.pop).atexit = False
+    _count(buffer)
     return view
 
 
 @contextmanager
 def asleep() -> Iterator[None]:
     """Around a call of a kernel that sleeps without the interpreter's lock: another thread may end the runtime meanwhile."""
-    _lookers.append(None)
+    looker = _Looker()
+    _count(looker)
     try:
         yield
     finally:
-        _lookers.pop()
+        del looker
 
 
 def release(undo: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 from gomp.core.gc import goal
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
+from gomp.core.shm.atomics import load_acquire
 
 BY_SIZE_CLASSES = 61  # Go's BySize stops at class 60
 _EPOCH_OF_NOBODY = 1  # that of a record as the coordinator makes it
@@ -413,7 +414,9 @@ def read_pools() -> list[PoolStats]:
     rt = records.view(records.runtime_dtype, records.RUNTIME)[0]
     out = []
     for pool, head in enumerate(
-        records.view(records.pool_head_dtype, layout.POOL_HEADS_BASE, layout.MAX_POOLS)[: int(rt.npools)]
+        records.view(records.pool_head_dtype, layout.POOL_HEADS_BASE, layout.MAX_POOLS)[
+            : load_acquire(records.RT_XNPOOLS)
+        ]
     ):
         ps = records.view(records.pool_dtype, layout.POOLS_BASE + pool * layout.POOL_BYTES, int(rt.nrecords))
         counts = (int(ps[name].sum()) for name in ("hits", "misses", "steals", "victim_hits", "drops"))

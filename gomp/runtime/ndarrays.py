@@ -30,7 +30,8 @@ import numpy.typing as npt
 
 from gomp.runtime import mapping, transit
 from gomp.runtime.handles import kernels, table
-from gomp.runtime.references import OpaqueLayout, Reference, address_of, reference
+from gomp.runtime.references import OpaqueLayout, Reference, address_of
+from gomp.runtime.slots import allocated
 
 __all__ = ["NDArray", "ndarray"]
 
@@ -176,9 +177,7 @@ def ndarray(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float) -> NDArr
     # Size classes that hold a multiple of 64 bytes are multiples of 64 bytes, so that data are aligned as the object is.
     size = _align(data_offset + nbytes)
     table.check_size(size, f"an array of shape {dims} and dtype {kind}")
-    slot = table.take()
-    table.allocate(kernels.new_object, slot, size, 0)
-    memory = reference(Memory, slot)
+    memory = allocated(Memory, kernels.new_object, size, 0)
     header = HEADER.pack(data_offset, nbytes, len(text)) + text
     ctypes.memmove(address_of(memory), header, len(header))
     return Block(memory).array(kind, dims)

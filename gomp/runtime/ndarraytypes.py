@@ -33,7 +33,7 @@ from gomp.errors import OutOfMemory
 from gomp.runtime.arrays import MAX_ARRAY
 from gomp.runtime.handles import table
 from gomp.runtime.ndarrays import ALIGN, HEADER, MAX_DIMS, Block, Memory, NDArray, block_of, ndarray, view_of
-from gomp.runtime.references import reference
+from gomp.runtime.references import slot_of
 from gomp.runtime.refops import call_inline, raise_out_of_memory
 from gomp.runtime.reftypes import ScalarClass, in_compiled_code, rejection, shown, typed_by_value
 
@@ -112,13 +112,13 @@ def _root_memory(slot: int, data: int, nitems: int) -> None:
         fill_handle(slot, slot_base(data))
 
 
-def as_shared(result: npt.NDArray[Any], slot: int, args: tuple[Any, ...]) -> npt.NDArray[Any]:
-    """What a program has returned, with the slot that has its memory, if that is in the heap: then it is a view of that, which keeps it."""
-    if table.words[slot]:
-        found = view_of(Block(reference(Memory, slot)), result)
+def as_shared(result: npt.NDArray[Any], memory: Memory, args: tuple[Any, ...]) -> npt.NDArray[Any]:
+    """What a program has returned, with a reference to its memory, if that is in the heap: then it is a view of that, which keeps it."""
+    if table.words[slot_of(memory)]:
+        found = view_of(Block(memory), result)
         assert found is not None, "the memory of an array is not where its elements are"
         return found
-    table.drop(slot)
+    del memory
     if result.size == 0 and result.base is None and not result.flags.owndata:
         for array in args:  # which of them it looks at, nobody can tell
             block = block_of(array)

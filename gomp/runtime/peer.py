@@ -24,6 +24,7 @@ from gomp.runtime import mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
+from gomp.runtime.uninterrupted import uninterrupted
 
 _NAP_S = 0.1
 
@@ -40,8 +41,13 @@ class Goroutine:
         """The call's result, once. Raises TimeoutError after ``timeout`` seconds, WorkerDied if its P died."""
         return self._peer.wait(self._request, timeout)
 
+    @uninterrupted
     def __del__(self) -> None:
-        self._peer.mailbox.forget(self._request)
+        try:
+            dropped = self._peer.dropped
+            dropped += (self._request,)
+        except AttributeError:  # who was making it was interrupted
+            return
 
     def __reduce__(self) -> Any:
         raise TypeError("a goroutine is waited for in the process that started it: send what its wait() has given")
@@ -56,6 +62,7 @@ class Peer:
     def __init__(self, channel: Channel) -> None:
         self.mailbox = Mailbox(channel, self.arrived, self.received)
         self._arguments: dict[int, list[transit.Sent]] = {}  # by request, the references among them
+        self.dropped: list[int] = []  # requests of goroutines for which nobody waits any more
 
     def go(self, call: Call) -> Goroutine:
         self._drop_unwanted()
@@ -134,6 +141,9 @@ class Peer:
     # --- what nobody waits for ----------------------------------------------------------------------------------------
 
     def _drop_unwanted(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while self.dropped:
+                self.mailbox.forget(self.dropped.pop())
         while self.mailbox.unwanted:
             with contextlib.suppress(IndexError):  # another thread was faster
                 _drop_result(self.mailbox.unwanted.popleft())

@@ -9,7 +9,7 @@ import numpy as np
 from gomp.core.mutator import boundary, specialcalls
 from gomp.errors import OutOfMemory
 from gomp.runtime.fields import Field
-from gomp.runtime.references import Reference, address_of, is_struct, is_usable, owner_of_lost, read_inside, reference
+from gomp.runtime.references import Reference, address_of, is_struct, is_usable, owner_of_lost, read_inside
 from gomp.runtime.structs import info
 
 __all__ = ["Pointer", "address", "keep_alive", "pointer"]
@@ -33,13 +33,6 @@ class Pointer(Reference):
         raise TypeError(
             "a pointer into an object stays in its process: send the object, and take gomp.pointer of it there"
         )
-
-
-def pointer_in(slot: int, is_tiny: bool) -> Pointer:
-    """The pointer that owns a filled slot."""
-    made: Pointer = reference(Pointer, slot)
-    made.is_tiny = is_tiny
-    return made
 
 
 def pointer(obj: Any, field: str) -> Pointer:

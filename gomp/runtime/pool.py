@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import llvmlite.binding as llvm
 
@@ -36,10 +36,10 @@ from gomp.runtime.references import (
     is_struct,
     key_of,
     name_of,
-    reference,
     slot_of,
     wrong_class,
 )
+from gomp.runtime.slots import filled
 from gomp.runtime.type_table import register
 
 __all__ = ["Pool"]
@@ -49,6 +49,13 @@ UNBOUND = -1
 T = TypeVar("T")
 _cells: list[ctypes.c_int64] = []
 _declared: dict[str, tuple[Any, ctypes.c_int64]] = {}  # by name: the class and the place of the last declaration
+
+
+class _Ring(Reference):
+    """What a pool keeps more than one object in."""
+
+    __slots__ = ()
+    called: ClassVar[str] = "ring of a pool"  # in messages
 
 
 class Pool(Generic[T]):
@@ -92,10 +99,9 @@ class Pool(Generic[T]):
 
     def get(self) -> T | None:
         """An object: one that somebody has put, else a new one; None if the pool makes none."""
-        status, into = table.fill(kernels_of_pools.pool_get, self._place())
+        status, found = filled(self.cls, kernels_of_pools.pool_get, self._place())
         if status != NULL:
-            return reference(self.cls, into)  # type: ignore[no-any-return]
-        table.drop(into)
+            return found  # type: ignore[no-any-return]
         if self.new is None:
             return None
         return structs.new(self.cls) if is_struct(self.new) else self._made()
@@ -109,7 +115,7 @@ class Pool(Generic[T]):
         return made  # type: ignore[no-any-return]
 
     def put(self, value: T | None, /) -> None:
-        """Give an object away. None is ignored."""
+        """Give an object away. None is ignored. Dropped if there is no memory to keep it."""
         if value is None:
             return
         if type(value) is not self.cls:
@@ -117,7 +123,11 @@ class Pool(Generic[T]):
         place, slot = self._place(), slot_of(value)  # type: ignore[arg-type]
         n = table.call(kernels_of_pools.pool_put, place, slot)
         while n > NULL:  # the ring is full; a collection may take the new one, too, before it is used
-            ring = new_links(n, RING_TYPE)
+            try:
+                ring = new_links(_Ring, n, RING_TYPE)
+            except OutOfMemory:  # Go's put never fails
+                table.call(kernels_of_pools.pool_drop, place)
+                return
             table.call(kernels_of_pools.pool_grow, place, slot_of(ring))
             n = table.call(kernels_of_pools.pool_put, place, slot)
 

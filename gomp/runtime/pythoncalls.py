@@ -28,10 +28,10 @@ from gomp.core.sched.status import OK
 from gomp.core.shm.records import POLL_INTERRUPT, self_p
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import interrupt
-from gomp.runtime.handles import table
-from gomp.runtime.references import key_of, reference
+from gomp.runtime.references import key_of
 from gomp.runtime.refops import call_inline, raise_if
 from gomp.runtime.reftypes import NullType, RefType, rejection, shown
+from gomp.runtime.slots import filled
 from gomp.runtime.typekeys import class_of_key
 
 _I64 = ir.IntType(64)
@@ -131,8 +131,7 @@ class Argument:
 def _reference_to(cls: Any, addr: int) -> Any:
     if addr == 0:
         return None
-    _, slot = table.fill(root_address, addr)
-    return reference(cls, slot)
+    return filled(cls, root_address, addr)[1]
 
 
 @dataclass

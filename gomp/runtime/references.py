@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gomp.core.mutator import boundary
 from gomp.core.sched.status import OK, RETRY
@@ -25,13 +25,12 @@ from gomp.errors import RuntimeLost
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
+from gomp.runtime.slots import Handle, filled, object_new
 
-T = TypeVar("T")
 LAYOUT_BITS = 40  # of a key; what is above them is the hash of the name
 _NAME_BITS = 22
 _made: list[Any] = []  # every class of references, however it came into this process
 _by_name: dict[tuple[str, str], Any] = {}
-object_new = object.__new__
 
 
 class ReferenceMeta(type):
@@ -56,17 +55,10 @@ class ReferenceMeta(type):
         super().__delattr__(name)
 
 
-class Reference(metaclass=ReferenceMeta):
+class Reference(Handle, metaclass=ReferenceMeta):
     """A reference from Python to an object of the shared heap; while it exists the object does."""
 
-    __slots__ = ("_handle",)
-    _handle: int
-
-    def __del__(self, table: Any = table) -> None:  # bound: the module may be gone when the interpreter ends
-        slot = self._handle - table.first  # as table.release
-        if slot >= 0:
-            table.words[slot] = 0
-            table.free.append(slot)
+    __slots__ = ()
 
     @property
     def address(self) -> int:
@@ -98,23 +90,6 @@ class Reference(metaclass=ReferenceMeta):
         from gomp.runtime.transit import reduce_reference  # which needs the classes that are known here
 
         return reduce_reference(slot_of(self), type(self), key_of(type(self)))
-
-
-def reference(cls: type[T], slot: int) -> T:
-    """The reference that owns a filled slot."""
-    ref = object_new(cls)
-    ref._handle = table.first + slot  # type: ignore[attr-defined]
-    return ref
-
-
-def owned(slot: int, find_class: Callable[[], Any]) -> Any:
-    """The reference that owns a filled slot, of the class that is found. If that raises, the slot is given back."""
-    handle = table.first + slot
-    try:
-        return reference(find_class(), slot)
-    except BaseException:
-        table.release(handle)
-        raise
 
 
 def slot_of(ref: Reference) -> int:
@@ -172,28 +147,22 @@ def set_word_at(slot: int, offset: int, value: int) -> None:
 
 def read_inside(cls: Any, ref: Reference, offset: int) -> Any:
     """A reference to the part at ``offset``."""
-    _, into = table.fill(kernels.read_inside, slot_of(ref), offset)
-    return reference(cls, into)
+    return filled(cls, kernels.read_inside, slot_of(ref), offset)[1]
 
 
 def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     """The reference that stands at ``offset``, or None."""
     source = slot_of(ref)
-    try:
-        into = table.free.pop()
-    except IndexError:
-        into = table.take()
-    status = kernels.read_reference(source, offset, into)
-    if status != OK:
-        if status == RETRY:
-            table.drop(into)
-            status, into = table.fill(kernels.read_reference, source, offset)
-        if status == boundary.NULL:
-            table.drop(into)
-            return None
     found = object_new(cls)
-    found._handle = table.first + into
-    return found
+    while not (free := table.free):
+        table.grow()
+    found._handle = free[-1]
+    del free[-1]
+    into = found._handle - table.first
+    status = kernels.read_reference(source, offset, into)
+    if status == RETRY:
+        status = table.call(kernels.read_reference, source, offset, into)
+    return found if status == OK else None
 
 
 def write_reference(cls: Any, ref: Reference, offset: int, value: object, where: Callable[[], str]) -> None:

@@ -30,10 +30,10 @@ from gomp.runtime.references import (
     called,
     is_reference_class,
     key_of,
-    owned,
     slot_of,
     wrong_class,
 )
+from gomp.runtime.slots import filled, passed_on
 from gomp.runtime.typekeys import class_of_key
 
 MAX_NAME = 47
@@ -81,11 +81,10 @@ def _read_names() -> None:
 
 
 def _read(place: int) -> Any:
-    status, into = table.fill(boundary.read_global, place)
+    status, owner = filled(Reference, boundary.read_global, place)
     if status == NULL:
-        table.drop(into)
         return None
-    found = owned(into, lambda: class_of_key(boundary.global_type(place)))
+    found: Any = passed_on(owner, class_of_key(boundary.global_type(place)))
     return found.present() if isinstance(found, Memory) else found
 
 

@@ -18,7 +18,8 @@ from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel
 from gomp.runtime.chan import Case
 from gomp.runtime.handles import table
-from gomp.runtime.references import reference, slot_of
+from gomp.runtime.references import slot_of
+from gomp.runtime.slots import Handle, empty, passed_on, slot_in
 from gomp.runtime.waits import call, check_goroutine, handing, wait_until_done
 
 __all__ = ["select"]
@@ -33,27 +34,22 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     for case in cases:
         if not isinstance(case, Case):
             raise TypeError(f"gomp.select takes ch.receiving() and ch.sending(value), not {case!r}")
-    into = table.take()
-    try:
-        place, how, word = _select(cases, into, default, timeout)
-    except BaseException:
-        table.drop(into)
-        raise
+    found = empty(Handle)
+    place, how, word = _select(cases, slot_in(found), default, timeout)
     if place < 0:
-        table.drop(into)
         return place, None, False
-    return place, _received(cases[place], how, word, into), how == CHAN_DONE
+    return place, _received(cases[place], how, word, found), how == CHAN_DONE
 
 
-def _received(case: Case, how: int, word: int, into: int) -> Any:
+def _received(case: Case, how: int, word: int, found: Handle) -> Any:
     """What the case gives that was done. ClosedChannel."""
-    ch = case.ch
-    if not case.sends and how == CHAN_DONE and ch.sends_links and table.words[into]:
-        return reference(ch.elem, into)
-    table.drop(into)
     if case.sends and how == CHAN_CLOSED:
         raise ClosedChannel("send on closed channel")
-    return ch._number(word) if not case.sends and not ch.sends_links and how == CHAN_DONE else None
+    if case.sends or how == CHAN_CLOSED:
+        return None
+    if not case.ch.sends_links:
+        return case.ch._number(word)
+    return passed_on(found, case.ch.elem) if table.words[slot_in(found)] else None
 
 
 def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | None) -> tuple[int, int, int]:

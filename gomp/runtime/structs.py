@@ -28,9 +28,9 @@ from gomp.runtime.references import (
     is_struct,
     is_usable,
     key_of,
-    object_new,
     shown_reference,
 )
+from gomp.runtime.slots import allocated, object_new
 
 __all__ = ["new", "struct"]
 
@@ -242,14 +242,7 @@ def _maker(layout: StructInfo) -> Callable[[], Any]:
     def make() -> Any:
         if by_type:
             type_table.register(cls)
-        try:
-            slot = table.free.pop()
-        except IndexError:
-            slot = table.take()
-        table.allocate(kernels.new_object, slot, size, key_of(cls) if by_type else 0)
-        ref = object_new(cls)
-        ref._handle = table.first + slot
-        return ref
+        return allocated(cls, kernels.new_object, size, key_of(cls) if by_type else 0)
 
     return make
 
@@ -258,15 +251,15 @@ def _small_maker(
     cls: type[Reference], span_class: int, elem_size: int, mask: int, scan_bytes: int
 ) -> Callable[[], Any]:
     def make() -> Any:
-        try:
-            slot = table.free.pop()
-        except IndexError:
-            slot = table.take()
+        ref = object_new(cls)
+        while not (free := table.free):
+            table.grow()
+        ref._handle = free[-1]
+        del free[-1]
+        slot = ref._handle - table.first
         status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
         if status != OK:
             table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
-        ref = object_new(cls)
-        ref._handle = table.first + slot
         return ref
 
     return make

@@ -16,7 +16,8 @@ from gomp.core.shm.records import CHAN_WOULD_BLOCK
 from gomp.runtime import type_table
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import INT
-from gomp.runtime.references import OpaqueLayout, Reference, ReferenceMeta, reference, slot_of, word_at
+from gomp.runtime.references import OpaqueLayout, Reference, ReferenceMeta, slot_of, word_at
+from gomp.runtime.slots import allocated
 from gomp.runtime.waits import wait
 
 __all__ = ["Mutex", "WaitGroup"]
@@ -27,10 +28,8 @@ class SyncMeta(ReferenceMeta):
 
     def __call__(cls) -> Any:  # type: ignore[override]
         type_table.register(cls)
-        slot = table.take()
-        table.allocate(kernels.new_object, slot, sync.SYNC_BYTES, 0)
         of: Any = cls
-        return reference(of, slot)
+        return allocated(of, kernels.new_object, sync.SYNC_BYTES, 0)
 
 
 class Mutex(Reference, metaclass=SyncMeta):

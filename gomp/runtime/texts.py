@@ -24,15 +24,15 @@ from gomp.runtime.references import (
     Reference,
     address_of,
     is_usable,
-    reference,
     set_word_at,
     slot_of,
     word_at,
 )
+from gomp.runtime.slots import allocated
 
 __all__ = ["Bytes", "Str", "bytes_", "str_"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Reference)
 BYTES_HEADER, STR_HEADER = 8, 16
 CHARACTERS = 8  # where a Str says how many characters it has
 _SHOWN = 60
@@ -174,9 +174,7 @@ class Str(_Text):
 def _new(cls: type[T], header: int, data: Any) -> T:
     if len(data) > MANY_BYTES:
         table.check_size(header + len(data), f"so long a {cls.__name__}")
-    slot = table.take()
-    table.allocate(kernels.new_array, slot, len(data), (header + len(data) + 7) & -8, 0)
-    made: Any = reference(cls, slot)
+    made: Any = allocated(cls, kernels.new_array, len(data), (header + len(data) + 7) & -8, 0)
     lo, hi = made._span()
     cells.octets[0][lo:hi] = data
     return made  # type: ignore[no-any-return]

@@ -23,7 +23,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -35,7 +36,8 @@ from gomp.core.shm.records import RUNTIME, offset_of, p_dtype, runtime_dtype, vi
 from gomp.errors import RuntimeLost, StaleReference
 from gomp.runtime import handles, pickling, type_table
 from gomp.runtime.handles import table
-from gomp.runtime.references import called, reference
+from gomp.runtime.references import called
+from gomp.runtime.slots import Handle, empty, filled, slot_in
 from gomp.runtime.typekeys import class_of_key
 
 _FEW = 64
@@ -43,19 +45,31 @@ _P_DEATHS = offset_of(p_dtype, "deaths")
 NOBODY = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Sent:
-    """A transit of this process, in the runtime whose handles begin at ``first``. ``heir``: the P whom it is for, and its deaths so far."""
+    """A transit of this process, which owns its pair of slots; 0 is no number yet. ``heir``: the P whom it is for, and its deaths so far."""
 
-    first: int
-    slot: int
-    ticket_slot: int
-    number: int
     heir: tuple[int, int] | None = None
+    number: int = 0
+    owner: Handle = field(default_factory=partial(empty, Handle))
+    ticket_owner: Handle = field(default_factory=partial(empty, Handle))
+
+    @property
+    def slot(self) -> int:
+        return slot_in(self.owner)
+
+    @property
+    def ticket_slot(self) -> int:
+        return slot_in(self.ticket_owner)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether its runtime has ended."""
+        return self.ticket_owner._handle < table.first
 
 
 class Outbox:
-    """The transits of this process that somebody may still receive."""
+    """The transits of this process that somebody may still receive. Whoever is here keeps its slots; elsewhere nobody uses them."""
 
     def __init__(self) -> None:
         self._sent: dict[int, Sent] = {}  # by number
@@ -71,20 +85,13 @@ class Outbox:
         self._sent = {}
         self._settle_at = _FEW
 
-    def send(self, source: int, heir: tuple[int, int] | None = None) -> Sent:
-        """A new transit of what the handle ``source`` holds."""
+    def send(self, sent: Sent, source: int) -> None:
+        """Make it a transit of what the handle ``source`` holds. If this raises, nobody is told of it, and it dies with whoever has it."""
         if len(self._sent) >= self._settle_at:
             self.settle()
-        first, slot, ticket_slot = table.first, table.take(), table.take()
-        try:
-            sent = Sent(first, slot, ticket_slot, table.call(transit.send_reference, source, slot, ticket_slot), heir)
-        except BaseException:
-            table.release(first + slot)
-            table.release(first + ticket_slot)
-            raise
+        sent.number = table.call(transit.send_reference, source, sent.slot, sent.ticket_slot)
         with self._lock:
             self._sent[sent.number] = sent
-        return sent
 
     def settle(self) -> None:
         """Take back the slots of what has been received, and of what nobody can receive any more."""
@@ -97,18 +104,14 @@ class Outbox:
         """Take back these, unless somebody has received them."""
         with self._lock:
             for one in sent:
-                if one.first != table.first:  # that runtime has ended
-                    continue
-                transit.revoke_reference(one.slot, one.ticket_slot, one.number)
-                if one.number in self._sent:
+                if one.number in self._sent and not one.is_past:
+                    transit.revoke_reference(one.slot, one.ticket_slot, one.number)
                     self._end_if_over(one)
 
     def _end_if_over(self, sent: Sent) -> None:
-        """Give back its slots. It is forgotten before: a Ctrl-C in between loses two slots, where it would give them away twice."""
-        if sent.first == table.first and self._is_over(sent):
+        if not sent.is_past and self._is_over(sent):
             del self._sent[sent.number]
-            table.release(sent.first + sent.slot)
-            table.release(sent.first + sent.ticket_slot)
+            del sent.owner, sent.ticket_owner  # whoever has it still need not keep its slots
 
     @staticmethod
     def _is_over(sent: Sent) -> bool:
@@ -154,13 +157,14 @@ def _deaths(p: int) -> int:
 
 def reduce_reference(slot: int, cls: type, key: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """What ``__reduce__`` of the reference in ``slot`` answers: each time a new transit."""
-    parcel, heir = getattr(_pickling, "parcel", None) or (None, None)
-    sent = outbox.send(slot, heir)
-    if parcel is not None:
-        parcel.append(sent)
+    nowhere: list[Sent] = []
+    packed, heir = getattr(_pickling, "parcel", None) or (nowhere, None)
     type_table.described(cls)
-    me = table.p_idx
-    return receive, (_identity(), me, _deaths(me), sent.slot, sent.ticket_slot, sent.number, key, declaration(cls))
+    declared, me = declaration(cls), table.p_idx
+    sent = Sent(heir)
+    packed.append(sent)  # first: an interruption may come between any two steps
+    outbox.send(sent, slot)
+    return receive, (_identity(), me, _deaths(me), sent.slot, sent.ticket_slot, sent.number, key, declared)
 
 
 @functools.cache
@@ -203,16 +207,15 @@ def receive(
             "this reference belongs to another runtime than the one that is open here: send what the object holds instead"
         )
     cls = class_of(key, declared)
-    status, into = table.fill(transit.receive_reference, p, slot, ticket_slot, number)
+    status, received = filled(cls, transit.receive_reference, p, slot, ticket_slot, number)
     if status != OK:
-        table.drop(into)
         raise StaleReference(
             f"the sender of this reference to a {called(cls)}, P{p}, has died, and the reference with it"
             if 0 <= p < layout.MAX_PS and _deaths(p) != deaths
             else f"this reference to a {called(cls)} was received before, or its sender took it back: a pickled reference is unpickled once; "
             "pickle it again for each receiver, or share the object through gomp.globals"
         )
-    return reference(cls, into)
+    return received
 
 
 def class_of(key: int, declared: bytes | None) -> Any:

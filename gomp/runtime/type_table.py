@@ -61,13 +61,13 @@ def described(cls: Any) -> int:
     or otherwise. 0 if it has no key, or no room.
     """
     if cls not in _described:
-        _described[cls] = 0
         with contextlib.suppress(
             TypeError, OutOfMemory
         ):  # it refers to a struct that is not declared; the table is full
             if is_declared(cls):
                 for each in reached_from([cls]):
                     _described[each] = _describe(each)
+        _described.setdefault(cls, 0)
     return _described[cls]
 
 

@@ -7,6 +7,7 @@ table tells which field differs.
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -27,6 +28,7 @@ from gomp.runtime.references import (
     trait,
 )
 
+_ELSEWHERE = "it, or a struct that it refers to, has other fields there"
 _by_key: dict[int, Any] = {}
 
 
@@ -91,23 +93,32 @@ def _difference(cls: Any) -> str:
     for each in reached_from([cls]):
         ours = layout_of(each).text
         for theirs in type_table.descriptions(name_hash(each)):
-            if theirs != ours and is_struct(each):
-                return _field_that_differs(each, *map(_fields, (ours, theirs)))
-    return "it, or a struct that it refers to, has other fields there"
+            if is_struct(each) and not (
+                theirs == ours if _is_whole(theirs) else ours.startswith(theirs.rstrip("\ufffd"))
+            ):
+                known = _fields(theirs)
+                return _field_that_differs(each, _fields(ours), known, None if _is_whole(theirs) else len(known))
+    return _ELSEWHERE
+
+
+def _is_whole(text: str) -> bool:
+    """Whether the text of a struct's layout was short enough for the type table."""
+    return text.endswith("]")
 
 
 def _fields(text: str) -> dict[str, tuple[int, str]]:
-    """The offsets and kinds of a struct's fields, from the text of its layout; none if that was cut."""
-    try:
-        return {name: (at, kind) for name, at, kind in ast.literal_eval(text.split(" ", 2)[2])}
-    except (ValueError, SyntaxError, IndexError):
-        return {}
+    """The offsets and kinds of a struct's fields, from the text of its layout: those that are whole, if it was cut."""
+    listed = text.split(" ", 2)[2]
+    if not _is_whole(text):
+        listed = f"{listed[: listed.rfind('), (')]})]"
+    return {name: (at, kind) for name, at, kind in ast.literal_eval(listed)}
 
 
-def _field_that_differs(cls: Any, ours: dict[str, tuple[int, str]], theirs: dict[str, tuple[int, str]]) -> str:
-    if not theirs:
-        return f"{name_of(cls)} has other fields there"
-    for name, (_, kind) in ours.items():
+def _field_that_differs(
+    cls: Any, ours: dict[str, tuple[int, str]], theirs: dict[str, tuple[int, str]], known: int | None
+) -> str:
+    """``known``: how many of theirs there are to compare, if they are not all."""
+    for name, (_, kind) in itertools.islice(ours.items(), known):
         where = f"field {name} of {cls.__name__}"
         if name not in theirs:
             return f"{where} is not there"
@@ -116,7 +127,7 @@ def _field_that_differs(cls: Any, ours: dict[str, tuple[int, str]], theirs: dict
     for name, (_, kind) in theirs.items():
         if name not in ours:
             return f"{cls.__name__} has a field {name} there, {_shown(kind)}"
-    return f"the fields of {cls.__name__} are in another order there"
+    return f"the fields of {cls.__name__} are in another order there" if known is None else _ELSEWHERE
 
 
 def _shown(kind: str) -> str:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gomp.core.mutator import weak as kernels
+from gomp.core.mutator.weak import BOX_BYTES
 from gomp.core.sched.status import OK
 from gomp.runtime import transit
 from gomp.runtime.handles import kernels as boundary_kernels
 from gomp.runtime.handles import table
-from gomp.runtime.pointers import Pointer, error_of, no_pointer, pointer_in
-from gomp.runtime.references import OpaqueLayout, Reference, is_usable, key_of, reference, slot_of
+from gomp.runtime.pointers import Pointer, error_of, no_pointer
+from gomp.runtime.references import OpaqueLayout, Reference, is_usable, key_of, slot_of
 from gomp.runtime.root_table import Global
+from gomp.runtime.slots import filled
 
 __all__ = ["Weak", "weak"]
 
 T = TypeVar("T")
-_BOX_BYTES = 16
 
 
-class _Handle(Reference):
+class WeakHandle(Reference):
     """The heap object that all weak pointers to one place share."""
 
     __slots__ = ()
@@ -37,13 +38,16 @@ class Weak(Generic[T]):
 
     def value(self) -> T | None:
         """The object, or None once a collection has found that it cannot be reached: before its finalizer or cleanup runs."""
-        if not isinstance(self._handle, _Handle):
+        if not isinstance(self._handle, WeakHandle):
             return self._handle  # type: ignore[no-any-return]
-        status, into = table.fill(kernels.weak_value, slot_of(self._handle))
+        cls, is_tiny = self._cls if isinstance(self._cls, tuple) else (self._cls, None)
+        found: Any
+        status, found = filled(cls, kernels.weak_value, slot_of(self._handle))
         if status == kernels.NIL:
-            table.drop(into)
             return None
-        return pointer_in(into, self._cls[1]) if isinstance(self._cls, tuple) else reference(self._cls, into)  # type: ignore[return-value]
+        if is_tiny is not None:
+            found.is_tiny = is_tiny
+        return found  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Weak):
@@ -56,7 +60,7 @@ class Weak(Generic[T]):
     def __repr__(self) -> str:
         if self._handle is None:
             return "<weak None>"
-        is_lost = isinstance(self._handle, _Handle) and not is_usable(self._handle)
+        is_lost = isinstance(self._handle, WeakHandle) and not is_usable(self._handle)
         return repr(self._handle) if is_lost else f"<weak {self.value()!r}>"
 
     def __copy__(self) -> Any:
@@ -66,25 +70,20 @@ class Weak(Generic[T]):
         return self
 
     def __reduce__(self) -> Any:
-        if not isinstance(self._handle, _Handle) or isinstance(self._cls, tuple):
+        if not isinstance(self._handle, WeakHandle) or isinstance(self._cls, tuple):
             return Weak, (self._handle, self._cls)
         return _received, (self._handle, key_of(self._cls), transit.declaration(self._cls))
 
 
-def _received(handle: _Handle, key: int, declared: bytes | None) -> Weak[Any]:
+def _received(handle: WeakHandle, key: int, declared: bytes | None) -> Weak[Any]:
     return Weak(handle, transit.class_of(key, declared))
-
-
-def weak_of(cls: Any, slot: int) -> Weak[Any]:
-    """The weak pointer to an object of the class ``cls`` that owns a slot with its handle."""
-    return Weak(reference(_Handle, slot), cls)
 
 
 def target_class(pointer: Weak[Any]) -> Any:
     """The class of the object that a weak pointer was made of; None if that was None. TypeError, without the beginning, for other pointers."""
     if pointer._handle is None:
         return None
-    if not isinstance(pointer._handle, _Handle) or isinstance(pointer._cls, tuple):
+    if not isinstance(pointer._handle, WeakHandle) or isinstance(pointer._cls, tuple):
         raise TypeError("is a weak pointer to a global or to a part of an object: give the object's own")
     return pointer._cls
 
@@ -104,12 +103,11 @@ def weak(ptr: T) -> Weak[T]:
     return Weak(_handle_of(ptr), cls)
 
 
-def _handle_of(ptr: Reference) -> _Handle:
-    found, slot = table.fill(kernels.find_weak, slot_of(ptr), 0)
+def _handle_of(ptr: Reference) -> WeakHandle:
+    found, handle = filled(WeakHandle, kernels.find_weak, slot_of(ptr), 0)
     if found == kernels.NIL:
-        table.allocate(boundary_kernels.new_object, slot, _BOX_BYTES, 0)
-    handle: _Handle = reference(_Handle, slot)
-    if found == kernels.NIL:
+        slot = slot_of(handle)
+        table.allocate(boundary_kernels.new_object, slot, BOX_BYTES, 0)
         status = table.call(kernels.add_weak, slot_of(ptr), 0, slot)
         if status != OK:
             raise error_of(status, ValueError, "gomp.weak: pointer")

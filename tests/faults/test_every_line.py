@@ -123,7 +123,14 @@ def points(scenario, within=""):
         return [n for n in some_of(lines) if within in lines[n][0]]
 
 
-@pytest.mark.parametrize("scenario", [*victims.SCENARIOS, *victims_of_objects.SCENARIOS])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        *victims.SCENARIOS,
+        *victims_of_objects.SCENARIOS,
+        *(pytest.param(scenario, marks=pytest.mark.slow) for scenario in victims_of_objects.SLOW_SCENARIOS),
+    ],
+)
 def test_the_others_go_on_wherever_one_is_killed(scenario, pytestconfig):
     where = points(scenario)
     if pytestconfig.getoption("--run-slow"):

@@ -13,6 +13,7 @@ from gomp.core.mutator import lifetimes as specials
 from gomp.core.mutator import pool, weak
 from gomp.core.mutator.hashmap import TABLE_TYPE
 from gomp.core.sched.status import OK
+from gomp.core.shm import layout, records
 from gomp.core.shm.records import GC_TRIGGER_HEAP
 
 
@@ -107,6 +108,22 @@ def sweep_of_specials(world):
     world.expected = [("finalizer", n) for n in range(8) if n % 3 != 0]
     world.expected += [("cleanup", n + k) for n in range(8) if n % 3 != 1 for k in (0, 100)]
     world.collect(GC_TRIGGER_HEAP)
+    return in_kernel(world, lambda: sweep.sweep_step(1000))
+
+
+def specials_lost(world):
+    """What dies was registered by a process that is gone: whoever sweeps, each of its functions is counted once."""
+    x = Lifetimes(world)
+    things_with_specials(x, SURVIVOR, range(8))
+    world.ps[SURVIVOR].epoch += 1
+    world.collect(GC_TRIGGER_HEAP)
+
+    def check():
+        world.collect()
+        everybody = [*world.ps, records.view(records.p_dtype, layout.p_addr(layout.COORDINATOR_P))[0]]
+        assert sum(p.special_lost for p in everybody).tolist() == [5, 10]
+
+    world.also_check = check
     return in_kernel(world, lambda: sweep.sweep_step(1000))
 
 
@@ -228,5 +245,7 @@ def pool_use_while_marking(world):
 
 SCENARIOS = (
     finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, weak_pointers_of_programs, sweep_of_specials, finalizers_run,
-    map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared, pool_use, pool_use_while_marking,
+    map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared, pool_use,
+    pool_use_while_marking,
 )  # fmt: skip
+SLOW_SCENARIOS = (specials_lost,)

@@ -9,8 +9,9 @@ from some_programs import Node, p_record
 
 from gomp.core.shm.records import MHEAP, POLL_INTERRUPT, STATUS_SAFE, mheap_dtype, view
 from gomp.errors import Interrupted, OutOfMemory, StackOverflow
+from gomp.runtime import compiled as compiled_programs
 from gomp.runtime.compiled import compiled
-from gomp.runtime.handles import HandleTable
+from gomp.runtime.slots import empty
 from gomp.runtime.structs import new
 
 
@@ -90,13 +91,13 @@ def test_another_thread_may_run_a_program_after_this_one_was_prepared(heap, monk
     def below(node: Node, n: int) -> Node:
         return below(node, n - 1) if n > 0 else node
 
-    def take_after_another(table):
+    def after_another(cls):
         monkeypatch.undo()
         p_record().stack_low, p_record().stack_thread = 1 << 46, 1
-        return table.take()
+        return empty(cls)
 
     node = new(Node)
     assert below(node, 10) == node
-    monkeypatch.setattr(HandleTable, "take", take_after_another)
+    monkeypatch.setattr(compiled_programs, "empty", after_another)
     assert below(node, 1000) == node
     assert p_record().stack_thread == threading.get_ident()

@@ -572,3 +572,16 @@ def test_what_python_refuses(heap):
         Deep.run(up=None)
     with pytest.raises(TypeError, match=r"argument node of Count\.run is a Node or None by its annotation, not int64"):
         Count.run(node=3)
+
+
+@gomp.frame
+class Asks(gomp.Frame[int]):
+    up: Asks
+
+    def step(f):
+        return f.ret(1 if f.up.up is None else 2)
+
+
+def test_a_slot_of_a_frame_that_is_none(heap):
+    with pytest.raises(NilDereference, match="up of a Asks that is None"):
+        Asks.run()

@@ -10,6 +10,8 @@ from kernel_heap import collect_now
 import gomp
 from gomp.core.jit import COMPILED
 from gomp.core.shm import layout
+from gomp.errors import OutOfMemory
+from gomp.runtime import pool as pools
 from gomp.runtime.arrays import Array, array
 from gomp.runtime.compiled import compiled
 from gomp.runtime.hashmap import map  # noqa: A004
@@ -121,6 +123,19 @@ def test_large_ones_are_dropped(heap):
     pool.put(array(int, 100))
     assert len(pool.get()) == 100
     assert pool.stats().drops == 1
+
+
+def test_putting_never_fails(heap, monkeypatch):
+    """As Go's: what there is no memory to keep is dropped, and counted."""
+
+    def refuse(*args):
+        raise OutOfMemory("full")
+
+    pool = Pool(Item, name="full")
+    monkeypatch.setattr(pools, "new_links", refuse)
+    put(1, 2, 3, pool=pool)
+    assert pool.stats().drops == 2
+    assert [got(pool), got(pool)] == [1, 0]
 
 
 def test_what_counts_is_the_memory_that_an_object_takes(heap):

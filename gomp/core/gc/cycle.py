@@ -55,6 +55,7 @@ from gomp.core.shm.records import (
     RT_XFLUSHED,
     RT_XGC_REQUEST,
     RT_XGCPHASE,
+    RT_XNGLOBALS,
     RT_XOVERFLOW,
     RT_XRAGGED,
     SPAN_IN_USE,
@@ -144,7 +145,7 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     cas_acq_rel(RT_XGC_REQUEST, GC_TRIGGER_HEAP, 0)  # whoever asked for this since
     limiter.change_gc(1, nanotime())
     pacerlog.note(PACER_EVENT_START, began, kind)
-    pacer_record().globals_scan = _ROOT_BYTES * rt.nglobals
+    pacer_record().globals_scan = _ROOT_BYTES * load_relaxed(RT_XNGLOBALS)
     pacer.start_cycle(began, rt.nprocs, kind)
     pacerlog.note(PACER_EVENT_STARTED, began, kind)
     _start_from_roots_stw()

@@ -14,6 +14,7 @@ from gomp.core.shm.records import (
     POOL_VICTIM_PRIVATE,
     POOL_VICTIM_RING,
     POOL_VICTIM_TAIL,
+    RT_XNPOOLS,
     runtime,
 )
 
@@ -26,7 +27,7 @@ def pool_record(pool: int, p_idx: int) -> int:
 @kernel("void()")
 def rotate_pools_stw() -> None:
     """Go's clearpools: victims are dropped, what is there becomes the victim. World: stopped, nothing marked yet."""
-    for pool in range(runtime().npools):
+    for pool in range(load_relaxed(RT_XNPOOLS)):
         for i in range(runtime().nrecords):
             _rotate(pool_record(pool, i))
 

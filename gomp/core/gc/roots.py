@@ -33,6 +33,8 @@ from gomp.core.shm.records import (
     POOL_VICTIM_PRIVATE,
     POOL_VICTIM_RING,
     RT_XCYCLES,
+    RT_XNGLOBALS,
+    RT_XNPOOLS,
     RT_XROOT_NEXT,
     SPECIAL_FINALIZER,
     SPECIAL_FREE,
@@ -49,15 +51,15 @@ from gomp.core.shm.records import (
 NO_JOB = -1
 _GLOBALS_PER_SHARD = 32768  # 256 KiB of references, as Go cuts its data: who takes a job pays for all of it
 _SPECIALS_PER_SHARD = 512
-_GLOBAL_RECORD = 64
 
 
 @kernel("void()")
 def prepare_root_jobs_stw() -> None:
     rt = runtime()
-    rt.root_global_shards = (rt.nglobals + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
+    rt.root_global_shards = (load_relaxed(RT_XNGLOBALS) + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
     rt.root_special_shards = (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
-    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.npools + prepare_stack_jobs_stw()
+    rt.root_pool_shards = load_relaxed(RT_XNPOOLS)
+    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.root_pool_shards + prepare_stack_jobs_stw()
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -77,9 +79,9 @@ def run_root_job(p: int) -> int:
     if shard >= runtime().root_global_shards:
         return _run_other_job(p, shard - runtime().root_global_shards)
     first = shard * _GLOBALS_PER_SHARD
-    last = min(first + _GLOBALS_PER_SHARD, runtime().nglobals)
+    last = min(first + _GLOBALS_PER_SHARD, load_acquire(RT_XNGLOBALS))
     for i in range(first, last):
-        _grey_root(p, layout.GLOBALS_BASE + i * _GLOBAL_RECORD)
+        _grey_root(p, layout.GLOBALS_BASE + i * layout.GLOBAL_RECORD)
     work = 8 * (last - first)
     add_relaxed(PACER_XGLOBALS_WORK, work)
     return work
@@ -87,15 +89,18 @@ def run_root_job(p: int) -> int:
 
 @inline
 def _run_other_job(p: int, shard: int) -> int:
-    """Shards of special records come first, then pools, then stacks. What is scanned of the first two counts as the heap's."""
-    pools = runtime().root_special_shards
+    """Shards of special records come first, then pools, then stacks. What is scanned of the first two counts as the heap's.
+
+    A pool that is made while the heap is marked has no job: all that is put into it is marked, or greyed by the barrier.
+    """
+    pools, stacks = runtime().root_special_shards, runtime().root_special_shards + runtime().root_pool_shards
     if shard < pools:
         _run_special_job(p, shard)
         return 0
-    if shard < pools + runtime().npools:
+    if shard < stacks:
         _scan_pool(p, shard - pools)
         return 0
-    return run_stack_job(p, shard - pools - runtime().npools)
+    return run_stack_job(p, shard - stacks)
 
 
 @kernel("void(int64, int64)")

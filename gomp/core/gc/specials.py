@@ -41,6 +41,7 @@ from gomp.core.shm.atomics import load64, load_acquire, store64, store_release, 
 from gomp.core.shm.commit import commit_table
 from gomp.core.shm.libc import futex_wake
 from gomp.core.shm.records import (
+    P_SPECIAL_LOST,
     P_SPECIAL_QUEUED,
     P_XCLEANUPS_READY,
     P_XDEAD,
@@ -209,6 +210,18 @@ def find_locked(addr: int, kind: int) -> int:
     return NONE
 
 
+@kernel("int64(int64, int64, int64, int64)")
+def find_function_locked(addr: int, kind: int, owner: int, value: int) -> int:
+    """The armed record of this kind for exactly this address with which ``owner`` means its function ``value``; NONE if there is none."""
+    n = load64(list_link(mspan.span_of(addr)))
+    while n != NONE:
+        s = special_at(special_addr(n))
+        if s.addr == addr and s.kind == kind and s.owner == owner and s.value == value and state_of(n) == SPECIAL_ARMED:
+            return n
+        n = s.next
+    return NONE
+
+
 @kernel("int64(int64, int64, int64, int64, int64)")
 def add_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> int:
     """A new armed record in its span's list, or NONE without memory. ``addr`` leads to an object that a handle of this P keeps.
@@ -316,9 +329,10 @@ def cancel_locked(n: int) -> None:
 @inline
 def _lose_locked(n: int) -> None:
     """The process that could have run it is gone."""
-    pp = p_at(layout.p_addr(self_p().idx))
-    count = count_of(special_at(special_addr(n)).kind)
-    pp.special_lost[count] += 1
+    total = layout.p_addr(self_p().idx) + P_SPECIAL_LOST + 8 * count_of(special_at(special_addr(n)).kind)
+    redo.plan(0, total, load64(total) + 1)
+    redo.plan(1, special_addr(n) + SPECIAL_XSTATE, SPECIAL_FREE)
+    redo.commit(2)
     free_record_locked(n)
 
 

@@ -21,6 +21,8 @@ from gomp.core.shm.records import (
     MHEAP_XMETADATA,
     MHEAP_XTABLES,
     MHEAP_XWBUF,
+    RT_XNGLOBALS,
+    RT_XNPOOLS,
     STACKPOOL_XSPAN_BYTES,
     mheap,
     nth_p,
@@ -34,7 +36,6 @@ from gomp.core.shm.records import (
 _OS_PAGE = 4096
 _SPAN_RECORD = 256
 _TASK_RECORD = task_dtype.itemsize
-_GLOBAL_RECORD = 64
 _SPECIAL_RECORD = 64
 _FIXED = layout.PS_BASE - layout.META_BASE  # from the start: the runtime's records, size classes' lists, the type table
 
@@ -119,7 +120,10 @@ def table_bytes_stw() -> int:
     rt = runtime()
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.tasks_committed * _TASK_RECORD)
     n += layout.align_up(8 * rt.mask_words, layout.TABLE_STEP) + sched().gs_committed
-    n += layout.align_up(_GLOBAL_RECORD * rt.nglobals, layout.TABLE_STEP) + rt.npools * layout.POOL_BYTES
+    n += (
+        layout.align_up(layout.GLOBAL_RECORD * load_relaxed(RT_XNGLOBALS), layout.TABLE_STEP)
+        + load_relaxed(RT_XNPOOLS) * layout.POOL_BYTES
+    )
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
     for i in range(p_records()):
         pp = p_at(nth_p(i))

@@ -34,9 +34,9 @@ from gomp.core.shm.records import (
     GC_TRIGGER_HEAP,
     GC_WAIT_CREDIT,
     RT_XCYCLES,
+    RT_XNGLOBALS,
     RT_XTABLE_LOCK,
     root_globals,
-    runtime,
     self_p,
 )
 
@@ -46,7 +46,6 @@ WAIT_CREDIT = 2
 WAIT_BASE = 16
 NO_SLOT = -1
 ARRAY_HEADER = 8
-_GLOBAL_RECORD = 64
 _GLOBAL_NAME, _GLOBAL_TYPE = 16, 8
 
 
@@ -229,7 +228,7 @@ def write_reference(slot: int, offset: int, value: int) -> int:
 
 @inline
 def global_addr(idx: int) -> int:
-    return layout.GLOBALS_BASE + idx * _GLOBAL_RECORD
+    return layout.GLOBALS_BASE + idx * layout.GLOBAL_RECORD
 
 
 @inline
@@ -242,8 +241,7 @@ def _has_name(idx: int, w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) ->
 
 @inline
 def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) -> int:
-    rt = runtime()
-    n = rt.nglobals
+    n = load_relaxed(RT_XNGLOBALS)
     for idx in range(n):
         if _has_name(idx, w0, w1, w2, w3, w4, w5):
             return idx
@@ -262,8 +260,7 @@ def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) ->
     store64(name + 32, w4)
     store64(name + 40, w5)
     store_release(addr, 0)
-    fence_release()
-    rt.nglobals = n + 1  # the publishing store: a reader that sees the count finds the name
+    store_release(RT_XNGLOBALS, n + 1)  # pairs with count_globals
     return n
 
 
@@ -283,7 +280,8 @@ def add_global(w0: int, w1: int, w2: int, w3: int, w4: int, w5: int) -> int:
 
 @kernel("int64()")
 def count_globals() -> int:
-    return runtime().nglobals
+    """Globals ever named: whoever knows the number finds their names."""
+    return load_acquire(RT_XNGLOBALS)
 
 
 @kernel("int64(int64)")

@@ -14,6 +14,7 @@ from gomp.core.gc.specials import (
     add_locked,
     cancel_locked,
     count_of,
+    find_function_locked,
     find_locked,
     free_record_locked,
     owner_word,
@@ -155,6 +156,22 @@ def stop_cleanup(n: int, function: int) -> int:
         free_record_locked(n)
     end()
     return found
+
+
+@kernel("int64(int64, int64, int64)")
+def withdraw(slot: int, count: int, function: int) -> int:
+    """Disarm what this process has armed for a handle's object under that number, if it has: OK or RETRY. ``count``: FINALIZERS or CLEANUPS."""
+    if begin() != OK:
+        return RETRY
+    addr = load_handle(slot)
+    if slot_base(addr) != 0:
+        kind = SPECIAL_FINALIZER if count == FINALIZERS else SPECIAL_CLEANUP
+        n = find_function_locked(addr, kind, owner_word(own_p()), function)
+        if n != NONE:
+            remove_locked(mspan.span_of(addr), n)
+            free_record_locked(n)
+    end()
+    return OK
 
 
 @kernel("int64(int64, int64)")

@@ -11,7 +11,7 @@ Kills: between any two lines an object is in the ring, or in nobody's hand and g
 The words of a record are roots, scanned by root jobs; changes of them, and of the rings, have the write barrier. The rotation happens before the
 marking begins, with the world stopped, and needs none.
 
-Records of one pool are committed together when it is declared, under the table lock; the head of a pool is whole before ``npools`` counts it.
+Records of one pool are committed together when it is declared, under the table lock; the head of a pool is whole before ``xnpools`` counts it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from gomp.core.shm.records import (
     POOL_VICTIM_RING,
     POOL_VICTIM_TAIL,
     RT_XGCPHASE,
+    RT_XNPOOLS,
     RT_XTABLE_LOCK,
     pool_head_at,
     runtime,
@@ -99,8 +100,7 @@ def _is_pool(pool: int, w0: int, w1: int, w2: int, w3: int) -> bool:
 
 @inline
 def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, type_key: int, max_bytes: int) -> int:
-    rt = runtime()
-    n = rt.npools
+    n = load_relaxed(RT_XNPOOLS)
     for pool in range(n):
         if _is_pool(pool, w0, w1, w2, w3):
             return pool if pool_head_at(head_of(pool)).type_key == type_key else OTHER_TYPE
@@ -116,8 +116,7 @@ def _find_or_add_locked(w0: int, w1: int, w2: int, w3: int, type_key: int, max_b
     store64(name + 24, w3)
     pool_head_at(head_of(n)).type_key = type_key
     pool_head_at(head_of(n)).max_bytes = max_bytes
-    fence_release()
-    rt.npools = n + 1  # the publishing store
+    store_release(RT_XNPOOLS, n + 1)  # pairs with read_pools, and with whoever scans them
     return n
 
 
@@ -366,5 +365,15 @@ def pool_grow(pool: int, ring: int) -> int:
     if enter() != OK:
         return RETRY
     _move_to(_mine(pool), load_handle(ring))
+    leave()
+    return OK
+
+
+@kernel("int64(int64)")
+def pool_drop(pool: int) -> int:
+    """Called from Python. Count an object that was dropped because there is no memory for a larger ring: OK or RETRY."""
+    if enter() != OK:
+        return RETRY
+    _count(_mine(pool) + POOL_DROPS)
     leave()
     return OK

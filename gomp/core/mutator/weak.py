@@ -19,7 +19,7 @@ from gomp.core.shm.atomics import load_acquire, lsr, store_release
 from gomp.core.shm.records import RT_XSPECIALS_LOCK, SPECIAL_WEAK, STEP_SWEEPING, runtime, special_at
 
 NIL = 1  # a weak pointer to nothing, or to what is dead
-_BOX_BYTES = 16
+BOX_BYTES = 16
 
 
 @kernel("int64(int64, int64, int64)")
@@ -101,7 +101,7 @@ def weak_waiting(addr: int) -> int:
     release(RT_XSPECIALS_LOCK)
     if box != 0:
         return box
-    box = new_bytes(_BOX_BYTES, PROGRAM)
+    box = new_bytes(BOX_BYTES, PROGRAM)
     if box == 0:
         return 0
     make_room_for_special()

@@ -63,6 +63,7 @@ MAP_LOCKS_SHIFT = 8
 MAP_LOCKS = 1 << MAP_LOCKS_SHIFT  # locks of hash maps, a line each
 MAP_LOCK_SIZE = 64
 MAX_POOLS = 64
+GLOBAL_RECORD = 64  # of a named root
 POOL_RECORD = 128  # of a pool and a P
 POOL_BYTES = MAX_PS * POOL_RECORD  # of a pool
 POOL_HEAD_BYTES = 64
@@ -78,7 +79,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("pool_heads", MAX_POOLS * POOL_HEAD_BYTES),
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
-    ("globals", MAX_GLOBALS * 64),
+    ("globals", MAX_GLOBALS * GLOBAL_RECORD),
     ("tasks", MAX_TASKS * 128),
     ("gs", MAX_GS * G_RECORD),
     ("specials", MAX_SPECIALS * 64),

@@ -113,7 +113,7 @@ runtime_dtype = record(
         ("root_special_shards", "i8"),
         ("xoverflow", "i8"),  # 1: marked objects were dropped for want of a work buffer
         ("xresting", "i8"),  # why the coordinator does not mark just now: RESTS_*
-        ("_pad4", "i8", (1,)),
+        ("root_pool_shards", "i8"),
         # work buffers: stacks of buffer numbers, under wbuf_lock
         ("xwbuf_lock", "i8"),
         ("xwbuf_full", "i8"),  # length of the stack of full buffers; read without the lock as a hint
@@ -124,9 +124,9 @@ runtime_dtype = record(
         ("xtable_lock", "i8"),
         ("ntypes", "i8"),
         ("mask_words", "i8"),  # words used in type_masks
-        ("nglobals", "i8"),  # globals ever named
+        ("xnglobals", "i8"),  # globals ever named: the store that publishes the last one's name
         ("tasks_committed", "i8"),  # goroutine records whose memory is there
-        ("npools", "i8"),  # pools ever named
+        ("xnpools", "i8"),  # pools ever named: the store that publishes the last one's head
         ("_pad6", "i8", (3,)),
         # special records, under specials_lock
         ("xspecials_lock", "i8"),
@@ -436,6 +436,7 @@ RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLA
 )
 RT_XLOST_LOCK = RUNTIME + offset_of(runtime_dtype, "xlost_lock")
 RT_XSPECIALS_LOCK = RUNTIME + offset_of(runtime_dtype, "xspecials_lock")
+RT_XNGLOBALS, RT_XNPOOLS = (RUNTIME + offset_of(runtime_dtype, f) for f in ("xnglobals", "xnpools"))
 RT_XOVERFLOW = RUNTIME + offset_of(runtime_dtype, "xoverflow")
 RT_XRESTING = RUNTIME + offset_of(runtime_dtype, "xresting")
 RT_XGCPHASE, RT_XCYCLES, RT_XFLUSHED, RT_XROOT_NEXT, RT_XWBUF_LOCK, RT_XWBUF_FULL, RT_XTABLE_LOCK, RT_XRAGGED = (
@@ -718,9 +719,9 @@ P_XAWAITS_CREDIT = offset_of(p_dtype, "xawaits_credit")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
 P_REDO_VALUE = offset_of(p_dtype, "redo_value")
-P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECIAL_FAILED = (
+P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECIAL_FAILED, P_SPECIAL_LOST = (
     offset_of(p_dtype, f)
-    for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed")
+    for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed", "special_lost")
 )
 P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XPARKED, P_XSPINNING = (
     offset_of(p_dtype, f) for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xparked", "xspinning")
@@ -832,7 +833,7 @@ type_dtype = record(
 )
 TYPE_TEXT, TYPE_BYTES = offset_of(type_dtype, "text"), type_dtype.itemsize
 
-global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], 64)
+global_dtype = record([("xref", "i8"), ("type_key", "i8"), ("name", "S48")], layout.GLOBAL_RECORD)
 
 # What an object has beside its bytes: see gc/specials.py. Written under specials_lock; ``xstate`` last, or under the redo record.
 SPECIAL_FREE, SPECIAL_ARMED, SPECIAL_DYING, SPECIAL_QUEUED, SPECIAL_RUNNING, SPECIAL_CANCELLED = range(6)
@@ -858,7 +859,7 @@ special_dtype = record(
 SPECIAL_XSTATE = offset_of(special_dtype, "xstate")
 SPECIAL_NEXT = offset_of(special_dtype, "next")
 SPECIAL_ADDR, SPECIAL_VALUE = (offset_of(special_dtype, name) for name in ("addr", "value"))
-# A pool: what all processes agree on. Constant once runtime.npools counts it.
+# A pool: what all processes agree on. Constant once runtime.xnpools counts it.
 pool_head_dtype = record([("type_key", "i8"), ("max_bytes", "i8"), ("name", "S32")], layout.POOL_HEAD_BYTES)
 POOL_TYPE, POOL_NAME = offset_of(pool_head_dtype, "type_key"), offset_of(pool_head_dtype, "name")
 

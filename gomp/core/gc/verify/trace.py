@@ -36,6 +36,8 @@ from gomp.core.shm.records import (
     POOL_RING,
     POOL_VICTIM_PRIVATE,
     POOL_VICTIM_RING,
+    RT_XNGLOBALS,
+    RT_XNPOOLS,
     SPECIAL_ADDR,
     SPECIAL_FINALIZER,
     SPECIAL_FREE,
@@ -67,7 +69,6 @@ T_SEEKS = 96
 TRACE_BYTES = 104
 
 _FIRST_OBLET = 128 << 10  # a longer array's references to itself count beyond it, as in Go
-_GLOBAL_RECORD = 64
 
 
 @inline
@@ -194,13 +195,13 @@ def _visit_root(t: int, slot: int) -> None:
 
 @inline
 def _visit_globals(t: int) -> None:
-    for i in range(runtime().nglobals):
-        _visit_root(t, layout.GLOBALS_BASE + _GLOBAL_RECORD * i)
+    for i in range(load_relaxed(RT_XNGLOBALS)):
+        _visit_root(t, layout.GLOBALS_BASE + layout.GLOBAL_RECORD * i)
 
 
 @inline
 def _visit_pools(t: int) -> None:
-    for pool in range(runtime().npools):
+    for pool in range(load_relaxed(RT_XNPOOLS)):
         for i in range(runtime().nrecords):
             record = pool_record(pool, i)
             _visit_root(t, record + POOL_PRIVATE)
