@@ -33,6 +33,7 @@ LAYERS = (
     "gomp.runtime.memstats",
     "gomp.runtime.residency",
     "gomp.runtime.gctrace",
+    "gomp.runtime.sitetable",
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
     "gomp.service",

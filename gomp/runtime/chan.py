@@ -18,6 +18,7 @@ from gomp.core.heap.chanq import BUFFER, COUNT, HOLDS_LINKS, SIZE
 from gomp.core.mutator import chancalls
 from gomp.core.mutator.boundary import NO_SLOT, OUT_OF_MEMORY
 from gomp.core.mutator.chan import CHAN_CLASS, CHAN_MASK, CHAN_SLOT, SCAN_BYTES
+from gomp.core.mutator.sites import set_site
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel, OutOfMemory
 from gomp.runtime import type_table
@@ -189,13 +190,14 @@ def _wait(timeout: float | None, into: int, join: Any, *args: int) -> tuple[int,
     """CHAN_DONE or CHAN_CLOSED, once it is done, and the number that was received. TimeoutError, or what interrupts the wait: then nothing was sent,
     and what was received is lost.
     """
-    from gomp.runtime import current  # above this: it unpickles what names classes of channels
+    from gomp.runtime import current, sites  # above this: it unpickles what names classes of channels
 
     g, word = _call(join, *args)
     if g == OUT_OF_MEMORY:
         raise OutOfMemory("there is no memory for one who waits at a channel")
     if g in (CHAN_DONE, CHAN_CLOSED):
         return g, word
+    set_site(g, sites.number_of_caller())
     try:
         current.peer().wait_until(lambda: bool(chancalls.is_done_waiting(g)), timeout)
     finally:

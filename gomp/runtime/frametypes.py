@@ -31,10 +31,10 @@ from numba.extending import (
 )
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import ACTION_RECEIVE, ACTION_RETURN, ACTION_SEND, ACTION_YIELD, COUNT_BITS, INTO_BITS
+from gomp.core.mutator.goroutine import ACTION_RECEIVE, ACTION_RETURN, ACTION_SEND, ACTION_YIELD, COUNT_BITS
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
-from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
+from gomp.core.shm.records import FRAME_HEADER, INTO_BITS, P_OUT, self_p
 from gomp.runtime import frames
 from gomp.runtime.chantypes import word_of
 from gomp.runtime.frames import FrameLink, FrameMeta

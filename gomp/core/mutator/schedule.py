@@ -216,6 +216,7 @@ def _run(g: int) -> None:
         return
     under = me.curg
     gp.under = under
+    gp.runs += 1
     me.curg = at
     blacken(at)
     why = execute(at)
@@ -288,6 +289,7 @@ def await_done(g: int) -> int:
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_while_stopped()  # that one may have died
+    g_at(g).runs += 1
     me.curg = g
     blacken(g)
     return why
