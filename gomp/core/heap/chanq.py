@@ -25,6 +25,8 @@ def wait_locked(g: int, ch: int, queue: int, why: int) -> None:
     gp.wait = why
     gp.chan = ch
     gp.done = 0
+    gp.since_ns = 0
+    gp.leaked = 0
     gp.next = NO_G
     if why == WAITS_TO_RECEIVE:
         gp.elem = 0

@@ -244,6 +244,7 @@ def _set_aside(g: int, why: int) -> None:
     blacken(g)
     gp.home = me.idx + 1
     gp.ending = why
+    gp.since_ns = 0
     me.out_bytes = 0
     if why == NO_STEP:
         gp.wait = WAITS_FOR_STEP

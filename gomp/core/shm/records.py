@@ -402,9 +402,19 @@ sched_dtype = record(
         ("xparked", "i8"),  # Ps that sleep until there is something to run
         ("xspinning", "i8"),  # Ps that look for something, or were just woken to
         ("xsysmon", "i8"),  # 1: the coordinator looks every few ms whether what is ready gets its turn
+        # leaks: see gc/leaks.py. Changed with the world stopped, or by the coordinator while nobody marks
+        ("leaks_wanted", "i8"),  # 1: the cycle that is on, or the next, looks for them
+        ("leak_mode", "i8"),  # LEAKS_*: of the marking that is on
+        ("leak_marked", "i8"),  # objects ever made grey when the last round over the stacks began, -1: none has
+        ("first_stack_job", "i8"),  # number of the first root job that is about stacks
+        ("leaked", "i8"),  # goroutines that the last look has found, of leak_looks
+        ("leak_looks", "i8"),
+        ("xleak_scans", "i8"),  # stacks scanned in the round; by atomic addition
+        ("xleaked", "i8"),  # found so far by the look that is on; the same
     ],
-    256,
+    320,
 )
+LEAKS_IGNORED, LEAKS_HIDE, LEAKS_REVEAL = 0, 1, 2
 
 RUNTIME = layout.RUNTIME_BASE
 MHEAP = layout.RUNTIME_BASE + 4096
@@ -488,6 +498,8 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
     SCHED_XPARKED,
     SCHED_XSPINNING,
     SCHED_XSYSMON,
+    SCHED_XLEAK_SCANS,
+    SCHED_XLEAKED,
 ) = (
     SCHED + offset_of(sched_dtype, name)
     for name in (
@@ -499,6 +511,8 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
         "xparked",
         "xspinning",
         "xsysmon",
+        "xleak_scans",
+        "xleaked",
     )
 )
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
