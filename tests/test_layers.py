@@ -34,6 +34,7 @@ LAYERS = (
     "gomp.runtime.residency",
     "gomp.runtime.gctrace",
     "gomp.runtime.sitetable",
+    "gomp.runtime.goroutineprofile",
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
     "gomp.service",

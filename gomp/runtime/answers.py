@@ -12,7 +12,16 @@ from dataclasses import asdict
 from typing import Any
 
 from gomp.core.gc.cycle import flush_caches_stw
-from gomp.core.shm.records import GC_TRIGGER_FORCED, GCSTATS, RUNTIME, SCHED, gcstats_dtype, runtime_dtype, sched_dtype, view
+from gomp.core.shm.records import (
+    GC_TRIGGER_FORCED,
+    GCSTATS,
+    RUNTIME,
+    SCHED,
+    gcstats_dtype,
+    runtime_dtype,
+    sched_dtype,
+    view,
+)
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.channel import Channel

@@ -960,8 +960,8 @@ g_dtype = record(
     ],
     layout.G_RECORD,
 )
-G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE = (
-    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done")
+G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE, G_ID, G_RUNS, G_DEPTH = (
+    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done", "id", "runs", "depth")
 )
 CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
 
