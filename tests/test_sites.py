@@ -15,8 +15,6 @@ from gomp.core.shm.records import (
     FRAME_CALLER,
     FRAME_LINE,
     FRAME_TYPE,
-    G_STATUS_MASK,
-    G_WAITING,
     SCHED,
     g_dtype,
     sched_dtype,
@@ -59,8 +57,15 @@ class Starts:
         return f.ret()
 
 
+@gomp.frame
+class Nothing:
+    def step(f) -> gomp.Action:
+        return f.ret()
+
+
 @gomp.compiled
 def start(ch: gomp.Chan[int]) -> None:
+    gomp.go(Nothing)
     gomp.go(Outer, ch=ch)
 
 
@@ -75,14 +80,13 @@ def line_in(function, text: str) -> int:
 
 
 def waiting():
-    n = int(view(sched_dtype, SCHED)[0].ngs)
-    return [int(g.id) for g in view(g_dtype, layout.g_addr(1), n) if int(g.xstatus) & G_STATUS_MASK == G_WAITING]
+    return [g.id for g in gomp.debug.goroutines() if g.wait_reason == "chan receive"]
 
 
 def wait_for(n: int) -> None:
     deadline = time.monotonic() + 10
     while len(waiting()) != n:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, gomp.debug.goroutines()
         time.sleep(0.005)
 
 
@@ -100,8 +104,8 @@ def read_words(addr: int, kind: str, n: int):
     ("begin", "function", "text"),
     [
         (lambda rt, ch: gomp.go(Outer, ch=ch), None, "lambda rt, ch: gomp.go"),
-        (lambda rt, ch: start(ch), start, "gomp.go"),
-        (lambda rt, ch: rt.run(start, ch), start, "gomp.go"),
+        (lambda rt, ch: start(ch), start, "gomp.go(Outer"),
+        (lambda rt, ch: rt.run(start, ch), start, "gomp.go(Outer"),
         (lambda rt, ch: gomp.go(Starts, ch=ch), Starts.step, "gomp.go"),
     ],
 )

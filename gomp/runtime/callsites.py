@@ -63,7 +63,8 @@ def _note_site(lower: Any, loc: ir.Loc) -> None:
     if loc.filename.startswith(MADE):
         return
     site = Site(lower.func_ir.func_id.func_qualname, loc.filename, loc.line)
-    builder, text = lower.builder, site.text
-    at = builder.ptrtoint(lower.context.insert_const_bytes(builder.module, text, "site"), _I64)
-    key, nbytes = (llvm_ir.Constant(_I64, value) for value in (sitetable.key_of(site), len(text)))
-    call_inline(lower.context, builder, note_site, types.none, (key, at, nbytes))
+    builder, text, key = lower.builder, site.text, sitetable.key_of(site)
+    # Bytes of one name are the same in all of a module.
+    at = builder.ptrtoint(lower.context.insert_const_bytes(builder.module, text, f"site.{key:x}"), _I64)
+    words = (llvm_ir.Constant(_I64, key), at, llvm_ir.Constant(_I64, len(text)))
+    call_inline(lower.context, builder, note_site, types.none, words)
