@@ -190,6 +190,17 @@ def test_http_has_gos_profiles(service):
     assert "goroutineleak" in service.client.get("/debug/pprof/").text
 
 
+def test_the_metrics_name_the_place_that_leaks(service):
+    service.client.get("/debug/pprof/goroutineleak?debug=1")
+    samples = service.samples()
+    place = f"{goroutine_leak.__file__}:{line_in(goroutine_leak.answer.py_func, START_LINE)}"
+    assert samples["gomp_goroutines", place] >= 50
+    assert sum(n for (name, *_), n in samples.items() if name == "gomp_goroutines") >= samples["gomp_goroutines", place]
+    assert samples[("gomp_goroutines_leaked",)] >= 50
+    assert samples[("gomp_goroutine_leak_looks_total",)] >= 1
+    assert samples[("gomp_goroutine_record_bytes",)] >= 256 * samples[("go_goroutines",)]
+
+
 @pytest.mark.parametrize("debug", ["3", "-1", "x", ""])
 def test_a_wrong_debug_is_refused(service, debug):
     assert service.client.get(f"/debug/pprof/goroutine?debug={debug}").status_code == 400
