@@ -123,25 +123,36 @@ def _frames(dump: Any) -> tuple[Site, ...]:
     return tuple(_frame(int(key), int(line)) for key, line in dump["frames"][: int(dump["nframes"])])
 
 
-def _record(dump: Any, now_ns: int) -> GoroutineRecord:
-    status, wait = int(dump["status"]), int(dump["wait"])
-    is_waiting = status == G_WAITING
-    reason = _WAITS.get(wait, "waiting") if is_waiting else ""
-    if wait in _CHANNEL_WAITS and is_waiting and not dump["has_chan"]:
+def _records(dumps: Any) -> Iterator[GoroutineRecord]:
+    """Goroutines with the same frames share them."""
+    now_ns = time.monotonic_ns()
+    frames: dict[tuple[int, int], tuple[Site, ...]] = {}
+    columns = [dumps[name].tolist() for name in _WORDS]
+    for i, words in enumerate(zip(*columns, strict=True)):
+        dump = dict(zip(_WORDS, words, strict=True))
+        key = dump["hash"], dump["nframes"] or -dump["site"]
+        if key not in frames:
+            frames[key] = _frames(dumps[i])
+        yield _record(dump, frames[key], now_ns)
+
+
+def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> GoroutineRecord:
+    is_waiting, since = dump["status"] == G_WAITING, dump["since_ns"]
+    reason = _WAITS.get(dump["wait"], "waiting") if is_waiting else ""
+    if dump["wait"] in _CHANNEL_WAITS and is_waiting and not dump["has_chan"]:
         reason += _NIL
-    since = int(dump["since_ns"])
     return GoroutineRecord(
-        id=int(dump["id"]),
-        status=_STATES.get(status, "waiting"),
+        id=dump["id"],
+        status=_STATES.get(dump["status"], "waiting"),
         wait_reason=reason,
         waiting_ns=max(now_ns - since, 0) if is_waiting and since else 0,
         leaked=bool(is_waiting and dump["leaked"]),
-        frames=_frames(dump),
-        created_at=_site(int(dump["site"])),
-        parent=int(dump["parent"]),
-        stack_bytes=int(dump["stack"]),
-        frame_bytes=int(dump["depth"]),
-        p=int(dump["p"]),
+        frames=frames,
+        created_at=_site(dump["site"]),
+        parent=dump["parent"],
+        stack_bytes=dump["stack"],
+        frame_bytes=dump["depth"],
+        p=dump["p"],
     )
 
 
@@ -156,7 +167,7 @@ def read(only_leaked: bool = False, most: int | None = None) -> list[GoroutineRe
     for dumps in _dumps():
         if only_leaked:
             dumps = dumps[_is_leaked(dumps)]
-        found += [_record(dump, time.monotonic_ns()) for dump in dumps[: None if most is None else most - len(found)]]
+        found += _records(dumps[: None if most is None else most - len(found)])
         if most is not None and len(found) >= most:
             break
     return sorted(found, key=lambda g: g.id)
