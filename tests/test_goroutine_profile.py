@@ -55,6 +55,21 @@ class Deep:
         return f.recv(f.ch)
 
 
+@gomp.frame
+class Starts:
+    ch: gomp.Chan[int]
+
+    def step(f) -> gomp.Action:
+        gomp.go(Deep, ch=f.ch)
+        return f.ret()
+
+
+@gomp.compiled
+def start(ch: gomp.Chan[int]) -> None:
+    gomp.go(Receives, ch=ch)  # another place in the same function
+    gomp.go(Deep, ch=ch)
+
+
 @pytest.fixture(scope="module")
 def rt():
     with gomp.Runtime(procs=2) as runtime:
@@ -80,6 +95,31 @@ def test_a_record_says_what_a_goroutine_does_and_where(rt):
     assert 0 < g.frame_bytes < 2048
     rt.gc()
     assert 0 < of(goid).waiting_ns < 60e9
+    ch.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "function", "text"),
+    [
+        (lambda rt, ch: start(ch), start.py_func, "gomp.go(Deep"),
+        (lambda rt, ch: rt.run(start, ch), start.py_func, "gomp.go(Deep"),
+        (lambda rt, ch: gomp.go(Starts, ch=ch), Starts.step, "gomp.go(Deep"),
+    ],
+)
+def test_the_place_that_started_it_is_known_from_everywhere(rt, begin, function, text):
+    ch = gomp.Chan[int]()
+    before = {g.id for g in gomp.debug.goroutines()}
+    begin(rt, ch)
+
+    def found():
+        return [
+            g for g in gomp.debug.goroutines() if g.id not in before and "Deep.step" in {f.function for f in g.frames}
+        ]
+
+    wait_until(found)
+    (g,) = found()
+    assert (g.created_at.file, g.created_at.line) == (__file__, line_in(function, text))
+    assert g.created_at.function.endswith(function.__qualname__)
     ch.close()
 
 

@@ -207,9 +207,9 @@ def test_it_goes_on_while_programs_do(rt, before):
 
     lost = {gomp.go(Receives, ch=gomp.Chan[int]()) for _ in range(50)}
     wait_until(lambda: waiting() >= lost)
-    game = rt.go(ping_pong.play, 300_000)
+    game = rt.go(ping_pong.play, 50_000)
     looks = 0
-    while looks < 10:
+    while looks < 2:
         assert leaked() - before == lost
         gomp.gc()
         looks += 1

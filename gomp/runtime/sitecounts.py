@@ -1,6 +1,7 @@
 """How many goroutines there are by the place at which they were started: the sign of a leak is one that only grows.
 
-Counted anew from the table of goroutines, a million in some tens of milliseconds, so no oftener than that it takes a twentieth of the time.
+Counted anew from the table of goroutines, a million in some tens of milliseconds: if that takes long, no oftener than that it takes a twentieth of
+the time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gomp.runtime.sitetable import site_of
 
 OTHER, UNKNOWN = "other", "unknown"
 _MOST = 20
-_SHARE = 20
+_SHARE, _SHORT_S = 20, 0.01
 
 
 @dataclass
@@ -34,7 +35,7 @@ class SiteCounts:
         if began >= self.again_at:
             self.counts = count()
             ended = time.monotonic()
-            self.again_at = ended + (ended - began) * _SHARE
+            self.again_at = ended + max(ended - began - _SHORT_S, 0.0) * _SHARE
         return self.counts
 
 

@@ -25,7 +25,7 @@ if COMPILED:
     pytest.skip("needs NUMBA_DISABLE_JIT=1", allow_module_level=True)
 
 SURVIVOR, VICTIM = 0, 1
-POINTS = 8  # of a scenario, in the short run
+POINTS = 2  # of a scenario, in the short run
 NIL = 0
 
 

@@ -9,12 +9,13 @@ may still run, nothing will end its wait: it has *leaked*. In a cycle for which 
 3. With the world stopped that is looked at once more. Those who are hidden still have leaked: REVEAL. In one more round they are counted, told
    so, and become roots: what they have is not reclaimed, as somebody may come to it through a weak pointer.
 
-Invariant, while HIDE: a stack that is not scanned is that of a goroutine which has waited since the cycle began, and had no marked primitive when its
-shard was last looked at. For who begins to wait is black before (mutator/chan), who is born is, and whoever ends a wait scans the stack of the
-one that he makes ready, before he does (:func:`~gomp.core.gc.stackscan.scan_to_wake`). So nothing is runnable and white but what a shard comes to.
+Invariant, while HIDE and a round is over: a stack that is not scanned is that of a goroutine which has waited since the cycle began, at primitives
+that were not marked when its shard was last looked at. For who begins to wait is black before (mutator/chan), so is who is born and who is given a P,
+and who was made ready since is no more hidden.
 
-A program that runs reaches what the roots that are not hidden lead to when the cycle begins, and what is new: the barrier sees to it that the first
-is marked, and the second is no primitive of anybody hidden. So once marking is over no program reaches a primitive that is not marked.
+A program reaches what the roots that are not hidden lead to when the cycle begins, and what is new: the barrier sees to it that the first is marked,
+and the second is no primitive of anybody hidden. All Ps are black before the first round. So who ends a hidden one's wait after that came by its
+primitive in a way that marks it, as from a weak pointer; that is counted, and another round follows.
 
 That nothing was marked since a round began is known by counting: each P counts the objects that it makes grey, and the sum only grows. It is
 read before the round's first look; who sets a mark later counts it later, too.

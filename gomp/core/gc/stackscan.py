@@ -113,15 +113,6 @@ def try_scan(p: int, g: int) -> int:
 
 
 @inline
-def scan_to_wake(g: int) -> None:
-    """The goroutine at ``g``, whose wait this P has ended, is black before it is ready: nobody looks for it any more if it was hidden."""
-    if sched().leak_mode == LEAKS_IGNORED:
-        return
-    while not is_stack_scanned(g):
-        try_scan(layout.p_addr(self_p().idx), g)
-
-
-@inline
 def _scanned_by(p_idx: int) -> int:
     return G_SCAN | p_idx << G_SCANNER_SHIFT
 

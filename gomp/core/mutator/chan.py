@@ -19,7 +19,7 @@ Barriers: a value in the buffer or in a record is shaded when another overwrites
 
 from __future__ import annotations
 
-from gomp.core.gc.stackscan import is_stack_scanned, scan_stack, scan_to_wake
+from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.gc.wbbuf import record_write
 from gomp.core.heap.chanq import (
     BUFFER,
@@ -257,7 +257,6 @@ def _plan_elem(i: int, ch: int, slot: int, value: int) -> None:
 def make_ready(g: int) -> None:
     """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
     home = g_at(g).home
-    scan_to_wake(g)
     while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
         cpu_pause()  # a marker has its stack
     if home != 0:
