@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import threading
 import time
 
 import pytest
 
 import gomp
 from gomp.core.heap.gs import num_goroutines
+from gomp.core.shm import layout
+from gomp.core.shm.records import LEAKS_HIDE, LEAKS_REVEAL, SCHED, p_dtype, sched_dtype, view
 
 Numbers = gomp.Array[int]
 KEPT = gomp.Global("tests.leaks.kept", gomp.Chan[int])
@@ -215,3 +221,45 @@ def test_it_goes_on_while_programs_do(rt, before):
         looks += 1
     game.wait(timeout=60)
     assert leaked() - before == lost
+
+
+@pytest.mark.slow
+def test_killed_ps_change_nothing_of_what_is_found(monkeypatch):
+    """While a look is on, in each of its modes; who is killed takes along what it runs, and no more."""
+    monkeypatch.setenv("GODEBUG", "gccheckmark=1,clobberfree=1")
+    rng = random.Random(8)
+    sched = view(sched_dtype, SCHED)[0]
+    with gomp.Runtime(procs=2, max_heap="512MiB") as rt:
+        kept, tree = gomp.Chan[int](), boxes(300_000)
+        lost = {gomp.go(Receives, ch=gomp.Chan[int](), box=tree) for _ in range(300)}
+        alive = {gomp.go(Receives, ch=kept) for _ in range(300)}
+        wait_until(lambda: waiting() >= lost | alive)
+        kills, modes = 0, set()
+
+        def kill():
+            nonlocal kills
+            mode = rng.choice((LEAKS_HIDE, LEAKS_REVEAL))
+            until = time.monotonic() + 5
+            while sched.leak_mode != mode and time.monotonic() < until:
+                pass
+            time.sleep(rng.uniform(0, 0.003))
+            modes.add(int(sched.leak_mode))
+            if (pid := int(view(p_dtype, layout.p_addr(rng.randrange(2)))[0].xpid)) > 0:
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+
+        for _ in range(12):
+            end = gomp.new(Box)
+            for _ in range(4):
+                gomp.go(Runs, box=tree, end=end)
+            killer = threading.Thread(target=kill)
+            killer.start()
+            assert leaked() & (lost | alive) == lost
+            killer.join()
+            end.size = 1
+            assert rt.verify(3).startswith("verified")
+        assert kills >= 8
+        assert modes & {LEAKS_HIDE, LEAKS_REVEAL}
+        kept.close()
+        wait_until(lambda: not waiting() & alive)
+        assert leaked() == lost
