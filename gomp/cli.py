@@ -359,6 +359,21 @@ def free_os_memory(
     return _tell(as_json, answer, f"{_in_units(answer['heap_released'])} of the heap are returned")
 
 
+@ctl.command()
+def goroutines(
+    leaked: Annotated[bool, typer.Option(help="only those that wait for ever: a collection finds them first")] = False,
+    grouped: Annotated[bool, typer.Option(help="those together that stand at the same lines")] = False,
+    name: OfRuntime = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what each goroutine does, where it stands and where it was started."""
+    query = f"debug={1 if grouped else 2}&leaked={str(leaked).lower()}"
+    answer = _ask(name, url, token_file, "GET", f"/control/goroutines?{query}")
+    return _tell(as_json, answer, answer["text"].rstrip("\n"))
+
+
 @app.command()
 def stress(
     program: Annotated[str, typer.Argument(help="ramp, burst_idle, sawtooth, thrash or leak", show_default=False)],

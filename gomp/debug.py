@@ -8,7 +8,8 @@ from gomp.config import DEFAULT_PROCS, MAX_PROCS
 from gomp.core.heap import stack
 from gomp.core.shm.records import GC_MARK, RUNTIME, runtime_dtype, view
 from gomp.errors import ConfigError, RuntimeLost
-from gomp.runtime import current
+from gomp.runtime import current, goroutineprofile
+from gomp.runtime.goroutineprofile import GoroutineRecord
 from gomp.runtime.handles import table
 from gomp.runtime.waiting import DEADLINE_S
 
@@ -76,6 +77,23 @@ def free_os_memory(now: bool = False) -> int:
     ``GODEBUG=madvdontneed=0`` it stays in memory until somebody needs it, as in Go, unless ``now``.
     """
     return current.peer().ask("free_os_memory", now=bool(now))["heap_released"]  # type: ignore[no-any-return]
+
+
+def goroutines() -> list[GoroutineRecord]:
+    """What each goroutine does, where it stands and where it was started, by id. Nothing is stopped: each is shown as it was
+    at one moment of its own.
+    """
+    table.check_open()
+    return goroutineprofile.read()
+
+
+def leaked_goroutines() -> list[GoroutineRecord]:
+    """The goroutines that wait for ever: a whole collection finds those that wait at channels which nobody can reach any more who may still run.
+
+    What they have is kept. Those that wait in programs, in compiled functions and in Python, are not among them: a signal or a timeout may end that.
+    """
+    current.peer().ask("find_leaks")
+    return goroutineprofile.read(only_leaked=True)
 
 
 def _is_integer(value: object, most: int) -> bool:

@@ -12,7 +12,16 @@ from dataclasses import asdict
 from typing import Any
 
 from gomp.core.gc.cycle import flush_caches_stw
-from gomp.core.shm.records import GC_TRIGGER_FORCED, GCSTATS, RUNTIME, gcstats_dtype, runtime_dtype, view
+from gomp.core.shm.records import (
+    GC_TRIGGER_FORCED,
+    GCSTATS,
+    RUNTIME,
+    SCHED,
+    gcstats_dtype,
+    runtime_dtype,
+    sched_dtype,
+    view,
+)
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.channel import Channel
@@ -82,6 +91,8 @@ class Answers:
             self._walk(asker, may_wait)
         elif message.op in ("collect", "free_os_memory"):
             self._collect_for(asker)
+        elif message.op == "find_leaks":
+            self._collecting.append((self._collector.want_leaks(), asker))
         elif message.op == "set" and message["setting"] == "procs":
             self._resize(asker)
         elif message.op == "declare":
@@ -110,7 +121,9 @@ class Answers:
         ended = [asker for target, asker in self._collecting if done >= target]
         self._collecting = [waiter for waiter in self._collecting if done < waiter[0]]
         for asker in ended:
-            if asker.request.op == "collect":
+            if asker.request.op == "find_leaks":
+                asker.answer(leaked=int(view(sched_dtype, SCHED)[0].leaked))
+            elif asker.request.op == "collect":
                 asker.answer(num_gc=int(view(gcstats_dtype, GCSTATS)[0].num_gc))
             else:
                 self._scavenger.release_all(asker.request.fields.get("now", True))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gomp.config import Debug
-from gomp.core.gc import cycle, sweep, worker
+from gomp.core.gc import cycle, leaks, sweep, worker
 from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import OK, start_world
 from gomp.core.shm.records import (
@@ -71,6 +71,7 @@ class Collector:
         self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._kind = 0
         self._wanted = 0  # the kind of a cycle that could not begin yet
+        self._wants_leaks = False
         self._rests = 0
         self._sweeps_for_waiters = False
         self._is_sweeping = False
@@ -115,6 +116,11 @@ class Collector:
         self._wanted = max(self._wanted, kind)
         return int(self._runtime.xcycles) + 1
 
+    def want_leaks(self) -> int:
+        """Have the next cycle, which is to begin as soon as it can, look for goroutines that wait for ever; as :meth:`want`."""
+        self._wants_leaks = True
+        return self.want(GC_TRIGGER_FORCED)
+
     def begin(self, kind: int) -> None:
         """Start a cycle, if none is on. Raises Stuck."""
         if self.is_marking or self._sweeps_for_waiters:
@@ -126,6 +132,8 @@ class Collector:
             self.on_last_resort()
         self._kind, self._rests, self._wanted = kind, 0, kind
         self._end_sweep()
+        if self._wants_leaks:
+            leaks.want_leaks()
         if self.debug.gcstoptheworld:
             _check(cycle.collect_stopped(kind, time.time_ns(), self.deadline()))
             self._end()
@@ -133,6 +141,7 @@ class Collector:
             _check(cycle.begin_cycle(kind, self.deadline()))
             self.report()
         self._wanted = 0
+        self._wants_leaks = False
 
     def report(self) -> None:
         """Tell what the pacer has decided, where that is wanted."""

@@ -198,6 +198,10 @@ class Client:
         """Run a whole collection; how many there have been when it is done."""
         return int(self._ask("collect")["num_gc"])
 
+    def find_leaks(self) -> int:
+        """Run a collection that looks for goroutines which wait for ever; how many there are."""
+        return int(self._ask("find_leaks")["leaked"])
+
     def free_os_memory(self, now: bool = False) -> int:
         """As :func:`gomp.debug.free_os_memory`."""
         return int(self._ask("free_os_memory", now=now)["heap_released"])

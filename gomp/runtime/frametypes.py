@@ -39,12 +39,11 @@ from gomp.core.mutator.goroutine import (
     ACTION_WAIT,
     ACTION_YIELD,
     COUNT_BITS,
-    INTO_BITS,
     forget_action,
 )
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
-from gomp.core.shm.records import FRAME_HEADER, P_OUT, self_p
+from gomp.core.shm.records import FRAME_HEADER, INTO_BITS, P_OUT, self_p
 from gomp.errors import NilDereference
 from gomp.runtime import frames
 from gomp.runtime.chantypes import word_of

@@ -12,11 +12,13 @@ from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
+from gomp.runtime.callsites import MADE, begin_at
 from gomp.runtime.compiled import Compiled, compiled
 from gomp.runtime.endings import raise_end
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
+from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
 
 log = logging.getLogger("gomp.p")
@@ -25,16 +27,16 @@ _programs: dict[tuple[FrameMeta, str, tuple[str, ...]], Compiled[..., Any]] = {}
 
 def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
     """The result of a goroutine whose first frame is of ``cls`` with these slots."""
-    return _program(cls, "cls.run(%s)", slots)(*slots.values())
+    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), *slots.values())
 
 
 def go(cls: FrameMeta, slots: dict[str, Any]) -> int:
     """Start a goroutine whose first frame is of ``cls`` with these slots: its id."""
-    return _program(cls, "gomp.go(cls, %s)", slots)(*slots.values())  # type: ignore[no-any-return]
+    return _program(cls, "gomp.go(cls, %s)", slots)(number_of_caller(), *slots.values())  # type: ignore[no-any-return]
 
 
 def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., Any]:
-    """A compiled function that makes this ``call`` with the slots that it is given by position."""
+    """A compiled function that makes this ``call`` at a place by number, with the slots that it is given by position."""
     if not COMPILED:
         raise TypeError(f"frame {cls.__name__} runs as machine code only: NUMBA_DISABLE_JIT is set")
     key = cls, call, tuple(slots)
@@ -45,9 +47,10 @@ def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., A
 
 
 def _function(cls: FrameMeta, call: str, names: tuple[str, ...]) -> Callable[..., Any]:
-    scope: dict[str, Any] = {"cls": cls, "gomp": current, "__name__": __name__}
+    scope: dict[str, Any] = {"cls": cls, "gomp": current, "begin_at": begin_at, "__name__": __name__}
     given = call % ", ".join(f"{n}={n}" for n in names)
-    exec(compile(f"def made({', '.join(names)}):\n    return {given}\n", f"<frame {cls.__name__}>", "exec"), scope)
+    text = f"def made({', '.join(('_site', *names))}):\n    begin_at(_site)\n    return {given}\n"
+    exec(compile(text, f"{MADE}{cls.__name__}>", "exec"), scope)
     function: Any = scope["made"]
     function.__annotations__ = {
         n: p.target for n, (_, p) in frames.given_slots(cls, names).items() if hasattr(p, "target")

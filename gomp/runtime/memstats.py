@@ -88,6 +88,9 @@ class GoroutineStats:
     running: int
     waiting: int
     created: int
+    record_bytes: int  # committed for their records, free ones among them
+    leaked: int  # that wait for ever, as the last look for such has found
+    leak_looks: int  # how many there were
 
 
 @dataclass(frozen=True)
@@ -377,7 +380,16 @@ def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     running = min(sum(int(p.curg != 0) for p in ps), count)
     runnable = min(max(queued, 0), count - running)
     created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
-    return GoroutineStats(count, runnable, running, count - running - runnable, created)
+    return GoroutineStats(
+        count=count,
+        runnable=runnable,
+        running=running,
+        waiting=count - running - runnable,
+        created=created,
+        record_bytes=int(sched.gs_committed),
+        leaked=int(sched.leaked),
+        leak_looks=int(sched.leak_looks),
+    )
 
 
 def _limiter_stats() -> LimiterStats:

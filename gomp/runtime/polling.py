@@ -15,6 +15,7 @@
 6. A value stored to a field must be of the field's type and in its range: Numba would cut a float to an int, and an int to its
    width, without a word.
 7. Lists, sets and dicts of references are refused: what they hold lies in memory of Numba's, where the collector does not look.
+8. Calls that start goroutines, wait, or say what a frame does next leave word of where they stand (``callsites``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from gomp.core.mutator.poll import POLL_INTERRUPTED, POLL_NO_MEMORY, POLL_OVERFL
 from gomp.core.sched.interrupt import clear_interrupt
 from gomp.errors import Interrupted, OutOfMemory, RuntimeLost, StackOverflow
 from gomp.runtime import arrays, root_table, structs
+from gomp.runtime.callsites import note_call
 from gomp.runtime.classnames import fold_classes
 from gomp.runtime.frames import FrameLink
 from gomp.runtime.frametypes import FrameRef, check_slot
@@ -399,7 +401,7 @@ def _forget_result(builder: Any, value: Any) -> None:
 
 
 class Lower(lowering.Lower):  # type: ignore[misc]
-    """Steps 4 to 7."""
+    """Steps 4 to 8."""
 
     def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
         super().storevar(value, name, argidx)
@@ -425,6 +427,7 @@ class Lower(lowering.Lower):  # type: ignore[misc]
             self._check_slot(inst)
         if isinstance(inst, ir.Assign):
             self._check_container(inst)
+        note_call(self, inst)
         super().lower_inst(inst)
 
     def _check_container(self, inst: ir.Assign) -> None:

@@ -22,6 +22,7 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "retainers": {"p": int, "slot": int},
     "stats": {},
     "collect": {},
+    "find_leaks": {},
     "free_os_memory": {"now": bool},
     "set": {"setting": str, "value": int},
     "declare": {"key": int, "pickle": str},

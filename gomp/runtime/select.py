@@ -20,7 +20,7 @@ from gomp.runtime.chan import Case
 from gomp.runtime.handles import table
 from gomp.runtime.references import slot_of
 from gomp.runtime.slots import Handle, empty, passed_on, slot_in
-from gomp.runtime.waits import call, check_goroutine, handing, wait_until_done
+from gomp.runtime.waits import call, check_goroutine, handing, note_place, wait_until_done
 
 __all__ = ["select"]
 
@@ -63,6 +63,7 @@ def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | 
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     g = check_goroutine(table.call(selectcalls.select_begin))
     try:
+        note_place(g)
         for case in reversed(cases):
             added = table.call(selectcalls.select_add, g, slot_of(case.ch), int(case.sends), case.word, case.source)
             check_goroutine(added)

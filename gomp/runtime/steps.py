@@ -24,13 +24,14 @@ from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
 from gomp.core.shm.records import LEADS_INTO_STACK, P_RAISED_CODE, P_RAISED_INFO, TYPE_BYTES, p_dtype, view
 from gomp.errors import CompileError
-from gomp.runtime import handles, pythoncalls
+from gomp.runtime import handles, pythoncalls, sites
 from gomp.runtime.compiled import Compiled, Program, compile_error
 from gomp.runtime.crossing import Result
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.frametypes import ACTION, FrameRef
 from gomp.runtime.handles import table
 from gomp.runtime.references import key_of
+from gomp.runtime.sitetable import Site
 from gomp.runtime.type_table import described, mask_words, publish
 
 _I64 = ir.IntType(64)
@@ -117,6 +118,13 @@ def _register(cls: FrameMeta) -> None:
     ptr_bytes = 8 * (info.reference_words[-1] + 1) if info.reference_words else 0
     publish(key_of(cls), info.size, ptr_bytes, LEADS_INTO_STACK if info.frame_words else 0, words, cls)
     described(cls)
+    sites.publish(key_of(cls), place_of(cls))
+
+
+def place_of(cls: FrameMeta) -> Site:
+    """Where the step of ``cls`` begins."""
+    code: Any = cls.step.__code__  # type: ignore[attr-defined]
+    return Site(f"{cls.__qualname__}.step", code.co_filename, code.co_firstlineno)
 
 
 class Step(Compiled[Any, Any]):

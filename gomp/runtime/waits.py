@@ -7,6 +7,7 @@ from typing import Any
 
 from gomp.core.mutator import waitcalls
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
+from gomp.core.mutator.sites import set_site
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
 from gomp.errors import OutOfMemory
 from gomp.runtime.handles import table
@@ -29,6 +30,7 @@ def wait(what: str, timeout: float | None, into: int, join: Any, *args: int) -> 
         return g, word
     check_goroutine(g)
     try:
+        note_place(g)
         wait_until_done(g, timeout)
     finally:
         done, word = call(waitcalls.end_wait, g, into)
@@ -42,6 +44,13 @@ def check_goroutine(g: int) -> int:
     if g == OUT_OF_MEMORY:
         raise OutOfMemory("there is no memory for one who waits")
     return g
+
+
+def note_place(g: int) -> None:
+    """The goroutine at ``g`` stands for the program's line that waits."""
+    from gomp.runtime import sites  # above this, as current
+
+    set_site(g, sites.number_of_caller())
 
 
 def wait_until_done(g: int, timeout: float | None) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gomp.service import metrics, page
+from gomp.service import metrics, page, pprof
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
@@ -34,6 +34,7 @@ def make_app(name: str) -> Starlette:
             Route("/metrics", scrape),
             Route("/livez", _livez),
             Route("/readyz", _readyz),
+            *pprof.routes(name),
         ]
     )
 

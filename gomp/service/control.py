@@ -6,6 +6,7 @@
     PUT  /control/procs          the body is a number of Ps, or auto: as many as the processors and the CPU quota say
     POST /control/gc             a whole collection; answered when it is done
     POST /control/free-os-memory the same, and everything that is free is returned to the system; ?now=true: also where it is done lazily
+    GET  /control/goroutines     the goroutine profile as text; ?debug=1: in groups; ?leaked=true: a collection first finds those that wait for ever
 
 A body is text, or JSON as ``{"value": 200}``. Who may connect may change: the listener is a Unix socket for this user alone or, where that does
 not reach, a port of the loopback interface that wants the token of a file only this user can read.
@@ -32,6 +33,7 @@ from gomp.core.shm.records import PACER, RUNTIME, pacer_dtype, runtime_dtype, vi
 from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.discovery import Client, connect
+from gomp.service import pprof
 
 MAX_BODY = 1024
 _SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit", "procs": "procs"}
@@ -72,7 +74,21 @@ def make_app(name: str, token: bytes | None) -> Starlette:
             return _sentence(422, f"now is true or false (not {now!r})")
         return await ask(lambda client: {"heap_released": client.free_os_memory(now == "true")})
 
+    async def goroutines(request: Request) -> Response:
+        debug, leaked = (
+            request.query_params.get(key, default) for key, default in (("debug", "2"), ("leaked", "false"))
+        )
+        if debug not in ("1", "2") or leaked not in ("true", "false"):
+            return _sentence(422, "debug is 1 or 2, and leaked true or false")
+        which = "goroutineleak" if leaked == "true" else "goroutine"
+        async with turn:
+            try:
+                return JSONResponse({"text": await run_in_threadpool(pprof.text, name, which, int(debug))})
+            except GompError as error:
+                return _sentence(504, str(error))
+
     routes = [
+        Route("/control/goroutines", goroutines, methods=["GET"]),
         Route("/control", show, methods=["GET"]),
         *(Route(f"/control/{path}", put, methods=["PUT"]) for path in _SETTINGS),
         Route("/control/gc", collect, methods=["POST"]),

@@ -22,11 +22,13 @@ from gomp.pressure import Pressure
 from gomp.runtime import memstats, residency
 from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
 from gomp.runtime.residency import ProcessMemory, Residency
+from gomp.runtime.sitecounts import SiteCounts
 from gomp.service.processes import ProcessMemories
 
 GO_VERSION = "go1.27.3"  # the Go whose memory system this is
 _CGROUP = MemoryCgroup.of_this_process()
 _PROCESSES = ProcessMemories()
+_SITES = SiteCounts()
 GOGC_OFF = float((1 << 64) - 1)  # what Go exports for GOGC=off
 
 
@@ -41,6 +43,7 @@ class Snapshot:
     heap_max: int
     processes: list[tuple[str, ProcessMemory]]
     residency: Residency
+    goroutine_sites: list[tuple[str, int]]
 
 
 def snapshot() -> Snapshot:
@@ -57,6 +60,7 @@ def snapshot() -> Snapshot:
         heap_max=int(runtime.max_pages) * layout.PAGE_SIZE,
         processes=_PROCESSES.of(processes),
         residency=residency.read(*_segment_descriptors(), _CGROUP),
+        goroutine_sites=_SITES.read(),
     )
 
 
@@ -130,6 +134,10 @@ TABLE = (
     Entry("go_sched_goroutines_running_goroutines", "gauge", "Of those, run by a P.", lambda s: s.stats.goroutines.running),
     Entry("go_sched_goroutines_waiting_goroutines", "gauge", "Of those, waiting.", lambda s: s.stats.goroutines.waiting),
     Entry("go_sched_goroutines_created_goroutines_total", "counter", "Goroutines ever started.", lambda s: s.stats.goroutines.created),
+    Entry("gomp_goroutines", "gauge", "Those of the 20 places that have started most, and others.", lambda s: s.goroutine_sites, "site"),
+    Entry("gomp_goroutines_leaked", "gauge", "That wait for ever, as the last look for such found.", lambda s: s.stats.goroutines.leaked),
+    Entry("gomp_goroutine_leak_looks_total", "counter", "Collections that looked for such.", lambda s: s.stats.goroutines.leak_looks),
+    Entry("gomp_goroutine_record_bytes", "gauge", "Bytes of records of goroutines.", lambda s: s.stats.goroutines.record_bytes),
     # what programs allocated
     Entry("go_memstats_alloc_bytes", "gauge", "Bytes in objects, live or not yet swept.", lambda s: s.stats.alloc),
     Entry("go_memstats_alloc_bytes_total", "counter", "Bytes allocated so far.", lambda s: s.stats.total_alloc),

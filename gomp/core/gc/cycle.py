@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import credit, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
+from gomp.core.gc import credit, leaks, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
@@ -217,7 +217,12 @@ def may_be_done(deadline_ns: int) -> int:
     code = for_each_p(deadline_ns)
     if code != OK:
         return code
-    return NOT_DONE if load_acquire(RT_XFLUSHED) >= load_acquire(RT_XRAGGED) or work.has_full() else OK
+    if load_acquire(RT_XFLUSHED) >= load_acquire(RT_XRAGGED) or work.has_full():
+        return NOT_DONE
+    if leaks.needs_round():
+        leaks.begin_round()
+        return NOT_DONE
+    return OK
 
 
 @kernel("int64(int64)")
@@ -229,14 +234,34 @@ def stop_marking(deadline_ns: int) -> int:
     if code != OK:
         return code
     stopped = nanotime()
-    if is_work_left_stw() and load_acquire(RT_XOVERFLOW) == 0:
+    if load_acquire(RT_XOVERFLOW) == 0 and (is_work_left_stw() or _is_leak_round_due_stw()):
         _end_pause_stw(term, stopped)
         start_world()
         return NOT_DONE
-    mark_stw()
+    _mark_all_stw()
     stats.last_term_ns = term
     stats.last_stopped_ns = stopped
     return OK
+
+
+@inline
+def _is_leak_round_due_stw() -> bool:
+    """Begin the next round over the stacks in a cycle that looks for leaks, the last of which comes when all that are hidden have leaked."""
+    if not leaks.is_hiding():
+        return False
+    if leaks.needs_round():
+        leaks.begin_round()
+    else:
+        leaks.reveal_stw()
+    return True
+
+
+@kernel("void()")
+def _mark_all_stw() -> None:
+    """Mark everything that is left, alone. World: stopped."""
+    mark_stw()
+    while _is_leak_round_due_stw():
+        mark_stw()
 
 
 @kernel("void(int64)")
@@ -272,6 +297,7 @@ def _settle_stw(unix_ns: int) -> None:
         marked += p_at(nth_p(i)).bytes_marked
         p_at(nth_p(i)).assist_bytes = 0
     store_release(RT_XGCPHASE, GC_OFF)
+    leaks.end_leaks_stw()
     stats.heap2 = marked
     pacer.reset_live(marked)
     sweep.begin_sweep_stw()
@@ -365,7 +391,7 @@ def collect_stopped(kind: int, unix_ns: int, deadline_ns: int) -> int:
         return code
     stopped = nanotime()
     _begin_mark_stw(kind, began)
-    mark_stw()
+    _mark_all_stw()
     stats = gcstats()
     stats.last_term_ns = began
     stats.last_stopped_ns = stopped

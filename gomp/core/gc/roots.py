@@ -43,6 +43,7 @@ from gomp.core.shm.records import (
     SPECIAL_WEAK,
     p_at,
     runtime,
+    sched,
     spans,
     special_at,
     type_at,
@@ -59,7 +60,8 @@ def prepare_root_jobs_stw() -> None:
     rt.root_global_shards = (load_relaxed(RT_XNGLOBALS) + _GLOBALS_PER_SHARD - 1) // _GLOBALS_PER_SHARD
     rt.root_special_shards = (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
     rt.root_pool_shards = load_relaxed(RT_XNPOOLS)
-    rt.root_jobs = rt.root_global_shards + rt.root_special_shards + rt.root_pool_shards + prepare_stack_jobs_stw()
+    sched().first_stack_job = rt.root_global_shards + rt.root_special_shards + rt.root_pool_shards
+    rt.root_jobs = sched().first_stack_job + prepare_stack_jobs_stw()
     store_release(RT_XROOT_NEXT, 0)
 
 

@@ -13,6 +13,7 @@ A stack that is scanned here is halved here too if it uses too little.
 
 from __future__ import annotations
 
+from gomp.core.gc.leaks import begin_leaks_stw, stays_hidden
 from gomp.core.gc.mark import grey, grey_conservative
 from gomp.core.heap.stack import STACK_GUARD, innermost, shrink_stack
 from gomp.core.jit import inline, kernel
@@ -38,6 +39,7 @@ from gomp.core.shm.records import (
     G_SCANNER_SHIFT,
     G_STATUS_MASK,
     G_WAITING,
+    LEAKS_IGNORED,
     P_OUT,
     PACER_XSTACK_WORK,
     SCHED_XSCANNED_BYTES,
@@ -47,6 +49,7 @@ from gomp.core.shm.records import (
     WAITS_TO_RECEIVE,
     g_at,
     p_at,
+    pacer,
     sched,
     self_p,
     stackpool,
@@ -64,6 +67,7 @@ def prepare_stack_jobs_stw() -> int:
     s.job_gs = s.ngs
     store_release(SCHED_XSCANNED_BYTES, 0)
     store_release(SCHED_XSCANNED_STACKS, 0)
+    begin_leaks_stw()
     return (s.ngs + GS_PER_JOB - 1) // GS_PER_JOB
 
 
@@ -88,9 +92,9 @@ def run_stack_job(p: int, job: int) -> int:
     return work
 
 
-@inline
+@kernel("int64(int64, int64)")
 def try_scan(p: int, g: int) -> int:
-    """Scan the goroutine at ``g`` unless somebody runs it, has it in hand, or has scanned it: the bytes scanned."""
+    """Scan the goroutine at ``g`` unless somebody runs it, has it in hand, or has scanned it, or it is hidden: the bytes scanned."""
     status = load_acquire(g)
     if (status != G_RUNNABLE and status != G_WAITING) or is_stack_scanned(g):
         return 0
@@ -99,7 +103,9 @@ def try_scan(p: int, g: int) -> int:
     me.scanning = g
     work = 0
     if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
-        if not is_stack_scanned(g):
+        if status == G_WAITING and g_at(g).since_ns == 0:
+            g_at(g).since_ns = pacer().mark_start_ns
+        if not is_stack_scanned(g) and not (sched().leak_mode != LEAKS_IGNORED and stays_hidden(g, status)):
             work = scan_stack(p, g)
             shrink_stack(g)
         store_release(g, status)

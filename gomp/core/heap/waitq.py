@@ -70,6 +70,8 @@ def _prepare(g: int, at: int, why: int) -> None:
     gp.wait = why
     gp.chan = at
     gp.done = 0
+    gp.since_ns = 0
+    gp.leaked = 0
     gp.next = NO_G
     if why == WAITS_TO_RECEIVE:
         gp.elem = 0

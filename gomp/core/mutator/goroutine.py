@@ -70,6 +70,7 @@ from gomp.core.shm.records import (
     FRAME_TYPE,
     G_RUNNABLE,
     G_RUNNING,
+    INTO_BITS,
     NOT_WAITING,
     P_OUT,
     P_XMAIL,
@@ -93,7 +94,7 @@ ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -
 YIELDED, PARKED = 1, 2
 ANYWHERE = 0  # instead of a home
 _OUT = layout.SELF_BASE + P_OUT
-INTO_BITS = 32
+_INTO_MASK = (1 << 32) - 1
 _IDS_AT_A_TIME = 16  # as many as Go's Ps take
 SLICE_NS = 10_000_000  # that a goroutine has, if others are ready (forcePreemptNS)
 _LOOK_EVERY = 1024  # actions between looks at the clock
@@ -136,6 +137,7 @@ def _run_here(g: int) -> None:
     me = self_p()
     g_at(g).under = me.curg
     store_release(g, G_RUNNING)
+    g_at(g).runs += 1
     me.curg = g
 
 
@@ -175,7 +177,7 @@ def _make(type_addr: int, home: int) -> int:
         return frame
     copy_range(frame + FRAME_HEADER, _OUT, me.out_bytes)
     me.out_bytes = 0
-    store64(frame + FRAME_INTO, 0)
+    store64(frame + FRAME_INTO, 0)  # and FRAME_LINE
     _describe(g, home, type_addr)
     blacken(g)
     return g
@@ -188,6 +190,7 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.home = home
     gp.entry = type_addr
     gp.wait = NOT_WAITING
+    gp.site = me.call_site
     gp.id = _next_id()
     gp.parent = g_at(me.curg).id if me.curg != 0 else 0
 
@@ -427,7 +430,7 @@ def _call(g: int, type_addr: int) -> int:
     if frame >= 0:
         copy_range(frame + FRAME_HEADER, _OUT, self_p().out_bytes)
         self_p().out_bytes = 0
-        store64(frame + FRAME_INTO, self_p().out_into)
+        store64(frame + FRAME_INTO, self_p().out_into)  # and FRAME_LINE
         if stack_lo(g) != lo:  # what its caller has left in P_OUT leads into the old one
             adjust_slots(frame, lo, hi, stack_hi(g) - hi)
     return frame
@@ -437,7 +440,7 @@ def _call(g: int, type_addr: int) -> int:
 def _return(g: int, frame: int) -> int:
     """The caller's frame, which has the result where it wants it; 0 if there is none, and the result is still in P_OUT."""
     self_p().out_bytes = 0
-    into = load64(frame + FRAME_INTO)
+    into = load64(frame + FRAME_INTO) & _INTO_MASK
     caller = pop_frame(g)
     if caller != 0 and into != 0:
         copy_range(caller + (into & ((1 << INTO_BITS) - 1)), _OUT, into >> INTO_BITS)

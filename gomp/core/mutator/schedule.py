@@ -207,6 +207,7 @@ def _run(g: int) -> None:
         return
     under = me.curg
     gp.under = under
+    gp.runs += 1
     me.curg = at
     blacken(at)
     why = execute(at)
@@ -234,6 +235,7 @@ def _set_aside(g: int, why: int) -> None:
     blacken(g)
     gp.home = me.idx + 1
     gp.ending = why
+    gp.since_ns = 0
     me.out_bytes = 0
     if why == NO_STEP:
         gp.wait = WAITS_FOR_STEP
@@ -279,6 +281,7 @@ def await_done(g: int) -> int:
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_while_stopped()  # that one may have died
+    g_at(g).runs += 1
     me.curg = g
     blacken(g)
     return why

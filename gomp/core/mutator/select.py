@@ -116,6 +116,8 @@ def begin_select(g: int) -> None:
     gp.chan = 0
     gp.elem_is_link = 0
     gp.done = 0
+    gp.since_ns = 0
+    gp.leaked = 0
     gp.cases = NO_G
     store_release(g + G_XCLAIM, BUSY)
     gp.wait = WAITS_IN_SELECT

@@ -51,14 +51,15 @@ def reserve_mask(nwords: int) -> int:
     if not try_lock(RT_XTABLE_LOCK):
         leave()
         return RETRY
-    addr = _take_mask_words(nwords)
+    addr = take_mask_words(nwords)
     release(RT_XTABLE_LOCK)
     leave()
     return addr
 
 
 @inline
-def _take_mask_words(nwords: int) -> int:
+def take_mask_words(nwords: int) -> int:
+    """Holds: the tables' lock. As :func:`reserve_mask`."""
     rt = runtime()
     begin = 8 * rt.mask_words
     end = begin + 8 * nwords

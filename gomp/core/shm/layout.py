@@ -48,6 +48,8 @@ WBUF_SIZE = 2048
 MAX_WBUFS = 1 << 21
 MAX_SPANQ = 1 << 17  # entries of a P's span queue
 MAX_TYPES = 1 << 12
+MAX_SITES = 1 << 11  # places in programs at which goroutines are started
+SITE_RECORD = 32
 MAX_GLOBALS = 1 << 16
 MAX_TASKS = 1 << 16
 MAX_SPECIALS = 1 << 24
@@ -77,6 +79,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("types", MAX_TYPES * 64),
     ("map_locks", MAP_LOCKS * MAP_LOCK_SIZE),
     ("pool_heads", MAX_POOLS * POOL_HEAD_BYTES),
+    ("sites", MAX_SITES * SITE_RECORD),
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * GLOBAL_RECORD),
@@ -119,6 +122,7 @@ MCENTRALS_BASE = REGION["mcentrals"]
 TYPES_BASE = REGION["types"]
 MAP_LOCKS_BASE = REGION["map_locks"]
 POOL_HEADS_BASE = REGION["pool_heads"]
+SITES_BASE = REGION["sites"]
 POOLS_BASE = REGION["pools"]
 TYPE_MASKS_BASE = REGION["type_masks"]
 GLOBALS_BASE = REGION["globals"]

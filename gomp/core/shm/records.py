@@ -402,9 +402,19 @@ sched_dtype = record(
         ("xparked", "i8"),  # Ps that sleep until there is something to run
         ("xspinning", "i8"),  # Ps that look for something, or were just woken to
         ("xsysmon", "i8"),  # 1: the coordinator looks every few ms whether what is ready gets its turn
+        # leaks: see gc/leaks.py. Changed with the world stopped, or by the coordinator while nobody marks
+        ("leaks_wanted", "i8"),  # 1: the cycle that is on, or the next, looks for them
+        ("leak_mode", "i8"),  # LEAKS_*: of the marking that is on
+        ("leak_marked", "i8"),  # objects ever made grey when the last round over the stacks began, -1: none has
+        ("first_stack_job", "i8"),  # number of the first root job that is about stacks
+        ("leaked", "i8"),  # goroutines that the last look has found, of leak_looks
+        ("leak_looks", "i8"),
+        ("xleak_scans", "i8"),  # stacks scanned in the round; by atomic addition
+        ("xleaked", "i8"),  # found so far by the look that is on; the same
     ],
-    256,
+    320,
 )
+LEAKS_IGNORED, LEAKS_HIDE, LEAKS_REVEAL = 0, 1, 2
 
 RUNTIME = layout.RUNTIME_BASE
 MHEAP = layout.RUNTIME_BASE + 4096
@@ -489,6 +499,8 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
     SCHED_XPARKED,
     SCHED_XSPINNING,
     SCHED_XSYSMON,
+    SCHED_XLEAK_SCANS,
+    SCHED_XLEAKED,
 ) = (
     SCHED + offset_of(sched_dtype, name)
     for name in (
@@ -500,6 +512,8 @@ STACKPOOL_XLOCK, STACKPOOL_XSPAN_BYTES, STACKPOOL_XMAX_STACK = (
         "xparked",
         "xspinning",
         "xsysmon",
+        "xleak_scans",
+        "xleaked",
     )
 )
 LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLIMITING = (
@@ -664,7 +678,10 @@ p_dtype = record(
         ),  # in its process's own memory: by a type's place in the table the address of its step; 0: not known here
         ("out_for", "i8"),  # of the action that was made last: the callee's type, ACTION_RETURN ...
         ("out_bytes", "i8"),  # ... how much of P_OUT are its slots ...
-        ("out_into", "i8"),  # ... and where its caller wants the result: offset in the frame | bytes << 32, 0: nowhere
+        (
+            "out_into",
+            "i8",
+        ),  # ... and where its caller wants the result: offset in the frame | bytes << INTO_BITS, 0: nowhere
         ("raised_code", "i8"),  # what a step has raised, as Numba's calling convention has it
         ("raised_info", "i8"),
         ("out_ok", "i8"),  # where its frame wants to be told whether it has received, as out_into
@@ -672,6 +689,10 @@ p_dtype = record(
         ("out_blocks", "i8"),  # ... and whether it waits until one is done
         ("selected", "i8"),  # how the case was done: CHAN_DONE, CHAN_CLOSED
         ("out_room", "i8"),  # bytes that the stack is to have beyond the frame that is called
+        (
+            "call_site",
+            "i8",
+        ),  # number of the place in a program at which what it does now has begun, of those that start goroutines
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -932,7 +953,8 @@ g_dtype = record(
         # of one that waits at a channel, a group or a lock, and of a case: see heap/waitq.py
         ("chan", "i8"),  # its address, 0: None, at which it waits for ever
         ("elem", "i8"),  # what it sends, or was sent; or as mutator/sync.py says
-        ("elem_is_link", "i8"),
+        ("elem_is_link", "i4"),
+        ("wants_shrink", "i4"),  # 1: it ran when its stack was scanned, and may have too large a one
         ("next", "i8"),  # number of the one that waits behind it
         (
             "done",
@@ -940,10 +962,13 @@ g_dtype = record(
         ),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED; in a select, the number of the case that is done, or AGAIN
         ("into", "i8"),  # where its frame wants what it receives, as out_into; and whether it was sent
         ("ok_into", "i8"),
+        ("site", "i4"),  # number of the place in a program that has started it, 0: unknown (mutator/sites.py)
+        ("leaked", "i4"),  # 1: a collection has found that nothing can end its wait; means nothing once that has ended
+        ("runs", "i8"),  # how often it was given a P: its frames are the same while this is
+        ("since_ns", "i8"),  # when a collection has first seen it wait as it does, 0: none has (Go's waitsince)
         ("ending", "i8"),  # how it ended: see mutator/goroutine.py
         ("raised_code", "i8"),  # what a step has raised, in the process of its P
         ("raised_info", "i8"),
-        ("wants_shrink", "i8"),  # 1: it ran when its stack was scanned, and may have too large a one
         # of one in a select, and of a case: see mutator/select.py
         ("xclaim", "i8"),  # who may say which case is done
         ("cases", "i8"),  # number of the first of its cases, which their links lead through; 0: none
@@ -952,18 +977,20 @@ g_dtype = record(
     ],
     layout.G_RECORD,
 )
-G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE, G_XCLAIM, G_LINKED = (
-    offset_of(g_dtype, name) for name in ("xstack", "chan", "elem", "next", "done", "xclaim", "linked")
+G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE, G_ID, G_RUNS, G_DEPTH, G_XCLAIM, G_LINKED = (
+    offset_of(g_dtype, name)
+    for name in ("xstack", "chan", "elem", "next", "done", "id", "runs", "depth", "xclaim", "linked")
 )
 CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
 AGAIN = -1
+
+# A place in a program: text is the function's name, the file and the line. Constant once the key is there.
+site_dtype = record([("key", "i8"), ("text", "i8"), ("text_bytes", "i8")], layout.SITE_RECORD)
+
 # What every frame begins with; slots follow.
-FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_HEADER = (
-    0,
-    8,
-    16,
-    24,
-)  # FRAME_INTO: where the caller wants the result, as out_into
+# FRAME_INTO, four bytes: where the caller wants the result, as out_into. FRAME_LINE, four: line of the action that its step has returned last.
+FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_LINE, FRAME_HEADER = 0, 8, 16, 20, 24
+INTO_BITS = 24  # of a slot's place: its offset in the frame; above that its bytes
 
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
@@ -971,7 +998,7 @@ wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_
 RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
-    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, stackpool_dtype, sched_dtype,
+    arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, site_dtype, stackpool_dtype, sched_dtype,
     wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
 )  # fmt: skip
 
@@ -1104,6 +1131,7 @@ g_at = pointer_to(g_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
 special_at = pointer_to(special_dtype)
+site_at = pointer_to(site_dtype)
 pool_head_at = pointer_to(pool_head_dtype)
 mcache_at = pointer_to(mcache_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)

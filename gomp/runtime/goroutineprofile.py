@@ -1,0 +1,242 @@
+"""The goroutine profile: what each goroutine does, where it stands and where it was started; as records, as Go's texts, and in groups.
+
+Read from shared memory by any process that has it mapped, at any time: see :mod:`~gomp.core.mutator.goroutinedump`. A frame's line is that of the
+action which its step has returned last, since a step begins anew after each. Who waits in a program has no frames of its own: then the line is that
+of the wait.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gomp.core.mutator.goroutinedump import DUMP_BYTES, MOST_FRAMES, dump_goroutines
+from gomp.core.mutator.sites import NO_SITE
+from gomp.core.shm.atomics import allow_range
+from gomp.core.shm.records import (
+    G_RUNNABLE,
+    G_RUNNING,
+    G_WAITING,
+    WAITS_FOR_GROUP,
+    WAITS_FOR_LOCK,
+    WAITS_FOR_STEP,
+    WAITS_FOR_TAKER,
+    WAITS_IN_SELECT,
+    WAITS_TO_RECEIVE,
+    WAITS_TO_SEND,
+)
+from gomp.runtime.sitetable import UNKNOWN, Site, site_of, site_with_key
+
+_AT_A_TIME = 2048  # goroutines
+_WORDS = (
+    "id", "status", "wait", "has_chan", "site", "parent", "since_ns", "leaked", "stack", "depth", "p", "home", "hash", "nframes",
+)  # fmt: skip
+_dtype = np.dtype([*((name, "i8") for name in _WORDS), ("frames", "i8", (MOST_FRAMES, 2))])
+if _dtype.itemsize != DUMP_BYTES:
+    raise AssertionError("the kernel and its reader have different records")
+
+_STATES = {G_RUNNABLE: "runnable", G_RUNNING: "running", G_WAITING: "waiting"}
+# What Go calls them, and behind: what it does not have.
+_WAITS = {
+    WAITS_TO_RECEIVE: "chan receive",
+    WAITS_TO_SEND: "chan send",
+    WAITS_FOR_GROUP: "sync.WaitGroup.Wait",
+    WAITS_FOR_LOCK: "sync.Mutex.Lock",
+    WAITS_IN_SELECT: "select",
+    WAITS_FOR_TAKER: "failed, to be reported",
+    WAITS_FOR_STEP: "waiting for a frame to be declared here",
+}
+_NIL = " (nil chan)"
+_CHANNEL_WAITS = (WAITS_TO_RECEIVE, WAITS_TO_SEND)
+_MINUTE_NS = 60_000_000_000
+
+
+@dataclass(frozen=True)
+class GoroutineRecord:
+    """A goroutine as it was at one moment."""
+
+    id: int
+    status: str  # "runnable", "running" or "waiting"
+    wait_reason: str  # in Go's words, as "chan receive"; "" if it does not wait
+    waiting_ns: int  # since a collection first saw it wait as it does; 0: none has
+    leaked: bool  # the last look for leaks has found that nothing will end its wait
+    frames: tuple[Site, ...]  # the innermost first, at most 100
+    created_at: Site
+    parent: int  # id of the goroutine that started it, 0: a program did
+    stack_bytes: int
+    frame_bytes: int  # of those, in use
+    p: int  # the P that runs it, or ran it last
+
+    @property
+    def state(self) -> str:
+        """What Go writes in brackets behind its number."""
+        text = self.wait_reason or self.status
+        if self.leaked:
+            text += " (leaked)"
+        minutes = self.waiting_ns // _MINUTE_NS
+        return f"{text}, {minutes} minutes" if minutes else text
+
+
+@dataclass(frozen=True)
+class Group:
+    """Goroutines with the same frames at the same lines: how many, and one of them."""
+
+    count: int
+    frames: tuple[Site, ...]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _dumps() -> Iterator[Any]:
+    """All goroutines, some thousand records at a time. What one names is used before the next."""
+    buffer = np.zeros(8 + _AT_A_TIME * DUMP_BYTES, np.uint8)
+    out = buffer.ctypes.data
+    allow_range(out, buffer.nbytes)
+    first = 1
+    while first:
+        first = int(dump_goroutines(first, _AT_A_TIME, out))
+        n = int(buffer[:8].view("i8")[0])
+        yield buffer[8 : 8 + n * DUMP_BYTES].view(_dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _frame(key: int, line: int) -> Site:
+    step = site_with_key(key)
+    return Site(step.function, step.file, line or step.line)
+
+
+@functools.lru_cache(maxsize=4096)
+def _site(number: int) -> Site:
+    return site_of(number)
+
+
+def _forget_names() -> None:
+    """Another runtime may have other places at the same numbers."""
+    _frame.cache_clear()
+    _site.cache_clear()
+
+
+def _frames(dump: Any) -> tuple[Site, ...]:
+    if not dump["nframes"]:
+        return (_site(int(dump["site"])),) if dump["home"] and dump["site"] != NO_SITE else ()
+    return tuple(_frame(int(key), int(line)) for key, line in dump["frames"][: int(dump["nframes"])])
+
+
+def _records(dumps: Any) -> Iterator[GoroutineRecord]:
+    """Goroutines with the same frames share them."""
+    now_ns = time.monotonic_ns()
+    frames: dict[tuple[int, int], tuple[Site, ...]] = {}
+    columns = [dumps[name].tolist() for name in _WORDS]
+    for i, words in enumerate(zip(*columns, strict=True)):
+        dump = dict(zip(_WORDS, words, strict=True))
+        key = dump["hash"], dump["nframes"] or -dump["site"]
+        if key not in frames:
+            frames[key] = _frames(dumps[i])
+        yield _record(dump, frames[key], now_ns)
+
+
+def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> GoroutineRecord:
+    is_waiting, since = dump["status"] == G_WAITING, dump["since_ns"]
+    reason = _WAITS.get(dump["wait"], "waiting") if is_waiting else ""
+    if dump["wait"] in _CHANNEL_WAITS and is_waiting and not dump["has_chan"]:
+        reason += _NIL
+    return GoroutineRecord(
+        id=dump["id"],
+        status=_STATES.get(dump["status"], "waiting"),
+        wait_reason=reason,
+        waiting_ns=max(now_ns - since, 0) if is_waiting and since else 0,
+        leaked=bool(is_waiting and dump["leaked"]),
+        frames=frames,
+        created_at=_site(dump["site"]),
+        parent=dump["parent"],
+        stack_bytes=dump["stack"],
+        frame_bytes=dump["depth"],
+        p=dump["p"],
+    )
+
+
+def _is_leaked(dumps: Any) -> Any:
+    return (dumps["status"] == G_WAITING) & (dumps["leaked"] != 0)
+
+
+def read(only_leaked: bool = False, most: int | None = None) -> list[GoroutineRecord]:
+    """The goroutines by id, or the leaked ones among them; at most so many, of the first records of the table."""
+    _forget_names()
+    found: list[GoroutineRecord] = []
+    for dumps in _dumps():
+        if only_leaked:
+            dumps = dumps[_is_leaked(dumps)]
+        found += _records(dumps[: None if most is None else most - len(found)])
+        if most is not None and len(found) >= most:
+            break
+    return sorted(found, key=lambda g: g.id)
+
+
+def groups(only_leaked: bool = False) -> list[Group]:
+    """Goroutines by their frames, most of them first. A million takes some tenths of a second."""
+    _forget_names()
+    counts: Counter[int] = Counter()
+    frames: dict[int, tuple[Site, ...]] = {}
+    for dumps in _dumps():
+        if only_leaked:
+            dumps = dumps[_is_leaked(dumps)]
+        # Who has no frames is told apart by his site.
+        keys = np.where(dumps["nframes"] == 0, dumps["site"] * (dumps["home"] != 0), dumps["hash"])
+        unique, first, n = np.unique(keys, return_index=True, return_counts=True)
+        for key, at, count in zip(unique.tolist(), first.tolist(), n.tolist(), strict=True):
+            counts[key] += count
+            if key not in frames:
+                frames[key] = _frames(dumps[at])
+    return [Group(count, frames[key]) for key, count in counts.most_common()]
+
+
+# --- Go's texts -------------------------------------------------------------------------------------------------------
+
+
+def tracebacks(goroutines: Iterable[GoroutineRecord]) -> str:
+    """As Go's goroutine profile with debug=2: each goroutine by itself."""
+    return "\n".join(_traceback(g) for g in goroutines)
+
+
+def _traceback(g: GoroutineRecord) -> str:
+    lines = [f"goroutine {g.id} [{g.state}]:"]
+    for frame in g.frames:
+        lines += [f"{frame.function or '?'}", f"\t{frame}"]
+    if not g.frames:
+        lines.append(
+            "\tgoroutine running on another process; stack unavailable" if g.status == "running" else "\tno frames"
+        )
+    if len(g.frames) == MOST_FRAMES:
+        lines.append("...additional frames elided...")
+    if g.created_at != UNKNOWN:
+        by = f" in goroutine {g.parent}" if g.parent else ""
+        lines += [f"created by {g.created_at.function}{by}", f"\t{g.created_at}"]
+    return "\n".join(lines) + "\n"
+
+
+def summary(found: list[Group], name: str = "goroutine") -> str:
+    """As Go's goroutine profile with debug=1: how many have the same frames."""
+    parts = [f"{name} profile: total {sum(group.count for group in found)}\n"]
+    places = addresses(found)
+    for group in found:
+        at = " ".join(f"{places[frame]:#x}" for frame in group.frames)
+        parts.append(f"{group.count} @ {at}\n")
+        parts += [f"#\t{places[frame]:#x}\t{frame.function or '?'}\t{frame}\n" for frame in group.frames]
+        parts.append("\n")
+    return "".join(parts)
+
+
+def addresses(found: Iterable[Group]) -> dict[Site, int]:
+    """A number for each place, where Go has the address of an instruction."""
+    places: dict[Site, int] = {}
+    for group in found:
+        for frame in group.frames:
+            places.setdefault(frame, len(places) + 1)
+    return places

@@ -1,0 +1,52 @@
+"""Places in programs, made known by Python: where a goroutine is started or waited for from Python, and where the steps of frames begin."""
+
+from __future__ import annotations
+
+import contextlib
+import struct as packing
+import sys
+from types import CodeType
+from typing import Any
+
+from gomp.core.mutator.sites import NO_SITE, find_site, publish_site
+from gomp.errors import OutOfMemory
+from gomp.runtime import handles, sitetable
+from gomp.runtime.handles import table
+from gomp.runtime.sitetable import Site
+from gomp.runtime.type_table import reserved
+
+_numbers: dict[tuple[CodeType, int], int] = {}
+handles.on_open(_numbers.clear)
+handles.on_close(_numbers.clear)
+
+
+def number_of_caller() -> int:
+    """Number of the line of a program that has called gomp's functions, the innermost of which calls this; NO_SITE if none has."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and _is_ours(frame.f_globals):
+        frame = frame.f_back
+    if frame is None:
+        return NO_SITE
+    where = frame.f_code, frame.f_lineno
+    number = _numbers.get(where)
+    if number is None:
+        code = where[0]
+        site = Site(code.co_qualname, code.co_filename, where[1])
+        number = _numbers[where] = publish(sitetable.key_of(site), site)
+    return number
+
+
+def _is_ours(names: dict[str, Any]) -> bool:
+    """Whether a module's names are those of gomp, or of what has started its process."""
+    return (names.get("__package__") or "").partition(".")[0] == "gomp" or names.get("__name__") == "runpy"
+
+
+def publish(key: int, site: Site) -> int:
+    """Have the table know ``site`` under ``key``: its number; NO_SITE where there is no room."""
+    number = int(find_site(key))
+    if number == NO_SITE:
+        text = site.text
+        words = [word for (word,) in packing.iter_unpack("<q", text.ljust((len(text) + 7) & -8))]
+        with contextlib.suppress(OutOfMemory):
+            number = table.call(publish_site, key, reserved(words, "a place in a program"), len(text))
+    return number
