@@ -27,6 +27,7 @@ from gomp.core.shm.records import (
     G_RUNNING,
     G_STATUS_MASK,
     G_WAITING,
+    G_XCLAIM,
     P_XDEAD,
     SCHED_XLOCK,
     SCHED_XRUNQ_SIZE,
@@ -175,7 +176,7 @@ def _status_after(g: int) -> int:
     gp, status = g_at(g), load_acquire(g) & G_STATUS_MASK
     if status == G_IDLE or (status == G_RUNNING and _is_dead(gp.p)):
         return G_DEAD
-    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and _is_dead_where_it_waits(gp):
+    if status == G_WAITING and gp.wait >= WAITS_TO_RECEIVE and _is_dead_where_it_waits(g):
         if is_in_queue(g):
             unlink_locked(g)
         return G_DEAD
@@ -190,9 +191,12 @@ def _status_after(g: int) -> int:
 
 
 @inline
-def _is_dead_where_it_waits(gp: int) -> bool:
+def _is_dead_where_it_waits(g: int) -> bool:
     """Its home, or the P on which it was about to wait in a select."""
-    return _is_dead(gp.home - 1) if gp.home != 0 else gp.wait == WAITS_IN_SELECT and gp.xclaim < OPEN and _is_dead(gp.p)
+    gp = g_at(g)
+    if gp.home != 0:
+        return _is_dead(gp.home - 1)
+    return gp.wait == WAITS_IN_SELECT and load_acquire(g + G_XCLAIM) < OPEN and _is_dead(gp.p)
 
 
 @inline
@@ -212,7 +216,7 @@ def _is_done(g: int) -> bool:
 @inline
 def _is_case_over(g: int) -> bool:
     """Whether something has come to pass that the goroutine at ``g`` waits for in a select, and who was to say so may have died."""
-    claim = g_at(g).xclaim
+    claim = load_acquire(g + G_XCLAIM)
     is_over = claim & 0xFF == CLAIMED and _is_dead(claim >> CLAIMER_SHIFT)
     case = g_at(g).cases
     while case != 0 and not is_over:
