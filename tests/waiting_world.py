@@ -9,6 +9,7 @@ from heap_world import World
 from gomp.core.gc import cycle, leaks, worker
 from gomp.core.heap.gs import take_g
 from gomp.core.heap.stack import push_frame
+from gomp.core.heap.waitq import BUFFER, SIZE
 from gomp.core.mutator.chan import CHAN_BYTES, CHAN_WOULD_BLOCK, receive, send
 from gomp.core.mutator.types import find_type
 from gomp.core.sched.status import OK, enter, leave
@@ -38,8 +39,13 @@ class Waiting:
         store64(self.world.address(root), leads_to)
         return root
 
-    def waiter(self, p: int, ch: int, *slots: int) -> int:
-        """A goroutine that waits to receive, with these references in its frame."""
+    def give_room(self, p: int, ch: int, n: int) -> None:
+        """The channel at ``ch`` has a buffer for ``n`` numbers."""
+        store64(ch + BUFFER, self.world.address(self.world.new_array(p, n, 0)))
+        store64(ch + SIZE, n)
+
+    def running(self, p: int, *slots: int) -> int:
+        """Address of a goroutine that ``p`` runs, with these references in its frame."""
         self.world.be(p)
         assert enter() == OK
         number = take_g()
@@ -47,13 +53,20 @@ class Waiting:
         frame = push_frame(g, self._frame)
         for i, addr in enumerate(slots):
             store64(frame + FRAME_HEADER + 8 * i, addr)
-        record, me = view(g_dtype, g)[0], self.world.ps[p]
+        record = view(g_dtype, g)[0]
         record.xstatus, record.p, record.home, record.id = G_RUNNING, p, 0, number
-        me.curg = g
-        assert receive(ch, g) == CHAN_WOULD_BLOCK
-        me.curg = 0
+        self.world.ps[p].curg = g
         leave()
-        return number
+        return g
+
+    def waiter(self, p: int, ch: int, *slots: int) -> int:
+        """Number of one that waits to receive."""
+        g = self.running(p, *slots)
+        assert enter() == OK
+        assert receive(ch, g) == CHAN_WOULD_BLOCK
+        self.world.ps[p].curg = 0
+        leave()
+        return layout.g_number(g)
 
     def send(self, p: int, ch: int) -> None:
         """By P ``p``, which holds the channel: the first who waits there is ready."""

@@ -30,6 +30,8 @@ EVERY_LINE = (
     "tests/faults/test_every_line.py",
     "tests/faults/test_map_between_lines.py",
     "tests/faults/test_pool_between_lines.py",
+    "tests/faults/test_leak_between_lines.py",
+    "tests/faults/test_wait_between_lines.py",
 )
 
 if COMPILED:

@@ -141,6 +141,7 @@ def _settle(p: int) -> None:
     pp.failed = 0
     pp.strange = 0
     pp.woken = 0
+    pp.selecting = 0
     pp.out_bytes = 0
     pp.tiny = 0
     pp.tiny_offset = 0
