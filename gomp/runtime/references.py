@@ -156,9 +156,9 @@ def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     found = object_new(cls)
     while not (free := table.free):
         table.grow()
-    found._handle = free[-1]
+    handle = found._handle = free[-1]
     del free[-1]
-    into = found._handle - table.first
+    into = handle - table.first
     status = kernels.read_reference(source, offset, into)
     if status == RETRY:
         status = table.call(kernels.read_reference, source, offset, into)

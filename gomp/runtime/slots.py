@@ -30,14 +30,14 @@ class Handle:
     @uninterrupted
     def __del__(self, table: Any = table) -> None:  # bound: the module may be gone when the interpreter ends
         try:
-            given_back = (self._handle,)
+            handle = self._handle
         except AttributeError:  # who was making it was interrupted
             return
-        slot = self._handle - table.first
+        slot = handle - table.first
         if slot >= 0:
             table.words[slot] = 0
             free = table.free
-            free += given_back
+            free += (handle,)
 
 
 def empty(cls: type[H]) -> H:

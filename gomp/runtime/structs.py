@@ -254,9 +254,9 @@ def _small_maker(
         ref = object_new(cls)
         while not (free := table.free):
             table.grow()
-        ref._handle = free[-1]
+        handle = ref._handle = free[-1]
         del free[-1]
-        slot = ref._handle - table.first
+        slot = handle - table.first
         status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
         if status != OK:
             table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
