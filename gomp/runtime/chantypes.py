@@ -1,4 +1,4 @@
-"""Channels in compiled code. In functions, where an operation waits; in frames, whose actions are in ``frametypes``, it is an action that does.
+"""Channels in compiled code. In functions, where an operation waits; in frames, whose actions are in ``actiontypes``, it is an action that does.
 
 ===================  =================================================================================================
 ``ch.send(value)``   waits; ClosedChannel

@@ -196,7 +196,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "arrays", "arraytypes", "arraywalks", "callsites", "chan", "chantypes", "classnames", "collecttypes", "compiled", "crossing",
+    "actiontypes", "arrays", "arraytypes", "arraywalks", "callsites", "chan", "chantypes", "classnames", "collecttypes", "compiled", "crossing",
     "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap", "keywords", "kinds",
     "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "pointers",
     "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",

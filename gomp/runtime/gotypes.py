@@ -22,17 +22,10 @@ from gomp.core.mutator.goroutine import (
 from gomp.core.mutator.schedule import go_on
 from gomp.core.mutator.types import find_type
 from gomp.runtime import current, frames
+from gomp.runtime.actiontypes import bind_slots, given_by_name, load_result, named_signature, numba_type_of, put_out
 from gomp.runtime.endings import raise_for
 from gomp.runtime.frames import FrameLink, FrameMeta
-from gomp.runtime.frametypes import (
-    FrameClass,
-    bind_slots,
-    given_by_name,
-    load_result,
-    named_signature,
-    numba_type_of,
-    put_out,
-)
+from gomp.runtime.frametypes import FrameClass
 from gomp.runtime.references import key_of
 from gomp.runtime.reftypes import rejection
 

@@ -29,19 +29,10 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import store64
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, INTO_BITS, P_OUT, self_p
 from gomp.errors import ClosedChannel
+from gomp.runtime.actiontypes import check_slot_named, given_by_name, named_signature, note_action
 from gomp.runtime.chantypes import check_sent, word_of
 from gomp.runtime.endings import raise_for
-from gomp.runtime.frametypes import (
-    ACTION,
-    FrameRef,
-    actions,
-    check_slot_named,
-    given_by_name,
-    named_signature,
-    note_action,
-    pointer_at,
-    slot_type,
-)
+from gomp.runtime.frametypes import ACTION, FrameRef, actions, pointer_at, slot_type
 from gomp.runtime.refops import call_inline, load_part
 from gomp.runtime.reftypes import ChanRef, part_type, rejection, shown
 from gomp.runtime.select import select

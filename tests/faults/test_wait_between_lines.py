@@ -276,6 +276,7 @@ def kill_and_look(scenario, n):
         world.verify()
         shared = world.segments
         assert init_p(VICTIM, os.getpid(), shared.heap_fd, shared.meta_fd, world.ps[SURVIVOR].wake_fd, -1) == 1
+        assert (world.ps[VICTIM].selecting, world.ps[VICTIM].woken) == (NO_G, NO_G)
         check()
         world.verify()
         return True
