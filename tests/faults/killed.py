@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +78,22 @@ def some_of(lines: list[Line]) -> list[int]:
         first.setdefault(line, n)
         last[line] = n
     return sorted({*first.values(), *last.values()})
+
+
+def kill_before(name: str, lines: list[Line], kill: Callable[[int], bool], most: int | None) -> None:
+    """``kill(n)`` before the n-th line, wherever :func:`some_of` says, or at ``most`` of these, the same ones each time.
+
+    What it raises names the scenario and the line. Nearly all lines are there again when it runs once more.
+    """
+    where = some_of(lines)
+    if most is None:
+        faulthandler.cancel_dump_traceback_later()  # it takes minutes, and a dump of a process that is traced crashes it
+    else:
+        where = random.Random(1).sample(where, min(most, len(where)))
+    killed = 0
+    for n in where:
+        try:
+            killed += kill(n)
+        except BaseException as error:
+            raise AssertionError(f"{name}, killed before line {n}: {error}") from error
+    assert killed >= len(where) - 3

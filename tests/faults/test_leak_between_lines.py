@@ -5,13 +5,11 @@ Runs with ``NUMBA_DISABLE_JIT=1``. Without ``--run-slow`` a part of the lines, t
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import random
 
 import pytest
 from heap_world import heap_world
-from killed import kill_at, lines_of, some_of
+from killed import kill_at, kill_before, lines_of
 from waiting_world import Waiting
 
 from gomp.core import COMPILED
@@ -105,15 +103,6 @@ def kill_and_look(scenario, n):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_whoever_is_killed_the_same_are_found(scenario, pytestconfig):
     with heap_world(nprocs=2) as world:
-        where = some_of(lines_of(scenario(Scene(world))))
-    if pytestconfig.getoption("--run-slow"):
-        faulthandler.cancel_dump_traceback_later()
-    else:
-        where = random.Random(1).sample(where, min(POINTS, len(where)))
-    killed = 0
-    for n in where:
-        try:
-            killed += kill_and_look(scenario, n)
-        except BaseException as error:
-            raise AssertionError(f"{scenario.__name__}, killed before line {n}: {error}") from error
-    assert killed >= len(where) - 3
+        lines = lines_of(scenario(Scene(world)))
+    most = None if pytestconfig.getoption("--run-slow") else POINTS
+    kill_before(scenario.__name__, lines, lambda n: kill_and_look(scenario, n), most)

@@ -11,7 +11,7 @@ import random
 
 import pytest
 from heap_world import heap_world
-from killed import kill_at, lines_of, some_of
+from killed import kill_at, kill_before, lines_of
 from waiting_world import Waiting
 
 from gomp.core import COMPILED
@@ -43,7 +43,7 @@ if COMPILED:
     pytest.skip("needs NUMBA_DISABLE_JIT=1", allow_module_level=True)
 
 SURVIVOR, VICTIM = 0, 1
-POINTS = 8  # of a scenario, in the short run
+POINTS = 4  # of a scenario, in the short run
 _OUT = layout.SELF_BASE + records.P_OUT
 
 
@@ -285,18 +285,9 @@ def kill_and_look(scenario, n):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nobody_waits_for_what_has_come(scenario, pytestconfig):
     with heap_world(nprocs=2) as world:
-        where = some_of(lines_of(scenario(Scene(world))[0]))
-    if pytestconfig.getoption("--run-slow"):
-        faulthandler.cancel_dump_traceback_later()
-    else:
-        where = random.Random(1).sample(where, min(POINTS, len(where)))
-    killed = 0
-    for n in where:
-        try:
-            killed += kill_and_look(scenario, n)
-        except BaseException as error:
-            raise AssertionError(f"{scenario.__name__}, killed before line {n}: {error}") from error
-    assert killed >= len(where) - 3
+        lines = lines_of(scenario(Scene(world))[0])
+    most = None if pytestconfig.getoption("--run-slow") else POINTS
+    kill_before(scenario.__name__, lines, lambda n: kill_and_look(scenario, n), most)
 
 
 # --- between any two lines ----------------------------------------------------------------------------------------------
@@ -315,7 +306,7 @@ def test_a_sender_comes_while_it_joins(size, pytestconfig):
     with heap_world(nprocs=2) as world:
         s, g = scene(world)
         total = len(lines_of(lambda: s.selects(SURVIVOR, g)))
-    points = total if pytestconfig.getoption("--run-slow") else 2 * POINTS
+    points = total if pytestconfig.getoption("--run-slow") else 4 * POINTS
     faulthandler.cancel_dump_traceback_later()
     for n in sorted(random.Random(3).sample(range(total), min(points, total))):
         with heap_world(nprocs=2) as world:

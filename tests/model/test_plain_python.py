@@ -22,6 +22,7 @@ PART = (
     "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",
     "tests/gc/test_collect.py::test_a_global_is_a_root_until_it_is_cleared",
     "tests/gc/test_collect.py::test_a_native_word_into_an_object_keeps_it",
+    "tests/faults/test_wait_between_lines.py",
     "tests/model/test_map_model.py",
     "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
 )
