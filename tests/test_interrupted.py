@@ -21,7 +21,7 @@ from gomp.core.mutator import boundary
 from gomp.runtime import mapping, transit
 from gomp.runtime.callbacks import callbacks
 from gomp.runtime.channel import Channel
-from gomp.runtime.handles import table
+from tests.free_slots import free_handles, free_slots
 
 
 @gomp.struct
@@ -67,8 +67,8 @@ def until(true: Callable[[], bool]) -> None:
 
 def taken() -> int:
     """The slots that are not free, after a look whether none is free twice."""
-    assert len(set(table.free)) == len(table.free)
-    return boundary.handles_in_use() - len(table.free)
+    assert len(set(free_handles())) == free_slots()
+    return boundary.handles_in_use() - free_slots()
 
 
 @pytest.fixture(scope="module")

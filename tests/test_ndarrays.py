@@ -16,9 +16,9 @@ import pytest
 
 import gomp
 from gomp.core.mutator import boundary
-from gomp.runtime.handles import table
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.transit import outbox
+from tests.free_slots import free_slots
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,12 @@ def test_data_live_as_long_as_any_view_of_them(rt):
 def test_memory_of_dropped_arrays_is_collected_and_no_slot_is_lost(rt):
     gc.collect()
     outbox.settle()
-    held = boundary.handles_in_use() - len(table.free)
+    held = boundary.handles_in_use() - free_slots()
     for _ in range(20):
         rt.run(fill, gomp.ndarray(16 << 20, np.uint8)[5:], 1)
     gc.collect()
     outbox.settle()
-    assert boundary.handles_in_use() - len(table.free) == held
+    assert boundary.handles_in_use() - free_slots() == held
     rt.gc()
     rt.gc()
     assert rt.stats().heap_alloc < 64 << 20

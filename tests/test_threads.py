@@ -21,9 +21,9 @@ import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime.channel import Channel, Message
-from gomp.runtime.handles import table
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.transit import outbox
+from tests.free_slots import free_slots
 
 SOON_S = 20.0
 
@@ -80,7 +80,7 @@ def test_threads_run_collect_and_look_at_once(rt: gomp.Runtime) -> None:
                 assert gomp.debug.free_os_memory() >= 0
         return i
 
-    before = (len(outbox), len(table.free))
+    before = (len(outbox), free_slots())
     assert with_threads(rt, 6, work) == list(range(6))
     outbox.settle()
     assert len(outbox) == 0, before

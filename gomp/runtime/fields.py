@@ -95,6 +95,14 @@ def _number_setter(kind: Scalar, offset: int, where: Callable[[], str]) -> Sette
     return set_checked if kind.code in "?f" else set_float if kind.code == "d" else set_quickly
 
 
+def integer_place(field: Field) -> tuple[Any, int, int]:
+    """Of a field that holds an integer, where it is: ``cell[0][(address + bias) >> shift]``. The cell is None if it is another field."""
+    kind = field.part
+    if isinstance(kind, Scalar) and kind.is_integer:
+        return cells.views[kind.code], kind.shift, field.offset - layout.HEAP_BASE
+    return None, 0, 0
+
+
 def _link_getter(link: Link, offset: int, where: Callable[[], str]) -> Getter:
     target: Any = None
 

@@ -51,6 +51,21 @@ class Kernels:
         raise AttributeError(name)
 
 
+class Slot:
+    """A slot of the open runtime's table: its number, the ``handle`` that says it for ever, and the ``next`` free one while it is free itself.
+
+    Taking one and giving it back move two fields and nothing else: Python's lists would have it call or make something, and look for signals there.
+    """
+
+    __slots__ = ("handle", "next", "slot")
+
+    def __init__(self, handle: int, slot: int, next_free: Slot | None = None) -> None:
+        self.handle, self.slot, self.next = handle, slot, next_free
+
+
+NOBODYS = Slot(-1, -1)
+
+
 class Waits(Protocol):
     """What an allocation may have to wait for (see :mod:`gomp.core.mutator.boundary`)."""
 
@@ -64,14 +79,14 @@ class Waits(Protocol):
 class HandleTable:
     """This process's handles in the open runtime. ``first`` is the number of its slot 0, above every number if none is open.
 
-    ``free``: the numbers of the empty slots that have no owner.
+    ``free``: the first of the empty slots that have no owner.
     """
 
     __slots__ = ("_collector", "_next_first", "_offered", "first", "free", "of_parent", "p_idx", "words")
 
     def __init__(self) -> None:
         self.first = _CLOSED
-        self.free: list[int] = []
+        self.free: Slot | None = None
         self._offered = 0  # slots that are free, or have been
         self.p_idx = -1
         self.words: memoryview[int] = memoryview(b"").cast("q")
@@ -92,11 +107,11 @@ class HandleTable:
         used = boundary.handles_in_use()
         for slot in range(used):
             self.words[slot] = 0
-        self.free = self._numbers(self._next_first, 0, used)
-        self._offered = used
+        self.free, self._offered = None, 0
         self._collector = collector or _Alone()
         self.first = self._next_first
         self._next_first += layout.HANDLES_PER_P
+        self._offer(self.first, 0, used)
         for announce in _on_open:
             announce()
 
@@ -104,7 +119,7 @@ class HandleTable:
         """From now on every reference of this process is dead. Called before the segments are unmapped."""
         self.first = _CLOSED
         self.words = memoryview(b"").cast("q")
-        self.free = []
+        self.free = None
         cells.close_views()
         for announce in _on_close:
             announce()
@@ -132,7 +147,7 @@ class HandleTable:
             raise OutOfMemory(f"{what} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap")
 
     def grow(self) -> None:
-        """Make more slots free. An interruption leaves what the next call finds: the last two steps are one."""
+        """Make more slots free. An interruption leaves what the next call finds."""
         self.check_open()
         first, offered = self.first, self._offered
         if (
@@ -142,16 +157,18 @@ class HandleTable:
             raise OutOfMemory(
                 f"no room for more references in this process: {layout.HANDLES_PER_P} at most, and shared memory for them"
             )
-        used = boundary.handles_in_use()
-        more = self._numbers(first, offered, used)
-        if self.first == first and self._offered == offered:  # no other thread was faster
-            self.free += more
-            self._offered = used
+        self._offer(first, offered, boundary.handles_in_use())
 
-    @staticmethod
-    def _numbers(first: int, low: int, high: int) -> list[int]:
-        """Of these slots, the lowest last: it is taken first."""
-        return list(range(first + high - 1, first + low - 1, -1))
+    def _offer(self, first: int, low: int, high: int) -> None:
+        """The slots from ``low`` to below ``high`` are free from now on; the lowest is taken first. Some may have been given back meanwhile."""
+        if low == high:
+            return
+        last = more = Slot(first + high - 1, high - 1)
+        for slot in range(high - 2, low - 1, -1):
+            more = Slot(first + slot, slot, more)
+        if self.first == first and self._offered == low:  # no other thread was faster
+            last.next, self.free = self.free, more
+            self._offered = high
 
     def call(self, kernel: Callable[..., int], *args: int) -> int:
         """Call a kernel that may refuse with RETRY until it does not; signals are handled in between. Raises RuntimeLost."""

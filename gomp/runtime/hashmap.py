@@ -162,11 +162,11 @@ class Map(Reference, Generic[K, V]):
         m = slot_of(self)
         meta, word, _held = self._words(key)
         owner: Any = object_new(self.elem or Reference)
-        while not (free := table.free):
+        while (free := table.free) is None:
             table.grow()
-        owner._handle = free[-1]
-        del free[-1]
-        into = owner._handle - table.first
+        owner._slot, table.free = free, free.next
+        owner._handle = free.handle
+        into = free.slot
         found = _calls.map_get(m, meta, word, into)
         if found == RETRY:
             found = table.call(_calls.map_get, m, meta, word, into)

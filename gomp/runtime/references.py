@@ -154,11 +154,11 @@ def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     """The reference that stands at ``offset``, or None."""
     source = slot_of(ref)
     found = object_new(cls)
-    while not (free := table.free):
+    while (free := table.free) is None:
         table.grow()
-    handle = found._handle = free[-1]
-    del free[-1]
-    into = handle - table.first
+    found._slot, table.free = free, free.next
+    found._handle = free.handle
+    into = free.slot
     status = kernels.read_reference(source, offset, into)
     if status == RETRY:
         status = table.call(kernels.read_reference, source, offset, into)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gomp.errors import RuntimeLost
-from gomp.runtime.handles import table
+from gomp.runtime.handles import NOBODYS, Slot, table
 from gomp.runtime.uninterrupted import uninterrupted
 
 H = TypeVar("H", bound="Handle")
@@ -24,29 +24,28 @@ object_new = object.__new__
 class Handle:
     """The owner of a slot. ``_handle``: the slot's number among all of this process's runtimes; -1 if it has passed it on."""
 
-    __slots__ = ("_handle",)
+    __slots__ = ("_handle", "_slot")
     _handle: int
+    _slot: Slot
 
     @uninterrupted
     def __del__(self, table: Any = table) -> None:  # bound: the module may be gone when the interpreter ends
         try:
-            handle = self._handle
+            mine = self._slot
         except AttributeError:  # who was making it was interrupted
             return
-        slot = handle - table.first
-        if slot >= 0:
-            table.words[slot] = 0
-            free = table.free
-            free += (handle,)
+        if mine.handle >= table.first:
+            table.words[mine.slot] = 0
+            mine.next, table.free = table.free, mine
 
 
 def empty(cls: type[H]) -> H:
     """A new ``cls`` that owns an empty slot. Raises RuntimeLost, OutOfMemory."""
     made = object_new(cls)
-    while not (free := table.free):
+    while (free := table.free) is None:
         table.grow()
-    made._handle = free[-1]
-    del free[-1]
+    made._slot, table.free = free, free.next
+    made._handle = free.handle
     return made
 
 
@@ -74,5 +73,6 @@ def slot_in(owner: Handle) -> int:
 def passed_on(owner: Handle, cls: type[H]) -> H:
     """A new ``cls`` that owns the slot from now on; the former owner has none."""
     made = object_new(cls)
+    made._slot, owner._slot = owner._slot, NOBODYS
     made._handle, owner._handle = owner._handle, -1
     return made

@@ -16,7 +16,7 @@ import numpy as np
 
 from gomp.core.sched.status import OK
 from gomp.runtime import type_table
-from gomp.runtime.fields import Field
+from gomp.runtime.fields import Field, integer_place
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.parts import Embedded, Link, Part, allocation, evaluated, names_around, part, placed
@@ -168,43 +168,85 @@ def shown(p: Part, value: Any) -> str:
 # --- making objects ---------------------------------------------------------------------------------------------------
 
 
-Maker = Callable[[], Any]
-Setter = Callable[[Any, Any], None]
-_known: dict[
-    Any, tuple[Maker, dict[str, Setter], list[Setter]]
-] = {}  # by each struct that ``new`` has met: what makes one and sets its fields
+Maker = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+_makers: dict[Any, Maker] = {}  # of each struct that ``new`` has met
 
 
 def new(cls: type[T], /, *values: object, **named: object) -> T:
     """A new object of the struct ``cls``: zero, but for the fields given, by position or by name."""
     try:
-        make, setters, in_order = _known[cls]
+        make = _makers[cls]
     except (KeyError, TypeError):
-        make, setters, in_order = _learn(cls)
-    if values and (named or len(values) > len(in_order)):
-        values, named = (), bound(info(cls), values, named)
-    ref = make()
-    if values:
-        for set_field, value in zip(in_order, values):  # noqa: B905 (naming strict takes longer than setting a field)
-            set_field(ref, value)
-    for name in named:
-        if name not in setters:
-            raise _no_field(info(cls), name)
-        setters[name](ref, named[name])
-    return ref  # type: ignore[no-any-return]
+        make = _learn(cls)
+    return make(values, named)  # type: ignore[no-any-return]
 
 
-def _learn(cls: Any) -> tuple[Maker, dict[str, Setter], list[Setter]]:
+def _learn(cls: Any) -> Maker:
     if not is_struct(cls):
         raise TypeError(
             f"gomp.new makes structs, not {getattr(cls, '__name__', repr(cls))}: declare the class with @gomp.struct"
         )
-    setters = {name: _first_setter(field) for name, field in info(cls).fields.items()}
-    _known[cls] = _maker(info(cls)), setters, list(setters.values())
-    return _known[cls]
+    layout = info(cls)
+    _makers[cls] = _small_maker(layout) if layout.allocation.mask else _maker(layout)
+    return _makers[cls]
 
 
-def _first_setter(field: Field) -> Setter:
+def _maker(layout: StructInfo) -> Maker:
+    cls, size, by_type = layout.cls, layout.allocation.size, layout.allocation.by_type
+    setters = {name: _first_setter(field) for name, field in layout.fields.items()}
+
+    def make(values: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if values:
+            named = bound(layout, values, named)
+        if by_type:
+            type_table.register(cls)
+        ref = allocated(cls, kernels.new_object, size, key_of(cls) if by_type else 0)
+        for name, value in named.items():
+            if name not in setters:
+                raise _no_field(layout, name)
+            setters[name](ref, value)
+        return ref
+
+    return make
+
+
+def _small_maker(layout: StructInfo) -> Maker:
+    """The same without a call that can be saved: integers are stored right here. This is what programs make most."""
+    cls, how = layout.cls, layout.allocation
+    span_class, elem_size, mask, scan_bytes = how.span_class, how.elem_size, how.mask, how.scan_bytes
+    setters = {name: (_first_setter(field), *integer_place(field)) for name, field in layout.fields.items()}
+
+    def make(values: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if values:
+            named = bound(layout, values, named)
+        ref = object_new(cls)
+        while (free := table.free) is None:
+            table.grow()
+        ref._slot, table.free = free, free.next
+        ref._handle = free.handle
+        slot = free.slot
+        status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
+        if status != OK:
+            table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
+        for name in named:
+            try:
+                set_field, cell, shift, bias = setters[name]
+            except KeyError:
+                raise _no_field(layout, name) from None
+            if cell is None or free.handle < table.first:
+                set_field(ref, named[name])
+                continue
+            at = (table.words[slot] + bias) >> shift
+            try:
+                cell[0][at] = named[name]
+            except (TypeError, ValueError, OverflowError):
+                set_field(ref, named[name])
+        return ref
+
+    return make
+
+
+def _first_setter(field: Field) -> Callable[[Any, Any], None]:
     """What sets a field of a new object, where every reference is None already."""
     setter: Any = field.fset
     if not isinstance(field.part, Link):
@@ -231,35 +273,3 @@ def bound(layout: StructInfo, values: tuple[Any, ...], named: dict[str, Any]) ->
 
 def _no_field(layout: StructInfo, name: str) -> TypeError:
     return TypeError(f"{layout.cls.__name__} has no field {name}; it has {', '.join(layout.fields)}")
-
-
-def _maker(layout: StructInfo) -> Callable[[], Any]:
-    cls, how = layout.cls, layout.allocation
-    if how.mask:
-        return _small_maker(cls, how.span_class, how.elem_size, how.mask, how.scan_bytes)
-    size, by_type = how.size, how.by_type
-
-    def make() -> Any:
-        if by_type:
-            type_table.register(cls)
-        return allocated(cls, kernels.new_object, size, key_of(cls) if by_type else 0)
-
-    return make
-
-
-def _small_maker(
-    cls: type[Reference], span_class: int, elem_size: int, mask: int, scan_bytes: int
-) -> Callable[[], Any]:
-    def make() -> Any:
-        ref = object_new(cls)
-        while not (free := table.free):
-            table.grow()
-        handle = ref._handle = free[-1]
-        del free[-1]
-        slot = handle - table.first
-        status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
-        if status != OK:
-            table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
-        return ref
-
-    return make

@@ -12,6 +12,7 @@ from gomp.core.mutator import boundary
 from gomp.runtime.handles import table
 from gomp.runtime.transit import outbox
 from tests.faults import lifetimes, maps, parcels, pools
+from tests.free_slots import free_slots
 
 OWNER = 0
 CALLS = 2  # of the executor that are on their way at a time
@@ -112,7 +113,7 @@ def settle_process() -> None:
     handles = count_handles()
     if len(outbox):
         raise AssertionError(f"{len(outbox)} references are in transit, and nobody is on the way to receive them")
-    free = boundary.handles_in_use() - len(table.free)
+    free = boundary.handles_in_use() - free_slots()
     if free > handles + MOST_HANDLES:
         raise AssertionError(f"{free} slots are taken, and {handles} are in use")
 
