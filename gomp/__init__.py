@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gomp.runtime.retention import Retention, who_retains
     from gomp.runtime.root_table import Global, globals
     from gomp.runtime.runtime import Runtime
-    from gomp.runtime.select import select
+    from gomp.runtime.select import select, selecting
     from gomp.runtime.structs import new, struct
     from gomp.runtime.sync import Mutex, WaitGroup
     from gomp.runtime.texts import Bytes, Str
@@ -99,6 +99,7 @@ _HOMES = {
     "bytes": "gomp.runtime.texts",
     "str": "gomp.runtime.texts",
     "select": "gomp.runtime.select",
+    "selecting": "gomp.runtime.select",
     "Mutex": "gomp.runtime.sync",
     "WaitGroup": "gomp.runtime.sync",
     "new": "gomp.runtime.structs",
@@ -169,6 +170,7 @@ __all__ = [
     "num_procs",
     "pointer",
     "select",
+    "selecting",
     "set_finalizer",
     "str",
     "struct",

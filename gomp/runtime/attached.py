@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
 
+from gomp.core.sched.parking import ring
+from gomp.core.shm import layout
 from gomp.errors import RuntimeLost
 from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
@@ -49,6 +52,7 @@ class Attached:
         """
         self._ending.owners.append(owner)
         self._add(owner)
+        owner.written = functools.partial(ring, layout.p_addr(idx))
         with contextlib.suppress(OSError):  # it has died: its socket has hung up
             pidfd = os.pidfd_open(_pid_of(owner))
             p_record(idx).pidfd = pidfd

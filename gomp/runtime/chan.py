@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct as packing
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from gomp.core.heap.waitq import BUFFER, COUNT, HOLDS_LINKS, SIZE
@@ -19,7 +19,7 @@ from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.chan import CHAN_CLASS, CHAN_MASK, CHAN_SLOT, SCAN_BYTES
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel
-from gomp.runtime import type_table
+from gomp.runtime import listening, type_table
 from gomp.runtime.arrays import array
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import BOOL, FLOAT, INT, Scalar, scalar
@@ -35,7 +35,7 @@ from gomp.runtime.references import (
     write_reference,
     wrong_class,
 )
-from gomp.runtime.slots import allocated, empty
+from gomp.runtime.slots import Handle, allocated, empty, passed_on, slot_in
 from gomp.runtime.waits import call, wait
 
 __all__ = ["Chan"]
@@ -43,6 +43,8 @@ __all__ = ["Chan"]
 _MOST = 1 << 32
 _MISSING: Any = object()
 _NOBODY = "nobody was at the other end of the channel"
+_SENT_ON_CLOSED = "send on closed channel"
+_NOTHING_LEFT = "receive from a closed channel that is empty"
 T = TypeVar("T")
 
 
@@ -102,13 +104,13 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         if done == CHAN_WOULD_BLOCK:
             done, _ = wait(_NOBODY, timeout, NO_SLOT, chancalls.chan_wait_to_send, ch, word, source)
         if done == CHAN_CLOSED:
-            raise ClosedChannel("send on closed channel")
+            raise ClosedChannel(_SENT_ON_CLOSED)
 
     def recv(self, timeout: float | None = None) -> T:
         """Receive, which waits while there is nothing. Raises ClosedChannel if it is closed and empty; TimeoutError after ``timeout`` seconds."""
         value = self.get(_MISSING, timeout)
         if value is _MISSING:
-            raise ClosedChannel("receive from a closed channel that is empty")
+            raise ClosedChannel(_NOTHING_LEFT)
         return value  # type: ignore[no-any-return]
 
     def get(self, default: Any = None, timeout: float | None = None) -> Any:
@@ -145,8 +147,12 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         while (value := self.get(_MISSING)) is not _MISSING:
             yield value
 
+    def __aiter__(self) -> AsyncIterator[T]:
+        """As :meth:`__iter__`, where it is awaited."""
+        return _Values(self)
+
     def receiving(self, *, into: str = "", ok: str = "") -> Case:
-        """To receive from it, as a case of a select. ``into`` and ``ok`` are for frames: slots, as of ``f.recv``."""
+        """To receive from it: a case of a select, or awaited. ``into`` and ``ok`` are for frames: slots, as of ``f.recv``."""
         if into or ok:
             raise TypeError(
                 "receiving(into=, ok=) names slots of a frame, for f.select; gomp.select returns what is received"
@@ -154,7 +160,7 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         return Case(self, False, 0, NO_SLOT, None)
 
     def sending(self, value: T) -> Case:
-        """To send to it, as a case of a select."""
+        """To send to it: a case of a select, or awaited."""
         return Case(self, True, *self._given(value), value)
 
     def __len__(self) -> int:
@@ -186,14 +192,70 @@ class Chan(Reference, Generic[T], metaclass=ChanMeta):
         return _NUMBERS[self.elem](word)
 
 
+class _Values:
+    """What is received until the channel is closed and empty."""
+
+    def __init__(self, ch: Any) -> None:
+        self._ch = ch
+
+    def __aiter__(self) -> _Values:
+        return self
+
+    async def __anext__(self) -> Any:
+        done, value = await receive(self._ch)
+        if done == CHAN_CLOSED:
+            raise StopAsyncIteration
+        return value
+
+
 class Case(NamedTuple):
-    """What ``gomp.select`` may do: send ``word``, or the reference in the slot ``source``, which ``value`` keeps; or receive."""
+    """What ``gomp.select`` may do: send ``word``, or the reference in the slot ``source``, which ``value`` keeps; or receive.
+
+    ``await`` does it, in asyncio and in goroutines of Python, as send and recv do elsewhere.
+    """
 
     ch: Any
     sends: bool
     word: int
     source: int
     value: Any
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return (self._send() if self.sends else self._receive()).__await__()
+
+    async def _send(self) -> None:
+        ch = slot_of(self.ch)
+        done = table.call(chancalls.chan_send, ch, self.word, self.source)
+        if done == CHAN_WOULD_BLOCK:
+            done, _, _ = await listening.wait(NO_SLOT, chancalls.chan_wait_to_send, ch, self.word, self.source)
+        if done == CHAN_CLOSED:
+            raise ClosedChannel(_SENT_ON_CLOSED)
+
+    async def _receive(self) -> Any:
+        done, value = await receive(self.ch)
+        if done == CHAN_CLOSED:
+            raise ClosedChannel(_NOTHING_LEFT)
+        return value
+
+
+async def receive(ch: Any) -> tuple[int, Any]:
+    """CHAN_DONE and what was received, or CHAN_CLOSED."""
+    at, found = slot_of(ch), empty(Handle)
+    into = slot_in(found) if ch.sends_links else NO_SLOT
+    done, word = call(chancalls.chan_receive, at, into)
+    if done == CHAN_WOULD_BLOCK:
+        done, word, arrived = await listening.wait(into, chancalls.chan_wait_to_receive, at, into)
+        found = arrived or found
+    return done, received(ch, done, word, found)
+
+
+def received(ch: Any, done: int, word: int, found: Handle) -> Any:
+    """What has come, as ``word`` or in the slot that ``found`` owns."""
+    if done == CHAN_CLOSED:
+        return None
+    if not ch.sends_links:
+        return _NUMBERS[ch.elem](word)
+    return passed_on(found, ch.elem) if table.words[slot_in(found)] else None
 
 
 def _float_word(value: Any, where: Callable[[], str]) -> int:

@@ -11,7 +11,8 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
 from gomp.core.shm.records import p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost
-from gomp.runtime import handles, waiting
+from gomp.runtime import coroutines, handles, waiting
+from gomp.runtime.coroutines import Body, PythonGoroutine
 from gomp.runtime.frames import Frame, FrameMeta
 from gomp.runtime.peer import Goroutine, Peer
 from gomp.runtime.programs import Call
@@ -66,11 +67,16 @@ def peer() -> Peer:
 @overload
 def go(target: type[Frame[Any]], /, **slots: Any) -> int: ...
 @overload
+def go(target: Body, /) -> PythonGoroutine: ...
+@overload
+def go(target: Callable[..., Body], /, *args: Any, **kwargs: Any) -> PythonGoroutine: ...
+@overload
 def go(target: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Goroutine: ...
 def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Start a program or function on a P; returns at once. ``.wait()`` gives its result.
 
-    Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id.
+    Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id. Or one whose body is a generator or a coroutine, or
+    a function that makes one, in this process.
     """
     if isinstance(target, FrameMeta):
         from gomp.runtime import goroutines
@@ -79,6 +85,9 @@ def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
             raise TypeError(f"gomp.go({target.__name__}, slot=value, ...) takes the slots by name")
         peer()
         return goroutines.go(target, kwargs)
+    if coroutines.is_body(target) or coroutines.makes_body(target):
+        peer()
+        return coroutines.go(target, args, kwargs)
     return peer().go(Call(target, args, kwargs))
 
 

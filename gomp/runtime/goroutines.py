@@ -67,11 +67,11 @@ def _raise_end(why: int) -> None:
     raise_end(why)
 
 
-def run_ready() -> bool:
-    """Run goroutines that are ready until none is, or a message has come; whether there is something else to do than to sleep. Raises RuntimeLost."""
+def run_ready(only_one: bool = False) -> bool:
+    """Run frames that are ready until none is, a message has come, or ``only_one``; whether there is more to do than to sleep. Raises RuntimeLost."""
     if not COMPILED:
         return False
-    while (why := schedule.run_ready(threading.get_ident())) == schedule.OTHER_THREAD:
+    while (why := schedule.run_ready(threading.get_ident(), only_one)) == schedule.OTHER_THREAD:
         stacks.announce()
     if why == POLL_SHUT_DOWN:
         raise RuntimeLost("the runtime has ended")

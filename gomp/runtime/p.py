@@ -13,15 +13,12 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
-import math
 import os
 import pickle
 import socket
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from gomp import forked
@@ -33,16 +30,15 @@ from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
 from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
-from gomp.runtime import compiled, current, goroutines, steps
+from gomp.runtime import compiled, coroutines, current, goroutines, steps
 from gomp.runtime.channel import Channel, Message
-from gomp.runtime.peer import Peer
+from gomp.runtime.peer import NO_REQUEST, Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
 from gomp.runtime.transit import Sent, outbox
 from gomp.service import logs
 
 log = logging.getLogger("gomp.p")
 _PARCELS_KEPT = 1024
-NO_REQUEST = 0  # a number that none has
 EXIT_LEFT = 80  # beyond what sysexits.h has: it was told to
 _LEAVING_NAP_S = 0.02
 _LONGEST_NAP_S = 10.0
@@ -76,49 +72,30 @@ class P(Peer):
     def _may_leave(self, idle_since: float) -> bool:
         """Whether nobody needs this process. One that ended while the heap is marked would have the marking begin anew."""
         self._was_told = False
-        if not self._leaves or self._queue or view(runtime_dtype, RUNTIME)[0].xgcphase == GC_MARK:
+        if (
+            not self._leaves
+            or self._queue
+            or coroutines.is_any()
+            or view(runtime_dtype, RUNTIME)[0].xgcphase == GC_MARK
+        ):
             return False
         outbox.settle()
         return len(outbox) == 0 or time.monotonic() - idle_since > _LEAVING_S
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            super().wait_until(is_done, timeout)
-            return
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while not is_done() and (left := deadline - time.monotonic()) > 0:
-            self._wait(NO_REQUEST, left, is_done)
-            self._run_queued()
+    def _begin_look(self) -> None:
+        self._record.xmail = 0
 
-    def _take(self, request: int, timeout: float | None) -> Message | None:
-        if threading.current_thread() is not threading.main_thread():
-            return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
-        return self._wait(request, math.inf if timeout is None else timeout, lambda: False)
+    def _run_ready(self) -> bool:
+        """Python's goroutines, then frames: one of those, if the others are to have their turn again."""
+        ran = coroutines.run_ready()
+        return goroutines.run_ready(only_one=coroutines.is_any_ready()) or ran
 
-    def _wait(self, request: int, timeout: float, is_done: Callable[[], bool]) -> Message | None:
-        """In the main thread: run what is ready while there is no answer to ``request`` and nothing else to do, and neither ``is_done``."""
-        deadline = time.monotonic() + timeout
-        while True:
-            seen = parking.wakes()
-            self._record.xmail = 0
-            answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
-            left = deadline - time.monotonic()
-            if answer is not None or self._has_more_to_do(request) or is_done() or left <= 0:
-                return answer
-            if not goroutines.run_ready():
-                self._park(seen, min(left, _LONGEST_NAP_S))
-
-    @staticmethod
-    def _park(seen: int, seconds: float) -> None:
+    def _park(self, seen: int, seconds: float) -> None:
         limiter.begin_idle()
         try:
-            parking.park(seen, int(seconds * 1e9))
+            parking.park(seen, int(min(seconds, _LONGEST_NAP_S) * 1e9))
         finally:
             limiter.end_idle()
-
-    def received(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            parking.ring(layout.p_addr(int(self._record.idx)))  # the main thread waits for more than messages
 
     def _has_more_to_do(self, request: int) -> bool:
         if request == NO_REQUEST:

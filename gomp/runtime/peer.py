@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +19,21 @@ from typing import Any
 from gomp.core.mutator import waitcalls
 from gomp.core.sched import parking
 from gomp.core.sched.status import shut_down_if_orphaned
+from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
-from gomp.runtime import mapping, transit
+from gomp.runtime import coroutines, mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
 from gomp.runtime.uninterrupted import uninterrupted
 
 _NAP_S = 0.1
+NO_REQUEST = 0  # a number that none has
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Goroutine:
@@ -102,7 +109,7 @@ class Peer:
         del answer.fields["request"]
         return check_answer(answer)
 
-    # --- what differs on a P ------------------------------------------------------------------------------------------
+    # --- messages and waits -------------------------------------------------------------------------------------------
 
     def arrived(self, message: Message) -> None:
         """What is done with a message at once, by the thread that has received it for all."""
@@ -115,28 +122,69 @@ class Peer:
 
     def received(self) -> None:
         """Called by a thread that has received for all."""
+        if not _is_main():
+            parking.ring(layout.SELF_BASE)  # the main thread waits for more than messages
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> None:
         """Wait until ``is_done``, which somebody makes true who then wakes this P; at most ``timeout`` seconds. Raises RuntimeLost."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        rt = view(runtime_dtype, RUNTIME)[0]
+        if _is_main():
+            while not is_done() and (left := deadline - time.monotonic()) > 0:
+                self._wait(NO_REQUEST, left, is_done)
+                self._run_queued()
+            return
         while True:
             seen, left = parking.wakes(), deadline - time.monotonic()
             if is_done() or left <= 0:
                 return
-            if rt.xshutdown:
-                raise RuntimeLost("the runtime has ended")
-            with mapping.asleep():
-                waitcalls.sleep_until_woken(seen, int(min(left, _NAP_S) * 1e9))
-            shut_down_if_orphaned()
+            self._sleep(seen, left)
 
     def _take(self, request: int, timeout: float | None) -> Message | None:
         """The answer to ``request``, or None: after ``timeout`` seconds, or because there is something else to do."""
-        return self.mailbox.take(request, timeout, lambda: not self.mailbox.is_expected(request))
+        if _is_main():
+            return self._wait(request, math.inf if timeout is None else timeout, lambda: False)
+        return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+
+    def _wait(self, request: int, timeout: float, is_done: Callable[[], bool]) -> Message | None:
+        """In the main thread: run what is ready while there is no answer to ``request`` and nothing else to do, and neither ``is_done``."""
+        deadline = time.monotonic() + timeout
+        while True:
+            seen = parking.wakes()
+            self._begin_look()
+            answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
+            left = deadline - time.monotonic()
+            if answer is not None or self._has_more_to_do(request) or is_done() or left <= 0:
+                return answer
+            if not self._run_ready():
+                self._park(seen, left)
+
+    # --- what differs on a P ------------------------------------------------------------------------------------------
+
+    def _begin_look(self) -> None:
+        """In the main thread, before it looks for what there is to do."""
+
+    def _has_more_to_do(self, request: int) -> bool:
+        return request != NO_REQUEST and not self.mailbox.is_expected(request)
+
+    def _run_ready(self) -> bool:
+        """In the main thread: run goroutines that are ready; whether there is something else to do than to sleep."""
+        return coroutines.run_ready()
+
+    def _park(self, seen: int, seconds: float) -> None:
+        """Sleep, at most so long, until there is something to do."""
+        self._sleep(seen, seconds)
 
     def _run_queued(self) -> bool:
         """Do what else there is to do; whether there was anything."""
         return False
+
+    @staticmethod
+    def _sleep(seen: int, seconds: float) -> None:
+        if view(runtime_dtype, RUNTIME)[0].xshutdown:
+            raise RuntimeLost("the runtime has ended")
+        with mapping.asleep():
+            waitcalls.sleep_until_woken(seen, int(min(seconds, _NAP_S) * 1e9))
+        shut_down_if_orphaned()
 
     # --- what nobody waits for ----------------------------------------------------------------------------------------
 

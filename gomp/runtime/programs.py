@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gomp.errors import ConfigError, ProgramError, StaleReference, WorkerDied
-from gomp.runtime import transit
+from gomp.runtime import coroutines, transit
 
 MAX_NAME = 200
 
@@ -46,6 +46,11 @@ class Call:
         return str(getattr(self.target, "__name__", type(self.target).__name__))[:MAX_NAME]
 
     def run(self) -> Any:
+        """Its result; of a generator or a coroutine that it makes, what that returns as a goroutine."""
+        result = self._call()
+        return coroutines.go(result, (), {}).wait() if coroutines.is_body(result) else result
+
+    def _call(self) -> Any:
         kwargs = self.kwargs or {}
         if not isinstance(self.target, str):
             return self.target(*self.args, **kwargs)

@@ -14,15 +14,16 @@ from typing import Any
 from gomp.core.mutator import chancalls, selectcalls, waitcalls
 from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.select import DONE, WAITS
-from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
+from gomp.core.shm.records import AGAIN, CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel
-from gomp.runtime.chan import Case
+from gomp.runtime.chan import Case, received
 from gomp.runtime.handles import table
+from gomp.runtime.listening import Wait, here
 from gomp.runtime.references import slot_of
-from gomp.runtime.slots import Handle, empty, passed_on, slot_in
+from gomp.runtime.slots import Handle, empty, slot_in
 from gomp.runtime.waits import call, check_goroutine, handing, note_place, wait_until_done
 
-__all__ = ["select"]
+__all__ = ["select", "selecting"]
 
 
 def select(*cases: Case, default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:
@@ -31,9 +32,7 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     If none can be done now it waits, or with ``default`` returns (-1, None, False). Raises ClosedChannel if it would send on a closed channel;
     TimeoutError after ``timeout`` seconds.
     """
-    for case in cases:
-        if not isinstance(case, Case):
-            raise TypeError(f"gomp.select takes ch.receiving() and ch.sending(value), not {case!r}")
+    _check(cases)
     found = empty(Handle)
     place, how, word = _select(cases, slot_in(found), default, timeout)
     if place < 0:
@@ -41,32 +40,41 @@ def select(*cases: Case, default: bool = False, timeout: float | None = None) ->
     return place, _received(cases[place], how, word, found), how == CHAN_DONE
 
 
+async def selecting(*cases: Case, default: bool = False) -> tuple[int, Any, bool]:
+    """As :func:`select`, awaited in asyncio or in a goroutine of Python."""
+    _check(cases)
+    found = empty(Handle)
+    place, how, word = _try_all(cases, slot_in(found))
+    if place < 0 and not default:
+        place, how, word, found = await _wait(cases)
+    if place < 0:
+        return place, None, False
+    return place, _received(cases[place], how, word, found), how == CHAN_DONE
+
+
+def _check(cases: tuple[Case, ...]) -> None:
+    for case in cases:
+        if not isinstance(case, Case):
+            raise TypeError(f"gomp.select takes ch.receiving() and ch.sending(value), not {case!r}")
+
+
 def _received(case: Case, how: int, word: int, found: Handle) -> Any:
     """What the case gives that was done. ClosedChannel."""
     if case.sends and how == CHAN_CLOSED:
         raise ClosedChannel("send on closed channel")
-    if case.sends or how == CHAN_CLOSED:
-        return None
-    if not case.ch.sends_links:
-        return case.ch._number(word)
-    return passed_on(found, case.ch.elem) if table.words[slot_in(found)] else None
+    return None if case.sends else received(case.ch, how, word, found)
 
 
 def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | None) -> tuple[int, int, int]:
     """The place of the case that was done, or -1; how; and the number that was received."""
-    for place in random.sample(range(len(cases)), len(cases)):
-        how, word = _try(cases[place], into)
-        if how != CHAN_WOULD_BLOCK:
-            return place, how, word
-    if default:
-        return -1, CHAN_WOULD_BLOCK, 0
+    place, how, word = _try_all(cases, into)
+    if place >= 0 or default:
+        return place, how, word
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     g = check_goroutine(table.call(selectcalls.select_begin))
     try:
         note_place(g)
-        for case in reversed(cases):
-            added = table.call(selectcalls.select_add, g, slot_of(case.ch), int(case.sends), case.word, case.source)
-            check_goroutine(added)
+        _add(g, cases)
         why, how, word = _join(g, into, deadline)
         while why == selectcalls.LOOK_AGAIN:
             why, how, word = _join(g, into, deadline)
@@ -75,6 +83,47 @@ def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | 
         return selectcalls.select_place(g), how, word
     finally:
         table.call(selectcalls.select_end, g)
+
+
+async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
+    """The place of the case that was done, how, the number that was received, and the owner of a reference."""
+    end = Wait(in_select=True)
+    g = check_goroutine(table.call(selectcalls.select_begin))
+    is_heard_of = False  # then who hears of it ends it
+    try:
+        note_place(g, here.frame)
+        _add(g, cases)
+        while True:
+            found = empty(Handle)
+            end.listen(g)
+            why, how, word = _call(selectcalls.select_join, g, slot_in(found))
+            if why == WAITS:
+                is_heard_of = True
+                how, word, found = await end
+                is_heard_of = False
+            else:
+                end.forget()
+            if how != AGAIN:
+                return selectcalls.select_place(g), how, word, found
+            end = Wait(in_select=True)
+    finally:
+        if not is_heard_of:
+            table.call(selectcalls.select_end, g)
+
+
+def _add(g: int, cases: tuple[Case, ...]) -> None:
+    for case in reversed(cases):
+        added = table.call(selectcalls.select_add, g, slot_of(case.ch), int(case.sends), case.word, case.source)
+        check_goroutine(added)
+
+
+def _try_all(cases: tuple[Case, ...], into: int) -> tuple[int, int, int]:
+    """As :func:`_select`, of what can be done now."""
+    for place in random.sample(range(len(cases)), len(cases)):
+        how, word = _try(cases[place], into)
+        if how != CHAN_WOULD_BLOCK:
+            return place, how, word
+    return -1, CHAN_WOULD_BLOCK, 0
 
 
 def _try(case: Case, into: int) -> tuple[int, int]:

@@ -25,8 +25,11 @@ def number_of_caller() -> int:
     frame: Any = sys._getframe(1)
     while frame is not None and _is_ours(frame.f_globals):
         frame = frame.f_back
-    if frame is None:
-        return NO_SITE
+    return NO_SITE if frame is None else number_of(frame)
+
+
+def number_of(frame: Any) -> int:
+    """Number of the line at which a frame is."""
     where = frame.f_code, frame.f_lineno
     number = _numbers.get(where)
     if number is None:

@@ -13,7 +13,7 @@ from gomp.core.heap.waitq import HOLDER, PENDING
 from gomp.core.mutator import sync, synccalls
 from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.shm.records import CHAN_WOULD_BLOCK
-from gomp.runtime import type_table
+from gomp.runtime import listening, type_table
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import INT
 from gomp.runtime.references import OpaqueLayout, Reference, ReferenceMeta, slot_of, word_at
@@ -48,6 +48,12 @@ class Mutex(Reference, metaclass=SyncMeta):
         if table.call(synccalls.mutex_lock, slot) == CHAN_WOULD_BLOCK:
             wait("the lock was not free", timeout, NO_SLOT, synccalls.mutex_wait_to_lock, slot)
 
+    async def locking(self) -> None:
+        """As :meth:`lock`, where it is awaited."""
+        slot = slot_of(self)
+        if table.call(synccalls.mutex_lock, slot) == CHAN_WOULD_BLOCK:
+            await listening.wait(NO_SLOT, synccalls.mutex_wait_to_lock, slot)
+
     def try_lock(self) -> bool:
         """Whether nobody held it: then the caller does."""
         return table.call(synccalls.mutex_lock, slot_of(self)) != CHAN_WOULD_BLOCK
@@ -66,6 +72,15 @@ class Mutex(Reference, metaclass=SyncMeta):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.unlock()
+
+    async def __aenter__(self) -> Mutex:
+        await self.locking()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.unlock()
 
 
@@ -94,6 +109,12 @@ class WaitGroup(Reference, metaclass=SyncMeta):
         slot = slot_of(self)
         if table.call(synccalls.group_wait, slot) == CHAN_WOULD_BLOCK:
             wait("not all of the group were done", timeout, NO_SLOT, synccalls.group_wait_to_be_done, slot)
+
+    async def waiting(self) -> None:
+        """As :meth:`wait`, where it is awaited."""
+        slot = slot_of(self)
+        if table.call(synccalls.group_wait, slot) == CHAN_WOULD_BLOCK:
+            await listening.wait(NO_SLOT, synccalls.group_wait_to_be_done, slot)
 
     @property
     def pending(self) -> int:

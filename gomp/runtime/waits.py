@@ -46,11 +46,11 @@ def check_goroutine(g: int) -> int:
     return g
 
 
-def note_place(g: int) -> None:
-    """The goroutine at ``g`` stands for the program's line that waits."""
+def note_place(g: int, frame: Any = None) -> None:
+    """The goroutine at ``g`` stands for the program's line that waits: the caller's, or where ``frame`` is."""
     from gomp.runtime import sites  # above this, as current
 
-    set_site(g, sites.number_of_caller())
+    set_site(g, sites.number_of_caller() if frame is None else sites.number_of(frame))
 
 
 def wait_until_done(g: int, timeout: float | None) -> None:

@@ -10,7 +10,7 @@ from gomp.core.heap.gs import give_free_locked
 from gomp.core.heap.mspan import span_addr
 from gomp.core.heap.stack import stack_lo
 from gomp.core.heap.stackalloc import insert_locked, order_of, reset_stackpool
-from gomp.core.heap.waitq import CLAIMED, CLAIMER_SHIFT, OPEN, is_in_queue, is_over_stw, unlink_locked
+from gomp.core.heap.waitq import CLAIMED, CLAIMER_SHIFT, OPEN, is_in_queue, is_over_stw, list_ended, unlink_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.parking import count_parked_stw, wake_all_stw
 from gomp.core.sched.runq import forget_ring_stw, put_chain_locked
@@ -29,6 +29,7 @@ from gomp.core.shm.records import (
     G_WAITING,
     G_XCLAIM,
     P_XDEAD,
+    P_XENDED_WAITS,
     SCHED_XLOCK,
     SCHED_XRUNQ_SIZE,
     SPAN_DEAD,
@@ -137,6 +138,8 @@ def rebuild_gs_stw() -> None:
         p_at(nth_p(i)).g_nfree = 0
         p_at(nth_p(i)).g_ncases = cases if i == 0 else 0
         forget_ring_stw(nth_p(i))
+        store_relaxed(nth_p(i) + P_XENDED_WAITS, 0)
+        p_at(nth_p(i)).ended_waits = 0
     s.free_with_stack, s.free_without, s.nfree = 0, 0, 0
     s.runq_head, s.runq_tail = 0, 0
     store_relaxed(SCHED_XRUNQ_SIZE, 0)
@@ -148,6 +151,8 @@ def rebuild_gs_stw() -> None:
             give_free_locked(g)
         elif status == G_RUNNABLE and g_at(at).home == 0:
             put_chain_locked(g, g, 1)
+        elif status == G_RUNNABLE and g_at(at).listens:
+            list_ended(layout.p_addr(g_at(at).home - 1), at)
     count_parked_stw()
     wake_all_stw()
 

@@ -115,7 +115,7 @@ def num_goroutines() -> int:
     """How many goroutines there are, as of one moment if nothing changes meanwhile (gcount)."""
     n = sched().ngs - sched().nfree
     for i in range(p_records()):
-        n -= p_at(nth_p(i)).g_nfree + p_at(nth_p(i)).g_ncases
+        n += p_at(nth_p(i)).python_gs - p_at(nth_p(i)).g_nfree - p_at(nth_p(i)).g_ncases
     return max(n, 0)
 
 

@@ -25,6 +25,7 @@ from gomp.core.shm.records import (
     G_NEXT,
     G_WAITING,
     G_XCLAIM,
+    P_XENDED_WAITS,
     WAITS_FOR_GROUP,
     WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
@@ -204,3 +205,21 @@ def is_over_stw(g: int) -> bool:
     if gp.wait == WAITS_FOR_GROUP:
         return load64(gp.chan + GENERATION) != gp.elem
     return gp.wait in (WAITS_TO_RECEIVE, WAITS_TO_SEND) and load64(gp.chan + CLOSED) != 0
+
+
+# --- ends of waits that are listened for ------------------------------------------------------------------------------
+
+
+@inline
+def list_ended(p: int, g: int) -> None:
+    """The wait of the goroutine at ``g``, which listens at the P at ``p``, is over: put it on the list there. It is RUNNABLE, and nobody else's.
+
+    Processes put in, each by a compare-and-swap of the first (release: the link is written before); that P takes all at once. So no entry that
+    somebody has read as the first can have been taken out and put in again before it is behind another.
+    """
+    number = layout.g_number(g)
+    while True:
+        first = load_acquire(p + P_XENDED_WAITS)
+        g_at(g).link = first
+        if cas_acq_rel(p + P_XENDED_WAITS, first, number):
+            return

@@ -190,6 +190,7 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.home = home
     gp.entry = type_addr
     gp.wait = NOT_WAITING
+    gp.listens = 0
     gp.site = me.call_site
     gp.id = _next_id()
     gp.parent = g_at(me.curg).id if me.curg != 0 else 0

@@ -66,6 +66,7 @@ NOBODY = 0
 # Why :func:`schedule` comes back; or what a poll says.
 NOTHING, READY, MAIL, OTHER_THREAD = 0, -1, -2, -3
 POLLED = -100
+_AT_NO_MAIL, AT_MAIL, AFTER_ONE = range(3)
 _LIST_FIRST = 61  # every so many times
 _ROUNDS = 4  # of looking at all other Ps
 _SPIN_NS = 30_000
@@ -74,9 +75,9 @@ _MAIL = layout.SELF_BASE + P_XMAIL
 _WAKE = layout.SELF_BASE + P_XWAKE
 
 
-@kernel("int64(int64)")
-def run_ready(thread: int) -> int:
-    """Run goroutines from Python, in its thread number ``thread``: as :func:`schedule`, or OTHER_THREAD.
+@kernel("int64(int64, int64)")
+def run_ready(thread: int, only_one: int) -> int:
+    """Run goroutines from Python, in its thread number ``thread``: as :func:`schedule`, or OTHER_THREAD. If ``only_one`` there is MAIL after that.
 
     What the collector has to see of the native stack is below this kernel's frame, which holds no addresses.
     """
@@ -87,7 +88,7 @@ def run_ready(thread: int) -> int:
         return POLL_SHUT_DOWN
     me.native_base = stack_pointer()
     me.stack_guard = EVERY_STACK
-    why = schedule(NOBODY, 1)
+    why = schedule(NOBODY, AFTER_ONE if only_one else AT_MAIL)
     leave()
     return why
 
@@ -95,7 +96,7 @@ def run_ready(thread: int) -> int:
 @kernel("int64(int64, int64)")
 def schedule(until: int, heeds_mail: int) -> int:
     """Run goroutines, in KERNEL and with nothing in hand, until the one at address ``until`` may go on here: READY. Or until there is NOTHING to run,
-    or MAIL if it ``heeds_mail``; or a poll says why the program must end."""
+    or MAIL if it ``heeds_mail``, AT_MAIL or AFTER_ONE goroutine; or a poll says why the program must end."""
     me = self_p()
     me.scheduling += 1
     why = _schedule(until, heeds_mail)
@@ -121,6 +122,8 @@ def _schedule(until: int, heeds_mail: int) -> int:
         if g == NO_G:
             return NOTHING
         _run(g)
+        if heeds_mail == AFTER_ONE:
+            return MAIL
 
 
 @kernel("int64(int64)")
@@ -290,7 +293,7 @@ def await_done(g: int) -> int:
 @inline
 def _await(g: int) -> int:
     while True:
-        why = schedule(g, 0)
+        why = schedule(g, _AT_NO_MAIL)
         if why == READY:
             return OK
         if why == NOTHING:

@@ -107,7 +107,7 @@ def select_join(g: int, into: int) -> int:
         return RETRY
     why = _join(g)
     if why == DONE:
-        _keep_received(g, into)
+        keep_selected(g, into)
     leave()
     return why
 
@@ -134,7 +134,8 @@ def _join(g: int) -> int:
 
 
 @inline
-def _keep_received(g: int, into: int) -> None:
+def keep_selected(g: int, into: int) -> None:
+    """What the select of the goroutine at ``g`` has done, for Python."""
     done = layout.g_addr(g_at(g).done)
     self_p().selected = g_at(done).done
     if g_at(done).wait == WAITS_TO_RECEIVE:
@@ -155,7 +156,7 @@ def select_end_wait(g: int, into: int) -> int:
         store_release(g + G_XCLAIM, BUSY)
         why = LOOK_AGAIN
     elif why == DONE:
-        _keep_received(g, into)
+        keep_selected(g, into)
     leave()
     return why
 

@@ -157,6 +157,12 @@ def run_again(g: int, gives_up: bool) -> None:
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_call_while_stopped()  # that one may have died
+    run_ended(g)
+
+
+@inline
+def run_ended(g: int) -> None:
+    """The goroutine at ``g`` is RUNNING, by this P."""
     me = self_p()
     g_at(g).under = me.curg
     me.curg = g

@@ -10,7 +10,7 @@ WAITING and done was about to be made ready; repair does that. A goroutine that 
 from __future__ import annotations
 
 from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
-from gomp.core.heap.waitq import GAVE_UP, OPEN, commit_done, unlink_locked
+from gomp.core.heap.waitq import GAVE_UP, OPEN, commit_done, list_ended, unlink_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.hashmap import lock_of, make_room
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
@@ -77,10 +77,12 @@ def unlock(at: int) -> None:
 @inline
 def make_ready(g: int) -> None:
     """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
-    home = g_at(g).home
+    home, listens = g_at(g).home, g_at(g).listens
     while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
         cpu_pause()  # a marker has its stack
     if home != 0:
+        if listens:
+            list_ended(layout.p_addr(home - 1), g)
         ring(layout.p_addr(home - 1))  # also one that runs others there, without end
     else:
         runq_put(layout.g_number(g), 1)

@@ -668,6 +668,15 @@ p_dtype = record(
         ("woken", "i8"),  # number of the goroutine that what it has done at a channel wakes, 0: none
         ("selecting", "i8"),  # number of the goroutine whose cases it tries, 0: none
         ("received", "i8"),  # the number that Python has received from a channel
+        (
+            "xended_waits",
+            "i8",
+        ),  # number of the first of the list of goroutines that listen here and wait no more, 0: none
+        ("ended_waits", "i8"),  # of those, taken by its process
+        (
+            "python_gs",
+            "i8",
+        ),  # goroutines that are Python's (runtime/coroutines.py) and have no record, as they wait for nothing of the heap
         ("failed", "i8"),  # number of the last goroutine that has ended with an exception here, 0: none; linked
         ("strange", "i8"),  # the same of those with a frame that this process does not know
         # the goroutine that runs here, and what its step says to do next: see mutator/goroutine.py
@@ -747,6 +756,7 @@ P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECI
 P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XPARKED, P_XSPINNING = (
     offset_of(p_dtype, f) for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xparked", "xspinning")
 )
+P_XENDED_WAITS = offset_of(p_dtype, "xended_waits")
 P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
@@ -949,7 +959,8 @@ g_dtype = record(
         ("entry", "i8"),  # address of the type of its first frame
         ("queued", "i8"),  # in how many queues verify has found it
         ("home", "i8"),  # number of the P that alone may run it, + 1: somebody there waits for it; 0: any may
-        ("wait", "i8"),  # what it waits for: WAITS_*
+        ("wait", "i4"),  # what it waits for: WAITS_*
+        ("listens", "i4"),  # 1: its process learns by a list that its wait is over: see mutator/listening.py
         # of one that waits at a channel, a group or a lock, and of a case: see heap/waitq.py
         ("chan", "i8"),  # its address, 0: None, at which it waits for ever
         ("elem", "i8"),  # what it sends, or was sent; or as mutator/sync.py says

@@ -10,6 +10,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed
 from gomp.core.shm.records import (
     G_RUNNABLE,
+    P_XENDED_WAITS,
     P_XRUNNEXT,
     P_XRUNQ_HEAD,
     P_XRUNQ_TAIL,
@@ -17,6 +18,7 @@ from gomp.core.shm.records import (
     SCHED_XRUNQ_SIZE,
     g_at,
     nth_p,
+    p_at,
     p_records,
     sched,
 )
@@ -35,6 +37,8 @@ def check_queues(out: int) -> None:
             _count(out, ring_entry(p, n))
         if load_relaxed(p + P_XRUNNEXT) != 0:
             _count(out, load_relaxed(p + P_XRUNNEXT))
+        _walk_ended(out, load_relaxed(p + P_XENDED_WAITS))
+        _walk_ended(out, p_at(p).ended_waits)
     g, listed = s.runq_head, 0
     while 0 < g <= s.ngs and listed <= s.ngs:
         _count(out, g)
@@ -47,9 +51,19 @@ def check_queues(out: int) -> None:
             _walk(out, queue_of(at))
     for g in range(1, s.ngs + 1):
         at = layout.g_addr(g)
-        is_ready = load_acquire(at) == G_RUNNABLE and g_at(at).home == 0
+        is_ready = load_acquire(at) == G_RUNNABLE and (g_at(at).home == 0 or g_at(at).listens != 0)
         if g_at(at).queued != (1 if is_ready or is_in_queue(at) else 0):
             problem(out, G_QUEUED, g, load_acquire(at), g_at(at).queued)
+
+
+@kernel("void(int64, int64)")
+def _walk_ended(out: int, g: int) -> None:
+    """Count those in a list of ended waits."""
+    left = sched().ngs
+    while g != 0 and left > 0:
+        _count(out, g)
+        g = g_at(layout.g_addr(g)).link if 0 < g <= sched().ngs else 0
+        left -= 1
 
 
 @kernel("void(int64, int64)")

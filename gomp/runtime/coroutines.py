@@ -1,0 +1,212 @@
+"""Goroutines whose body is Python: a generator or a coroutine, which stays in the process that has started it.
+
+They run in its main thread, one step after another, while that waits for anything in gomp: on a P between two programs, too. A step goes on until the
+body awaits, ``value = await ch.receiving()``, or yields: what it waits for, ``value = yield ch.receiving()``, or nothing, to give others their turn.
+What waits costs no thread, and being woken costs the same however many wait (:mod:`~gomp.runtime.listening`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import types
+from collections import deque
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeAlias
+
+from gomp.core.sched import parking
+from gomp.core.shm import layout
+from gomp.core.shm.records import p_dtype, view
+from gomp.errors import RuntimeLost
+from gomp.runtime import handles
+from gomp.runtime.handles import table
+from gomp.runtime.listening import Signal, hear, here, num_goroutines_waiting
+
+Body: TypeAlias = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
+log = logging.getLogger("gomp.goroutines")
+_ready: deque[PythonGoroutine] = deque()
+_all: set[PythonGoroutine] = set()  # that have not ended
+
+
+class PythonGoroutine:
+    """One that was started. ``wait`` gives what it returns, or raises what it raised; ``await`` and ``yield`` it elsewhere in the same process."""
+
+    def __init__(self, body: Any) -> None:
+        self.name = getattr(body, "__qualname__", type(body).__name__)
+        self._body = body
+        self._awaited: Generator[Any, Any, Any] | None = None  # what it has yielded, which goes on first
+        self._value: Any = None  # what is sent into it next, or raised there
+        self._error: BaseException | None = None
+        self._is_done = False
+        self._was_told = False  # somebody has got its error
+        self._signals: list[Signal] = []
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """What it returns, or raises. TimeoutError after ``timeout`` seconds."""
+        from gomp.runtime import current  # above this
+
+        if here.wake is not None and not self._is_done:
+            raise RuntimeError(f"a goroutine waits for {self!r} with await or yield: wait() would keep it from running")
+        current.peer().wait_until(lambda: self._is_done, timeout)
+        if not self._is_done:
+            raise TimeoutError(f"the goroutine has not ended within {timeout} s")
+        return self._outcome()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self._is_done:
+            signal = Signal()
+            self._signals.append(signal)
+            yield from signal.__await__()
+        return self._outcome()
+
+    def _outcome(self) -> Any:
+        self._was_told = True
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"<goroutine {self.name}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a goroutine is waited for in the process that started it: send what its wait() has given")
+
+    def __del__(self) -> None:
+        if self._error is not None and not self._was_told:
+            log.error("goroutine %s has ended with an exception", self.name, exc_info=self._error)
+
+    def lose(self) -> None:
+        """It does not go on: the runtime has ended. Who awaits it in a loop is told."""
+        self._is_done = self._was_told = True
+        self._value, self._error = None, RuntimeLost("the runtime has ended")
+        for signal in self._signals:
+            if signal.is_for_loop:
+                signal.fire()
+
+    # --- its steps ----------------------------------------------------------------------------------------------------
+
+    def make_ready(self) -> None:
+        _ready.append(self)
+        _wake_main_thread()
+
+    def run(self) -> None:
+        here.wake = self.make_ready
+        try:
+            while self._goes_on():
+                pass
+        finally:
+            here.wake = here.frame = None
+
+    def _goes_on(self) -> bool:
+        """Resume what is to go on; whether something else is to go on at once then."""
+        value, error = self._value, self._error
+        self._value = self._error = None
+        resumed = self._body if self._awaited is None else self._awaited
+        try:
+            got = resumed.send(value) if error is None else resumed.throw(error)
+        except StopIteration as stop:
+            return self._ended(stop.value, None)
+        except Exception as raised:
+            return self._ended(None, raised)
+        except BaseException as raised:  # for the main thread, too
+            self._awaited = None
+            self._ended(None, raised)
+            raise
+        return self._got(got)
+
+    def _ended(self, value: Any, error: BaseException | None) -> bool:
+        """The body, or what it has yielded, has returned or raised."""
+        self._value, self._error = value, error
+        if self._awaited is not None:
+            self._awaited = here.frame = None
+            return True
+        self._is_done = True
+        _all.discard(self)
+        for signal in self._signals:
+            signal.fire()
+        _wake_main_thread()
+        return False
+
+    def _got(self, got: Any) -> bool:
+        if isinstance(got, Signal):  # which makes it ready
+            return False
+        if got is None:
+            _ready.append(self)
+            return False
+        if self._awaited is None and hasattr(got, "__await__"):
+            self._awaited = got.__await__()
+            here.frame = _innermost(self._body)
+            return True
+        self._error = TypeError(
+            f"a goroutine awaits or yields what gomp has to wait for, as ch.receiving(), or yields nothing to give others their turn: not {got!r}"
+        )
+        return True
+
+
+def _innermost(body: Any) -> Any:
+    """The frame that has yielded."""
+    while isinstance(inner := getattr(body, "gi_yieldfrom", None), types.GeneratorType):
+        body = inner
+    return getattr(body, "gi_frame", None)
+
+
+def is_body(target: Any) -> bool:
+    return inspect.isgenerator(target) or inspect.iscoroutine(target)
+
+
+def makes_body(target: Any) -> bool:
+    return inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target)
+
+
+def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoroutine:
+    """Start a goroutine whose body is ``target``, or what ``target`` makes with these arguments."""
+    if callable(target):
+        target = target(*args, **kwargs)
+    elif args or kwargs:
+        raise TypeError(f"gomp.go of a {type(target).__name__} takes no arguments: it has them already")
+    started = PythonGoroutine(target)
+    _all.add(started)
+    started.make_ready()
+    return started
+
+
+def run_ready() -> bool:
+    """In the main thread: let each that is ready have its turn; whether any was."""
+    if here.wake is not None:  # one waits as programs do: others would go on above it
+        return False
+    hear()
+    n = len(_ready)
+    for _ in range(n):
+        _ready.popleft().run()
+    if n > 0:
+        _publish()
+    return n > 0
+
+
+def is_any() -> bool:
+    """Whether any has not ended here."""
+    return bool(_all)
+
+
+def is_any_ready() -> bool:
+    return bool(_ready)
+
+
+def _wake_main_thread() -> None:
+    if table.is_open:
+        parking.ring(layout.SELF_BASE)
+
+
+def _publish() -> None:
+    """Say what ``gomp.num_goroutine`` is to count beside those who wait in the heap."""
+    if table.is_open:
+        view(p_dtype, layout.SELF_BASE)[0].python_gs = len(_all) - num_goroutines_waiting()
+
+
+def _end_all() -> None:
+    _ready.clear()
+    while _all:
+        _all.pop().lose()
+
+
+handles.on_close(_end_all)

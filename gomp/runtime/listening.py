@@ -1,0 +1,242 @@
+"""Waiting without a thread that waits: in asyncio, and in goroutines whose body is Python (:mod:`~gomp.runtime.coroutines`).
+
+A wait is begun as any other (:mod:`~gomp.runtime.waits`); then the process listens for its end, by one list for all of them
+(:mod:`gomp.core.mutator.listening`). What awaits it is in asyncio a future, which a thread of ours settles; in a goroutine it is the goroutine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from gomp.core.mutator import listening, selectcalls, waitcalls
+from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE
+from gomp.errors import GompError, RuntimeLost
+from gomp.runtime import handles
+from gomp.runtime.handles import table
+from gomp.runtime.slots import Handle, empty, slot_in
+from gomp.runtime.waits import call, check_goroutine, handing, note_place
+
+_THREAD = "gomp-listener"
+
+
+class _Here(threading.local):
+    """Of the goroutine whose step runs in this thread, if one does: how it is woken, and its line if that is not the caller's."""
+
+    wake: Callable[[], None] | None = None
+    frame: Any = None
+
+
+here = _Here()
+
+
+class Signal:
+    """What is awaited once, and fired once, from any thread. Made by who awaits it."""
+
+    __slots__ = ("_future", "_wake")
+
+    def __init__(self) -> None:
+        self._future: Any = None
+        wake = here.wake
+        if wake is None:
+            self._future = future = _running_loop().create_future()
+            wake = _settler(future)
+        self._wake = wake
+
+    @property
+    def is_for_loop(self) -> bool:
+        return self._future is not None
+
+    def fire(self) -> None:
+        self._wake()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._future is None:
+            yield self
+        else:
+            yield from self._future
+
+
+def _running_loop() -> Any:
+    import asyncio  # 40 ms, for those who have it already
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "this is awaited in asyncio, or in a goroutine that gomp.go has started; elsewhere wait with ch.recv(), ch.send(value) or gomp.select"
+        ) from None
+
+
+def _settler(future: Any) -> Callable[[], None]:
+    loop = future.get_loop()
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+            loop.call_soon_threadsafe(settle)
+
+    return wake
+
+
+class Wait(Signal):
+    """The end of the wait of a goroutine that stands for who awaits this: how, the number received, and the owner of a reference."""
+
+    __slots__ = ("_ended", "_error", "_g", "_gave_up", "_in_select")
+
+    def __init__(self, in_select: bool = False) -> None:
+        super().__init__()
+        self._g = 0
+        self._in_select = in_select
+        self._gave_up = False
+        self._error: GompError | None = None
+        self._ended: tuple[int, int, Handle] | None = None
+
+    def listen(self, g: int) -> bool:
+        """Begin, before it is awaited; false if the wait of the goroutine at ``g`` is over already."""
+        self._g = g
+        _waits[g] = self
+        if table.call(listening.listen, g):
+            if self.is_for_loop:
+                _ensure_thread()
+            return True
+        del _waits[g]
+        return False
+
+    def forget(self) -> None:
+        """It has begun, and there is nothing to wait for."""
+        _waits.pop(self._g, None)
+
+    def __await__(self) -> Generator[Any, None, tuple[int, int, Handle]]:  # type: ignore[override]
+        try:
+            yield from super().__await__()
+        except BaseException:
+            self._give_up()
+            raise
+        if self._ended is None:
+            raise self._error or RuntimeLost("the runtime has ended")
+        return self._ended
+
+    def _give_up(self) -> None:
+        """Wait no more; if it is over all the same, what has come is lost."""
+        with handing:
+            if _waits.get(self._g) is not self:
+                return
+            self._gave_up = True
+            if not table.call(listening.give_up, self._g):  # it will be heard of
+                return
+            del _waits[self._g]
+        self._end_select()
+
+    def ended(self, how: int, word: int, found: Handle) -> None:
+        self._ended = how, word, found
+        if self._gave_up:
+            self._end_select()
+        else:
+            self.fire()
+
+    def _end_select(self) -> None:
+        if self._in_select:
+            table.call(selectcalls.select_end, self._g)
+
+    def fail(self, error: GompError) -> None:
+        self._error = error
+        self.fire()
+
+
+_waits: dict[int, Wait] = {}  # by the addresses of their goroutines
+
+
+async def wait(into: int, join: Any, *args: int) -> tuple[int, int, Handle | None]:
+    """As ``waits.wait``: CHAN_DONE or CHAN_CLOSED, and the number that was received; or the owner of a reference, if that is not in slot ``into``.
+
+    What interrupts it: nothing was sent then, and what was received is lost.
+    """
+    end = Wait()
+    g, word = call(join, *args)
+    if g in (CHAN_DONE, CHAN_CLOSED):
+        return g, word, None
+    note_place(check_goroutine(g), here.frame)
+    if end.listen(g):
+        return await end
+    done, word = call(waitcalls.end_wait, g, into)
+    return done, word, None
+
+
+def hear() -> None:
+    """Take what has ended, and tell who awaits it. From any thread."""
+    while _waits:
+        found = empty(Handle)
+        with handing:
+            g = table.call(listening.take_ended, slot_in(found))
+            if g == 0:
+                return
+            ended = selectcalls.selected(), waitcalls.received_value(), found
+            heard = _waits.pop(g)  # before another wait has this address
+        heard.ended(*ended)
+
+
+def num_goroutines_waiting() -> int:
+    """How many of the waits are those of goroutines of Python."""
+    return sum(not wait.is_for_loop for wait in list(_waits.values()))
+
+
+def _fail_all(error: GompError) -> None:
+    """Tell those in loops, which may outlive the runtime."""
+    while _waits:
+        with contextlib.suppress(KeyError):  # another thread was faster
+            _, wait = _waits.popitem()
+            if wait.is_for_loop:
+                wait.fail(error)
+
+
+handles.on_close(lambda: _fail_all(RuntimeLost("the runtime has ended")))
+
+
+# --- for asyncio ------------------------------------------------------------------------------------------------------
+
+_thread: threading.Thread | None = None
+_thread_lock = threading.Lock()
+
+
+def _ensure_thread() -> None:
+    """A thread listens as long as something is awaited in a loop: that loop may have nothing else to wake it."""
+    global _thread
+    with _thread_lock:
+        if _thread is None:
+            _thread = threading.Thread(target=_listen, name=_THREAD, daemon=True)
+            _thread.start()
+
+
+def _listen() -> None:
+    from gomp.runtime import current  # above this
+
+    try:
+        current.peer().wait_until(_is_done_listening, None)
+    except GompError as error:
+        _end_thread()
+        _fail_all(error)
+
+
+def _is_done_listening() -> bool:
+    hear()
+    with _thread_lock:
+        if any(wait.is_for_loop for wait in list(_waits.values())):
+            return False
+        _forget_thread()
+        return True
+
+
+def _forget_thread() -> None:
+    global _thread
+    _thread = None
+
+
+def _end_thread() -> None:
+    with _thread_lock:
+        _forget_thread()
