@@ -17,11 +17,12 @@ from waiting_world import Waiting
 from gomp.core import COMPILED
 from gomp.core.gc import repair
 from gomp.core.heap.waitq import FIRST, HOLDER, PENDING, SIZE
-from gomp.core.mutator import chan, select, sync
+from gomp.core.mutator import chan, chancalls, listening, select, selectcalls, sync
 from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.chancalls import chan_send
 from gomp.core.mutator.goroutine import end_g
 from gomp.core.mutator.lifecycle import init_p
+from gomp.core.mutator.waitcalls import received_value
 from gomp.core.sched.runq import NO_G, get_global, runq_get, runq_put
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout, records
@@ -56,6 +57,10 @@ class Scene:
         roots += [world.new(SURVIVOR, sync.SYNC_BYTES, 0) for _ in range(2)]
         self.a, self.b, self.group, self.mutex = (world.address(root) for root in roots)
         self.held = [world.hold(VICTIM, at) for at in (self.a, self.b, self.group, self.mutex)]
+        self.slots = {
+            p: {at: held[1] for at, held in zip((self.a, self.b), holds, strict=False)}
+            for p, holds in ((VICTIM, self.held), (SURVIVOR, roots))
+        }
         self.acts(SURVIVOR, lambda: sync.add_group(self.group, 1))
 
     def acts(self, p, what):
@@ -126,6 +131,44 @@ class Scene:
 
     def sends(self, p, ch, value):
         return self.acts(p, lambda: chan.send(ch, value, 0))
+
+    def listens(self, p, ch):
+        """One that waits to receive, as Python does that listens for it."""
+        self.world.be(p)
+        g = chancalls.chan_wait_to_receive(self.slots[p][ch], NO_SLOT)
+        assert listening.listen(g) == 1
+        return g
+
+    def listens_in_select(self, p):
+        self.world.be(p)
+        g = selectcalls.select_begin()
+        for ch in (self.b, self.a):
+            assert selectcalls.select_add(g, self.slots[p][ch], 0, 0, NO_SLOT) == OK
+        assert listening.listen(g) == 1
+        assert selectcalls.select_join(g, NO_SLOT) == select.WAITS
+        return g
+
+    def hears(self, p):
+        """By those whose waits have ended, what they have received; of selects the next thing is done, too."""
+        self.world.be(p)
+        heard = {}
+        while (g := listening.take_ended(NO_SLOT)) != 0:
+            if selectcalls.selected() == AGAIN:
+                assert selectcalls.select_join(g, NO_SLOT) == select.WAITS
+                continue
+            heard[g] = received_value()
+            if self.status(g) == G_RUNNING:
+                assert selectcalls.select_end(g) == OK
+        return heard
+
+    def gives_up(self, p, g):
+        """Whether it did, and nothing will come."""
+        self.world.be(p)
+        in_select = view(g_dtype, g)[0].wait == records.WAITS_IN_SELECT
+        gave_up = listening.give_up(g)
+        if gave_up == 1 and in_select:
+            assert selectcalls.select_end(g) == OK
+        return gave_up == 1
 
     def receives(self, p, ch):
         done = self.acts(p, lambda: chan.receive(ch, 0))
@@ -261,7 +304,48 @@ def unlocks(s):
     return lambda: s.acts(VICTIM, lambda: sync.unlock_mutex(s.mutex)), check
 
 
-SCENARIOS = (joins, joins_to_send, finds_one_ready, wakes, closes, goes_on, is_done, unlocks)
+def tells_listeners(s):
+    """One at a channel and one in a select, which wait for the same."""
+    gs = s.listens(SURVIVOR, s.a), s.listens_in_select(SURVIVOR)
+
+    def check():
+        heard = s.hears(SURVIVOR)
+        for value in (8, 9)[len(heard) :]:
+            assert s.sends(SURVIVOR, s.a, value) == CHAN_DONE
+            heard |= s.hears(SURVIVOR)
+        assert heard.keys() == set(gs)
+        assert sorted(heard.values()) in ([7, 9], [8, 9])
+        assert s.sends(SURVIVOR, s.a, 1) == CHAN_WOULD_BLOCK
+
+    return lambda: s.sends(VICTIM, s.a, 7), check
+
+
+def hears(s):
+    gs = s.listens(VICTIM, s.a), s.listens_in_select(VICTIM)
+    for value in (7, 8):
+        assert s.sends(SURVIVOR, s.a, value) == CHAN_DONE
+
+    def check():
+        assert {s.status(g) for g in gs} == {G_DEAD}
+        assert s.hears(SURVIVOR) == {}
+        assert s.sends(SURVIVOR, s.a, 1) == CHAN_WOULD_BLOCK
+
+    return lambda: s.hears(VICTIM), check
+
+
+def gives_up(s):
+    gs = s.listens(VICTIM, s.a), s.listens_in_select(VICTIM)
+
+    def check():
+        assert {s.status(g) for g in gs} == {G_DEAD}
+        assert s.sends(SURVIVOR, s.a, 1) == CHAN_WOULD_BLOCK
+
+    return lambda: [s.gives_up(VICTIM, g) for g in gs], check
+
+
+SCENARIOS = (
+    joins, joins_to_send, finds_one_ready, wakes, closes, goes_on, is_done, unlocks, tells_listeners, hears, gives_up
+)  # fmt: skip
 
 
 def kill_and_look(scenario, n):
@@ -333,3 +417,79 @@ def test_a_sender_comes_while_it_joins(size, pytestconfig):
                 assert s.ends(g) == (1, 8)
             assert load64(s.b + FIRST) < max(load64(s.b + SIZE), 1)
             world.verify()
+
+
+def interleaved(scene, body, other, points):
+    """``body(s)``, with ``other(s)`` done before one of its lines: the scene, and what either said. For ``points`` of all lines."""
+    with heap_world(nprocs=2) as world:
+        s = scene(world)
+        total = len(lines_of(lambda: body(s)))
+    faulthandler.cancel_dump_traceback_later()
+    for n in sorted(random.Random(5).sample(range(total), min(points or total, total))):
+        with heap_world(nprocs=2) as world:
+            s, said, others = scene(world), [], []
+
+            def interrupt(s=s, world=world, others=others):
+                before = records.self_p().idx
+                others.append(other(s))
+                world.be(before)
+
+            kill_at(lambda s=s, said=said: said.append(body(s)), n, interrupt)
+            yield n, s, said[0], others[0]
+            world.verify()
+
+
+@pytest.fixture
+def points(pytestconfig):
+    return None if pytestconfig.getoption("--run-slow") else 2 * POINTS
+
+
+def retried(call):
+    while (said := call()) == RETRY:
+        pass
+    return said
+
+
+@pytest.mark.parametrize("in_select", [False, True])
+def test_a_sender_comes_while_it_gives_up(in_select, points):
+    """It has given up, and the sender has found nobody; or it hears of what was sent."""
+
+    def scene(world):
+        s = Scene(world)
+        s.g = s.listens_in_select(SURVIVOR) if in_select else s.listens(SURVIVOR, s.a)
+        return s
+
+    def send(s):
+        s.world.be(VICTIM)
+        return chan_send(s.slots[VICTIM][s.a], 7, NO_SLOT)
+
+    for n, s, gave_up, sent in interleaved(scene, lambda s: s.gives_up(SURVIVOR, s.g), send, points):
+        if sent == RETRY:
+            sent = send(s)
+        assert (gave_up, sent) in ((True, CHAN_WOULD_BLOCK), (False, CHAN_DONE)), n
+        assert s.hears(SURVIVOR) == ({} if gave_up else {s.g: 7}), n
+
+
+def test_it_hears_while_others_are_told(points):
+    """Each end is heard of once, whichever line of either they meet at."""
+
+    def scene(world):
+        s = Scene(world)
+        s.gs = [s.listens(SURVIVOR, ch) for ch in (s.a, s.b)]
+        assert s.sends(VICTIM, s.a, 7) == CHAN_DONE
+        return s
+
+    def send(s):
+        s.world.be(VICTIM)
+        return chan_send(s.slots[VICTIM][s.b], 8, NO_SLOT)
+
+    def hear(s):
+        return s.hears(SURVIVOR)
+
+    for body, other in ((hear, send), (send, hear)):
+        for n, s, said, others in interleaved(scene, body, other, points):
+            sent, heard = (others, said) if body is hear else (said, others)
+            assert sent == CHAN_DONE or retried(lambda s=s: send(s)) == CHAN_DONE, n
+            later = s.hears(SURVIVOR)
+            assert not heard.keys() & later.keys(), n
+            assert heard | later == dict(zip(s.gs, (7, 8), strict=True)), n
