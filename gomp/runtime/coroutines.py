@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import types
 from collections import deque
 from collections.abc import Coroutine, Generator
@@ -26,6 +27,9 @@ Body: TypeAlias = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 log = logging.getLogger("gomp.goroutines")
 _ready: deque[PythonGoroutine] = deque()
 _all: set[PythonGoroutine] = set()  # that have not ended
+_left_behind: list[
+    PythonGoroutine
+] = []  # in a forked child, the parent's: what they are to do in the end is not the child's
 
 
 class PythonGoroutine:
@@ -34,6 +38,7 @@ class PythonGoroutine:
     def __init__(self, body: Any) -> None:
         self.name = getattr(body, "__qualname__", type(body).__name__)
         self._body = body
+        self._pid = os.getpid()
         self._awaited: Generator[Any, Any, Any] | None = None  # what it has yielded, which goes on first
         self._value: Any = None  # what is sent into it next, or raised there
         self._error: BaseException | None = None
@@ -82,6 +87,14 @@ class PythonGoroutine:
         for signal in self._signals:
             if signal.is_for_loop:
                 signal.fire()
+        if self._pid != os.getpid():
+            _left_behind.append(self)
+            return
+        try:
+            self._awaited = None
+            self._body.close()
+        except Exception:
+            log.exception("goroutine %s has not taken the end of the runtime well", self.name)
 
     # --- its steps ----------------------------------------------------------------------------------------------------
 

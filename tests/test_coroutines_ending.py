@@ -1,0 +1,73 @@
+"""What becomes of Python's goroutines, and of what is awaited, when the runtime ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+import gomp
+
+
+def _turn() -> Generator[Any, Any, None]:
+    yield
+
+
+async def _receive(ch: gomp.Chan[int]) -> int:
+    return await ch.receiving()
+
+
+def test_what_is_awaited_when_the_runtime_ends() -> None:
+    async def body() -> None:
+        with gomp.Runtime(procs=1):
+            ch = gomp.Chan[int]()
+            waiting = asyncio.ensure_future(_receive(ch))
+            ours = gomp.go(_receive(ch))
+            await asyncio.sleep(0.01)
+        with pytest.raises(gomp.RuntimeLost):
+            await waiting
+        with pytest.raises(gomp.RuntimeLost):
+            await ours
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_go_after_the_end() -> None:
+    body = _turn()
+    with pytest.raises(gomp.RuntimeLost):
+        gomp.go(body)
+
+
+def test_leaving_the_runtime_leaves_them_behind() -> None:
+    ended: list[str] = []
+
+    async def waits(ch: gomp.Chan[int]) -> None:
+        try:
+            await ch.receiving()
+        finally:
+            ended.append("closed")
+
+    with gomp.Runtime(procs=1):
+        started = gomp.go(waits(gomp.Chan[int]()))
+        gomp.go(_turn()).wait(10)
+    assert ended == ["closed"]
+    with pytest.raises(gomp.RuntimeLost):
+        started.wait()
+    with gomp.Runtime(procs=1):
+        assert gomp.num_goroutine() == 0
+
+
+def test_a_forked_child_has_none_of_them() -> None:
+    with gomp.Runtime(procs=1):
+        started = gomp.go(_receive(gomp.Chan[int]()))
+        gomp.go(_turn()).wait(10)
+        if (pid := os.fork()) == 0:
+            try:
+                started.wait(1)
+            except gomp.RuntimeLost:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
