@@ -104,6 +104,10 @@ def _turn() -> Generator[Any, Any, None]:
     yield
 
 
+def test_fan_out_is_a_program(rt: gomp.Runtime) -> None:
+    assert rt.run("fan_out", n=100) == sum(range(100))
+
+
 @pytest.mark.parametrize("where", ["script", "P"])
 def test_ten_thousand_of_them(rt: gomp.Runtime, where: str) -> None:
     n = 10_000
