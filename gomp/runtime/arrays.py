@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import array as packed
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import numpy as np
@@ -42,6 +42,7 @@ from gomp.runtime.references import (
     read_inside,
     read_reference,
     slot_of,
+    stale,
     trait,
     word_at,
     write_reference,
@@ -161,10 +162,13 @@ class Array(Reference, Generic[T, N]):
         kind = self.layout.part
         if isinstance(kind, Scalar) and indices.step == 1:
             first = (address_of(self) + self.layout.first - memory.HEAP_BASE) >> kind.shift
-            return cells.views[kind.code][0][first + indices.start : first + indices.stop].tolist()
+            values = cells.views[kind.code][0][first + indices.start : first + indices.stop].tolist()
+            if len(values) != len(indices):  # another thread has ended the runtime
+                raise stale(self)
+            return values
         return [self._read(self, i) for i in indices]
 
-    def _fill(self, values: Sequence[Any]) -> None:
+    def _fill(self, values: tuple[Any, ...]) -> None:
         kind = self.layout.part
         plain = _packed(kind, values) if isinstance(kind, Scalar) else None
         if plain is None:
@@ -185,9 +189,9 @@ class Array(Reference, Generic[T, N]):
         return f"{type(self).__name__}({self.shown()}) @{address_of(self):#x}"
 
 
-def _packed(kind: Scalar, values: Sequence[Any]) -> Any:
+def _packed(kind: Scalar, values: tuple[Any, ...]) -> Any:
     """The values as one block of memory; None if they have to be looked at one by one."""
-    if kind.code in "?f":
+    if kind.code in "?f" or not set(map(type, values)) <= ({int} if kind.is_integer else {int, float}):
         return None
     try:
         return memoryview(packed.array(kind.code, values))
@@ -241,7 +245,7 @@ def _number_access(kind: Scalar, info: ArrayInfo, where: Callable[[], str]) -> d
 
     def getitem(self: Any, index: Any) -> Any:
         slot = self._handle - table.first
-        if slot >= 0 and index.__class__ is int:
+        if slot >= 0 and type(index) is int:
             base = table.words[slot] - memory.HEAP_BASE
             if 0 <= index < (n or count[0][base >> 3]):
                 at = ((base + first) >> shift) + index
@@ -249,9 +253,9 @@ def _number_access(kind: Scalar, info: ArrayInfo, where: Callable[[], str]) -> d
         return Array.__getitem__(self, index)
 
     def setitem(self: Any, index: Any, value: Any) -> None:
+        number = value if is_int and type(value) is int and low <= value <= high else kind.checked(value, where)
         slot = self._handle - table.first
-        if slot >= 0 and index.__class__ is int:
-            number = value if is_int and value.__class__ is int and low <= value <= high else kind.checked(value, where)
+        if slot >= 0 and type(index) is int:
             base = table.words[slot] - memory.HEAP_BASE
             if 0 <= index < (n or count[0][base >> 3]):
                 at = ((base + first) >> shift) + index
@@ -356,9 +360,9 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
     cls = Array[elem]
     if isinstance(cls, ArrayOf):
         raise TypeError(f"gomp.array makes arrays of what is declared: {_name(elem)} is not")
-    values: Sequence[Any] = ()
+    values: tuple[Any, ...] = ()
     if isinstance(n, Iterable):
-        values = n if isinstance(n, (list, tuple)) else list(n)
+        values = tuple(n)  # which nobody makes longer meanwhile
         n = len(values)
     try:
         if isinstance(n, bool):
@@ -378,7 +382,3 @@ def array(elem: Any, n: int | Iterable[Any], /) -> Any:
     if values:
         made._fill(values)
     return made
-
-
-def holds_references(cls: type[Array[Any]]) -> bool:
-    return cls.holds_links

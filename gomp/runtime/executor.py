@@ -210,7 +210,13 @@ class _Tasks:
             return
         self._procs = message["procs"]
         task = self._running.pop(message["request"])
-        self._send_waiting()
+        try:
+            self._send_waiting()
+        finally:
+            self._answer(task, message)
+
+    @staticmethod
+    def _answer(task: _Task, message: Message) -> None:
         if task.sent:
             transit.outbox.revoke(task.sent)
         try:

@@ -75,15 +75,20 @@ def _number_getter(kind: Scalar, offset: int, where: Callable[[], str]) -> Gette
 def _number_setter(kind: Scalar, offset: int, where: Callable[[], str]) -> Setter:
     cell, shift, bias = cells.views[kind.code], kind.shift, offset - layout.HEAP_BASE
 
-    def set_quickly(ref: Any, value: Any) -> None:
+    def set_integer(ref: Any, value: Any) -> None:
+        set_quickly(ref, value if type(value) is int else kind.checked(value, where))
+
+    def set_quickly(
+        ref: Any, value: Any
+    ) -> None:  # which is of a type of Python's own: nothing of the user's runs in here
         slot = ref._handle - table.first
         if slot < 0:
             raise stale(ref, where)
         at = (table.words[slot] + bias) >> shift
         try:
             cell[0][at] = value
-        except (TypeError, ValueError, OverflowError):  # a type of numpy's, or something to be refused
-            cell[0][at] = kind.checked(value, where)
+        except ValueError:  # it is out of range
+            kind.checked(value, where)
 
     def set_checked(ref: Any, value: Any) -> None:
         set_quickly(ref, kind.checked(value, where))
@@ -92,7 +97,7 @@ def _number_setter(kind: Scalar, offset: int, where: Callable[[], str]) -> Sette
         set_quickly(ref, value if type(value) is float else kind.checked(value, where))
 
     # A memoryview takes anything for a bool, for a float whatever has __float__, and makes infinity of what is too large for a float32.
-    return set_checked if kind.code in "?f" else set_float if kind.code == "d" else set_quickly
+    return set_checked if kind.code in "?f" else set_float if kind.code == "d" else set_integer
 
 
 def integer_place(field: Field) -> tuple[Any, int, int]:

@@ -144,6 +144,7 @@ class HandleTable:
         self.check_open()
         heap = int(view(runtime_dtype, layout.RUNTIME_BASE)[0].max_pages) * layout.PAGE_SIZE
         if size > heap:
+            self.check_open()  # a handler has ended it
             raise OutOfMemory(f"{what} takes {size:,} bytes, and the heap has {heap:,}: choose a larger max_heap")
 
     def grow(self) -> None:

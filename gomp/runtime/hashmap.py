@@ -162,11 +162,15 @@ class Map(Reference, Generic[K, V]):
         m = slot_of(self)
         meta, word, _held = self._words(key)
         owner: Any = object_new(self.elem or Reference)
-        while (free := table.free) is None:
-            table.grow()
-        owner._slot, table.free = free, free.next
-        owner._handle = free.handle
-        into = free.slot
+        while True:
+            try:
+                owner._slot, table.free = table.free, table.free.next  # type: ignore[union-attr]
+                break
+            except AttributeError:  # there is none
+                table.grow()
+        taken = owner._slot
+        owner._handle = taken.handle
+        into = taken.slot
         found = _calls.map_get(m, meta, word, into)
         if found == RETRY:
             found = table.call(_calls.map_get, m, meta, word, into)

@@ -118,10 +118,15 @@ class Mailbox:
                 self._end_receiving()
 
     def number(self) -> int:
-        """The number of a new request, whose answer is expected from now on: it is taken once, or forgotten."""
+        """The number of a new request, whose answer is expected from now on, until it is :meth:`done` or forgotten."""
         number = next(self._numbers)
         self._expected.add(number)
         return number
+
+    def done(self, number: int) -> None:
+        """Its answer was taken."""
+        self._expected.discard(number)
+        self._answers.pop(number, None)
 
     def forget(self, number: int) -> None:
         """Nobody waits for this answer any more."""
@@ -139,7 +144,8 @@ class Mailbox:
         return number in self._expected
 
     def take(self, number: int, timeout: float | None, is_enough: Callable[[], bool] = _never) -> Message | None:
-        """The answer to request ``number``; None after ``timeout`` seconds, or if ``is_enough()`` before it is there. Raises RuntimeLost.
+        """The answer to request ``number``, which stays until it is :meth:`done` or forgotten; None after ``timeout`` seconds, or if ``is_enough()``
+        before it is there. Raises RuntimeLost.
 
         Without time, too, what has arrived is looked at once: who only asks again and again would never be told.
         """
@@ -155,9 +161,8 @@ class Mailbox:
         has_looked = False
         while True:
             with self._lock:
-                answer = self._answers.pop(number, None)
+                answer = self._answers.get(number)
                 if answer is not None:
-                    self._expected.discard(number)
                     return answer
                 left = None if deadline is None else deadline - time.monotonic()
                 is_over = left is not None and left <= 0

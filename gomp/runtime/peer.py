@@ -69,6 +69,7 @@ class Peer:
     def __init__(self, channel: Channel) -> None:
         self.mailbox = Mailbox(channel, self.arrived, self.received)
         self._arguments: dict[int, list[transit.Sent]] = {}  # by request, the references among them
+        self._drops = False  # some thread does what _drop_unwanted says
         self.dropped: list[int] = []  # requests of goroutines for which nobody waits any more
 
     def go(self, call: Call) -> Goroutine:
@@ -94,7 +95,15 @@ class Peer:
             if not self._run_queued() and deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"the goroutine has not ended within {timeout} s")
         self._drop_unwanted()
-        return load_outcome(done["ok"], done.payload)
+        try:
+            result = load_outcome(done["ok"], done.payload)
+        except Exception:  # what it has raised
+            self.mailbox.done(request)
+            raise
+        self.mailbox.done(
+            request
+        )  # not before: who is interrupted has got nothing, and when nobody waits any more it is dropped as a whole
+        return result
 
     def ask(self, op: str, timeout: float = 120.0, **fields: Any) -> Message:
         """Send a request to the coordinator itself and return its answer."""
@@ -102,6 +111,7 @@ class Peer:
         try:
             self.mailbox.post(op, request=request, **fields)
             answer = self.mailbox.take(request, timeout)
+            self.mailbox.done(request)
         finally:
             self.mailbox.forget(request)
         if answer is None:
@@ -192,9 +202,13 @@ class Peer:
         with contextlib.suppress(IndexError):  # another thread was faster
             while self.dropped:
                 self.mailbox.forget(self.dropped.pop())
-        while self.mailbox.unwanted:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                _drop_result(self.mailbox.unwanted.popleft())
+        while self.mailbox.unwanted and not self._drops:
+            self._drops = True
+            try:
+                _drop_result(self.mailbox.unwanted[0])
+                del self.mailbox.unwanted[0]  # without a call: nobody can be interrupted in between
+            finally:
+                self._drops = False
 
 
 def _drop_result(done: Message) -> None:

@@ -74,7 +74,7 @@ class Pool(Generic[T]):
     ) -> None:
         self.new = new
         self.cls: Any = of or _class_made_by(new)
-        self.name = name or _place_of_declaration(sys._getframe(1))
+        self.name = name or _place_of_declaration(_caller(self))
         data = self.name.encode()
         if not 0 < len(data) <= MAX_NAME or b"\0" in data:
             raise ValueError(f"a pool's name is a string of 1 to {MAX_NAME} bytes, not {brief(self.name)}")
@@ -175,6 +175,15 @@ def _checked_limit(max_bytes: Any) -> int:
     if limit < 0:
         raise ValueError(f"max_bytes is 0 (no limit) or more, not {brief(limit)}")
     return limit if limit <= INT.high else 0
+
+
+def _caller(pool: object) -> FrameType:
+    """Who makes the pool, above what is called ``__init__`` of its own class."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == "__init__" and any(local is pool for local in frame.f_locals.values()):
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return frame
 
 
 def _place_of_declaration(caller: FrameType) -> str:

@@ -25,7 +25,7 @@ from gomp.errors import RuntimeLost
 from gomp.runtime import cells
 from gomp.runtime.handles import kernels, table
 from gomp.runtime.kinds import wrong_type
-from gomp.runtime.slots import Handle, filled, object_new
+from gomp.runtime.slots import DEAD, Handle, filled, object_new
 
 LAYOUT_BITS = 40  # of a key; what is above them is the hash of the name
 _NAME_BITS = 22
@@ -103,6 +103,8 @@ def slot_of(ref: Reference) -> int:
 def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost:
     """What to raise where a reference whose runtime has ended is used, for ``where()`` perhaps."""
     what = f"{where()}: this {called(type(ref))}" if where else f"this {called(type(ref))}"
+    if ref._handle == DEAD:
+        return RuntimeLost(f"{what} has died: it is used by what Python's collector ends together with it")
     if ref._handle in table.of_parent:
         return RuntimeLost(
             f"{what} belongs to the process that this one was forked from, and a fork shares no heap: have the work done on a P, with rt.run or "
@@ -114,6 +116,8 @@ def stale(ref: Reference, where: Callable[[], str] | None = None) -> RuntimeLost
 
 def owner_of_lost(ref: Reference) -> str:
     """In reprs: to what a reference belongs that is not usable."""
+    if ref._handle == DEAD:
+        return "nobody"
     return "another process" if ref._handle in table.of_parent else "an ended runtime"
 
 
@@ -135,8 +139,12 @@ def address_of(ref: Reference) -> int:
 
 def word_at(slot: int, offset: int) -> int:
     """A word of an object that is a number."""
-    at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
-    return int(cells.words[0][at])
+    try:
+        at = (table.words[slot] + offset - memory.HEAP_BASE) >> 3
+        return int(cells.words[0][at])
+    except IndexError:  # another thread has ended the runtime
+        table.check_open()
+        raise
 
 
 def set_word_at(slot: int, offset: int, value: int) -> None:
@@ -154,11 +162,15 @@ def read_reference(cls: Any, ref: Reference, offset: int) -> Any:
     """The reference that stands at ``offset``, or None."""
     source = slot_of(ref)
     found = object_new(cls)
-    while (free := table.free) is None:
-        table.grow()
-    found._slot, table.free = free, free.next
-    found._handle = free.handle
-    into = free.slot
+    while True:
+        try:
+            found._slot, table.free = table.free, table.free.next  # type: ignore[union-attr]
+            break
+        except AttributeError:  # there is none
+            table.grow()
+    taken = found._slot
+    found._handle = taken.handle
+    into = taken.slot
     status = kernels.read_reference(source, offset, into)
     if status == RETRY:
         status = table.call(kernels.read_reference, source, offset, into)

@@ -28,8 +28,8 @@ __all__ = ["Retention", "who_retains"]
 class Root:
     """Where a path begins.
 
-    ``kind`` is "global", "reference" (in Python), "transit", "stack", "pool", "finalizer", "weak" (the cell that weak pointers share), or "own", the
-    asker's own reference and nothing else.
+    ``kind`` is "global", "reference" (in Python), "transit", "stack", "goroutine", "pool", "finalizer", "weak" (the cell that weak pointers share),
+    or "own", the asker's own reference and nothing else.
     """
 
     kind: str

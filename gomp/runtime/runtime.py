@@ -106,6 +106,7 @@ class Runtime:
         if current.is_open():
             raise RuntimeLost("this process has a runtime open already: close it first")
         mapping.reclaim()
+        segments.unmap()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "gomp.runtime.coordinator", str(theirs.fileno())]
         environment = os.environ | {
@@ -164,19 +165,26 @@ class Runtime:
         if self._peer is None or not current.is_peer(self._peer):
             return
         peer, self._peer = self._peer, None
-        interrupt.handler.uninstall()
-        peer.mailbox.close()
-        current.close_process()
-        self._reap()
-        view(runtime_dtype, RUNTIME)[
-            0
-        ].xshutdown = 1  # a coordinator that was killed did not say so to threads that wait here
-        mapping.release(self._unmap)
+        with contextlib.ExitStack() as ends:  # whatever is interrupted, from below
+            ends.callback(mapping.release, self._unmap)
+            ends.callback(self._say_shutdown)
+            ends.callback(self._reap)
+            ends.callback(current.close_process)
+            ends.callback(peer.mailbox.close)
+            ends.callback(interrupt.handler.uninstall)
+
+    @staticmethod
+    def _say_shutdown() -> None:
+        """A coordinator that was killed has not said so to threads that wait here."""
+        view(runtime_dtype, RUNTIME)[0].xshutdown = 1
 
     def _unmap(self) -> None:
-        segments.unmap()
+        """Once more, if it was interrupted."""
+        segments.cover(self._segments)
         self._segments.close()
-        os.close(self._wake_fd)
+        wake_fd, self._wake_fd = self._wake_fd, -1
+        if wake_fd >= 0:
+            os.close(wake_fd)
 
     def _reap(self) -> None:
         try:

@@ -2,8 +2,8 @@
 
 What is interrupted must leave no slot without an owner: a slot that a kernel has filled roots an object, for good if nobody ever clears it. Ctrl-C
 raises its exception wherever Python looks for signals: where a function begins, after a call, where a loop begins anew. So there is an owner first,
-then a slot, in two steps between which Python does not look, and only then does a kernel fill it. Whatever raises from there on, the owner dies and
-the slot is free: nothing needs to be undone.
+then a slot, in one line in which Python does not look (nor does a debugger, which looks between lines), and only then does a kernel fill it. Whatever
+raises from there on, the owner dies and the slot is free: nothing needs to be undone.
 
 The dying is one piece too (:mod:`~gomp.runtime.uninterrupted`).
 """
@@ -19,21 +19,24 @@ from gomp.runtime.uninterrupted import uninterrupted
 
 H = TypeVar("H", bound="Handle")
 object_new = object.__new__
+DEAD = NOBODYS.handle
 
 
 class Handle:
-    """The owner of a slot. ``_handle``: the slot's number among all of this process's runtimes; -1 if it has passed it on."""
+    """The owner of a slot. ``_handle``: the slot's number among all of this process's runtimes; DEAD if it has passed it on, or died."""
 
     __slots__ = ("_handle", "_slot")
     _handle: int
     _slot: Slot
 
     @uninterrupted
-    def __del__(self, table: Any = table) -> None:  # bound: the module may be gone when the interpreter ends
+    def __del__(self, table: Any = table, nobodys: Slot = NOBODYS, dead: int = DEAD) -> None:
+        # What it needs is bound to it: the module may be gone when the interpreter ends.
         try:
             mine = self._slot
         except AttributeError:  # who was making it was interrupted
             return
+        self._slot, self._handle = nobodys, dead  # another that dies with it may still use it
         if mine.handle >= table.first:
             table.words[mine.slot] = 0
             mine.next, table.free = table.free, mine
@@ -42,10 +45,13 @@ class Handle:
 def empty(cls: type[H]) -> H:
     """A new ``cls`` that owns an empty slot. Raises RuntimeLost, OutOfMemory."""
     made = object_new(cls)
-    while (free := table.free) is None:
-        table.grow()
-    made._slot, table.free = free, free.next
-    made._handle = free.handle
+    while True:
+        try:
+            made._slot, table.free = table.free, table.free.next  # type: ignore[assignment, union-attr]
+            break
+        except AttributeError:  # there is none
+            table.grow()
+    made._handle = made._slot.handle
     return made
 
 
@@ -74,5 +80,5 @@ def passed_on(owner: Handle, cls: type[H]) -> H:
     """A new ``cls`` that owns the slot from now on; the former owner has none."""
     made = object_new(cls)
     made._slot, owner._slot = owner._slot, NOBODYS
-    made._handle, owner._handle = owner._handle, -1
+    made._handle, owner._handle = owner._handle, DEAD
     return made

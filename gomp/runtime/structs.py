@@ -220,11 +220,15 @@ def _small_maker(layout: StructInfo) -> Maker:
         if values:
             named = bound(layout, values, named)
         ref = object_new(cls)
-        while (free := table.free) is None:
-            table.grow()
-        ref._slot, table.free = free, free.next
-        ref._handle = free.handle
-        slot = free.slot
+        while True:
+            try:
+                ref._slot, table.free = table.free, table.free.next  # type: ignore[assignment, union-attr]
+                break
+            except AttributeError:  # there is none
+                table.grow()
+        taken = ref._slot
+        ref._handle = taken.handle
+        slot = taken.slot
         status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
         if status != OK:
             table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
@@ -233,14 +237,15 @@ def _small_maker(layout: StructInfo) -> Maker:
                 set_field, cell, shift, bias = setters[name]
             except KeyError:
                 raise _no_field(layout, name) from None
-            if cell is None or free.handle < table.first:
-                set_field(ref, named[name])
+            value = named[name]
+            if cell is None or type(value) is not int or taken.handle < table.first:
+                set_field(ref, value)
                 continue
             at = (table.words[slot] + bias) >> shift
             try:
-                cell[0][at] = named[name]
-            except (TypeError, ValueError, OverflowError):
-                set_field(ref, named[name])
+                cell[0][at] = value
+            except ValueError:  # it is out of range
+                set_field(ref, value)
         return ref
 
     return make

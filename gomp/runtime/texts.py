@@ -106,10 +106,10 @@ class Bytes(_Text):
         return self.nbytes
 
     def __getitem__(self, index: Any) -> Any:
-        octets = self._octets()
         if isinstance(index, slice):
-            return bytes(octets[index])
-        return octets[self._checked(index, len(octets))]
+            return bytes(self)[index]
+        i = self._checked(index, len(self))
+        return self._octets()[i]
 
     def __iter__(self) -> Iterator[int]:
         return iter(bytes(self))

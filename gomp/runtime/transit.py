@@ -21,6 +21,7 @@ import functools
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,44 +70,61 @@ class Sent:
 
 
 class Outbox:
-    """The transits of this process that somebody may still receive. Whoever is here keeps its slots; elsewhere nobody uses them."""
+    """The transits of this process that somebody may still receive. Whoever is here keeps its slots; elsewhere nobody uses them.
+
+    It may be used in the middle of itself, by a signal's handler or a ``__del__`` that Python's collector calls, and by several threads: one works
+    at a time, and does what the others want, too. Looking whether one does and saying so is a step in which Python lets no other thread run.
+    """
 
     def __init__(self) -> None:
-        self._sent: dict[int, Sent] = {}  # by number
-        self._settle_at = _FEW
-        self._lock = threading.Lock()
+        self.reset()
 
     def __len__(self) -> int:
         return len(self._sent)
 
     def reset(self) -> None:
-        """A runtime begins: its table is empty."""
-        self._lock = threading.Lock()  # a forked child's may be held by a thread that it does not have
-        self._sent = {}
+        """A runtime begins: its table is empty. Or this is a forked child, whose parent may have been at work."""
+        self._sent: dict[int, Sent] = {}  # by number
         self._settle_at = _FEW
+        self._revoked: deque[Sent] = deque()
+        self._wants_all = False
+        self._works = False
 
     def send(self, sent: Sent, source: int) -> None:
         """Make it a transit of what the handle ``source`` holds. If this raises, nobody is told of it, and it dies with whoever has it."""
         if len(self._sent) >= self._settle_at:
             self.settle()
         sent.number = table.call(transit.send_reference, source, sent.slot, sent.ticket_slot)
-        with self._lock:
-            self._sent[sent.number] = sent
+        self._sent[sent.number] = sent
 
     def settle(self) -> None:
         """Take back the slots of what has been received, and of what nobody can receive any more."""
-        with self._lock:
-            for sent in list(self._sent.values()):
-                self._end_if_over(sent)
-            self._settle_at = max(_FEW, 2 * len(self._sent))
+        self._wants_all = True
+        self._work()
 
     def revoke(self, sent: Iterable[Sent]) -> None:
         """Take back these, unless somebody has received them."""
-        with self._lock:
-            for one in sent:
-                if one.number in self._sent and not one.is_past:
-                    transit.revoke_reference(one.slot, one.ticket_slot, one.number)
-                    self._end_if_over(one)
+        self._revoked.extend(sent)
+        self._work()
+
+    def _work(self) -> None:
+        while (self._wants_all or self._revoked) and not self._works:
+            self._works = True
+            try:
+                while self._revoked:
+                    self._revoke(self._revoked.popleft())
+                if self._wants_all:
+                    self._wants_all = False
+                    for sent in list(self._sent.values()):
+                        self._end_if_over(sent)
+                    self._settle_at = max(_FEW, 2 * len(self._sent))
+            finally:
+                self._works = False
+
+    def _revoke(self, sent: Sent) -> None:
+        if sent.number in self._sent and not sent.is_past:
+            transit.revoke_reference(sent.slot, sent.ticket_slot, sent.number)
+            self._end_if_over(sent)
 
     def _end_if_over(self, sent: Sent) -> None:
         if not sent.is_past and self._is_over(sent):

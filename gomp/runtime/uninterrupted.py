@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 _AFTER_AWAIT = 3
+_LOOKS = ("CALL", "PRECALL", "JUMP_BACKWARD", "FOR_ITER")
 
 
 def uninterrupted(function: F) -> F:
     """``function``, which has no calls and no loops, beginning as if it went on after an ``await``: what a signal's handler raises comes after it."""
     assert isinstance(function, FunctionType)
     code = function.__code__
+    assert not any(i.opname.startswith(_LOOKS) for i in dis.get_instructions(code)), "it has calls or loops"
     begins = next(i.offset for i in dis.get_instructions(code) if i.opname == "RESUME")
     instructions = bytearray(code.co_code)
     instructions[begins + 1] = _AFTER_AWAIT

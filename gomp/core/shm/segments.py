@@ -22,7 +22,7 @@ import posix_ipc
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import allow_range
 from gomp.core.shm.libc import libc
-from gomp.core.shm.records import RUNTIME, runtime_dtype, view
+from gomp.core.shm.records import RUNTIME, STATUS_CLAIMED, p_dtype, runtime_dtype, view
 
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_NORESERVE = 0x4000
@@ -96,6 +96,24 @@ def map_self(segments: Segments, p_idx: int) -> None:
     """Make SELF_BASE the record of P ``p_idx``. A second call moves it."""
     offset = layout.PS_BASE - layout.META_BASE + p_idx * layout.P_STRIDE
     _map(layout.SELF_BASE, layout.P_STRIDE, segments.meta_fd, offset, False, _MAP_FIXED)
+
+
+def cover(segments: Segments) -> None:
+    """Undo the mappings of this process, and have memory of its own in their place, in which a runtime has ended.
+
+    So what was about to look at them, and was interrupted by what ended the runtime, finds that and no fault. It is zeros, which cost nothing.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+    for base, size in (
+        (layout.HEAP_BASE, segments.heap_bytes),
+        (layout.META_BASE, layout.META_SIZE),
+        (layout.SELF_BASE, layout.P_STRIDE),
+    ):
+        if libc.mmap(base, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != base:
+            unmap()
+            return
+    view(runtime_dtype, RUNTIME)[0].xshutdown = 1
+    view(p_dtype, layout.SELF_BASE)[0].xstatus = STATUS_CLAIMED  # no kernel enters
 
 
 def unmap() -> None:
