@@ -253,14 +253,15 @@ def _number_access(kind: Scalar, info: ArrayInfo, where: Callable[[], str]) -> d
         return Array.__getitem__(self, index)
 
     def setitem(self: Any, index: Any, value: Any) -> None:
-        number = value if is_int and type(value) is int and low <= value <= high else kind.checked(value, where)
-        slot = self._handle - table.first
-        if slot >= 0 and type(index) is int:
-            base = table.words[slot] - memory.HEAP_BASE
-            if 0 <= index < (n or count[0][base >> 3]):
-                at = ((base + first) >> shift) + index
-                cell[0][at] = number
-                return
+        if type(index) is int:
+            number = value if is_int and type(value) is int and low <= value <= high else kind.checked(value, where)
+            slot = self._handle - table.first
+            if slot >= 0:
+                base = table.words[slot] - memory.HEAP_BASE
+                if 0 <= index < (n or count[0][base >> 3]):
+                    at = ((base + first) >> shift) + index
+                    cell[0][at] = number
+                    return
         Array.__setitem__(self, index, value)
 
     return {"_read": staticmethod(read), "_write": staticmethod(write), "__getitem__": getitem, "__setitem__": setitem}

@@ -106,7 +106,6 @@ class Runtime:
         if current.is_open():
             raise RuntimeLost("this process has a runtime open already: close it first")
         mapping.reclaim()
-        segments.unmap()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "gomp.runtime.coordinator", str(theirs.fileno())]
         environment = os.environ | {

@@ -30,6 +30,7 @@ _MAP_FIXED = 0x10
 MADV_DONTFORK = 10
 _METADATA = 8  # the heap by its metadata, at the least
 _FAILED = ctypes.c_void_p(-1).value
+_is_covered = False
 
 
 class _Unusable(Exception):
@@ -88,6 +89,8 @@ def commit_fixed(segments: Segments, p_indices: Iterable[int]) -> None:
 
 def map_segments(segments: Segments, *, inherit: bool = False) -> None:
     """Map both segments here. With ``inherit`` forked children keep them: for the coordinator, which forks the Ps."""
+    if _is_covered:
+        unmap()
     _map(layout.HEAP_BASE, segments.heap_bytes, segments.heap_fd, 0, inherit)
     _map(layout.META_BASE, layout.META_SIZE, segments.meta_fd, 0, inherit)
 
@@ -103,6 +106,8 @@ def cover(segments: Segments) -> None:
 
     So what was about to look at them, and was interrupted by what ended the runtime, finds that and no fault. It is zeros, which cost nothing.
     """
+    global _is_covered
+    _is_covered = True
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
     for base, size in (
         (layout.HEAP_BASE, segments.heap_bytes),
@@ -118,6 +123,8 @@ def cover(segments: Segments) -> None:
 
 def unmap() -> None:
     """Undo the mappings of this process. Nothing may use the heap afterwards."""
+    global _is_covered
+    _is_covered = False
     for base, size in (
         (layout.HEAP_BASE, layout.HEAP_MAX),
         (layout.META_BASE, layout.META_SIZE),
