@@ -16,6 +16,7 @@ from gomp.errors import (
     ClosedChannel,
     CompileError,
     ConfigError,
+    Deadlock,
     FinalizerError,
     GompError,
     HeapCorrupt,
@@ -35,6 +36,7 @@ from gomp.errors import (
 if TYPE_CHECKING:
     from gomp import debug
     from gomp.runtime.arrays import Array, array
+    from gomp.runtime.boxes import Box, box
     from gomp.runtime.chan import Chan
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_goroutine, num_procs
@@ -93,6 +95,8 @@ _HOMES = {
     "Runtime": "gomp.runtime.runtime",
     "Array": "gomp.runtime.arrays",
     "array": "gomp.runtime.arrays",
+    "Box": "gomp.runtime.boxes",
+    "box": "gomp.runtime.boxes",
     "Inline": "gomp.runtime.parts",
     "Bytes": "gomp.runtime.texts",
     "Str": "gomp.runtime.texts",
@@ -110,6 +114,7 @@ _HOMES = {
 __all__ = [
     "Action",
     "Array",
+    "Box",
     "Bytes",
     "Chan",
     "Cleanup",
@@ -117,6 +122,7 @@ __all__ = [
     "ClosedChannel",
     "CompileError",
     "ConfigError",
+    "Deadlock",
     "Executor",
     "FinalizerError",
     "Frame",
@@ -149,6 +155,7 @@ __all__ = [
     "add_cleanup",
     "address",
     "array",
+    "box",
     "bytes",
     "compiled",
     "debug",

@@ -8,6 +8,8 @@
     ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
     │   └── StackEscapeError                an address in a goroutine's stack would be stored outside of it
     ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
+    ├── ClosedChannel    (ValueError)       a channel that is closed was sent to or closed; or received from, and it is empty
+    ├── Deadlock         (RuntimeError)     all goroutines are asleep: nobody runs who could end this wait
     ├── FinalizerError   (ValueError)       what Go's SetFinalizer throws
     ├── CleanupError     (ValueError)       what Go's AddCleanup panics with
     ├── ProgramError                        a program raised
@@ -25,8 +27,10 @@ from __future__ import annotations
 
 __all__ = [
     "CleanupError",
+    "ClosedChannel",
     "CompileError",
     "ConfigError",
+    "Deadlock",
     "FinalizerError",
     "GompError",
     "HeapCorrupt",
@@ -78,6 +82,10 @@ class NilDereference(GompError, AttributeError):
 
 class ClosedChannel(GompError, ValueError):
     """Go would panic: a channel that is closed was closed again or sent to. Or it is closed and empty, and a value was to be received."""
+
+
+class Deadlock(GompError, RuntimeError):
+    """Go would end the program: all goroutines are asleep. This wait has no timeout, and nobody runs who could end it; the message says who waits."""
 
 
 class FinalizerError(GompError, ValueError):

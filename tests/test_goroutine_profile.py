@@ -272,3 +272,25 @@ def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which):
     first = next(line for line in top.splitlines() if "step" in line)
     assert f"Answer.step {goroutine_leak.__file__}:{line_in(goroutine_leak.Answer.step, LEAK_LINE)}" in first
     assert int(first.split()[0]) >= 50
+
+
+def test_labels_are_those_of_who_starts_it(rt):
+    ch = gomp.Chan[int]()
+    ids = [gomp.go(Deep, ch=ch, labels={"path": "/index", "kind": "a b"}), gomp.go(Deep, ch=ch)]
+    before = {g.id for g in gomp.debug.goroutines()}
+    gomp.go(Starts, ch=ch, labels={"path": "/child"})
+    wait_until(lambda: waiting() >= set(ids) and len({g.id for g in gomp.debug.goroutines()} - before) == 1)
+    child = next(g for g in gomp.debug.goroutines() if g.id not in before)
+    wait_until(lambda: child.id in waiting())
+    labels = {g.id: g.labels for g in gomp.debug.goroutines()}
+    assert labels[ids[0]] == (("kind", "a b"), ("path", "/index"))
+    assert labels[ids[1]] == ()
+    assert labels[child.id] == (("path", "/child"),)
+    texts = goroutineprofile.tracebacks(goroutineprofile.read())
+    assert f'goroutine {ids[0]} [chan receive] {{kind: "a b", path: /index}}:' in texts
+    counted = goroutineprofile.summary(goroutineprofile.groups())
+    assert '# labels: {"kind":"a b", "path":"/index"}\n' in counted
+    assert sum(group.count for group in goroutineprofile.groups() if group.labels) == 2
+    with pytest.raises(TypeError, match="labels= is a dict of texts"):
+        gomp.go(Deep, ch=ch, labels={"n": 1})
+    ch.close()

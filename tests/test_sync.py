@@ -145,6 +145,38 @@ def test_who_waits_for_a_group_goes_on_though_it_is_used_again_at_once(rt):
     assert group.pending == 0
 
 
+@gomp.frame
+class Adds(gomp.Frame[int]):
+    total: gomp.Array[int]
+    m: gomp.Mutex
+    in_group: int  # a name that gomp itself would take
+    holds: bool
+
+    def step(f) -> gomp.Action:
+        if not f.holds:
+            f.holds = True
+            return f.lock(f.m)
+        f.total[0] += f.in_group
+        f.m.unlock()
+        return f.ret(f.in_group)
+
+
+def test_a_group_counts_the_goroutines_that_it_starts(rt):
+    group, m, total = gomp.WaitGroup(), gomp.Mutex(), gomp.array(int, 1)
+    for n in range(200):
+        group.go(Adds, total=total, m=m, in_group=n)
+    group.wait(60)
+    assert total[0] == sum(range(200))
+    assert group.pending == 0
+    with pytest.raises(TypeError, match=r"Adds has no slot missing"):
+        group.go(Adds, missing=1)
+    with pytest.raises(TypeError, match=r"write group\.go\(F, slot=value, \.\.\.\), with F a frame"):
+        group.go(print)
+    with pytest.raises(TypeError, match="in_group"):
+        group.go(Adds, in_group="text")
+    assert group.pending == 0
+
+
 def test_a_group_that_is_not_done(rt):
     group = gomp.WaitGroup()
     group.wait()

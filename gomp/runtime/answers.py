@@ -26,6 +26,7 @@ from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector
+from gomp.runtime.deadlocks import Deadlocks
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.limits import Limits
 from gomp.runtime.memstats import MemStats
@@ -45,6 +46,7 @@ class Answers:
         scavenger: Scavenger,
         dispatcher: Dispatcher,
         limits: Limits,
+        deadlocks: Deadlocks,
         resize: Callable[[Asker], None],
         stopped_world: Callable[[], AbstractContextManager[None]],
         is_held_up: Callable[[], bool],
@@ -53,6 +55,7 @@ class Answers:
         self._scavenger = scavenger
         self._dispatcher = dispatcher
         self._limits = limits
+        self._deadlocks = deadlocks
         self._resize = resize
         self._stopped_world = stopped_world
         self._is_held_up = is_held_up
@@ -99,6 +102,8 @@ class Answers:
             self._declarations[message["key"]] = message["pickle"]
         elif message.op == "declared":
             asker.answer(pickle=self._declarations.get(message["key"], ""))
+        elif message.op in ("waits", "looked"):
+            self._deadlocks.hear(asker)
         elif message.op == "set":
             asker.answer(old=self._limits.set(message["setting"], message["value"]))
         else:

@@ -31,14 +31,15 @@ _STARTS_OR_WAITS = (FrameClass, ChanRef, GroupRef, MutexRef)
 
 
 @intrinsic
-def begin_at(context: Any, site: Any) -> Any:
-    """In a compiled function that gomp has made: what follows begins at the place of that number."""
+def begin_at(context: Any, site: Any, labels: Any) -> Any:
+    """In a compiled function that gomp has made: what follows begins at the place of that number, and a goroutine that begins there has the labels of
+    that number, or those of who starts it."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         call_inline(context, builder, note_known_site, types.none, tuple(args))
         return context.get_dummy_value()
 
-    return types.none(types.int64), codegen
+    return types.none(types.int64, types.int64), codegen
 
 
 def note_call(lower: Any, inst: ir.Stmt) -> None:
@@ -64,7 +65,7 @@ def _note_site(lower: Any, loc: ir.Loc) -> None:
     if loc.filename.startswith(MADE):
         return
     site = Site(lower.func_ir.func_id.func_qualname, loc.filename, loc.line)
-    builder, text, key = lower.builder, site.text, sitetable.key_of(site)
+    builder, text, key = lower.builder, site.text, sitetable.key_of(site.text)
     # Bytes of one name are the same in all of a module.
     at = builder.ptrtoint(lower.context.insert_const_bytes(builder.module, text, f"site.{key:x}"), _I64)
     words = (llvm_ir.Constant(_I64, key), at, llvm_ir.Constant(_I64, len(text)))

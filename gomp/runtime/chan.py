@@ -40,7 +40,7 @@ from gomp.runtime.waits import call, wait
 
 __all__ = ["Chan"]
 
-_MOST = 1 << 32
+MOST = 1 << 32
 _MISSING: Any = object()
 _NOBODY = "nobody was at the other end of the channel"
 _SENT_ON_CLOSED = "send on closed channel"
@@ -57,8 +57,8 @@ class ChanMeta(ReferenceMeta):
     def __call__(cls, n: Any = 0, /) -> Any:  # type: ignore[override]
         if cls.elem is None:
             raise TypeError("write gomp.Chan[T](n), with T what is sent, and n how many wait to be received at most")
-        if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < _MOST:
-            raise ValueError(f"{cls.__name__}(n): n is how many values it holds, 0 to {_MOST - 1}, not {n!r}")
+        if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < MOST:
+            raise ValueError(f"{cls.__name__}(n): n is how many values it holds, 0 to {MOST - 1}, not {n!r}")
         type_table.register(cls)
         buffer = array(cls.elem if cls.sends_links else INT, n) if n else None
         of: Any = cls

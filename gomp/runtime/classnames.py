@@ -1,4 +1,4 @@
-"""Classes written out in compiled code: ``gomp.Array[Node]`` and ``gomp.Map[int, Node]`` are worked out before anything is typed."""
+"""Classes written out in compiled code, as ``gomp.Array[Node]`` and ``gomp.Map[int, Node]``, are worked out before anything is typed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from numba.core import errors, ir
 from numba.core.ir_utils import get_definition, guard
 
 from gomp.runtime.arrays import Array
+from gomp.runtime.boxes import Box
 from gomp.runtime.chan import Chan
 from gomp.runtime.hashmap import Map
 from gomp.runtime.reftypes import MARK
 
+GENERIC: tuple[Any, ...] = (Array, Map, Chan, Box)
 _UNKNOWN = object()
 
 
@@ -25,7 +27,7 @@ def fold_classes(func_ir: Any) -> list[Any]:
             if not (isinstance(value, ir.Expr) and value.op in ("getitem", "static_getitem")):
                 continue
             generic = _constant(func_ir, value.value)
-            if generic is not Array and generic is not Map and generic is not Chan:
+            if not any(generic is known for known in GENERIC):
                 continue
             index = value.index if value.op == "static_getitem" else _constant(func_ir, value.index)
             try:

@@ -46,12 +46,14 @@ from gomp.errors import Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
     arraywalks,  # noqa: F401
+    boxtypes,  # noqa: F401
     chantypes,  # noqa: F401
     collecttypes,  # noqa: F401
     fingerprint,
     globaltypes,  # noqa: F401
     gotypes,  # noqa: F401
     interrupt,
+    madetypes,  # noqa: F401
     mapping,
     maptypes,  # noqa: F401
     mapwalks,  # noqa: F401

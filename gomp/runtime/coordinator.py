@@ -55,6 +55,7 @@ from gomp.runtime.attached import Attached
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
+from gomp.runtime.deadlocks import Deadlocks
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.dying import Dying
 from gomp.runtime.ending import Ending
@@ -161,8 +162,9 @@ class Coordinator:
         self.resizing = Resizing(
             self.max_procs, getattr(s, "programs", ()), collector, self.dispatcher, self.ps, self.stopping, self._describe
         )  # fmt: skip
+        deadlocks = Deadlocks(self.family, ending, self.dispatcher, s.name or "")
         self.answers = Answers(
-            collector, self.scavenger, self.dispatcher, self.limits, self.resizing.ask,
+            collector, self.scavenger, self.dispatcher, self.limits, deadlocks, self.resizing.ask,
             self.stopping.stopped_world, lambda: self.stopping.is_held_up,
         )  # fmt: skip
         self.attached = Attached(events, ending, self.dispatcher, self.answers.give, self._forget)

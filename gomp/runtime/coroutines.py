@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from gomp.core.sched import parking
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
-from gomp.errors import RuntimeLost
+from gomp.errors import Deadlock, RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import table
 from gomp.runtime.listening import Signal, hear, here, num_goroutines_waiting
@@ -52,7 +52,11 @@ class PythonGoroutine:
 
         if here.wake is not None and not self._is_done:
             raise RuntimeError(f"a goroutine waits for {self!r} with await or yield: wait() would keep it from running")
-        current.peer().wait_until(lambda: self._is_done, timeout)
+        peer = current.peer()
+        told = peer.deadlocks
+        peer.wait_until(lambda: self._is_done or (timeout is None and peer.deadlocks != told), timeout)
+        if not self._is_done and timeout is None:
+            raise Deadlock(peer.deadlock)
         if not self._is_done:
             raise TimeoutError(f"the goroutine has not ended within {timeout} s")
         return self._outcome()

@@ -65,7 +65,7 @@ def peer() -> Peer:
 
 
 @overload
-def go(target: type[Frame[Any]], /, **slots: Any) -> int: ...
+def go(target: type[Frame[Any]], /, *, labels: dict[str, str] | None = None, **slots: Any) -> int: ...
 @overload
 def go(target: Body, /) -> PythonGoroutine: ...
 @overload
@@ -75,8 +75,8 @@ def go(target: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> Gorout
 def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Start a program or function on a P; returns at once. ``.wait()`` gives its result.
 
-    Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id. Or one whose body is a generator or a coroutine, or
-    a function that makes one, in this process.
+    Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id. With ``labels={"key": "value"}`` its profile, and
+    that of all goroutines which it starts, says so. Or one whose body is a generator or a coroutine, or a function that makes one, in this process.
     """
     if isinstance(target, FrameMeta):
         from gomp.runtime import goroutines
@@ -84,7 +84,7 @@ def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
         if args:
             raise TypeError(f"gomp.go({target.__name__}, slot=value, ...) takes the slots by name")
         peer()
-        return goroutines.go(target, kwargs)
+        return goroutines.go(target, kwargs, kwargs.pop("labels", None))
     if coroutines.is_body(target) or coroutines.makes_body(target):
         peer()
         return coroutines.go(target, args, kwargs)

@@ -10,10 +10,8 @@ import base64
 import pickle
 import time
 
-import cloudpickle
-
 from gomp.errors import GompError
-from gomp.runtime import current, handles, steps
+from gomp.runtime import current, handles, pickling, steps
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.references import key_of
 
@@ -30,7 +28,7 @@ def declare(cls: FrameMeta) -> None:
     if cls in _declared or not current.is_open():
         return
     for each in steps.reached_from(cls) - _declared:
-        text = base64.b64encode(cloudpickle.dumps(each)).decode()
+        text = base64.b64encode(pickling.dumps(each)).decode()
         current.peer().mailbox.post("declare", key=key_of(each), pickle=text)
         _declared.add(each)
 

@@ -21,11 +21,9 @@ from numba.core.compiler import run_frontend
 from numba.core.dispatcher import Dispatcher
 
 from gomp.errors import CompileError
-from gomp.runtime.arrays import Array
-from gomp.runtime.chan import Chan
-from gomp.runtime.classnames import fold_classes
+from gomp.runtime.boxes import all_boxes, box
+from gomp.runtime.classnames import GENERIC, fold_classes
 from gomp.runtime.frames import FrameMeta
-from gomp.runtime.hashmap import Map
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
@@ -114,10 +112,13 @@ class Survey:
                         self._value(name, getattr(module, name))
 
     def _value(self, name: str, value: Any) -> None:
-        if value is Array or value is Map or value is Chan:
+        if any(value is generic for generic in GENERIC):
             self._writes_classes = True
         elif isinstance(value, ReferenceMeta):
             self._class(value)
+        elif value is box:
+            for made in all_boxes():
+                self._class(made)
         elif isinstance(value, FrameMeta):
             self._frame(value)
         elif isinstance(value, ByValue):
@@ -196,10 +197,10 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "actiontypes", "arrays", "arraytypes", "arraywalks", "callsites", "chan", "chantypes", "classnames", "collecttypes", "compiled", "crossing",
-    "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap", "keywords", "kinds",
-    "lifetimes", "lifetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts", "pointers",
-    "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
+    "actiontypes", "arrays", "arraytypes", "arraywalks", "boxes", "boxtypes", "callsites", "chan", "chantypes", "classnames",
+    "collecttypes", "compiled", "crossing", "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap",
+    "keywords", "kinds", "lifetimes", "lifetypes", "madetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts",
+    "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
     "sitetable", "stacks", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
 )  # fmt: skip
 

@@ -42,7 +42,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 _STEP = "step"
-_RESERVED = (_STEP, "call", "ret", "send", "recv", "select", "lock", "wait", "yield_", "run", "cls", "into", "room")
+_RESERVED = (
+    _STEP,
+    "call",
+    "ret",
+    "send",
+    "recv",
+    "select",
+    "lock",
+    "wait",
+    "yield_",
+    "run",
+    "cls",
+    "into",
+    "room",
+    "labels",
+)
 
 
 class FrameLink:

@@ -8,6 +8,8 @@ of the wait.
 from __future__ import annotations
 
 import functools
+import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,11 +33,11 @@ from gomp.core.shm.records import (
     WAITS_TO_RECEIVE,
     WAITS_TO_SEND,
 )
-from gomp.runtime.sitetable import UNKNOWN, Site, site_of, site_with_key
+from gomp.runtime.sitetable import UNKNOWN, Labels, Site, labels_of, site_of, site_with_key
 
 _AT_A_TIME = 2048  # goroutines
 _WORDS = (
-    "id", "status", "wait", "has_chan", "site", "parent", "since_ns", "leaked", "stack", "depth", "p", "home", "hash", "nframes",
+    "id", "status", "wait", "has_chan", "site", "parent", "since_ns", "leaked", "stack", "depth", "p", "home", "labels", "hash", "nframes",
 )  # fmt: skip
 _dtype = np.dtype([*((name, "i8") for name in _WORDS), ("frames", "i8", (MOST_FRAMES, 2))])
 if _dtype.itemsize != DUMP_BYTES:
@@ -52,8 +54,7 @@ _WAITS = {
     WAITS_FOR_TAKER: "failed, to be reported",
     WAITS_FOR_STEP: "waiting for a frame to be declared here",
 }
-_NIL = " (nil chan)"
-_CHANNEL_WAITS = (WAITS_TO_RECEIVE, WAITS_TO_SEND)
+_AT_NOTHING = {WAITS_TO_RECEIVE: " (nil chan)", WAITS_TO_SEND: " (nil chan)", WAITS_IN_SELECT: " (no cases)"}
 _MINUTE_NS = 60_000_000_000
 
 
@@ -72,6 +73,7 @@ class GoroutineRecord:
     stack_bytes: int
     frame_bytes: int  # of those, in use
     p: int  # the P that runs it, or ran it last
+    labels: Labels  # that it was started with, or who has started it was
 
     @property
     def state(self) -> str:
@@ -85,10 +87,11 @@ class GoroutineRecord:
 
 @dataclass(frozen=True)
 class Group:
-    """Goroutines with the same frames at the same lines: how many, and one of them."""
+    """Goroutines with the same frames at the same lines, and the same labels: how many, and one of them."""
 
     count: int
     frames: tuple[Site, ...]
+    labels: Labels = ()
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -117,10 +120,16 @@ def _site(number: int) -> Site:
     return site_of(number)
 
 
+@functools.lru_cache(maxsize=4096)
+def _labels(number: int) -> Labels:
+    return labels_of(number)
+
+
 def _forget_names() -> None:
     """Another runtime may have other places at the same numbers."""
     _frame.cache_clear()
     _site.cache_clear()
+    _labels.cache_clear()
 
 
 def _frames(dump: Any) -> tuple[Site, ...]:
@@ -145,8 +154,8 @@ def _records(dumps: Any) -> Iterator[GoroutineRecord]:
 def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> GoroutineRecord:
     is_waiting, since = dump["status"] == G_WAITING, dump["since_ns"]
     reason = _WAITS.get(dump["wait"], "waiting") if is_waiting else ""
-    if dump["wait"] in _CHANNEL_WAITS and is_waiting and not dump["has_chan"]:
-        reason += _NIL
+    if is_waiting and not dump["has_chan"]:
+        reason += _AT_NOTHING.get(dump["wait"], "")
     return GoroutineRecord(
         id=dump["id"],
         status=_STATES.get(dump["status"], "waiting"),
@@ -159,6 +168,7 @@ def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> Goro
         stack_bytes=dump["stack"],
         frame_bytes=dump["depth"],
         p=dump["p"],
+        labels=_labels(dump["labels"]),
     )
 
 
@@ -182,19 +192,20 @@ def read(only_leaked: bool = False, most: int | None = None) -> list[GoroutineRe
 def groups(only_leaked: bool = False) -> list[Group]:
     """Goroutines by their frames, most of them first. A million takes some tenths of a second."""
     _forget_names()
-    counts: Counter[int] = Counter()
+    counts: Counter[tuple[int, int]] = Counter()
     frames: dict[int, tuple[Site, ...]] = {}
     for dumps in _dumps():
         if only_leaked:
             dumps = dumps[_is_leaked(dumps)]
         # Who has no frames is told apart by his site.
         keys = np.where(dumps["nframes"] == 0, dumps["site"] * (dumps["home"] != 0), dumps["hash"])
-        unique, first, n = np.unique(keys, return_index=True, return_counts=True)
-        for key, at, count in zip(unique.tolist(), first.tolist(), n.tolist(), strict=True):
-            counts[key] += count
+        _, first, n = np.unique(keys ^ dumps["labels"] << 48, return_index=True, return_counts=True)
+        for at, count in zip(first.tolist(), n.tolist(), strict=True):
+            key = int(keys[at])
+            counts[key, int(dumps["labels"][at])] += count
             if key not in frames:
                 frames[key] = _frames(dumps[at])
-    return [Group(count, frames[key]) for key, count in counts.most_common()]
+    return [Group(count, frames[key], _labels(labels)) for (key, labels), count in counts.most_common()]
 
 
 # --- Go's texts -------------------------------------------------------------------------------------------------------
@@ -206,7 +217,8 @@ def tracebacks(goroutines: Iterable[GoroutineRecord]) -> str:
 
 
 def _traceback(g: GoroutineRecord) -> str:
-    lines = [f"goroutine {g.id} [{g.state}]:"]
+    labels = ", ".join(f"{_quoted(key)}: {_quoted(value)}" for key, value in g.labels)
+    lines = [f"goroutine {g.id} [{g.state}]{f' {{{labels}}}' if labels else ''}:"]
     for frame in g.frames:
         lines += [f"{frame.function or '?'}", f"\t{frame}"]
     if not g.frames:
@@ -221,6 +233,11 @@ def _traceback(g: GoroutineRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """As it is, if it needs no quotes."""
+    return text if re.fullmatch("[A-Za-z0-9./_]*", text) else json.dumps(text)
+
+
 def summary(found: list[Group], name: str = "goroutine") -> str:
     """As Go's goroutine profile with debug=1: how many have the same frames."""
     parts = [f"{name} profile: total {sum(group.count for group in found)}\n"]
@@ -228,6 +245,9 @@ def summary(found: list[Group], name: str = "goroutine") -> str:
     for group in found:
         at = " ".join(f"{places[frame]:#x}" for frame in group.frames)
         parts.append(f"{group.count} @ {at}\n")
+        if group.labels:
+            labels = ", ".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in group.labels)
+            parts.append(f"# labels: {{{labels}}}\n")
         parts += [f"#\t{places[frame]:#x}\t{frame.function or '?'}\t{frame}\n" for frame in group.frames]
         parts.append("\n")
     return "".join(parts)

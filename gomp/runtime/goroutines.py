@@ -10,6 +10,7 @@ from typing import Any
 from gomp.core.jit import COMPILED
 from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
+from gomp.core.mutator.sites import NO_SITE
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
 from gomp.runtime.callsites import MADE, begin_at
@@ -18,6 +19,7 @@ from gomp.runtime.endings import raise_end
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
+from gomp.runtime.labels import number_of
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
 
@@ -27,12 +29,13 @@ _programs: dict[tuple[FrameMeta, str, tuple[str, ...]], Compiled[..., Any]] = {}
 
 def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
     """The result of a goroutine whose first frame is of ``cls`` with these slots."""
-    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), *slots.values())
+    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), NO_SITE, *slots.values())
 
 
-def go(cls: FrameMeta, slots: dict[str, Any]) -> int:
-    """Start a goroutine whose first frame is of ``cls`` with these slots: its id."""
-    return _program(cls, "gomp.go(cls, %s)", slots)(number_of_caller(), *slots.values())  # type: ignore[no-any-return]
+def go(cls: FrameMeta, slots: dict[str, Any], labels: dict[str, str] | None = None) -> int:
+    """Start a goroutine whose first frame is of ``cls`` with these slots, and with these labels or those of who starts it: its id."""
+    program = _program(cls, "gomp.go(cls, %s)", slots)
+    return program(number_of_caller(), number_of(labels), *slots.values())  # type: ignore[no-any-return]
 
 
 def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., Any]:
@@ -49,7 +52,7 @@ def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., A
 def _function(cls: FrameMeta, call: str, names: tuple[str, ...]) -> Callable[..., Any]:
     scope: dict[str, Any] = {"cls": cls, "gomp": current, "begin_at": begin_at, "__name__": __name__}
     given = call % ", ".join(f"{n}={n}" for n in names)
-    text = f"def made({', '.join(('_site', *names))}):\n    begin_at(_site)\n    return {given}\n"
+    text = f"def made({', '.join(('_site', '_labels', *names))}):\n    begin_at(_site, _labels)\n    return {given}\n"
     exec(compile(text, f"{MADE}{cls.__name__}>", "exec"), scope)
     function: Any = scope["made"]
     function.__annotations__ = {

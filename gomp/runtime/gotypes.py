@@ -95,6 +95,10 @@ class _Go(AbstractTemplate):  # type: ignore[misc]
             raise rejection(
                 "gomp.go(F, slot=value, ...) starts a goroutine with a frame F; calls are started from Python"
             )
+        if "labels" in kws:
+            raise rejection(
+                "labels= is given from Python; a goroutine that compiled code starts has those of who starts it"
+            )
         _bind_first(args[0].cls, kws)
         return named_signature(types.int64, None, args, kws)
 

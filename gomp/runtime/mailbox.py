@@ -143,6 +143,10 @@ class Mailbox:
     def is_expected(self, number: int) -> bool:
         return number in self._expected
 
+    def has_come(self, number: int) -> bool:
+        """Whether the answer is there."""
+        return number in self._answers
+
     def take(self, number: int, timeout: float | None, is_enough: Callable[[], bool] = _never) -> Message | None:
         """The answer to request ``number``, which stays until it is :meth:`done` or forgotten; None after ``timeout`` seconds, or if ``is_enough()``
         before it is there. Raises RuntimeLost.

@@ -87,7 +87,7 @@ class P(Peer):
 
     def _run_ready(self) -> bool:
         """Python's goroutines, then frames: one of those, if the others are to have their turn again."""
-        ran = coroutines.run_ready()
+        ran = self._run_python()
         return goroutines.run_ready(only_one=coroutines.is_any_ready()) or ran
 
     def _park(self, seen: int, seconds: float) -> None:

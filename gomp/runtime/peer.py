@@ -26,9 +26,11 @@ from gomp.runtime import coroutines, mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
+from gomp.runtime.stillness import Stillness
 from gomp.runtime.uninterrupted import uninterrupted
 
 _NAP_S = 0.1
+_SOON_S, _LATEST_S = 1.0, 10.0
 NO_REQUEST = 0  # a number that none has
 
 
@@ -71,6 +73,14 @@ class Peer:
         self._arguments: dict[int, list[transit.Sent]] = {}  # by request, the references among them
         self._drops = False  # some thread does what _drop_unwanted says
         self.dropped: list[int] = []  # requests of goroutines for which nobody waits any more
+        self.stillness = Stillness()
+        self._runs_python = False  # goroutines whose body is Python have their turn, in the middle of a wait
+        self._look = 0  # number of the look of the coordinator's that is to be answered
+        self._deadlock: tuple[frozenset[int], str] = (
+            frozenset(),
+            "",
+        )  # ids of goroutines that wait for ever, and what is said of it
+        self.deadlocks = 0  # of which this process was told
 
     def go(self, call: Call) -> Goroutine:
         self._drop_unwanted()
@@ -127,6 +137,11 @@ class Peer:
             transit.outbox.settle()
         elif message.op == "done":
             transit.outbox.revoke(self._arguments.pop(message["request"], ()))
+        elif message.op == "look":
+            self._look = message["n"]
+        elif message.op == "deadlock":
+            self._deadlock = frozenset(message["ids"]), message["text"]
+            self.deadlocks += 1
         elif "request" not in message.fields:
             check_answer(message)
 
@@ -143,30 +158,90 @@ class Peer:
                 self._wait(NO_REQUEST, left, is_done)
                 self._run_queued()
             return
-        while True:
-            seen, left = parking.wakes(), deadline - time.monotonic()
-            if is_done() or left <= 0:
-                return
-            self._sleep(seen, left)
+        patience: Patience | None = None  # of a wait that is not over at once
+        before = self.stillness.wait_of_this_thread()
+        try:
+            while True:
+                seen, left = parking.wakes(), deadline - time.monotonic()
+                if is_done() or left <= 0:
+                    return
+                if patience is not None:
+                    self._tell_of(patience, left)
+                elif deadline == math.inf:
+                    patience = Patience()
+                    self.stillness.begin(is_done)
+                self._sleep(seen, left)
+        finally:
+            self.stillness.end(before)
 
     def _take(self, request: int, timeout: float | None) -> Message | None:
         """The answer to ``request``, or None: after ``timeout`` seconds, or because there is something else to do."""
         if _is_main():
-            return self._wait(request, math.inf if timeout is None else timeout, lambda: False)
-        return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+            return self._wait(request, math.inf if timeout is None else timeout)
+        before = self.stillness.wait_of_this_thread()
+        try:
+            if timeout is None:
+                self.stillness.begin(lambda: self._has_more_to_do(request) or self.mailbox.has_come(request))
+            return self.mailbox.take(request, timeout, lambda: self._has_more_to_do(request))
+        finally:
+            self.stillness.end(before)
 
-    def _wait(self, request: int, timeout: float, is_done: Callable[[], bool]) -> Message | None:
-        """In the main thread: run what is ready while there is no answer to ``request`` and nothing else to do, and neither ``is_done``."""
+    def _wait(self, request: int, timeout: float, is_done: Callable[[], bool] | None = None) -> Message | None:
+        """In the main thread: run what is ready while there is no answer to ``request`` and nothing else to do, and neither ``is_done``, by which a
+        goroutine is waited for."""
         deadline = time.monotonic() + timeout
-        while True:
-            seen = parking.wakes()
-            self._begin_look()
-            answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
-            left = deadline - time.monotonic()
-            if answer is not None or self._has_more_to_do(request) or is_done() or left <= 0:
-                return answer
-            if not self._run_ready():
-                self._park(seen, left)
+        patience: Patience | None = None
+        has_napped = False  # most waits are over before this process need say that it waits
+
+        def has_come() -> bool:
+            return self._has_more_to_do(request) or (is_done is not None and is_done())
+
+        before = self.stillness.wait_of_this_thread()
+        try:
+            while True:
+                seen = parking.wakes()
+                self._begin_look()
+                answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
+                left = deadline - time.monotonic()
+                if answer is not None or has_come() or left <= 0:
+                    return answer
+                if self._answer_look() or self._run_ready():
+                    continue
+                if not has_napped:
+                    has_napped = True
+                    self._park(seen, min(left, _NAP_S))
+                    continue
+                if patience is None and timeout == math.inf:
+                    patience = Patience()
+                    self.stillness.begin(
+                        lambda: (
+                            has_come()
+                            or self._runs_python
+                            or coroutines.is_any_ready()
+                            or self.mailbox.has_come(request)
+                        )
+                    )
+                if patience is None or is_done is None:
+                    self._park(seen, left)
+                else:
+                    self._park(seen, patience.left)
+                    self._tell_of(patience, left)
+        finally:
+            self.stillness.end(before)
+
+    def _tell_of(self, patience: Patience, left: float) -> None:
+        """In the middle of a wait for a goroutine that has ``left`` seconds: from time to time say that it is without end."""
+        if left == math.inf and patience.is_over():
+            self.mailbox.post("waits", seconds=patience.seconds)
+
+    def _run_python(self) -> bool:
+        """Let goroutines whose body is Python have their turn; whether any had."""
+        self._runs_python = True
+        ran = coroutines.run_ready()
+        if ran:
+            self.stillness.count()
+        self._runs_python = False
+        return ran
 
     # --- what differs on a P ------------------------------------------------------------------------------------------
 
@@ -178,7 +253,7 @@ class Peer:
 
     def _run_ready(self) -> bool:
         """In the main thread: run goroutines that are ready; whether there is something else to do than to sleep."""
-        return coroutines.run_ready()
+        return self._run_python()
 
     def _park(self, seen: int, seconds: float) -> None:
         """Sleep, at most so long, until there is something to do."""
@@ -195,6 +270,26 @@ class Peer:
         with mapping.asleep():
             waitcalls.sleep_until_woken(seen, int(min(seconds, _NAP_S) * 1e9))
         shut_down_if_orphaned()
+
+    # --- waiting for ever ---------------------------------------------------------------------------------------------
+
+    def _answer_look(self) -> bool:
+        """In the main thread, without which no process is still: whether the coordinator wanted to know what this one does; it is told."""
+        n, self._look = self._look, 0
+        if n:
+            state, changes, why = self.stillness.look()
+            self.mailbox.post("looked", n=n, state=state, changes=changes, why=why)
+        return n != 0
+
+    @property
+    def deadlock(self) -> str:
+        """What was said of the last one."""
+        return self._deadlock[1]
+
+    def deadlock_of(self, goid: int) -> str:
+        """What is said of the goroutine of that id if it waits for ever and nobody runs who could end that; else ""."""
+        ids, text = self._deadlock
+        return text if goid in ids else ""
 
     # --- what nobody waits for ----------------------------------------------------------------------------------------
 
@@ -216,3 +311,28 @@ def _drop_result(done: Message) -> None:
     if done.fields.get("parcel"):
         with contextlib.suppress(Exception):  # it would have been raised by the wait
             load_outcome(done["ok"], done.payload)
+
+
+class Patience:
+    """Of who waits without end: from time to time the coordinator is to look whether that is for ever, after a second first."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._next = _SOON_S
+
+    @property
+    def seconds(self) -> int:
+        """For how long it has waited."""
+        return int(time.monotonic() - self._begun)
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is over."""
+        return max(self._begun + self._next - time.monotonic(), 0.0)
+
+    def is_over(self) -> bool:
+        """Whether it is: then it begins anew, and lasts longer."""
+        if self.left > 0:
+            return False
+        self._next = time.monotonic() - self._begun + min(self._next, _LATEST_S)
+        return True

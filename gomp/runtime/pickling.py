@@ -1,4 +1,4 @@
-"""cloudpickle, with classes of arrays, channels and maps sent as what they are of: the receiver makes its own, once."""
+"""cloudpickle, with classes of arrays, boxes, channels and maps sent as what they are of: the receiver makes its own, once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import cloudpickle
 
 from gomp.runtime.arrays import Array, rebuilt_class
+from gomp.runtime.boxes import box_class, is_box_class, kind_of_box
 from gomp.runtime.chan import Chan, ChanMeta, chan_class
+from gomp.runtime.counted import counted_class, is_counted_class
 from gomp.runtime.references import ReferenceMeta, is_map_class, map_class
 
 
@@ -18,6 +20,10 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return rebuilt_class, (obj.elem, obj.length)
         if isinstance(obj, ChanMeta) and obj is not Chan:
             return chan_class, (obj.elem,)
+        if isinstance(obj, ReferenceMeta) and is_box_class(obj):
+            return box_class, (kind_of_box(obj),)
+        if is_counted_class(obj):
+            return counted_class, (obj.counts,)
         if is_map_class(obj):
             return map_class, (obj.elem, obj.key_kind)
         return super().reducer_override(obj)

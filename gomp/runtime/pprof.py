@@ -16,7 +16,8 @@ from gomp.runtime.sitetable import Site
 # Of each message its fields: name, number, kind; a kind in capitals is a message.
 _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "ValueType": [("type", 1, "int64"), ("unit", 2, "int64")],
-    "Sample": [("location_id", 1, "uint64*"), ("value", 2, "int64*")],
+    "Sample": [("location_id", 1, "uint64*"), ("value", 2, "int64*"), ("label", 3, "Label*")],
+    "Label": [("key", 1, "int64"), ("str", 2, "int64")],
     "Line": [("function_id", 1, "uint64"), ("line", 2, "int64")],
     "Location": [("id", 1, "uint64"), ("address", 3, "uint64"), ("line", 4, "Line*")],
     "Function": [
@@ -82,7 +83,9 @@ def encode(groups: list[Group], name: str = "goroutine") -> bytes:
     places = addresses(groups)
     _add_places(profile, places, string)
     for group in groups:
-        profile.sample.add(location_id=[places[frame] for frame in group.frames], value=[group.count])
+        sample = profile.sample.add(location_id=[places[frame] for frame in group.frames], value=[group.count])
+        for key, value in group.labels:
+            sample.label.add(key=string(key), str=string(value))
     profile.string_table.extend(string.numbers)
     return gzip.compress(profile.SerializeToString(), mtime=0)
 

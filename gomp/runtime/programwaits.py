@@ -13,15 +13,14 @@ from gomp.core.mutator import waitcalls
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import handles
+from gomp.runtime.waits import wait_until_done
 
 _kept = threading.local()
 
 
 def _wait(g: int) -> int:
-    from gomp.runtime import current  # above this
-
     try:
-        current.peer().wait_until(lambda: bool(waitcalls.is_done_waiting(g)), None)
+        wait_until_done(g, None)
     except BaseException as error:
         _kept.error = error
         waitcalls.interrupt_program()

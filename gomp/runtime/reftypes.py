@@ -214,7 +214,7 @@ class GlobalType(types.Type):
         super().__init__(name=f"Global {root.name}: {root.cls.__name__}#{key_of(root.cls):x}")
 
 
-ESCAPES = "which moves: what others are to hold is made with gomp.new"
+ESCAPES = "which moves: what others are to hold is made with gomp.new, and a number put on the heap with gomp.box"
 
 NULL_TYPE, NULL = NullType(), Null()
 

@@ -27,6 +27,8 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "set": {"setting": str, "value": int},
     "declare": {"key": int, "pickle": str},
     "declared": {"key": int},
+    "waits": {"seconds": int},
+    "looked": {"n": int, "state": str, "changes": int, "why": str},
 }
 SETTINGS = ("gogc", "memory_limit", "procs")
 _MOST = {"gogc": (1 << 31) - 1, "memory_limit": (1 << 63) - 1, "procs": MAX_PROCS}

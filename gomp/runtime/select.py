@@ -6,7 +6,6 @@ whether anything was, as ``ok`` of a receive. Frames do it by their action ``f.s
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from typing import Any
@@ -70,7 +69,7 @@ def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | 
     place, how, word = _try_all(cases, into)
     if place >= 0 or default:
         return place, how, word
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + timeout
     g = check_goroutine(table.call(selectcalls.select_begin))
     try:
         note_place(g)
@@ -134,12 +133,12 @@ def _try(case: Case, into: int) -> tuple[int, int]:
     return call(chancalls.chan_receive, ch, into if case.ch.sends_links else NO_SLOT)
 
 
-def _join(g: int, into: int, deadline: float) -> tuple[int, int, int]:
+def _join(g: int, into: int, deadline: float | None) -> tuple[int, int, int]:
     """DONE, NONE_READY at the deadline, or LOOK_AGAIN; how; and the number that was received."""
     why, how, word = _call(selectcalls.select_join, g, into)
     if why == WAITS:
         try:
-            wait_until_done(g, None if deadline == math.inf else deadline - time.monotonic())
+            wait_until_done(g, None if deadline is None else deadline - time.monotonic())
         finally:
             why, how, word = _call(selectcalls.select_end_wait, g, into)
     return why, how, word

@@ -35,7 +35,7 @@ def number_of(frame: Any) -> int:
     if number is None:
         code = where[0]
         site = Site(code.co_qualname, code.co_filename, where[1])
-        number = _numbers[where] = publish(sitetable.key_of(site), site)
+        number = _numbers[where] = publish(sitetable.key_of(site.text), site.text)
     return number
 
 
@@ -44,11 +44,10 @@ def _is_ours(names: dict[str, Any]) -> bool:
     return (names.get("__package__") or "").partition(".")[0] == "gomp" or names.get("__name__") == "runpy"
 
 
-def publish(key: int, site: Site) -> int:
-    """Have the table know ``site`` under ``key``: its number; NO_SITE where there is no room."""
+def publish(key: int, text: bytes) -> int:
+    """Have the table know a place by its ``text`` under ``key``: its number; NO_SITE where there is no room."""
     number = int(find_site(key))
     if number == NO_SITE:
-        text = site.text
         words = [word for (word,) in packing.iter_unpack("<q", text.ljust((len(text) + 7) & -8))]
         with contextlib.suppress(OutOfMemory):
             number = table.call(publish_site, key, reserved(words, "a place in a program"), len(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 from dataclasses import dataclass
 
 from gomp.core.mutator.sites import NO_SITE, find_site, site_addr
@@ -28,24 +29,35 @@ class Site:
 
 
 UNKNOWN = Site()
+Labels = tuple[tuple[str, str], ...]  # of a goroutine: keys and values, by key. See ``labels``
 
 
-def key_of(site: Site) -> int:
-    """The 62-bit number, not 0, under which the table has it."""
-    return int.from_bytes(hashlib.sha256(site.text).digest()[:8], "little") >> 2 | 1
+def key_of(text: bytes) -> int:
+    """The 62-bit number, not 0, under which the table has this text."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 2 | 1
+
+
+def text_of(number: int) -> str:
+    """What is at that number of the table; "" at NO_SITE."""
+    if number == NO_SITE:
+        return ""
+    record = view(site_dtype, site_addr(number))[0]
+    if not record.key:
+        return ""
+    return ctypes.string_at(int(record.text), int(record.text_bytes)).decode(errors="replace")
 
 
 def site_of(number: int) -> Site:
-    """What is at that number of the table; UNKNOWN at NO_SITE."""
-    if number == NO_SITE:
-        return UNKNOWN
-    record = view(site_dtype, site_addr(number))[0]
-    if not record.key:
-        return UNKNOWN
-    text = ctypes.string_at(int(record.text), int(record.text_bytes)).decode(errors="replace")
+    """The place at that number; UNKNOWN at NO_SITE."""
+    text = text_of(number)
     function, _, rest = text.partition("\n")
     file, _, line = rest.rpartition("\n")
     return Site(function, file, int(line) if line.isdigit() else 0)
+
+
+def labels_of(number: int) -> Labels:
+    """The labels at that number; none at NO_SITE."""
+    return tuple((key, value) for key, value in json.loads(text_of(number) or "[]"))
 
 
 def site_with_key(key: int) -> Site:

@@ -118,7 +118,7 @@ def _register(cls: FrameMeta) -> None:
     ptr_bytes = 8 * (info.reference_words[-1] + 1) if info.reference_words else 0
     publish(key_of(cls), info.size, ptr_bytes, LEADS_INTO_STACK if info.frame_words else 0, words, cls)
     described(cls)
-    sites.publish(key_of(cls), place_of(cls))
+    sites.publish(key_of(cls), place_of(cls).text)
 
 
 def place_of(cls: FrameMeta) -> Site:

@@ -7,7 +7,7 @@ waits in Python has released the interpreter's lock; the main thread of a P runs
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gomp.core.heap.waitq import HOLDER, PENDING
 from gomp.core.mutator import sync, synccalls
@@ -19,6 +19,9 @@ from gomp.runtime.kinds import INT
 from gomp.runtime.references import OpaqueLayout, Reference, ReferenceMeta, slot_of, word_at
 from gomp.runtime.slots import allocated
 from gomp.runtime.waits import wait
+
+if TYPE_CHECKING:
+    from gomp.runtime.frames import Frame
 
 __all__ = ["Mutex", "WaitGroup"]
 
@@ -115,6 +118,12 @@ class WaitGroup(Reference, metaclass=SyncMeta):
         slot = slot_of(self)
         if table.call(synccalls.group_wait, slot) == CHAN_WOULD_BLOCK:
             await listening.wait(NO_SLOT, synccalls.group_wait_to_be_done, slot)
+
+    def go(self, cls: type[Frame[Any]], /, *, labels: dict[str, str] | None = None, **slots: Any) -> int:
+        """As ``gomp.go``, a goroutine that is one of them until its frame of ``cls`` has returned, which must not raise: its id."""
+        from gomp.runtime import groups  # above this
+
+        return groups.go(self, cls, slots, labels)
 
     @property
     def pending(self) -> int:

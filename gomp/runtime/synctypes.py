@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba.core import types
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 
 from gomp.core.jit import inline
 from gomp.core.mutator.sync import NEGATIVE as BELOW_ZERO
@@ -86,3 +87,13 @@ def _wait(group: Any) -> Any:
             raise_for(done)
 
     return wait
+
+
+@infer_getattr
+class _GroupAttribute(AttributeTemplate):  # type: ignore[misc]
+    key = GroupRef
+
+    def resolve_go(self, type_: GroupRef) -> types.Type:
+        raise rejection(
+            "group.go is Python's; write group.add(1) and gomp.go(F, ...) here, and group.done() where F returns"
+        )

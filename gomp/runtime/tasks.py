@@ -127,6 +127,10 @@ class Tasks:
             self._free.append(g)
         return task
 
+    def have_all_started(self) -> bool:
+        """Whether none waits for its P."""
+        return all(task.has_started for tasks in self._by_p for task in tasks.values())
+
     def of(self, p: int) -> list[Task]:
         """The goroutines of P ``p``."""
         return list(self._by_p[p].values())

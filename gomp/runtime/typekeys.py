@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from gomp.runtime import type_table
+from gomp.runtime.boxes import box_class
 from gomp.runtime.kinds import SCALARS, scalar
 from gomp.runtime.references import (
     LAYOUT_BITS,
@@ -60,6 +61,7 @@ def _learn_keys() -> None:
     """Of the structs that came by cloudpickle, or name others that were declared later; and of the arrays and maps of what there is."""
     for kind in SCALARS.values():
         array_class(kind)
+        box_class(kind)
     for cls in declared_classes():
         try:
             _by_key.setdefault(key_of(cls), cls)

@@ -8,8 +8,8 @@ from typing import Any
 from gomp.core.mutator import waitcalls
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
 from gomp.core.mutator.sites import set_site
-from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
-from gomp.errors import OutOfMemory
+from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK, g_dtype, view
+from gomp.errors import Deadlock, OutOfMemory
 from gomp.runtime.handles import table
 
 handing = threading.Lock()
@@ -54,7 +54,20 @@ def note_place(g: int, frame: Any = None) -> None:
 
 
 def wait_until_done(g: int, timeout: float | None) -> None:
-    """Wait until the goroutine at ``g`` may be asked what has become of it; at most ``timeout`` seconds."""
+    """Wait until the goroutine at ``g`` may be asked what has become of it; at most ``timeout`` seconds. Raises Deadlock, if that is None."""
     from gomp.runtime import current  # above this: it unpickles what names classes of channels
 
-    current.peer().wait_until(lambda: bool(waitcalls.is_done_waiting(g)), timeout)
+    peer = current.peer()
+    told = peer.deadlocks
+
+    def is_done() -> bool:
+        return bool(waitcalls.is_done_waiting(g))
+
+    def deadlock() -> str:
+        if timeout is not None or peer.deadlocks == told:
+            return ""
+        return peer.deadlock_of(int(view(g_dtype, g)[0].id))
+
+    peer.wait_until(lambda: is_done() or deadlock() != "", timeout)
+    if (text := deadlock()) and not is_done():
+        raise Deadlock(text)

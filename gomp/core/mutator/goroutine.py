@@ -14,6 +14,8 @@ while it is ready (:mod:`~gomp.core.sched.runq`).
 
 from __future__ import annotations
 
+import numpy as np
+
 from gomp.core.heap.gs import drop_g, take_g
 from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.heap.stack import (
@@ -194,6 +196,9 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.site = me.call_site
     gp.id = _next_id()
     gp.parent = g_at(me.curg).id if me.curg != 0 else 0
+    inherited = np.int64(g_at(me.curg).labels) if me.curg != 0 else 0
+    gp.labels = me.call_labels if me.call_labels != 0 else inherited
+    me.call_labels = 0
 
 
 @inline

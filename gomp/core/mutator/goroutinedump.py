@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from gomp.core.heap.stack import stack_lo, stack_size
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64
 from gomp.core.shm.records import (
@@ -26,6 +27,7 @@ from gomp.core.shm.records import (
     G_STATUS_MASK,
     G_XSTACK,
     TYPE_BYTES,
+    WAITS_IN_SELECT,
     g_at,
     sched,
     type_at,
@@ -39,9 +41,9 @@ _PRIME = 1099511628211  # FNV-1a's
 # A copy: words, then two for each frame, the key of its type and its line.
 (
     DUMP_ID, DUMP_STATUS, DUMP_WAIT, DUMP_HAS_CHAN, DUMP_SITE, DUMP_PARENT, DUMP_SINCE, DUMP_LEAKED, DUMP_STACK, DUMP_DEPTH, DUMP_P, DUMP_HOME,
-    DUMP_HASH, DUMP_NFRAMES,
-) = range(0, 112, 8)  # fmt: skip
-DUMP_FRAMES = 112
+    DUMP_LABELS, DUMP_HASH, DUMP_NFRAMES,
+) = range(0, 120, 8)  # fmt: skip
+DUMP_FRAMES = 120
 DUMP_BYTES = DUMP_FRAMES + 16 * MOST_FRAMES
 
 
@@ -91,7 +93,7 @@ def _copy_words(g: int, status: int, out: int) -> None:
     store64(out + DUMP_ID, gp.id)
     store64(out + DUMP_STATUS, status)
     store64(out + DUMP_WAIT, gp.wait)
-    store64(out + DUMP_HAS_CHAN, 1 if gp.chan != 0 else 0)
+    store64(out + DUMP_HAS_CHAN, 1 if gp.chan != 0 or (gp.wait == WAITS_IN_SELECT and gp.cases != NO_G) else 0)
     store64(out + DUMP_SITE, gp.site)
     store64(out + DUMP_PARENT, gp.parent)
     store64(out + DUMP_SINCE, gp.since_ns)
@@ -100,6 +102,7 @@ def _copy_words(g: int, status: int, out: int) -> None:
     store64(out + DUMP_DEPTH, gp.depth)
     store64(out + DUMP_P, gp.p)
     store64(out + DUMP_HOME, gp.home)
+    store64(out + DUMP_LABELS, gp.labels)
 
 
 @inline

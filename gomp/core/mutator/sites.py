@@ -4,7 +4,7 @@ A place is known by a hash of its text, the function's name, the file and the li
 types (:mod:`~gomp.core.mutator.types`): found by open addressing, and a record appears with one store, that of its key. A process killed in
 between leaves words of a text that nobody uses. Whoever finds no room goes on without a number, and nothing else changes.
 
-Frames are places too: by the keys of their types, with the line at which their step begins.
+Frames are places too: by the keys of their types, with the line at which their step begins. And labels of goroutines are in the same table.
 """
 
 from __future__ import annotations
@@ -93,11 +93,13 @@ def note_site(key: int, text: int, nbytes: int) -> None:
     """In compiled code: what follows here begins at the place of that key, which is a constant."""
     first = key % layout.MAX_SITES + 1
     self_p().call_site = first if load_acquire(site_addr(first)) == key else add_site(key, text, nbytes)
+    self_p().call_labels = NO_SITE
 
 
 @inline
-def note_known_site(site: int) -> None:
+def note_known_site(site: int, labels: int) -> None:
     self_p().call_site = site
+    self_p().call_labels = labels
 
 
 @kernel("void(int64, int64)")

@@ -702,6 +702,10 @@ p_dtype = record(
             "call_site",
             "i8",
         ),  # number of the place in a program at which what it does now has begun, of those that start goroutines
+        (
+            "call_labels",
+            "i8",
+        ),  # ... and of the labels that a goroutine gets which is started there, 0: those of who starts it
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -957,7 +961,8 @@ g_dtype = record(
         ("p", "i8"),  # the P that runs it, or ran it last
         ("parent", "i8"),  # id of the goroutine that started it, 0: a program did
         ("entry", "i8"),  # address of the type of its first frame
-        ("queued", "i8"),  # in how many queues verify has found it
+        ("queued", "i4"),  # in how many queues verify has found it
+        ("labels", "i4"),  # number of its labels in the table of places (mutator/sites.py), 0: none
         ("home", "i8"),  # number of the P that alone may run it, + 1: somebody there waits for it; 0: any may
         ("wait", "i4"),  # what it waits for: WAITS_*
         ("listens", "i4"),  # 1: its process learns by a list that its wait is over: see mutator/listening.py
