@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+import timeit
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import gomp
 
@@ -65,11 +68,8 @@ def get_and_put(n: int) -> int:
     return n
 
 
-def _per_call(call: Callable[[], object]) -> float:
-    began = time.perf_counter_ns()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter_ns() - began) / CALLS
+def _per_run(statement: str, names: dict[str, Any]) -> float:
+    return 1e9 * timeit.timeit(statement, number=CALLS, globals=names) / CALLS
 
 
 def _per_turn(loop: Callable[[int], int]) -> float:
@@ -92,26 +92,22 @@ def _measure_here() -> str:
         numbers[i] = words[f"word {i}"] = cell
     NUMBERS.set(numbers)
 
-    def set_reference() -> None:
-        cell.next = cell
-
-    ways: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
-        "read a number and the next reference": (
-            lambda: _per_call(lambda: cell.value) + _per_call(lambda: cell.next),
-            lambda: _per_turn(lambda n: read_values(n, cell)),
-        ),
-        "write a reference": (lambda: _per_call(set_reference), lambda: _per_turn(lambda n: write_references(n, cell))),
-        "a new object": (lambda: _per_call(lambda: gomp.new(Cell, value=3)), lambda: _per_turn(make)),
-        f"map get, int, {ENTRIES:,} entries": (lambda: _per_call(lambda: numbers[77]), lambda: _per_turn(look_up)),
-        "pool, get and put": (lambda: _per_call(lambda: POOL.put(POOL.get())), lambda: _per_turn(get_and_put)),
+    names = {"gomp": gomp, "Cell": Cell, "POOL": POOL, "cell": cell, "numbers": numbers, "words": words}
+    statements = {
+        "read a number and the next reference": "cell.value; cell.next",
+        "write a reference": "cell.next = cell",
+        "a new object": "gomp.new(Cell, value=3)",
+        f"map get, int, {ENTRIES:,} entries": "numbers[77]",
+        "pool, get and put": "POOL.put(POOL.get())",
+        "read a number": "cell.value",
+        "read a reference": "cell.next",
+        f"map get, str, {ENTRIES:,} entries": "words['word 77']",
     }
-    python_only: dict[str, Callable[[], float]] = {
-        "read a number": lambda: _per_call(lambda: cell.value),
-        "read a reference": lambda: _per_call(lambda: cell.next),
-        f"map get, str, {ENTRIES:,} entries": lambda: _per_call(lambda: words["word 77"]),
-    }
-    python = _medians({name: way for name, (way, _) in ways.items()} | python_only)
-    compiled = _medians({name: way for name, (_, way) in ways.items()})
+    loops: tuple[Callable[[int], int], ...] = (
+        lambda n: read_values(n, cell), lambda n: write_references(n, cell), make, look_up, get_and_put
+    )  # fmt: skip
+    python = _medians({name: partial(_per_run, statement, names) for name, statement in statements.items()})
+    compiled = _medians({name: partial(_per_turn, loop) for name, loop in zip(statements, loops, strict=False)})
     rows = [f"| {name} | {ns:,.0f} | {_shown(compiled.get(name))} |" for name, ns in python.items()]
     return "\n".join(["| an operation on an object, ns | from Python | compiled |", "|---|---|---|", *rows])
 
