@@ -43,6 +43,7 @@ def put(*path, value=_DELETE):
 
 
 PACER, LIMITER = "pacer/X02_gogc_changes_mid_cycle.jsonl.gz", "limiter/L03_resize.jsonl.gz"
+ROW = json.loads((DATA / "workers/workers.json").read_text())[0]
 LOOP, PI, GOALS = "scavenger/loop_1p.jsonl", "scavenger/pi.jsonl", "goals/goals.jsonl"
 
 
@@ -78,6 +79,12 @@ LOOP, PI, GOALS = "scavenger/loop_1p.jsonl", "scavenger/pi.jsonl", "goals/goals.
             put("op", value="init"),
             "a second 'init': a tape is of one pacer, and begins with it",
         ),
+        ("pacer", PACER, "start_cycle", put("out", "triggered"), "field 'out.triggered' is missing"),
+        ("pacer", PACER, "end_cycle", put("out", "trigger"), "field 'out.trigger' is missing"),
+        ("pacer", PACER, "end_cycle", put("out", value={}), "field 'out.cons_mark' is missing"),
+        ("limiter", LIMITER, "update", put("out", "fill"), "field 'out.fill' is missing"),
+        ("scavenger", PI, "next", put("out", "ok"), "field 'out.ok' is missing"),
+        ("goals", GOALS, None, put("out", "trigger"), "field 'out.trigger' is missing"),
         ("scavenger", LOOP, "run", put("out", "sleep", value={}), "field 'out.sleep.slept_ns' is missing"),
         ("scavenger", LOOP, "run", put("in", "scavenge_results", value=[[1]]), "field 'in.scavenge_results' is [[1]]"),
         ("scavenger", PI, "next", put("in", "input", value=[1]), "field 'in.input' is [1], not a number"),
@@ -97,7 +104,8 @@ def test_what_is_missing_or_of_a_wrong_type_is_named_with_its_line(tmp_path, kin
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[{"gomaxprocs": 1}, 2]', "row 2: not an object"),
+        (f"[{json.dumps(ROW)}, 2]", "row 2: not an object"),
+        ('[{"gomaxprocs": 1}]', "line 1: field 'out.dedicated_workers' is missing"),
         ('[{"dedicated_workers": 1}]', "line 1: field 'in.gomaxprocs' is missing"),
         ('[{"gomaxprocs": 0}]', "line 1: field 'in.gomaxprocs' is 0"),
         ('{"gomaxprocs": 1}', "a table is an array of rows"),

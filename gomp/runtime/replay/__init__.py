@@ -17,6 +17,7 @@ from gomp.core.shm import layout, segments
 from gomp.core.shm.records import layout_version
 from gomp.kernels import load_all_kernels
 from gomp.runtime.replay.comparing import Difference, compare, in_fields_of
+from gomp.runtime.replay.format import check_fields, is_complete
 from gomp.runtime.replay.limiter import Limiter
 from gomp.runtime.replay.pacer import Goals, Pacer
 from gomp.runtime.replay.scavenger import Scavenger
@@ -56,6 +57,7 @@ def replay(path: Path, kind: Kind) -> Iterator[tuple[Operation, Any]]:
     first = next(operations, None)
     if first is None:
         raise TapeError(f"{path} is no tape: there is no operation in it")
+    says_all = is_complete(kind, first)
     with fresh_records():
         state = REPLAYS[kind]()
         for operation in itertools.chain([first], operations):
@@ -65,4 +67,6 @@ def replay(path: Path, kind: Kind) -> Iterator[tuple[Operation, Any]]:
                 raise TapeError(
                     f"line {operation.line}: field 'in' leads to a number that is out of range: {error}"
                 ) from None
+            if says_all:
+                check_fields(kind, operation)
             yield operation, found
