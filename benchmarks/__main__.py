@@ -14,19 +14,20 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import gomp
-from benchmarks import alloc, marking, sharing, trigger
-from benchmarks.go_twin import BUILD, HERE, build_go
+from benchmarks import alloc, goroutines, marking, sharing, trigger
+from benchmarks.go_twin import BUILD, HERE, build_go, run_go
+from benchmarks.page import PAGE, put_section
 from gomp.core.shm.records import MHEAP, mheap_dtype, view
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.residency import private_bytes
 
-PROCS, GOGC = 2, 100
+PROCS = 2
+GOGC = 100
 PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {
     "binary_trees, 1 goroutine": ("binary_trees", {"depth": 18, "goroutines": 1}),
     "binary_trees, 2 goroutines": ("binary_trees", {"depth": 18, "goroutines": 2}),
@@ -49,12 +50,6 @@ class Row:
     @property
     def ratio(self) -> float:
         return self.ours / self.go if self.go else float("nan")
-
-
-def run_go(binary: Path, *arguments: int, gogc: int = GOGC) -> dict[str, Any]:
-    environment = os.environ | {"GOMAXPROCS": str(PROCS), "GOGC": str(gogc)}
-    done = subprocess.run([binary, *map(str, arguments)], check=True, env=environment, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
 def run_ours(rt: gomp.Runtime, program: str, parameters: dict[str, int]) -> dict[str, Any]:
@@ -233,8 +228,9 @@ def main(
             + "\n"
         )
     if write:
-        (HERE.parent / "docs" / "benchmarks.md").write_text(text)
-        sharing.put_into_page(sharing.measure_all())
+        PAGE.write_text(text)
+        put_section("sharing", sharing.TITLE, sharing.measure_all())
+        put_section("goroutines", goroutines.TITLE, goroutines.measure(pairs))
 
 
 if __name__ == "__main__":

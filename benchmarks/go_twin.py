@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 from gomp.errors import ConfigError
 
@@ -25,3 +27,10 @@ def build_go(program: str) -> Path:
     environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILD / "go-cache")}
     subprocess.run([go, "build", "-o", str(binary), *sources], check=True, env=environment)
     return binary
+
+
+def run_go(binary: Path, *arguments: int, gogc: int = 100, procs: int = 2) -> dict[str, Any]:
+    """What it prints, a Run of benchmarks/go/report.go."""
+    environment = os.environ | {"GOMAXPROCS": str(procs), "GOGC": str(gogc)}
+    done = subprocess.run([binary, *map(str, arguments)], check=True, env=environment, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]

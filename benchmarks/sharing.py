@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import re
 import statistics
 import tempfile
 import time
@@ -17,16 +16,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker, shared_memory
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import gomp
 from benchmarks import objects
+from benchmarks.page import put_section
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- sharing: begin -->", "<!-- sharing: end -->"
+TITLE = "Sharing between processes"
 ROUNDS = 15
 SMALL, LARGE = 1 << 20, 1 << 26
 READS = 200
@@ -210,19 +208,6 @@ def measure() -> str:
     return "\n".join(lines)
 
 
-def put_into_page(table: str) -> None:
-    text = PAGE.read_text()
-    section = f"{BEGIN}\n{table}\n{END}"
-    if BEGIN in text:
-        text = re.sub(f"{BEGIN}.*{END}", lambda _: section, text, flags=re.DOTALL)
-    else:
-        text = (
-            text.rstrip()
-            + f"\n\n## Sharing between processes\n\n`python -m benchmarks.sharing` writes this table.\n\n{section}\n"
-        )
-    PAGE.write_text(text)
-
-
 def measure_all() -> str:
     """What goes into the page."""
     return f"{measure()}\n\n{objects.measure()}"
@@ -231,4 +216,4 @@ def measure_all() -> str:
 if __name__ == "__main__":
     table = measure_all()
     print(table)
-    put_into_page(table)
+    put_section("sharing", TITLE, table)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import gomp
 from gomp.core.heap.gs import num_goroutines
@@ -34,8 +35,18 @@ def start(gate: gomp.Chan[int], n: int) -> None:
         gomp.go(Idle, gate=gate)
 
 
-def main(n: int = 1_000_000, collections: int = 5) -> None:
-    """Prints two lines; ``n`` goroutines, and so many collections while they wait."""
+class Costs(NamedTuple):
+    """Of n goroutines: seconds until all waited and, in the end, until none was left; of each, bytes; of a collection, milliseconds, and microseconds
+    for which the world stood still."""
+
+    began_s: float
+    ended_s: float
+    bytes_each: float
+    gc_ms: float
+    pause_us: float
+
+
+def measure(n: int, collections: int) -> Costs:
     gate: gomp.Chan[int] = gomp.Chan[int]()
     start(gate, 1)  # from here on all is compiled
     before, began = memstats.read(), time.perf_counter()
@@ -53,11 +64,17 @@ def main(n: int = 1_000_000, collections: int = 5) -> None:
     began = time.perf_counter()
     gate.close()
     _wait_for(lambda: num_goroutines() == 0)
-    ended_s = time.perf_counter() - began
+    return Costs(began_s, time.perf_counter() - began, each, 1e3 * gc_s, pause_us)
+
+
+def main(n: int = 1_000_000, collections: int = 5) -> None:
+    """Prints two lines; ``n`` goroutines, and so many collections while they wait."""
+    costs = measure(n, collections)
     print(
-        f"{n:,} goroutines began in {began_s:.2f} s, {1e9 * began_s / n:.0f} ns and {each:,.0f} bytes each, and ended in {ended_s:.2f} s"
+        f"{n:,} goroutines began in {costs.began_s:.2f} s, {1e9 * costs.began_s / n:.0f} ns and {costs.bytes_each:,.0f} bytes each, "
+        f"and ended in {costs.ended_s:.2f} s"
     )
-    print(f"a collection took {1e3 * gc_s:.0f} ms and stopped the world for {pause_us:.0f} us")
+    print(f"a collection took {costs.gc_ms:.0f} ms and stopped the world for {costs.pause_us:.0f} us")
 
 
 def _wait_for(is_so: Callable[[], bool]) -> None:

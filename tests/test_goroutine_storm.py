@@ -1,0 +1,120 @@
+"""Goroutines that are started, wait, wake, yield, grow and shrink at random, on two Ps that steal from each other: none is lost, none runs twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+import gomp
+from tests.chan_load import wait_until_none
+
+DEEPEST = 63  # frames: beyond 8 KiB
+
+
+@gomp.compiled
+def following(state: int) -> int:
+    """Knuth's generator; the low bits are the worst."""
+    return state * 6364136223846793005 + 1442695040888963407
+
+
+@gomp.frame
+class Deep(gomp.Frame[int]):
+    """How many frames are below it, as they say through their pointers to the frame above."""
+
+    depth: int
+    up: Deep
+    below: int
+    is_back: bool
+    padding: float
+
+    def step(f) -> gomp.Action:
+        if not f.is_back and f.depth > 0:
+            f.is_back = True
+            return f.call(Deep, depth=f.depth - 1, up=f)
+        if f.up is not None:
+            f.up.below = f.below + 1
+        return f.ret(f.below)
+
+
+@gomp.frame
+class Node:
+    """One of a tree: says to the one above how many there are in its part of it."""
+
+    number: int
+    size: int
+    state: int
+    reply: gomp.Chan[int]
+    mine: gomp.Chan[int]
+    runs: gomp.Array[int]  # how often each has been here
+    faults: gomp.Array[int]
+    at: int
+    children: int
+    total: int
+    got: int
+    wanted: int
+    depth: int
+
+    def step(f) -> gomp.Action:
+        f.state = following(f.state)
+        if f.at == 0:
+            f.at = 1
+            f.runs[f.number] += 1
+            f.total = 1
+            f.mine = gomp.Chan[int](f.number & 1)
+            for child in range(2 * f.number + 1, min(2 * f.number + 3, f.size)):
+                gomp.go(
+                    Node, number=child, size=f.size, state=f.state + child, reply=f.mine, runs=f.runs, faults=f.faults
+                )
+                f.children += 1
+        if f.depth != f.wanted:
+            f.faults[0] += 1
+        if f.at == 1 and f.state >> 33 & 7 == 0:
+            f.wanted = f.state >> 40 & DEEPEST
+            return f.call(Deep, depth=f.wanted, into="depth")
+        if f.at == 1 and f.state >> 36 & 3 != 1:
+            return f.yield_()
+        if f.at == 1 and f.children > 0:
+            f.children -= 1
+            f.at = 2
+            return f.recv(f.mine, into="got")
+        if f.at == 2:
+            f.total += f.got
+            f.at = 1
+            return f.yield_()
+        if f.at == 1:
+            f.at = 3
+            return f.send(f.reply, f.total)
+        return f.ret()
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_storm(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    monkeypatch.setenv("GODEBUG", "gccheckmark=1,clobberfree=1,adaptivestackstart=0")
+    size, rounds = 1 << (10 if seconds == 1 else 13), 0
+    with gomp.Runtime(procs=2, gogc=50) as rt:
+        stop = threading.Event()
+
+        def collect() -> None:
+            while not stop.is_set():
+                rt.gc()
+
+        collecting = threading.Thread(target=collect)
+        collecting.start()
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end or rounds < 2:
+                rounds += 1
+                reply, runs, faults = gomp.Chan[int](), gomp.array(int, size), gomp.array(int, 1)
+                gomp.go(
+                    Node, number=0, size=size, state=88172645463325252 + rounds, reply=reply, runs=runs, faults=faults
+                )
+                assert reply.recv(60) == size
+                assert (set(runs), faults[0]) == ({1}, 0)
+        finally:
+            stop.set()
+            collecting.join()
+        wait_until_none()
+        rt.verify()
+    print(f"{rounds} storms of {size:,}")
