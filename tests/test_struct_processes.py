@@ -131,7 +131,7 @@ DIFFERENT = "an object of __main__.Point, which was declared differently where t
 
 def test_a_struct_declared_differently_is_refused_by_name_and_field(tmp_path):
     assert run(tmp_path, REDECLARED) == [
-        "an object of a struct that this process has not declared: import the module that declares it first",
+        "an object of Point that this process has not declared: import the module that declares it first",
         DIFFERENT.format("field x of Point is an int32 here and an int16 there"),
         DIFFERENT.format("field n of Leaf is a float here and an int there"),
         DIFFERENT.format("Point has a field leaf there, a reference to __main__.Leaf"),

@@ -52,8 +52,9 @@ def class_of_key(key: int, among: Iterable[Any] = ()) -> Any:
                 f"an object of {name_of(cls)}, which was declared differently where the object comes from: {_difference(cls)}; "
                 "declare them alike in both processes"
             )
+    called_there = type_table.description(key).partition("\n")[0] or "a struct"
     raise TypeError(
-        "an object of a struct that this process has not declared: import the module that declares it first"
+        f"an object of {called_there} that this process has not declared: import the module that declares it first"
     )
 
 
