@@ -222,8 +222,7 @@ class Closing(int):
         return 5
     __int__ = __index__
 node, array, data, text = gomp.new(Node), gomp.array(int, 4), gomp.bytes(b"abcdefgh"), gomp.str("abcdefgh")
-for use in (lambda: setattr(node, "value", Closing(5)), lambda: gomp.new(Node, value=Closing(5)), lambda: array.__setitem__(1, Closing(77)),
-            lambda: data[Closing(3)]):
+for use in (lambda: gomp.new(Node, value=Closing(5)), lambda: array.__setitem__(1, Closing(77)), lambda: data[Closing(3)]):
     try:
         use()
     except (gomp.RuntimeLost, TypeError):
@@ -236,8 +235,7 @@ for use in (lambda: setattr(node, "value", Closing(5)), lambda: gomp.new(Node, v
 rt.close()
 """
 CLOSING_HANDLER = """
-operations = [lambda: bytes(data.view())[0] + data[3], lambda: gomp.ndarray(10).sum(), lambda: str(gomp.str("text")),
-              lambda: gomp.new(Node, value=3).next or len(array[5:3000])]
+operations = [lambda: bytes(data.view())[0] + data[3] + len(str(gomp.str("text"))), lambda: gomp.new(Node, value=3).next or len(array[5:3000])]
 signal.signal(signal.SIGALRM, lambda *_: rt.close())
 for operation in operations:
     node, array, data = gomp.new(Node), gomp.array(int, 4000), gomp.bytes(bytes(5000))
@@ -280,7 +278,7 @@ def test_a_number_that_ends_the_runtime_when_it_is_asked() -> None:
 
 
 def test_a_handler_that_ends_the_runtime_and_returns() -> None:
-    assert said(CLOSING_HANDLER).split() == ["RuntimeLost"] * 4
+    assert said(CLOSING_HANDLER).split() == ["RuntimeLost"] * 2
 
 
 def test_ctrl_c_while_a_runtime_is_closed() -> None:

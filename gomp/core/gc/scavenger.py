@@ -27,6 +27,7 @@ _OS_PAGE = 4096
 # Go's quantum is 64 KiB of its own mapping. A hole in a file that several processes map costs per page half as much if it is four times as long.
 _BATCH = 4 * QUANTUM
 # What is returned may be wanted again, which costs programs more than it has cost here: the hundredth of the time is to cover some of that, too.
+# Not where the memory limit wants it back.
 _COUNTED = 2.0
 
 
@@ -64,9 +65,10 @@ def work() -> int:
     released = 0
     began = nanotime()
     while s.worked_ns < MIN_WORK_NS and not _is_at_goals():
+        counted = 1.0 if mapped_ready() > s.memory_limit_goal else _COUNTED
         at = nanotime()
         n = scavenge(_BATCH, _BATCH, 0, ALWAYS)
-        s.worked_ns += _COUNTED * work_of(n, nanotime() - at, _OS_PAGE)
+        s.worked_ns += counted * work_of(n, nanotime() - at, _OS_PAGE)
         released += n
         if n < _BATCH:
             break
