@@ -201,6 +201,8 @@ class Peer:
             while True:
                 seen = parking.wakes()
                 self._begin_look()
+                if is_done is not None and is_done():  # before a look at the socket, which takes longer
+                    return None
                 answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
                 left = deadline - time.monotonic()
                 if answer is not None or has_come() or left <= 0:
