@@ -93,7 +93,7 @@ class Node:
 def test_a_storm(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     monkeypatch.setenv("GODEBUG", "gccheckmark=1,clobberfree=1,adaptivestackstart=0")
     size, rounds = 1 << (10 if seconds == 1 else 13), 0
-    with gomp.Runtime(procs=2, gogc=50) as rt:
+    with gomp.Runtime(procs=2, gogc=50, max_heap="1GiB") as rt:
         stop = threading.Event()
 
         def collect() -> None:

@@ -77,20 +77,23 @@ def _fill_cache(order: int, size: int) -> bool:
     """Half a cache from the pool, and if that has none, from a new span; whether there is a stack now."""
     me = self_p()
     begin_critical()
-    if stackpool().head[order] == NO_SPAN:  # a hint: the lock is the pool's, and a span is taken with no lock held
-        page = alloc_manual(layout.STACK_SPAN >> layout.PAGE_SHIFT, size)
-        if page >= 0:
-            _link_stacks(page, size)
-            acquire(STACKPOOL_XLOCK)
-            insert_locked(order, page)
-            release(STACKPOOL_XLOCK)
-    acquire(STACKPOOL_XLOCK)
-    while me.stack_bytes[order] < CACHE_BYTES // 2 and stackpool().head[order] != NO_SPAN:
-        stack = _take_locked(order)
-        store64(stack, me.stack_free[order])
-        me.stack_free[order] = stack
-        me.stack_bytes[order] += size
-    release(STACKPOOL_XLOCK)
+    has_memory = True
+    while me.stack_free[order] == 0 and has_memory:  # others may be faster, and take what a new span has
+        if stackpool().head[order] == NO_SPAN:  # a hint: the lock is the pool's, and a span is taken with no lock held
+            page = alloc_manual(layout.STACK_SPAN >> layout.PAGE_SHIFT, size)
+            has_memory = page >= 0
+            if has_memory:
+                _link_stacks(page, size)
+                acquire(STACKPOOL_XLOCK)
+                insert_locked(order, page)
+                release(STACKPOOL_XLOCK)
+        acquire(STACKPOOL_XLOCK)
+        while me.stack_bytes[order] < CACHE_BYTES // 2 and stackpool().head[order] != NO_SPAN:
+            stack = _take_locked(order)
+            store64(stack, me.stack_free[order])
+            me.stack_free[order] = stack
+            me.stack_bytes[order] += size
+        release(STACKPOOL_XLOCK)
     end_critical()
     return me.stack_free[order] != 0
 
