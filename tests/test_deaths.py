@@ -20,6 +20,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import GCSTATS, RUNTIME, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.runtime import current
 from gomp.runtime.restarts import RECENT_S, TOLERATED, Restarts
+from tests.running import busy_ps, wait_until_busy
 
 PROCS = 2
 
@@ -82,11 +83,9 @@ def where_am_i() -> tuple[int, int]:
 
 def start_and_find(rt, body, *args):
     """A goroutine that has started, and the P that runs it."""
-    before = [int(p_record(i).xidle) for i in range(PROCS)]
-    assert all(before), "nothing runs yet"
+    assert not busy_ps(), "nothing runs yet"
     goroutine = rt.go(body, *args)
-    wait_until(lambda: not all(int(p_record(i).xidle) for i in range(PROCS)), "it has started")
-    return goroutine, next(i for i in range(PROCS) if not p_record(i).xidle)
+    return goroutine, wait_until_busy(1).pop()
 
 
 def wait_until_idle(rt: gomp.Runtime) -> None:
@@ -143,8 +142,7 @@ def test_goroutines_that_had_not_started_run_elsewhere(rt):
     wait_until_idle(rt)
     blockers = [rt.go(time.sleep, 60) for _ in range(PROCS)]
     queued = [rt.go(where_am_i) for _ in range(10)]
-    wait_until(lambda: not any(int(p_record(i).xidle) for i in range(PROCS)), "both Ps are busy")
-    time.sleep(0.05)
+    wait_until_busy(PROCS)
     kill(0)
     with pytest.raises(gomp.WorkerDied):
         blockers[0].wait(10)
@@ -347,8 +345,7 @@ def test_the_child_of_a_p_that_has_died_is_not_listened_to(rt):
 def test_all_ps_at_once(rt):
     wait_until_idle(rt)
     goroutines = [rt.go(time.sleep, 60) for _ in range(PROCS)]
-    wait_until(lambda: not any(int(p_record(i).xidle) for i in range(PROCS)), "both are busy")
-    time.sleep(0.05)
+    wait_until_busy(PROCS)
     for idx in range(PROCS):
         kill(idx)
     for goroutine in goroutines:
@@ -369,8 +366,7 @@ def wait_for_another() -> str:
 def test_a_goroutine_that_waits_for_one_on_a_dead_p_is_told(rt):
     wait_until_idle(rt)
     waiter, idx = start_and_find(rt, wait_for_another)
-    wait_until(lambda: not p_record(1 - idx).xidle, "the other one runs")
-    time.sleep(0.05)
+    wait_until_busy(2)
     kill(1 - idx)
     assert f"P{1 - idx} " in waiter.wait(10)
 

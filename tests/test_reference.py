@@ -20,7 +20,7 @@ if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 
 pytestmark = pytest.mark.alone
-RUNS = 3
+RUNS = 5
 WIDENED = 0.05
 CASES = json.loads((Path(__file__).parent / "data/gctrace/reference.json").read_text())
 PARAMETERS = {

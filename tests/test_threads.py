@@ -24,6 +24,7 @@ from gomp.runtime.channel import Channel, Message
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.transit import outbox
 from tests.free_slots import free_slots
+from tests.running import wait_until_busy
 
 SOON_S = 20.0
 
@@ -189,8 +190,7 @@ def outcome_of(action: Callable[[], object]) -> str:
 def test_a_killed_p_ends_the_waits_for_its_goroutines_alone(rt: gomp.Runtime) -> None:
     with ThreadPoolExecutor(6) as threads:
         doomed = [threads.submit(outcome_of, lambda: rt.run(nap, 60)) for _ in range(2)]
-        while any(int(p.xidle) for p in ps()):
-            time.sleep(0.01)
+        wait_until_busy(2)
         others = [threads.submit(outcome_of, lambda: rt.stats().num_gc >= 0) for _ in range(2)]
         for p in ps():
             os.kill(int(p.xpid), signal.SIGKILL)
