@@ -1,8 +1,7 @@
 """What the return of memory costs, and how it looks: ``python -m benchmarks.returning cost`` and ``… picture``.
 
-*cost*: the live set goes up to 192 MiB and down to 12, tooth after tooth, on two Ps, and garbage is made all the time. So each tooth's memory is
-returned while the set is small, and committed again when it grows. The same work with the background scavenger and without it
-(``GODEBUG=scavengeoff=1``), in turn.
+*cost*: the live set goes down from 192 MiB to 12 and up again, tooth after tooth, on two Ps, and garbage is made all the time. So each tooth's
+memory is returned while the set is small, and committed again when it grows. The same work with the background scavenger and without it, in turn.
 
 *picture*: a runtime in a memory cgroup of its own peaks at 400 MiB, collects, and is idle; the cgroup's limit comes down later. What the runtime
 counts as released, and what the cgroup is charged, over time; eagerly and lazily.
@@ -11,7 +10,6 @@ counts as released, and what the cgroup is charged, over time; eagerly and lazil
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -19,6 +17,7 @@ import time
 from pathlib import Path
 
 import gomp
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.runtime import memstats
 from gomp.stress.cgroup import OwnCgroup, own_cgroup
 
@@ -27,7 +26,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "pictures" / "returning.png"
 PROCS = 2
 HIGH, LOW = 96 * MIB, 6 * MIB  # of each P
 OBJECT = 1024
-OBJECTS_PER_TOOTH = 2_400_000  # garbage, half of it while the live set grows: some four seconds
+OBJECTS_PER_TOOTH = 2_400_000  # garbage, half of it while the live set grows: a second or two
 _STEPS = 40
 
 TABLES = [gomp.Global(f"returning.{i}", gomp.Array[gomp.Array[int]]) for i in range(PROCS)]
@@ -57,79 +56,67 @@ def litter(n: int) -> int:
     return n
 
 
-def teeth(number: int, count: int) -> float:
-    """So many, each of OBJECTS_PER_TOOTH objects and the live set besides; the CPU time that it took here."""
+def stand_up(number: int) -> None:
+    """The table, with the live set at its peak."""
     table = gomp.array(gomp.Array[int], HIGH // OBJECT)
     TABLES[number].set(table)
     litter(1)
-    drop(table, 0, put(table, 0, LOW // OBJECT))  # compiled before it is timed
-    put(table, 0, LOW // OBJECT)
-    began, live = time.process_time(), LOW // OBJECT
-    for _ in range(count):
-        for step in range(1, _STEPS + 1):
-            live = put(table, live, (LOW + (HIGH - LOW) * step // _STEPS) // OBJECT)
-            litter(OBJECTS_PER_TOOTH // 2 // _STEPS)
-        live = drop(table, LOW // OBJECT, live)
-        for _ in range(_STEPS):
-            litter(OBJECTS_PER_TOOTH // 2 // _STEPS)
-    took = time.process_time() - began
-    TABLES[number].set(None)
-    return took
+    put(table, drop(table, 0, put(table, 0, LOW // OBJECT)), HIGH // OBJECT)  # compiled before it is timed
+
+
+def tooth(number: int) -> float:
+    """From the peak down, garbage there, and up again with as much garbage; the CPU time that it took here."""
+    table, began = TABLES[number].get(), time.process_time()
+    live = drop(table, LOW // OBJECT, HIGH // OBJECT)
+    for _ in range(_STEPS):
+        litter(OBJECTS_PER_TOOTH // 2 // _STEPS)
+    for step in range(1, _STEPS + 1):
+        live = put(table, live, (LOW + (HIGH - LOW) * step // _STEPS) // OBJECT)
+        litter(OBJECTS_PER_TOOTH // 2 // _STEPS)
+    return time.process_time() - began
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
 
 
-def throughput(is_on: bool, count: int) -> dict[str, float]:
-    """One run: objects made in a second, by the clock and of CPU time; what was returned, and at what expense.
+def measure_cost(pairs: int) -> None:
+    """Pairs of teeth in one runtime, one with the background scavenger and one without it, in turn; the quotients of what they took.
 
-    The CPU time is that of the Ps and of the coordinator, which returns in the background: so it is right on a machine that does other things too.
+    A tooth begins and ends at the peak: so what is returned in it is committed again in it. The CPU time is that of the Ps and of the coordinator,
+    which returns in the background: so it is right on a machine that does other things too.
     """
-    os.environ["GODEBUG"] = "" if is_on else "scavengeoff=1"
     with gomp.Runtime(procs=PROCS, max_heap="2GiB") as rt:
-        for g in [rt.go(teeth, i, 0) for i in range(PROCS)]:
+        for g in [rt.go(stand_up, i) for i in range(PROCS)]:
             g.wait()
-        before, cpu_before, began = rt.stats(), _cpu_s(rt._process.pid), time.monotonic()
-        cpu_s = sum(g.wait() for g in [rt.go(teeth, i, count) for i in range(PROCS)])
-        cpu_s += _cpu_s(rt._process.pid) - cpu_before
-        wall_s, after = time.monotonic() - began, rt.stats()
-    s, t = before.scavenge, after.scavenge
-    made = PROCS * count * (OBJECTS_PER_TOOTH + (HIGH - LOW) // OBJECT)
-    return {
-        "objects_per_s": made / wall_s,
-        "objects_per_cpu_s": made / cpu_s,
-        "returned_mib": (t.background_bytes + t.eager_bytes - s.background_bytes - s.eager_bytes) / MIB,
-        "scavenge_s": t.background_s + t.eager_s - s.background_s - s.eager_s,
-        "cycles": after.num_gc - before.num_gc,
-        "wall_s": wall_s,
-    }
+        _tooth(rt, True)
+        ratios: list[float] = []
+        for i in range(pairs):
+            order = (True, False) if i % 2 == 0 else (False, True)
+            cpu_s = {is_on: _tooth(rt, is_on) for is_on in order}
+            ratios.append(cpu_s[False] / cpu_s[True])
+        s = rt.stats().scavenge
+    error = statistics.stdev(ratios) / pairs**0.5
+    print(
+        f"{pairs} pairs of teeth, of each {s.background_bytes / MIB / pairs:.0f} MiB returned, in {1000 * s.background_s / pairs:.0f} ms."
+    )
+    print(
+        f"With the scavenger a CPU second does {statistics.mean(ratios):.3f} ± {error:.3f} times as much, median {statistics.median(ratios):.3f}."
+    )
+
+
+def _tooth(rt: gomp.Runtime, is_on: bool) -> float:
+    """CPU seconds of one."""
+    view(runtime_dtype, RUNTIME)[
+        0
+    ].keep_free = not is_on  # heeded at the end of each cycle, of which a tooth has dozens
+    before = _cpu_s(rt._process.pid)
+    took = sum(g.wait() for g in [rt.go(tooth, i) for i in range(PROCS)])
+    return took + _cpu_s(rt._process.pid) - before
 
 
 def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measure_cost(pairs: int, count: int) -> None:
-    """Pairs of runs, and the median of their quotients."""
-    runs = []
-    for i in range(pairs):
-        pair = {is_on: throughput(is_on, count) for is_on in ((True, False) if i % 2 == 0 else (False, True))}
-        runs.append((pair[True], pair[False]))
-        print(json.dumps({"on": pair[True], "off": pair[False]}), flush=True)
-    print("| | objects a second | a CPU second | returned | scavenger's time | cycles |\n|---|---|---|---|---|---|")
-    for name, of in (("with the scavenger", [on for on, _ in runs]), ("without", [off for _, off in runs])):
-        m = {key: statistics.median(run[key] for run in of) for key in of[0]}
-        print(
-            f"| {name} | {m['objects_per_s']:,.0f} | {m['objects_per_cpu_s']:,.0f} | {m['returned_mib']:.0f} MiB "
-            f"| {m['scavenge_s']:.2f} of {m['wall_s']:.1f} s | {m['cycles']:.0f} |"
-        )
-    for key in ("objects_per_s", "objects_per_cpu_s"):
-        ratios = [on[key] / off[key] for on, off in runs]
-        error = statistics.stdev(ratios) / len(ratios) ** 0.5
-        print(
-            f"{key}, with / without: median {statistics.median(ratios):.3f}, mean {statistics.mean(ratios):.3f} ± {error:.3f}"
-        )
+    ns = Path(f"/proc/{pid}/schedstat").read_text().split()[0]
+    return int(ns) / 1e9
 
 
 # --- picture ----------------------------------------------------------------------------------------------------------
@@ -216,11 +203,10 @@ def draw_picture() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the return of memory costs, and how it looks.")
     parser.add_argument("what", choices=("cost", "picture"))
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--teeth", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=40)
     arguments = parser.parse_args()
     if arguments.what == "cost":
-        measure_cost(arguments.pairs, arguments.teeth)
+        measure_cost(arguments.pairs)
     else:
         draw_picture()
 
