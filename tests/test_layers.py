@@ -55,6 +55,7 @@ HOST_SIDE = {
     "gomp.core.jit": "compiles, caches and links",
     "gomp.core.shm.atomics": "lowerings of primitives",
     "gomp.core.shm.calls": "lowering of a primitive",
+    "gomp.core.shm.interpreter": "lowerings of primitives",
     "gomp.core.shm.libc": "lowerings of primitives",
     "gomp.core.shm.records": "makes dtypes and accessors",
     "gomp.core.shm.segments": "makes and maps the segments",

@@ -76,10 +76,20 @@ def run_ready(only_one: bool = False) -> bool:
         return False
     while (why := schedule.run_ready(threading.get_ident(), only_one)) == schedule.OTHER_THREAD:
         stacks.announce()
-    if why == POLL_SHUT_DOWN:
-        raise RuntimeLost("the runtime has ended")
+    _check_not_shut_down(why)
     look_aside()
     return why != schedule.NOTHING  # type: ignore[no-any-return]
+
+
+def park(seen: int, seconds: float) -> None:
+    """Sleep, at most so long, until there is something to do for Python that was not there when this P had been woken ``seen`` times; run what is
+    ready meanwhile. Raises RuntimeLost."""
+    _check_not_shut_down(schedule.park_and_run(threading.get_ident(), seen, int(seconds * 1e9)))
+
+
+def _check_not_shut_down(why: int) -> None:
+    if why == POLL_SHUT_DOWN:
+        raise RuntimeLost("the runtime has ended")
 
 
 def look_aside() -> None:

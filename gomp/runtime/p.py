@@ -22,7 +22,6 @@ from collections import deque
 from typing import Any
 
 from gomp import forked
-from gomp.core.gc import limiter
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.sched import parking
 from gomp.core.sched.tickets import TAKEN, take_ticket
@@ -82,8 +81,8 @@ class P(Peer):
         outbox.settle()
         return len(outbox) == 0 or time.monotonic() - idle_since > _LEAVING_S
 
-    def _begin_look(self) -> None:
-        self._record.xmail = 0
+    def _begin_look(self) -> int:
+        return parking.begin_look()  # type: ignore[no-any-return]
 
     def _run_ready(self) -> bool:
         """Python's goroutines, then frames: one of those, if the others are to have their turn again."""
@@ -91,11 +90,7 @@ class P(Peer):
         return goroutines.run_ready(only_one=coroutines.is_any_ready()) or ran
 
     def _park(self, seen: int, seconds: float) -> None:
-        limiter.begin_idle()
-        try:
-            parking.park(seen, int(min(seconds, _LONGEST_NAP_S) * 1e9))
-        finally:
-            limiter.end_idle()
+        goroutines.park(seen, min(seconds, _LONGEST_NAP_S))
 
     def _has_more_to_do(self, request: int) -> bool:
         if request == NO_REQUEST:

@@ -199,8 +199,7 @@ class Peer:
         before = self.stillness.wait_of_this_thread()
         try:
             while True:
-                seen = parking.wakes()
-                self._begin_look()
+                seen = self._begin_look()
                 if is_done is not None and is_done():  # before a look at the socket, which takes longer
                     return None
                 answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
@@ -247,8 +246,9 @@ class Peer:
 
     # --- what differs on a P ------------------------------------------------------------------------------------------
 
-    def _begin_look(self) -> None:
-        """In the main thread, before it looks for what there is to do."""
+    def _begin_look(self) -> int:
+        """In the main thread, before it looks for what there is to do: how often this P has been woken."""
+        return parking.wakes()  # type: ignore[no-any-return]
 
     def _has_more_to_do(self, request: int) -> bool:
         return request != NO_REQUEST and not self.mailbox.is_expected(request)

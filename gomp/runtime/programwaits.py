@@ -31,7 +31,9 @@ _waiter = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(_wait)
 
 
 def _tell() -> None:
-    view(p_dtype, layout.SELF_BASE)[0].waiter = ctypes.cast(_waiter, ctypes.c_void_p).value
+    me = view(p_dtype, layout.SELF_BASE)[0]
+    me.waiter = ctypes.cast(_waiter, ctypes.c_void_p).value
+    me.main_thread = threading.main_thread().ident
 
 
 handles.on_open(_tell)

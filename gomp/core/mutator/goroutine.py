@@ -76,6 +76,7 @@ from gomp.core.shm.records import (
     NOT_WAITING,
     P_OUT,
     P_XMAIL,
+    P_XOVER,
     POLL_SCHED,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
@@ -296,6 +297,7 @@ def execute(g: int) -> int:
 def _is_anything_else_ready() -> bool:
     return (
         load_relaxed(layout.SELF_BASE + P_XMAIL) != 0
+        or load_relaxed(layout.SELF_BASE + P_XOVER) != 0
         or load_relaxed(SCHED_XRUNQ_SIZE) != 0
         or not is_ring_empty(layout.p_addr(self_p().idx))
     )

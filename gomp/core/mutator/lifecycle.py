@@ -95,7 +95,8 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.steps = 0
     p.scheduler = 0
     p.waiter = 0
-    p.xmail = 0
+    p.xmail = p.xover = 0
+    p.main_thread = 0
     p.python_gs = 0
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)

@@ -7,6 +7,7 @@ comes before all of it, at the polls.
 
 from __future__ import annotations
 
+from gomp.core.gc import limiter
 from gomp.core.heap.gs import drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
@@ -25,7 +26,7 @@ from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
 from gomp.core.mutator.pythoncalls import begin_call, end_call
 from gomp.core.mutator.waits import blacken, stop_waiting
 from gomp.core.sched.locks import begin_critical, end_critical
-from gomp.core.sched.parking import begin_spinning, end_spinning, is_any_queued, wake_one
+from gomp.core.sched.parking import begin_spinning, end_spinning, end_wait, is_any_queued, park, wake_one, wakes
 from gomp.core.sched.runq import NO_G, get_global, has_ring, put_global, runq_get, runq_put, runq_steal
 from gomp.core.sched.status import (
     EVERY_STACK,
@@ -51,7 +52,7 @@ from gomp.core.shm.records import (
     G_WAITING,
     NOT_WAITING,
     P_XMAIL,
-    P_XWAKE,
+    P_XOVER,
     POLL_CLEAR,
     RUNQ_SIZE,
     WAITS_FOR_STEP,
@@ -70,9 +71,9 @@ _AT_NO_MAIL, AT_MAIL, AFTER_ONE = range(3)
 _LIST_FIRST = 61  # every so many times
 _ROUNDS = 4  # of looking at all other Ps
 _SPIN_NS = 30_000
-_NAP_NS = 10_000_000
+_NAP_NS = 100_000_000
 _MAIL = layout.SELF_BASE + P_XMAIL
-_WAKE = layout.SELF_BASE + P_XWAKE
+_OVER = layout.SELF_BASE + P_XOVER
 
 
 @kernel("int64(int64, int64)")
@@ -81,22 +82,61 @@ def run_ready(thread: int, only_one: int) -> int:
 
     What the collector has to see of the native stack is below this kernel's frame, which holds no addresses.
     """
-    me = self_p()
-    if me.stack_thread != thread:
+    if self_p().stack_thread != thread:
         return OTHER_THREAD
+    return _run_from_python(stack_pointer(), AFTER_ONE if only_one else AT_MAIL)
+
+
+@kernel("int64(int64, int64, int64)")
+def park_and_run(thread: int, seen: int, timeout_ns: int) -> int:
+    """From Python, in its main thread number ``thread``: sleep until this P is woken once more than ``seen``, and run what is ready, again and again.
+
+    What comes to be run does not wait for Python to be woken. NOTHING after ``timeout_ns``, or when a signal has come; else as :func:`schedule`.
+    """
+    until = nanotime() + timeout_ns
+    while True:
+        _nap(seen, until - nanotime())
+        now = wakes()
+        if now == seen or self_p().stack_thread != thread:
+            return NOTHING
+        seen = now
+        if _has_more_to_do():
+            return MAIL
+        why = _run_from_python(stack_pointer(), AT_MAIL)
+        if why != NOTHING:
+            return why
+
+
+@inline
+def _run_from_python(native_base: int, heeds_mail: int) -> int:
+    me = self_p()
     if enter_waiting() != OK:
         return POLL_SHUT_DOWN
-    me.native_base = stack_pointer()
+    me.native_base = native_base
     me.stack_guard = EVERY_STACK
-    why = schedule(NOBODY, AFTER_ONE if only_one else AT_MAIL)
+    why = schedule(NOBODY, heeds_mail)
     leave()
     return why
+
+
+@inline
+def _nap(seen: int, timeout_ns: int) -> None:
+    """SAFE, on a P's main thread."""
+    limiter.begin_idle()
+    park(seen, timeout_ns)
+    limiter.end_idle()
+
+
+@inline
+def _has_more_to_do() -> bool:
+    """Whether something has come that Python is to look at."""
+    return load_acquire(_MAIL) != 0 or load_acquire(_OVER) != 0
 
 
 @kernel("int64(int64, int64)")
 def schedule(until: int, heeds_mail: int) -> int:
     """Run goroutines, in KERNEL and with nothing in hand, until the one at address ``until`` may go on here: READY. Or until there is NOTHING to run,
-    or MAIL if it ``heeds_mail``, AT_MAIL or AFTER_ONE goroutine; or a poll says why the program must end."""
+    or MAIL, or a wait that is over, if it ``heeds_mail``, AT_MAIL or AFTER_ONE goroutine; or a poll says why the program must end."""
     me = self_p()
     me.scheduling += 1
     why = _schedule(until, heeds_mail)
@@ -112,18 +152,23 @@ def _schedule(until: int, heeds_mail: int) -> int:
         why = poll()
         if why != OK:
             return why
-        if until != NOBODY and load_acquire(until) & G_STATUS_MASK == G_RUNNABLE:
+        if _is_ready(until):
             return READY
-        if heeds_mail and load_acquire(_MAIL) != 0:
+        if heeds_mail and _has_more_to_do():
             return MAIL
         if not has_ring():
             return NOTHING
-        g = _find_runnable()
+        g = _find_runnable(until)
         if g == NO_G:
             return NOTHING
         _run(g)
         if heeds_mail == AFTER_ONE:
             return MAIL
+
+
+@inline
+def _is_ready(g: int) -> bool:
+    return g != NOBODY and load_acquire(g) & G_STATUS_MASK == G_RUNNABLE
 
 
 @kernel("int64(int64)")
@@ -147,8 +192,8 @@ def run_slice(_: int) -> int:
 
 
 @inline
-def _find_runnable() -> int:
-    """Number of a goroutine that was taken out of its queue; NO_G if there is none, or something else is to be done."""
+def _find_runnable(until: int) -> int:
+    """Number of a goroutine that was taken out of its queue. NO_G if there is none, if the one at ``until`` may go on, or if Python is to look."""
     me = self_p()
     me.sched_tick += 1
     g = get_global(1) if me.sched_tick % _LIST_FIRST == 0 else NO_G
@@ -157,26 +202,28 @@ def _find_runnable() -> int:
     if g == NO_G:
         g = get_global(RUNQ_SIZE // 2)
     if g == NO_G:
-        g = _look_around()
+        g = _look_around(until)
     if end_spinning() and g != NO_G:
         wake_one()  # this P looked for all: from now on another has to
     return g
 
 
 @inline
-def _look_around() -> int:
+def _look_around(until: int) -> int:
     """Steal; and if there is nothing, look for some microseconds whether something comes."""
     if not begin_spinning():
         return NO_G
-    until = nanotime() + _SPIN_NS
+    end = nanotime() + _SPIN_NS
     while True:
         g = _steal()
         if g == NO_G:
             g = get_global(RUNQ_SIZE // 2)
-        if g != NO_G or nanotime() > until:
+        if g != NO_G or nanotime() > end:
             return g
         while not is_any_queued():
-            if load_relaxed(SELF_POLL) & ~POLL_CLEAR != 0 or load_relaxed(_MAIL) != 0 or nanotime() > until:
+            if load_relaxed(SELF_POLL) & ~POLL_CLEAR != 0 or nanotime() > end or _is_ready(until):
+                return NO_G
+            if until == NOBODY and _has_more_to_do():
                 return NO_G
             cpu_pause()
 
@@ -292,19 +339,24 @@ def await_done(g: int) -> int:
 
 @inline
 def _await(g: int) -> int:
+    me = self_p()
     while True:
+        seen = wakes()
         why = schedule(g, _AT_NO_MAIL)
         if why == READY:
+            if me.stack_thread == me.main_thread:
+                end_wait()
             return OK
         if why == NOTHING:
-            why = _wait_in_python(g)
+            why = _wait_aside(g, seen)
         if why != OK:
             return POLLED - why
 
 
-@kernel("int64(int64)")
-def _wait_in_python(g: int) -> int:
-    """There is nothing to run: have Python wait for the goroutine at ``g``, which lets other threads run and does whatever else there is to do here.
+@kernel("int64(int64, int64)")
+def _wait_aside(g: int, seen: int) -> int:
+    """There is nothing to run since this P was woken ``seen`` times: sleep for a while, and have Python wait for the goroutine at ``g`` then, which
+    does whatever else there is to do here. Other threads run meanwhile.
 
     OK: it is to be looked for again. POLL_SHUT_DOWN.
     """
@@ -313,7 +365,10 @@ def _wait_in_python(g: int) -> int:
     region = begin_call()
     if region < 0:
         return OK
-    call_at(me.waiter, g)
+    if has_ring() and stack_thread == me.main_thread and load_acquire(_MAIL) == 0:
+        _nap(seen, _NAP_NS)
+    if not _is_ready(g) and (wakes() == seen or load_acquire(_MAIL) != 0):
+        call_at(me.waiter, g)
     return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
 
 

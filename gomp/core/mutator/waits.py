@@ -14,7 +14,7 @@ from gomp.core.heap.waitq import GAVE_UP, OPEN, commit_done, list_ended, unlink_
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.hashmap import lock_of, make_room
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
-from gomp.core.sched.parking import ring, wake_one
+from gomp.core.sched.parking import ring, tell_over, wake_one
 from gomp.core.sched.runq import NO_G, runq_put
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_relaxed
@@ -83,7 +83,9 @@ def make_ready(g: int) -> None:
     if home != 0:
         if listens:
             list_ended(layout.p_addr(home - 1), g)
-        ring(layout.p_addr(home - 1))  # also one that runs others there, without end
+            ring(layout.p_addr(home - 1))
+        else:
+            tell_over(layout.p_addr(home - 1))  # also one that runs others there, without end
     else:
         runq_put(layout.g_number(g), 1)
         wake_one()

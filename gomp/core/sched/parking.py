@@ -27,11 +27,14 @@ from gomp.core.shm.atomics import (
     store_relaxed,
     store_release,
     store_seq_cst,
+    xchg_acq_rel,
 )
+from gomp.core.shm.interpreter import release_interpreter, take_interpreter
 from gomp.core.shm.libc import eventfd_signal, futex_wait, futex_wake
 from gomp.core.shm.records import (
     P_XDEAD,
     P_XMAIL,
+    P_XOVER,
     P_XPARKED,
     P_XPOLL,
     P_XSPINNING,
@@ -49,6 +52,8 @@ from gomp.core.shm.records import (
     self_p,
 )
 
+_MAIL = layout.SELF_BASE + P_XMAIL
+_OVER = layout.SELF_BASE + P_XOVER
 _PARKED = layout.SELF_BASE + P_XPARKED
 _SPINNING = layout.SELF_BASE + P_XSPINNING
 _WAKE = layout.SELF_BASE + P_XWAKE
@@ -65,13 +70,15 @@ def is_any_queued() -> bool:
     return False
 
 
-@kernel("void(int64, int64)", nogil=True)
+@inline
 def park(seen: int, timeout_ns: int) -> None:
     """Sleep, SAFE and without the interpreter's lock, until something is to be run or ``xwake`` is not ``seen`` any more; at most so long."""
+    thread = release_interpreter()
     say_parked()
     if not (has_ring() and is_any_queued()):
         futex_wait(_WAKE, seen, timeout_ns)
     say_not_parked()
+    take_interpreter(thread)
 
 
 @inline
@@ -93,6 +100,24 @@ def wakes() -> int:
     return load_acquire(_WAKE)
 
 
+@kernel("int64()")
+def begin_look() -> int:
+    """The same, for the main thread, which looks for all that it was ever woken for.
+
+    It takes the flags by exchange: so it sees what was there before they were set, or leaves them for the next look.
+    """
+    seen = load_acquire(_WAKE)
+    xchg_acq_rel(_MAIL, 0)
+    end_wait()
+    return seen
+
+
+@inline
+def end_wait() -> None:
+    """What ``xover`` told of a wait of the main thread's has been found out. Of another one the same: it asks before it sleeps."""
+    xchg_acq_rel(_OVER, 0)
+
+
 @kernel("void(int64)")
 def wake(p: int) -> None:
     """There is something for the thread that parks at the P at ``p``, and not in a queue."""
@@ -104,6 +129,13 @@ def wake(p: int) -> None:
 def ring(p: int) -> None:
     """A message has come for the P at ``p``."""
     store_release(p + P_XMAIL, 1)
+    wake(p)
+
+
+@kernel("void(int64)")
+def tell_over(p: int) -> None:
+    """The wait of a program is over whose home is the P at ``p``."""
+    store_release(p + P_XOVER, 1)
     wake(p)
 
 

@@ -662,6 +662,8 @@ p_dtype = record(
         ("goid_end", "i8"),
         ("xwake", "i8"),  # how often it was woken: a futex for its process's main thread
         ("xmail", "i8"),  # 1: a message has come since that thread last looked
+        ("xover", "i8"),  # 1: so has the end of a wait of its process's
+        ("main_thread", "i8"),  # that thread, as Python numbers it
         ("xparked", "i8"),  # 1: that thread sleeps, or is about to
         ("xspinning", "i8"),  # 1: it looks for something to run, or was woken to
         ("scanning", "i8"),  # address of the goroutine whose stack it has in hand as a marker, 0: none
@@ -757,8 +759,9 @@ P_XFINALIZERS_READY, P_XCLEANUPS_READY, P_SPECIAL_QUEUED, P_SPECIAL_RUN, P_SPECI
     offset_of(p_dtype, f)
     for f in ("xfinalizers_ready", "xcleanups_ready", "special_queued", "special_run", "special_failed", "special_lost")
 )
-P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XPARKED, P_XSPINNING = (
-    offset_of(p_dtype, f) for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xparked", "xspinning")
+P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XOVER, P_XPARKED, P_XSPINNING = (
+    offset_of(p_dtype, f)
+    for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xover", "xparked", "xspinning")
 )
 P_XENDED_WAITS = offset_of(p_dtype, "xended_waits")
 P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
