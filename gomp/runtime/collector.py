@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gomp.config import Debug
 from gomp.core.gc import cycle, leaks, sweep, worker
+from gomp.core.heap import gs, stackalloc
 from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import OK, start_world
 from gomp.core.shm.records import (
@@ -45,6 +46,7 @@ log = logging.getLogger("gomp.coordinator")
 _TICK_S = 0.0002  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
+_STACK_SLICE = 1024  # stacks, of a tenth of that
 
 
 class Stuck(Exception):
@@ -75,6 +77,7 @@ class Collector:
         self._rests = 0
         self._sweeps_for_waiters = False
         self._is_sweeping = False
+        self._dead_stacks = 0  # free records at the end of the last cycle that have not been looked at: those that have stacks are to lose them
         self._tape = tape
         self._trace = PacerTrace() if debug.gcpacertrace else None
         self._last_end = time.monotonic()
@@ -100,6 +103,8 @@ class Collector:
         """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""
         if self.is_marking:
             return self._mark()
+        if self._free_stacks():
+            return 0.0
         if self._sweeps_for_waiters:
             self._sweep()
             return 0.0
@@ -130,7 +135,7 @@ class Collector:
             print(gctrace.GC_FORCED, file=sys.stderr, flush=True)
         if kind == GC_TRIGGER_LAST_RESORT:
             self.on_last_resort()
-        self._kind, self._rests, self._wanted = kind, 0, kind
+        self._kind, self._rests, self._wanted, self._dead_stacks = kind, 0, kind, 0
         self._end_sweep()
         if self._wants_leaks:
             leaks.want_leaks()
@@ -182,8 +187,17 @@ class Collector:
             self._sweeps_for_waiters = False
             cycle.announce_end()
 
+    def _free_stacks(self) -> bool:
+        """Some stacks that no goroutine has go back to the heap; whether there may be more."""
+        if self._dead_stacks > 0:
+            is_full = gs.free_dead_stacks(_STACK_SLICE) == _STACK_SLICE
+            self._dead_stacks = self._dead_stacks - _STACK_SLICE if is_full else 0
+            return True
+        return bool(stackalloc.free_large_stacks(_STACK_SLICE))
+
     def _end(self) -> None:
         self._last_end = time.monotonic()
+        self._dead_stacks = gs.num_free_gs()
         self._is_sweeping = True
         self.report()
         if self.debug.gctrace:

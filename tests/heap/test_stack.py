@@ -8,7 +8,7 @@ import pytest
 from heap_world import heap_world
 
 from gomp.core.gc.rebuild import rebuild_derived_stw
-from gomp.core.heap import gs, stack
+from gomp.core.heap import gs, stack, stackalloc
 from gomp.core.mutator.types import publish_type, reserve_mask, set_mask_word
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import load64, signed, store64
@@ -253,6 +253,48 @@ def test_stacks_of_goroutines_that_are_over_are_used_again_and_go_back_with_a_co
         gs.drop_g(number)
     stacks.world.collect()
     assert stacks.pool.xspan_bytes <= 100 * 2 * KIB + 32 * KIB  # free records keep what stacks begin with
+    stacks.world.verify()
+
+
+def test_between_cycles_the_records_of_goroutines_that_are_over_lose_their_stacks(stacks):
+    """All but those that a P keeps for itself, 63 at most."""
+    goroutines = [stacks.go() for _ in range(1000)]
+    for g in goroutines:
+        gs.drop_g(g.number)
+    assert stacks.pool.xspan_bytes >= 1000 * 2 * KIB
+    shared = int(gs.num_free_gs())
+    assert shared > 1000 - 64
+    for most in (100, shared, 1):
+        assert gs.free_dead_stacks(most) == min(most, shared)
+        stacks.world.verify()
+        shared = max(shared - most, 0)
+    assert stacks.pool.xspan_bytes <= 64 * 2 * KIB + 2 * 32 * KIB
+    again = [stacks.go() for _ in range(1000)]
+    assert {g.number for g in again} == {g.number for g in goroutines}
+    stacks.world.verify()
+
+
+def test_a_span_that_becomes_empty_while_the_heap_is_marked_is_used_again_in_any_size_and_returned_after_it(stacks):
+    goroutines = [stacks.go() for _ in range(400)]
+    spans_before = stacks.pool.xspan_bytes
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    for g in goroutines:
+        gs.drop_g(g.number)
+    runtime.xgcphase = records.GC_MARK  # for the allocator of stacks alone
+    gs.free_dead_stacks(1000)
+    assert stacks.pool.xspan_bytes == spans_before
+    stacks.world.verify()
+    g = Goroutine(stacks, layout.g_addr(int(gs.take_g())), 0)
+    for size in (8 * KIB, 32 * KIB, 4 * KIB):
+        stack.copy_stack(g.addr, size)
+        assert stacks.pool.xspan_bytes == spans_before
+        stacks.world.verify()
+    runtime.xgcphase = records.GC_OFF
+    assert stackalloc.free_large_stacks(2) == 2
+    freed = 2
+    while n := int(stackalloc.free_large_stacks(1000)):
+        freed += n
+    assert stacks.pool.xspan_bytes == spans_before - freed * 32 * KIB < 10 * 32 * KIB
     stacks.world.verify()
 
 

@@ -24,7 +24,7 @@ from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.heap.pagecache import flush_cache_locked
 from gomp.core.heap.palloc import lock_heap, unlock_heap
-from gomp.core.heap.stackalloc import empty_caches_stw, free_stack_spans_stw
+from gomp.core.heap.stackalloc import empty_caches_stw
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
@@ -304,7 +304,6 @@ def _settle_stw(unix_ns: int) -> None:
     set_start_size_stw()
     for i in range(p_records()):
         empty_caches_stw(nth_p(i))
-    free_stack_spans_stw()
     pacer.commit(0)
     scavenger.set_goals_stw()
     pacerlog.note(PACER_EVENT_ENDED, term, 0)

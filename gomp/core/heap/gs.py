@@ -89,6 +89,41 @@ def drop_g(g: int) -> None:
     end_critical()
 
 
+@kernel("int64()")
+def num_free_gs() -> int:
+    """How many free records all share."""
+    return sched().nfree
+
+
+@kernel("int64(int64)")
+def free_dead_stacks(most: int) -> int:
+    """Take the stacks from up to ``most`` of the free records that all share (markroot, fixedRootFreeGStacks): how many had one.
+
+    Called by who begins the cycles, which starts no goroutines, and in no cycle: so what becomes empty goes back to the heap at once.
+    """
+    me, n = self_p(), 0
+    begin_critical()
+    acquire(SCHED_XLOCK)
+    while n < most and sched().free_with_stack != NO_G:
+        g = sched().free_with_stack
+        sched().free_with_stack = g_at(layout.g_addr(g)).link
+        sched().nfree -= 1
+        g_at(layout.g_addr(g)).link = me.g_free
+        me.g_free = g
+        me.g_nfree += 1
+        n += 1
+    release(SCHED_XLOCK)
+    g = me.g_free
+    while g != NO_G:
+        _drop_stack(layout.g_addr(g))
+        g = g_at(layout.g_addr(g)).link
+    acquire(SCHED_XLOCK)
+    _share_free_locked(0)
+    release(SCHED_XLOCK)
+    end_critical()
+    return n
+
+
 @inline
 def _drop_stack(at: int) -> None:
     lo, size = stack_lo(at), stack_size(at)
@@ -130,12 +165,19 @@ def _put_free(g: int) -> None:
     me.g_nfree += 1
     if me.g_nfree >= _MOST:
         acquire(SCHED_XLOCK)
-        while me.g_nfree >= _HALF:
-            g = me.g_free
-            me.g_free = g_at(layout.g_addr(g)).link
-            me.g_nfree -= 1
-            give_free_locked(g)
+        _share_free_locked(_HALF - 1)
         release(SCHED_XLOCK)
+
+
+@inline
+def _share_free_locked(kept: int) -> None:
+    """Holds: sched.lock. All share the free records that this P has beyond ``kept``."""
+    me = self_p()
+    while me.g_nfree > kept:
+        g = me.g_free
+        me.g_free = g_at(layout.g_addr(g)).link
+        me.g_nfree -= 1
+        give_free_locked(g)
 
 
 @inline

@@ -8,7 +8,7 @@ derived from it, and made again after a death (:mod:`~gomp.core.gc.stackrebuild`
 in its cache or hand belongs to no goroutine. A span of stacks is in no list while it has none free.
 
 While the heap is marked no span goes back to the heap: its pages could become an object's while a marker still takes a stale word for a stack's
-address. Collections return what is empty at their end (:func:`free_stack_spans_stw`).
+address. One whose stacks are all free is a large stack until it is wanted again; between cycles those are returned (:func:`free_large_stacks`).
 """
 
 from __future__ import annotations
@@ -80,9 +80,12 @@ def _fill_cache(order: int, size: int) -> bool:
     has_memory = True
     while me.stack_free[order] == 0 and has_memory:  # others may be faster, and take what a new span has
         if stackpool().head[order] == NO_SPAN:  # a hint: the lock is the pool's, and a span is taken with no lock held
-            page = alloc_manual(layout.STACK_SPAN >> layout.PAGE_SHIFT, size)
+            page = _take_large(ctz(layout.STACK_SPAN >> layout.PAGE_SHIFT))
+            if page == NO_SPAN:
+                page = alloc_manual(layout.STACK_SPAN >> layout.PAGE_SHIFT, size)
             has_memory = page >= 0
             if has_memory:
+                _cut(page, size)
                 _link_stacks(page, size)
                 acquire(STACKPOOL_XLOCK)
                 insert_locked(order, page)
@@ -130,6 +133,15 @@ def empty_caches_stw(p: int) -> None:
 
 
 # --- the pool ---------------------------------------------------------------------------------------------------------
+
+
+@inline
+def _cut(page: int, size: int) -> None:
+    """A span of which no stack is in use is to have stacks of ``size`` bytes."""
+    sp = spans()[page]
+    sp.elem_size = size
+    sp.nelems = (sp.npages << layout.PAGE_SHIFT) // size
+    sp.alloc_count = 0
 
 
 @inline
@@ -194,28 +206,13 @@ def _give_locked(order: int, stack: int) -> int:
     if free == 0:
         insert_locked(order, page)
     spans()[page].alloc_count -= 1
-    if spans()[page].alloc_count != 0 or load_relaxed(RT_XGCPHASE) != GC_OFF or not _remove_locked(order, page):
+    if spans()[page].alloc_count != 0 or not _remove_locked(order, page):
         return NO_SPAN
-    return page
-
-
-@kernel("void()")
-def free_stack_spans_stw() -> None:
-    """Give spans without a stack in use back to the heap (freeStackSpans). World: stopped, and nothing is marked."""
-    for order in range(layout.STACK_ORDERS):
-        page = stackpool().head[order]
-        while page != NO_SPAN:
-            after = spans()[page].next
-            if spans()[page].alloc_count == 0 and _remove_locked(order, page):
-                free_manual(page)
-            page = after
-    for i in range(STACK_LARGE_LISTS):
-        page = stackpool().large[i]
-        stackpool().large[i] = NO_SPAN
-        while page != NO_SPAN:
-            after = spans()[page].next
-            free_manual(page)
-            page = after
+    if load_relaxed(RT_XGCPHASE) == GC_OFF:
+        return page
+    _cut(page, layout.STACK_SPAN)
+    _keep_large_locked(page)
+    return NO_SPAN
 
 
 @kernel("void()")
@@ -234,11 +231,7 @@ def reset_stackpool() -> None:
 def _alloc_large(size: int) -> int:
     npages = size >> layout.PAGE_SHIFT
     begin_critical()
-    acquire(STACKPOOL_XLOCK)
-    page = stackpool().large[ctz(npages)]
-    if page != NO_SPAN:
-        stackpool().large[ctz(npages)] = spans()[page].next
-    release(STACKPOOL_XLOCK)
+    page = _take_large(ctz(npages))
     if page == NO_SPAN:
         page = alloc_manual(npages, size)
     if page >= 0:
@@ -254,15 +247,44 @@ def _free_large(page: int) -> None:
     if load_relaxed(RT_XGCPHASE) == GC_OFF:
         free_manual(page)
     else:
-        keep_large(page)
+        acquire(STACKPOOL_XLOCK)
+        _keep_large_locked(page)
+        release(STACKPOOL_XLOCK)
     end_critical()
 
 
 @inline
-def keep_large(page: int) -> None:
-    """Put a free stack that is a span into its list."""
-    acquire(STACKPOOL_XLOCK)
+def _keep_large_locked(page: int) -> None:
+    """Holds: stackpool.lock. Put a free stack that is a span into its list."""
     i = ctz(spans()[page].npages)
     spans()[page].next = stackpool().large[i]
     stackpool().large[i] = page
+
+
+@inline
+def _take_large(i: int) -> int:
+    """The span of a free stack from list ``i``, NO_SPAN if it has none. The caller does not park before it has done with it."""
+    acquire(STACKPOOL_XLOCK)
+    page = stackpool().large[i]
+    if page != NO_SPAN:
+        stackpool().large[i] = spans()[page].next
     release(STACKPOOL_XLOCK)
+    return page
+
+
+@kernel("int64(int64)")
+def free_large_stacks(most: int) -> int:
+    """Give up to ``most`` free stacks that are spans back to the heap (freeStackSpans): how many there were.
+
+    Called by who begins the cycles, in none.
+    """
+    n = 0
+    for i in range(STACK_LARGE_LISTS):
+        while n < most and stackpool().large[i] != NO_SPAN:  # a hint
+            begin_critical()
+            page = _take_large(i)
+            if page != NO_SPAN:
+                free_manual(page)
+                n += 1
+            end_critical()
+    return n
