@@ -14,7 +14,7 @@ import pytest
 
 import gomp
 from gomp.core.shm import layout
-from gomp.core.shm.records import G_DEAD, SCHED, g_dtype, p_dtype, sched_dtype, view
+from gomp.core.shm.records import G_DEAD, SCHED, STACKPOOL, g_dtype, p_dtype, sched_dtype, stackpool_dtype, view
 
 SEED = 21
 
@@ -348,6 +348,40 @@ def test_slow_steps_leave_others_their_turn(rt):
     wait_for(tallies, 100)
     until.ended = 1
     wait_until_none()
+
+
+@gomp.frame
+class Waits(gomp.Frame[None]):
+    until: gomp.Chan[int]
+    got: int
+    is_over: bool
+
+    def step(f) -> gomp.Action:
+        if f.is_over:
+            return f.ret()
+        f.is_over = True
+        return f.recv(f.until, into="got")
+
+
+@gomp.compiled
+def start_waiting(until: gomp.Chan[int], n: int) -> None:
+    for _ in range(n):
+        gomp.go(Waits, until=until)
+
+
+def test_the_stacks_of_those_that_are_over_go_back_with_a_collection(rt):
+    rt.gc()
+    pool = view(stackpool_dtype, STACKPOOL)[0]
+    before, until = int(pool.xspan_bytes), gomp.Chan[int]()
+    start_waiting(until, 10_000)
+    until.close()
+    wait_until_none()
+    grown = int(pool.xspan_bytes)
+    rt.gc()
+    assert grown >= before + 10_000 * (2 << 10)
+    assert int(pool.xspan_bytes) <= before + 3 * 63 * (
+        32 << 10
+    )  # so many records the three Ps keep, and each may keep a span
 
 
 @pytest.mark.alone
