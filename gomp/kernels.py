@@ -48,14 +48,19 @@ class Progress:
         self._done = done
 
 
+def are_all_compiled() -> bool:
+    """Whether every kernel is in the cache. Imports everything below ``gomp.core``."""
+    for module in pkgutil.walk_packages(gomp.core.__path__, "gomp.core."):
+        importlib.import_module(module.name)
+    return not jit.missing_kernels()
+
+
 def load_all_kernels(report: Callable[[int, int], None] | None = None) -> int:
     """Import everything below ``gomp.core``, load its kernels and return how many.
 
     What has to be compiled is told to ``report(done, total)``, by default a progress bar.
     """
-    for module in pkgutil.walk_packages(gomp.core.__path__, "gomp.core."):
-        importlib.import_module(module.name)
-    if jit.missing_kernels():
+    if not are_all_compiled():
         with Progress() as progress:
             compile_kernels(report or progress.show)
     jit.load_kernels()

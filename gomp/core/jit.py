@@ -102,7 +102,7 @@ class Kernel:
         dispatcher = njit(nogil=self.nogil, **_OPTIONS)(self.py_func)
         dispatcher.compile(self.args)
         result = dispatcher.get_compile_result(self.restype(*self.args))
-        write_atomically(cache_directory() / self.cache_name, machine_code.pack(result))
+        write_atomically(cache_directory() / self.cache_name, machine_code.pack(result, has_constants=False))
         return result
 
     def load(self) -> None:

@@ -40,11 +40,12 @@ def compiled_here(code: CompileResult) -> Loaded:
     return Loaded(code.entry_point, address, (code.environment, *code._find_referenced_environments()), code)
 
 
-def pack(code: CompileResult) -> bytes:
-    """A function that was compiled here, for :func:`unpack`."""
+def pack(code: CompileResult, has_constants: bool = True) -> bytes:
+    """A function that was compiled here, for :func:`unpack`. ``has_constants``: it, or what is inlined, may refer to objects of Python."""
     (_, _, (object_code, _)), fndesc, own, *_, initializers, environments = code._reduce()
     entries = fndesc.llvm_cpython_wrapper_name, fndesc.llvm_cfunc_wrapper_name
-    return dumps((object_code, fndesc.qualname, entries, own, environments, initializers or ()))  # type: ignore[no-any-return]
+    constants = environments if has_constants else ()
+    return dumps((object_code, fndesc.qualname, entries, own, constants, initializers or ()))  # type: ignore[no-any-return]
 
 
 def unpack(data: bytes, prepare: Callable[[tuple[Any, ...]], None] = lambda environments: None) -> Loaded:

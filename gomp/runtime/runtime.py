@@ -37,7 +37,7 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.errors import HeapCorrupt, RuntimeLost
-from gomp.kernels import Progress, load_all_kernels
+from gomp.kernels import Progress, are_all_compiled, load_all_kernels
 from gomp.runtime import current, discovery, interrupt, mapping, residency, waiting
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.memstats import MemStats
@@ -125,6 +125,8 @@ class Runtime:
             if "procs" not in self.settings.model_fields_set:
                 del settings["procs"]  # it follows the processors there are
             channel.send("start", settings=settings, path=sys.path, cwd=os.getcwd())
+            if are_all_compiled():  # else the coordinator compiles them, and says how far it is
+                load_all_kernels()  # beside the coordinator, which does the same
             ready = self._wait_until_ready(channel)
             self._join(channel, ready)
         except BaseException:
