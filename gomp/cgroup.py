@@ -130,6 +130,10 @@ class MemoryCgroup:
         limits = [(limit, level) for level in self.levels if (limit := level.limit()) is not None]
         return min(limits, key=lambda pair: pair[0])[1] if limits else None
 
+    def is_unlimited(self) -> bool:
+        """Whether it is certain that no level has a limit."""
+        return self.strictest() is None and not self.problems()
+
     def problems(self) -> list[str]:
         """What is wrong with the limits' files, in words."""
         return [problem for level in self.levels if (problem := level.problem())]

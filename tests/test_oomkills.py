@@ -155,3 +155,11 @@ def test_a_service_that_cannot_live_in_its_container_ends_and_says_why(
         kills = cgroup.oom_kills()
     assert (done.returncode, kills) == (3, HOPELESS), done.stderr[-2000:]
     assert "the runtime ends, for it cannot live here: 8 times in a row P0" in done.stderr
+
+
+def test_a_p_that_is_killed_all_day_is_started_again_all_day(cgroup: Cgroup) -> None:
+    kills = OomKills(cgroup.memory)
+    for now in (0.0, HEALTHY_S + 1):
+        kills.look(True, now)
+    assert {kills.delay(0) for _ in range(2000)} == {0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0}
+    assert not kills.is_hopeless

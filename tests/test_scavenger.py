@@ -56,9 +56,11 @@ def test_after_a_peak_the_heap_falls_back_to_its_goal_in_the_background_at_a_hun
 
 def test_free_os_memory_returns_everything_at_once(rt):
     rt.run(peak_and_drop)
+    before = rt.stats().scavenge.forced_bytes
     released = gomp.debug.free_os_memory()
     stats = rt.stats()
     assert released >= PEAK
+    assert stats.scavenge.forced_bytes - before > PEAK - 8 * MIB
     assert resident(rt) == stats.heap_inuse
     assert stats.heap_free == 0
     rt.run(peak_and_drop)  # and it is there again

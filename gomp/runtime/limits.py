@@ -14,7 +14,7 @@ from gomp.cgroup import MemoryCgroup
 from gomp.config import AUTO, RuntimeSettings, Setting, show_setting
 from gomp.core.gc import pacer
 from gomp.core.gc.cycle import recommit_stw
-from gomp.core.shm.commit import budget_left, renew_budget
+from gomp.core.shm.commit import ENDLESS, budget_left, committed_so_far, renew_budget
 from gomp.core.shm.records import (
     GC_TRIGGER_TIME,
     MHEAP,
@@ -37,6 +37,7 @@ BUDGET_PERIOD_S = 0.1
 _TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
 _TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 _CGROUP_RESERVE = 16 << 20
+_IS_LIMITED = ENDLESS // 2
 _WORST_S = 5.0  # longer than the collection of a last resort, and its sweep
 
 
@@ -71,10 +72,12 @@ class Limits:
     def set_budget(self) -> None:
         """How much may be committed before the next look: what the cgroup leaves, less what interpreters and page tables may take."""
         self._budget_set = time.monotonic()
-        before = budget_left()
+        before = committed_so_far()
         headroom = self._cgroup.headroom(at_worst=self._budget_set < self._worst_until)
         if headroom is not None:
             renew_budget(before, max(headroom - _CGROUP_RESERVE, 0))
+        elif budget_left() < _IS_LIMITED and self._cgroup.is_unlimited():  # the limit was lifted
+            renew_budget(before, ENDLESS)
 
     def set_last_budget(self) -> None:
         """Before a program is told that the heap is full: programs that run need less of the libraries than was read when they were loaded."""

@@ -105,10 +105,11 @@ class LimiterStats:
 
 @dataclass(frozen=True)
 class ScavengeStats:
-    """What was returned to the system, ever: in the background, and by those who allocate."""
+    """What was returned to the system, ever: in the background, by those who allocate, and because somebody wanted all of it back."""
 
     background_bytes: int
     eager_bytes: int
+    forced_bytes: int
     background_s: float
     eager_s: float
 
@@ -407,6 +408,7 @@ def _scavenge_stats() -> ScavengeStats:
     return ScavengeStats(
         background_bytes=int(pace.xbackground_bytes),
         eager_bytes=int(pace.xeager_bytes),
+        forced_bytes=int(pace.xforced_bytes),
         background_s=int(pace.xbackground_ns) / 1e9,
         eager_s=int(pace.xeager_ns) / 1e9,
     )

@@ -7,6 +7,7 @@ comes, the runtime gives up. Decisions only; time is an argument.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import Counter
@@ -17,7 +18,7 @@ HOPELESS = 8  # kills of one P in a row, before all have lived HEALTHY_S
 HEALTHY_S = 10.0
 PERIOD_S = 1.0
 ADVICE = "give the container more memory, or the runtime fewer Ps"
-_FIRST_S, _LONGEST_S = 0.1, 5.0
+_FIRST_S, _LONGEST_S, _MOST_DOUBLINGS = 0.1, 5.0, 10
 _MIB = 1 << 20
 
 
@@ -54,7 +55,7 @@ class OomKills:
     def delay(self, idx: int) -> float:
         """Seconds until the successor of P ``idx``, which the kernel has killed, is to be started."""
         self._in_a_row[idx] += 1
-        return float(min(_FIRST_S * 2 ** (self._in_a_row[idx] - 1), _LONGEST_S))
+        return min(math.ldexp(_FIRST_S, min(self._in_a_row[idx] - 1, _MOST_DOUBLINGS)), _LONGEST_S)
 
     @property
     def is_hopeless(self) -> bool:

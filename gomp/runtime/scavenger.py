@@ -1,6 +1,6 @@
 """The coordinator's part in giving memory back: when the background scavenger works, and the lines of ``GODEBUG=scavtrace=1``.
 
-It sleeps between pieces of work of a millisecond, so that it takes a hundredth of a processor, and for good when it has reached its goals
+It sleeps between pieces of work of a millisecond at most, so that it takes a hundredth of the Ps' time, and for good when it has reached its goals
 or finds nothing, until the next sweep is over. What somebody asks to be released at once is released in the same pieces, without the sleep.
 """
 
@@ -106,7 +106,9 @@ class Scavenger:
     def _work(self) -> None:
         record = _pace()
         if self._asleep_since is not None:
-            scavpace.slept(record.worked_ns, time.monotonic_ns() - self._asleep_since, _procs())
+            # A process that was stopped meanwhile has not slept so long: the controller would have it make up for that.
+            slept = min(time.monotonic_ns() - self._asleep_since, 2 * scavpace.sleep_time(record.worked_ns))
+            scavpace.slept(record.worked_ns, slept, _procs())
             self._was_reset |= record.cooldown_ns > 0
         if scavenger.work() == 0:
             self._asleep_since, self._due = None, math.inf

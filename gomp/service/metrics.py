@@ -20,7 +20,7 @@ from gomp.cgroup import MemoryCgroup
 from gomp.core.shm import layout, records
 from gomp.pressure import Pressure
 from gomp.runtime import memstats, residency
-from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats
+from gomp.runtime.memstats import MemStats, PoolStats, PStats, RepairStats, ScavengeStats
 from gomp.runtime.residency import ProcessMemory, Residency
 from gomp.runtime.sitecounts import SiteCounts
 from gomp.service.processes import ProcessMemories
@@ -115,6 +115,10 @@ def _pressure(read: Callable[[Pressure], float]) -> Callable[[Snapshot], Values]
 
 def _cgroup_events(s: Snapshot) -> Values:
     return s.residency.cgroup.events.items()
+
+
+def _scavenged(scavenge: ScavengeStats) -> Values:
+    return ((by, getattr(scavenge, f"{by}_bytes")) for by in ("background", "eager", "forced"))
 
 
 def _repaired(repairs: RepairStats) -> Values:
@@ -265,7 +269,7 @@ TABLE = (
         "gomp_scavenged_bytes_total",
         "counter",
         "Memory returned to the system.",
-        lambda s: [("background", s.stats.scavenge.background_bytes), ("eager", s.stats.scavenge.eager_bytes)],
+        lambda s: _scavenged(s.stats.scavenge),
         "by",
     ),
     # ours: after deaths

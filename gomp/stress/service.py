@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ from gomp.runtime.discovery import connect
 from gomp.stress.cgroup import OwnCgroup
 from gomp.stress.report import Sample
 
-_END_S = 20.0
+_START_S, _END_S = 600.0, 20.0  # it may have to compile its kernels, with what the cgroup leaves it
 _RAISED = re.compile(r"^(?:gomp\.errors\.)?(\w+: .*|\w+(?:Error|Memory))$", re.MULTILINE)
 
 
@@ -116,18 +117,23 @@ def stressed_service(
     with log_file.open("w") as log:
         process = _start(command, cgroup, log)
         try:
-            announced = process.stdout.readline() if process.stdout else ""
+            announced = _first_line(process)
             if not announced:
                 raise RuntimeLost(f"the service did not start: {log_file.read_text(errors='replace')[-500:]}")
-            service = StressedService(process, name, announced.split()[-1], log_file)
-            yield service
-            service.close()
+            with closing(StressedService(process, name, announced.split()[-1], log_file)) as service:
+                yield service
         finally:
             _end(process)
 
 
 def _start(command: list[str], cgroup: OwnCgroup, log: IO[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=cgroup.enter)
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    """With which it says that it is there; "" if it has ended, or does not say anything."""
+    out = process.stdout
+    return out.readline() if out and select.select([out], [], [], _START_S)[0] else ""
 
 
 def _end(process: subprocess.Popen[str]) -> None:

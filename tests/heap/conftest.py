@@ -49,7 +49,7 @@ def _new_heap(max_pages: int = MAX_PAGES) -> Iterator[Heap]:
     try:
         heap = Heap()
         heap.runtime.max_pages = max_pages
-        heap.p.heap_fd = -1  # what is released here stays, unless a test wants it otherwise
+        heap.p.heap_fd = made.heap_fd
         heap.segment_fd = made.heap_fd
         yield heap
     finally:

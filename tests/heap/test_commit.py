@@ -47,7 +47,7 @@ def test_a_large_commit_that_fails_does_not_fail_small_ones_meanwhile(mapped):
 
 def test_what_is_committed_while_the_headroom_is_looked_up_is_not_given_out_again(mapped):
     set_budget(8 * MIB)
-    before = committing.budget_left()
+    before = committing.committed_so_far()
     headroom = 8 * MIB
     assert committing.commit(mapped.heap_fd, 0, 6 * MIB) == 0
     committing.renew_budget(before, headroom)
@@ -58,10 +58,20 @@ def test_what_is_committed_while_the_headroom_is_looked_up_is_not_given_out_agai
 def test_a_budget_is_renewed_whatever_was_left_of_it(mapped):
     for left in (0, MIB, committing.ENDLESS):
         set_budget(left)
-        committing.renew_budget(left, 3 * MIB)
-        assert committing.budget_left() == 3 * MIB
-        committing.renew_budget(0, 2 * MIB)  # a commit that had failed gave back what it took
-        assert committing.budget_left() == 2 * MIB
+        for room in (3 * MIB, 2 * MIB, 0, committing.ENDLESS):
+            committing.renew_budget(committing.committed_so_far(), room)
+            assert committing.budget_left() == room
+
+
+def test_what_is_returned_while_the_headroom_is_looked_up_hides_nothing_that_is_taken(mapped):
+    """20 come back, the room is counted with them, and they are gone again: they are not there twice."""
+    set_budget(100 * MIB)
+    before = committing.committed_so_far()
+    committing.return_budget(20 * MIB)
+    room = 120 * MIB
+    assert committing.commit(mapped.heap_fd, 0, 20 * MIB) == 0
+    committing.renew_budget(before, room)
+    assert committing.budget_left() == 100 * MIB
 
 
 def test_a_signal_does_not_fail_a_commit(monkeypatch):

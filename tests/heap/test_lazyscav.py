@@ -20,7 +20,6 @@ ENDLESS = 1 << 62
 @pytest.fixture
 def lazy(heap):
     """Four chunks in memory, every page taken and holding a number."""
-    heap.p.heap_fd = heap.segment_fd
     heap.runtime.scavenge_lazily = 1
     palloc.grow_locked(4)
     palloc.take_pages_locked(0, 4 * CHUNK_PAGES)
@@ -97,7 +96,6 @@ def test_pages_that_were_taken_again_stay(lazy):
 
 
 def test_pages_that_were_committed_and_never_touched_go_as_well(heap):
-    heap.p.heap_fd = heap.segment_fd
     heap.runtime.scavenge_lazily = 1
     palloc.grow_locked(1)
     palloc.take_pages_locked(0, CHUNK_PAGES)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from gomp.core.heap import palloc, scavenge, scavindex
-from gomp.core.shm.layout import CHUNK_PAGES, PAGE_SIZE
+from gomp.core.heap.punch import punch
+from gomp.core.shm.layout import CHUNK_PAGES, PAGE_SIZE, SELF_BASE
+from gomp.core.shm.records import p_dtype, view
+from gomp.runtime.throws import thrown
 
 
 @pytest.fixture
@@ -83,3 +89,12 @@ def test_after_a_death_every_chunk_is_counted_and_searched_anew(full):
     palloc.unlock_heap()
     assert palloc.check_summaries_locked() == palloc.PALLOC_OK
     assert release(30, 1) == 30
+
+
+def test_memory_that_the_system_does_not_take_back_ends_the_runtime(full):
+    """It would be handed out as zeros, and is not."""
+    me = view(p_dtype, SELF_BASE)[0]
+    me.heap_fd, me.wake_fd = -1, os.eventfd(0)
+    punch(7, 1)
+    os.close(int(me.wake_fd))
+    assert thrown() == f"the system does not take back the memory of page 7: errno {errno.EBADF}"

@@ -30,6 +30,7 @@ from gomp.core.heap.mcache import entry_addr, release_all_stw
 from gomp.core.heap.mcentral import push_span_locked, reset_mcentrals_stw, swept_set, unswept_set
 from gomp.core.heap.mheap import span_elem_size
 from gomp.core.heap.palloc import CHUNK_WORDS, rebuild_summaries_locked, set_alloc_range_locked
+from gomp.core.heap.punch import punch
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
@@ -42,7 +43,7 @@ from gomp.core.shm.atomics import (
     store_release,
     zero_range,
 )
-from gomp.core.shm.libc import punch_hole
+from gomp.core.shm.commit import forget_takers_stw
 from gomp.core.shm.records import (
     MHEAP_HELD,
     MHEAP_PAGES_IN_USE,
@@ -77,7 +78,6 @@ from gomp.core.shm.records import (
     pacer,
     page_heads,
     runtime,
-    self_p,
     spans,
     wbuf_stacks,
 )
@@ -237,13 +237,12 @@ def _punch_unknown_pages() -> None:
 
     Most of them are already, and cost nothing.
     """
-    fd = self_p().heap_fd
     end = mheap().end_page
     first = 0
     for page in range(end + 1):
         if page == end or not _is_released(page):
             if page > first:
-                punch_hole(fd, first << layout.PAGE_SHIFT, (page - first) << layout.PAGE_SHIFT)
+                punch(first, page - first)
             first = page + 1
 
 
@@ -275,6 +274,7 @@ def _rebuild_counters() -> None:
     store_relaxed(MHEAP_XMETADATA, metadata_bytes_stw())
     store_relaxed(MHEAP_XWBUF, wbuf_bytes_stw())
     store_relaxed(MHEAP_XTABLES, table_bytes_stw())
+    forget_takers_stw()
 
 
 @inline

@@ -14,10 +14,11 @@ from gomp.core.heap.scavenge import ALWAYS, scavenge
 from gomp.core.heap.scavindex import next_generation_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.shm.atomics import add_relaxed
-from gomp.core.shm.libc import nanotime
+from gomp.core.shm.libc import cputime, nanotime
 from gomp.core.shm.records import (
     SCAV_XBACKGROUND,
     SCAV_XBACKGROUND_NS,
+    SCAV_XFORCED,
     pacer,
     runtime,
     scavpace,
@@ -59,21 +60,24 @@ def _is_at_goals() -> bool:
 
 @kernel("int64()")
 def work() -> int:
-    """About a millisecond of it, if there is so much to do: the bytes released, and in ``worked_ns`` what it counts as."""
+    """What counts as a millisecond of it, or more, if there is so much to do: the bytes released, and in ``worked_ns`` what it counts as.
+
+    In the thread's own time, unlike Go: with the clock's, a process that was stopped in the middle would not return anything for hours.
+    """
     s = scavpace()
     s.worked_ns = 0.0
     released = 0
-    began = nanotime()
+    began = cputime()
     while s.worked_ns < MIN_WORK_NS and not _is_at_goals():
         counted = 1.0 if mapped_ready() > s.memory_limit_goal else _COUNTED
-        at = nanotime()
+        at = cputime()
         n = scavenge(_BATCH, _BATCH, 0, ALWAYS)
-        s.worked_ns += counted * work_of(n, nanotime() - at, _OS_PAGE)
+        s.worked_ns += counted * work_of(n, cputime() - at, _OS_PAGE)
         released += n
         if n < _BATCH:
             break
     add_relaxed(SCAV_XBACKGROUND, released)
-    add_relaxed(SCAV_XBACKGROUND_NS, nanotime() - began)
+    add_relaxed(SCAV_XBACKGROUND_NS, cputime() - began)
     return released
 
 
@@ -84,4 +88,5 @@ def release_some(deadline_ns: int) -> int:
     while n > 0 and (released == 0 or nanotime() < deadline_ns):
         n = scavenge(_BATCH, _BATCH, 1, ALWAYS)
         released += n
+    add_relaxed(SCAV_XFORCED, released)
     return released

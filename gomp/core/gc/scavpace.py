@@ -1,7 +1,7 @@
 """How much memory goes back to the system, and at what pace: decisions only (mgcscavenge.go; proposal 30333).
 
 goals   what is retained goes down to ten percent above what the next goal will need; what is mapped, to 95 percent of the memory limit
-pace    a hundredth of one processor's time goes into it, all Ps together: a PI controller sets how long it sleeps for the time it has worked
+pace    a hundredth of the Ps' time goes into it: a PI controller sets how long it sleeps for the time it has worked
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import scavpace
 
 NOTHING_TO_DO = (1 << 63) - 1
-SHARE = 0.01  # of one processor
+SHARE = 0.01  # of all Ps' time
 QUANTUM = 64 << 10  # bytes scavenged at a time
 MIN_WORK_NS = 1e6
 START_RATIO = 0.001

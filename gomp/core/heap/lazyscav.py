@@ -18,14 +18,16 @@ from gomp.core.heap.palloc import (
     set_scav_range_locked,
     unlock_heap,
 )
+from gomp.core.heap.punch import punch
 from gomp.core.heap.scavindex import CHUNK_WORDS
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_relaxed, ctz, lsl
-from gomp.core.shm.libc import MOST_INCORE, nanotime, punch_hole, resident_bytes
-from gomp.core.shm.records import MHEAP_XBUDGET, chunks, densities, mheap, self_p
+from gomp.core.shm.atomics import ctz, lsl
+from gomp.core.shm.commit import return_budget
+from gomp.core.shm.libc import MOST_INCORE, nanotime, resident_bytes
+from gomp.core.shm.records import chunks, densities, mheap
 
 _PIECE = (
     MOST_INCORE >> layout.PAGE_SHIFT
@@ -85,7 +87,8 @@ def _punch(page: int, npages: int) -> int:
     """Holds: nothing, and the pages are taken. Punch them out; how many bytes of them were surely in memory."""
     nbytes = npages << layout.PAGE_SHIFT
     found = resident_bytes(layout.page_to_addr(page), nbytes)
-    punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, nbytes)
+    return_budget(found)
+    punch(page, npages)
     return found
 
 
@@ -144,6 +147,5 @@ def reclaim(nbytes: int, deadline_ns: int) -> int:
         punched, freed = _reclaim_chunk(chunk_idx, nbytes - done, deadline_ns)
         all_punched += punched
         done += freed
-        add_relaxed(MHEAP_XBUDGET, freed)
     end_critical()
     return done if all_punched != 0 else NOTHING_LEFT

@@ -26,19 +26,19 @@ from gomp.core.heap.palloc import (
     take_pages_locked,
     unlock_heap,
 )
-from gomp.core.heap.scavenge import ALWAYS, make_room, make_room_for_growth, scavenge
+from gomp.core.heap.punch import punch
+from gomp.core.heap.scavenge import ALWAYS, make_room, make_room_for_growth, scavenge_eagerly
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_ELEM_SIZE, SPAN_NELEMS, SPAN_NPAGES
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import park_call_while_stopped, park_while_stopped, stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, cas_acq_rel, load_relaxed, store_release, zero_range
-from gomp.core.shm.commit import commit, commit_absent
-from gomp.core.shm.libc import ENOMEM, MOST_INCORE, punch_hole, resident_bytes
+from gomp.core.shm.commit import commit, commit_absent, return_budget
+from gomp.core.shm.libc import ENOMEM, MOST_INCORE, resident_bytes
 from gomp.core.shm.records import (
     HEAP_BITMAP,
     INLINE_MARKS,
     MHEAP_PAGES_IN_USE,
-    MHEAP_XBUDGET,
     MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XMETADATA,
@@ -221,9 +221,9 @@ def _commit_pages(page: int, npages: int, may_park: int) -> int:
         size = min(_COMMIT_STEP, hi - at)
         absent = size - resident_bytes(layout.HEAP_BASE + at, size) if is_lazy else size
         while commit_absent(fd, at, size, absent) != 0:
-            if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT and scavenge(size, size, 1, ALWAYS) == 0:
-                punch_hole(fd, lo, hi - lo)
-                add_relaxed(MHEAP_XBUDGET, taken)
+            if reclaim(_COMMIT_STEP, _ENDLESS) == NOTHING_LEFT and scavenge_eagerly(size, size, 1, ALWAYS) == 0:
+                return_budget(taken)
+                punch(page, npages)
                 return NO_MEMORY
         taken += absent
         if may_park != NEVER_PARKS and stop_requested():

@@ -13,17 +13,18 @@ from __future__ import annotations
 from gomp.core.heap.accounting import heap_retained, mapped_ready
 from gomp.core.heap.lazyscav import release_lazily_locked
 from gomp.core.heap.palloc import borrow_pages_locked, lock_heap, return_pages_locked, unlock_heap
+from gomp.core.heap.punch import punch
 from gomp.core.heap.scavindex import choose_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import stop_requested
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed
-from gomp.core.shm.libc import nanotime, punch_hole
+from gomp.core.shm.commit import return_budget
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     LIMITER_XASSIST,
     LIMITER_XLIMITING,
-    MHEAP_XBUDGET,
     MHEAP_XCOMMITTED,
     MHEAP_XRELEASED,
     P_XEVENT,
@@ -32,7 +33,6 @@ from gomp.core.shm.records import (
     pacer,
     runtime,
     scavpace,
-    self_p,
 )
 
 ALWAYS, UNLESS_LIMITED = 0, 1
@@ -52,9 +52,8 @@ def _scavenge_one(most: int, force: int) -> int:
     if page < 0:
         return 0
     if not is_lazy:
-        punch_hole(self_p().heap_fd, page << layout.PAGE_SHIFT, n << layout.PAGE_SHIFT)
-        # Else what is returned and wanted again would be missing until the coordinator renews the budget.
-        add_relaxed(MHEAP_XBUDGET, n << layout.PAGE_SHIFT)
+        return_budget(n << layout.PAGE_SHIFT)
+        punch(page, n)
         lock_heap()
         return_pages_locked(page, n, 1)
         unlock_heap()
@@ -67,7 +66,8 @@ def _scavenge_one(most: int, force: int) -> int:
 def scavenge(nbytes: int, least: int, force: int, when: int) -> int:
     """Holds: nothing. Release about ``nbytes`` of free memory, if there is so much; how much it was.
 
-    Whoever wants to stop the world waits for ``least`` bytes of it only: a limit that was lowered by gigabytes is not one long pause.
+    Whoever wants to stop the world waits for ``least`` bytes of it, and the 4 MiB that one piece may have, but no longer: a limit that was lowered by
+    gigabytes is not one long pause.
     ``force``: of nearly full chunks too. ``when``: ALWAYS, or UNLESS_LIMITED: while the GC CPU limiter is not on.
     """
     begin_critical()
@@ -86,15 +86,17 @@ def scavenge(nbytes: int, least: int, force: int, when: int) -> int:
 # --- before memory is committed ---------------------------------------------------------------------------------------
 
 
-@kernel("void(int64, int64, int64)")
-def _scavenge_eagerly(nbytes: int, least: int, force: int) -> None:
+@kernel("int64(int64, int64, int64, int64)")
+def scavenge_eagerly(nbytes: int, least: int, force: int, when: int) -> int:
     """As the caller's own work, which the limiter counts as an assist's."""
     began = nanotime()
-    add_relaxed(SCAV_XEAGER, scavenge(nbytes, least, force, UNLESS_LIMITED))
+    done = scavenge(nbytes, least, force, when)
+    add_relaxed(SCAV_XEAGER, done)
     took = nanotime() - began
     add_relaxed(SCAV_XEAGER_NS, took)
     if load_relaxed(layout.SELF_BASE + P_XEVENT) == 0:  # else it counts with the event that goes on
         add_relaxed(LIMITER_XASSIST, took)
+    return done
 
 
 @inline
@@ -102,7 +104,7 @@ def make_room(nbytes: int) -> None:
     """Holds: nothing. Before ``nbytes`` are committed: release as much as they would take the runtime beyond its limit (mheap.go, allocSpan)."""
     over = mapped_ready() + nbytes - pacer().memory_limit
     if over > 0:
-        _scavenge_eagerly(over, nbytes, 1)
+        scavenge_eagerly(over, nbytes, 1, UNLESS_LIMITED)
 
 
 @inline
@@ -111,4 +113,4 @@ def make_room_for_growth(grown: int) -> None:
     goal = scavpace().gc_percent_goal
     over = heap_retained() + grown - goal
     if goal != 0 and over > 0:
-        _scavenge_eagerly(min(grown, over), 0, 0)
+        scavenge_eagerly(min(grown, over), 0, 0, UNLESS_LIMITED)

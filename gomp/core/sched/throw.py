@@ -22,7 +22,8 @@ from gomp.core.shm.records import RT_XLOST_LOCK, RT_XTHROW, self_p
     THROW_BAD_FREE,
     THROW_UNFINISHED_MARK,
     THROW_LOST_LOCK,
-) = range(1, 7)
+    THROW_PUNCH,
+) = range(1, 8)
 THROW_CODES = 16  # xthrow is a code and as many times the number of the P that threw
 LOCK_BITS = 47  # of the address of a lock; xlost_lock has the number of its owner above them
 
@@ -33,6 +34,7 @@ MESSAGES = {
     THROW_BAD_FREE: "page {a} of {b} was freed twice",
     THROW_UNFINISHED_MARK: "marking ended with {a} buffers of work left",
     THROW_LOST_LOCK: "the lock at {a:#x} was not released by P{b}",
+    THROW_PUNCH: "the system does not take back the memory of page {a}: errno {b}",
 }
 
 

@@ -171,6 +171,8 @@ mheap_dtype = record(
         ("xwbuf_bytes", "i8"),
         ("xtable_bytes", "i8"),
         ("xcommit_budget", "i8"),  # bytes that may be committed until the coordinator looks at the cgroup again
+        ("xcommit_taken", "i8"),  # bytes that were ever taken from it, or were to be ...
+        ("xcommit_done", "i8"),  # ... and of those, what is committed by now, or will not be
     ],
     320,
 )
@@ -346,6 +348,7 @@ scavpace_dtype = record(
         # totals, ever
         ("xbackground_bytes", "i8"),
         ("xeager_bytes", "i8"),  # by those who allocate
+        ("xforced_bytes", "i8"),  # because somebody wanted all of it back
         ("xbackground_ns", "i8"),
         ("xeager_ns", "i8"),
     ],
@@ -424,9 +427,9 @@ SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 STACKPOOL = layout.RUNTIME_BASE + 12288 + 2048
 SCHED = STACKPOOL + stackpool_dtype.itemsize
 GCSTATS = layout.RUNTIME_BASE + 16384
-SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
+SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XFORCED, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
     SCAVPACE + offset_of(scavpace_dtype, name)
-    for name in ("xbackground_bytes", "xeager_bytes", "xbackground_ns", "xeager_ns")
+    for name in ("xbackground_bytes", "xeager_bytes", "xforced_bytes", "xbackground_ns", "xeager_ns")
 )
 PACER_LOG = layout.RUNTIME_BASE + 32768
 PACER_EVENTS = PACER_LOG + pacer_log_dtype.itemsize
@@ -465,7 +468,9 @@ MHEAP_XLOCK, MHEAP_XINUSE, MHEAP_XCOMMITTED, MHEAP_XRELEASED, MHEAP_XMETADATA, M
         "pages_in_use",
     )
 )
-MHEAP_XBUDGET = MHEAP + offset_of(mheap_dtype, "xcommit_budget")
+MHEAP_XBUDGET, MHEAP_XTAKEN, MHEAP_XDONE = (
+    MHEAP + offset_of(mheap_dtype, name) for name in ("xcommit_budget", "xcommit_taken", "xcommit_done")
+)
 MHEAP_XALLOC = MHEAP + offset_of(mheap_dtype, "xheap_alloc")
 MHEAP_HELD = MHEAP + offset_of(mheap_dtype, "held")
 MHEAP_XTABLES = MHEAP + offset_of(mheap_dtype, "xtable_bytes")
