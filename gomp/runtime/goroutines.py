@@ -92,8 +92,21 @@ def _check_not_shut_down(why: int) -> None:
         raise RuntimeLost("the runtime has ended")
 
 
+_looks_aside = threading.Lock()
+
+
 def look_aside() -> None:
-    """What this process has set aside: say how goroutines have failed, and learn the frames that it did not know."""
+    """What this process has set aside: say how goroutines have failed, and learn the frames that it did not know. By one thread at a time."""
+    if not schedule.strange_type() and not schedule.failed_id():
+        return
+    if _looks_aside.acquire(blocking=False):
+        try:
+            _look_aside()
+        finally:
+            _looks_aside.release()
+
+
+def _look_aside() -> None:
     while key := schedule.strange_type():
         try:
             declarations.learn(key)

@@ -23,7 +23,6 @@ from typing import Any
 
 from gomp import forked
 from gomp.core.mutator.lifecycle import init_p
-from gomp.core.sched import parking
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
@@ -31,7 +30,7 @@ from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
 from gomp.runtime import compiled, coroutines, current, goroutines, steps
 from gomp.runtime.channel import Channel, Message
-from gomp.runtime.peer import NO_REQUEST, Peer
+from gomp.runtime.peer import NO_REQUEST, OF_GOROUTINE, Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
 from gomp.runtime.transit import Sent, outbox
 from gomp.service import logs
@@ -40,7 +39,7 @@ log = logging.getLogger("gomp.p")
 _PARCELS_KEPT = 1024
 EXIT_LEFT = 80  # beyond what sysexits.h has: it was told to
 _LEAVING_NAP_S = 0.02
-_LONGEST_NAP_S = 10.0
+_LONGEST_NAP_S = 1.0  # a signal may have come just before it
 _LEAVING_S = 10.0  # for what was sent to be received: some of it never is
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -81,8 +80,8 @@ class P(Peer):
         outbox.settle()
         return len(outbox) == 0 or time.monotonic() - idle_since > _LEAVING_S
 
-    def _begin_look(self) -> int:
-        return parking.begin_look()  # type: ignore[no-any-return]
+    def _look_aside(self) -> None:
+        goroutines.look_aside()
 
     def _run_ready(self) -> bool:
         """Python's goroutines, then frames: one of those, if the others are to have their turn again."""
@@ -95,6 +94,8 @@ class P(Peer):
     def _has_more_to_do(self, request: int) -> bool:
         if request == NO_REQUEST:
             return bool(self._queue) or self._was_told
+        if request == OF_GOROUTINE:
+            return bool(self._queue)
         return bool(self._queue) or not self.mailbox.is_expected(request)
 
     def arrived(self, message: Message) -> None:

@@ -31,7 +31,7 @@ from gomp.runtime.uninterrupted import uninterrupted
 
 _NAP_S = 0.1
 _SOON_S, _LATEST_S = 1.0, 10.0
-NO_REQUEST = 0  # a number that none has
+NO_REQUEST, OF_GOROUTINE = 0, -1  # numbers that none has
 
 
 def _is_main() -> bool:
@@ -155,7 +155,7 @@ class Peer:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         if _is_main():
             while not is_done() and (left := deadline - time.monotonic()) > 0:
-                self._wait(NO_REQUEST, left, is_done)
+                self._wait(OF_GOROUTINE, left, is_done)
                 self._run_queued()
             return
         patience: Patience | None = None  # of a wait that is not over at once
@@ -163,6 +163,7 @@ class Peer:
         try:
             while True:
                 seen, left = parking.wakes(), deadline - time.monotonic()
+                self._look_aside()
                 if is_done() or left <= 0:
                     return
                 if patience is not None:
@@ -199,7 +200,7 @@ class Peer:
         before = self.stillness.wait_of_this_thread()
         try:
             while True:
-                seen = self._begin_look()
+                seen = parking.begin_look()
                 if is_done is not None and is_done():  # before a look at the socket, which takes longer
                     return None
                 answer = self.mailbox.take(request, 0, lambda: self._has_more_to_do(request))
@@ -246,12 +247,11 @@ class Peer:
 
     # --- what differs on a P ------------------------------------------------------------------------------------------
 
-    def _begin_look(self) -> int:
-        """In the main thread, before it looks for what there is to do: how often this P has been woken."""
-        return parking.wakes()  # type: ignore[no-any-return]
+    def _look_aside(self) -> None:
+        """In any thread that waits: goroutines that have failed, or need a frame that this process does not know."""
 
     def _has_more_to_do(self, request: int) -> bool:
-        return request != NO_REQUEST and not self.mailbox.is_expected(request)
+        return request > NO_REQUEST and not self.mailbox.is_expected(request)
 
     def _run_ready(self) -> bool:
         """In the main thread: run goroutines that are ready; whether there is something else to do than to sleep."""

@@ -115,7 +115,8 @@ def free_dead_stacks(most: int) -> int:
     release(SCHED_XLOCK)
     g = me.g_free
     while g != NO_G:
-        _drop_stack(layout.g_addr(g))
+        if stack_lo(layout.g_addr(g)) != 0:
+            _drop_stack(layout.g_addr(g))
         g = g_at(layout.g_addr(g)).link
     acquire(SCHED_XLOCK)
     _share_free_locked(0)

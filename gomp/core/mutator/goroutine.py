@@ -250,6 +250,8 @@ def execute(g: int) -> int:
             since = now if since == 0 else since
             if now - since > SLICE_NS and _is_anything_else_ready():
                 return YIELDED
+            if is_python_s_turn(now):
+                return YIELDED
         if load_relaxed(SELF_POLL) & POLL_SCHED:
             and_acq_rel(SELF_POLL, ~POLL_SCHED)
             if _is_anything_else_ready():
@@ -291,6 +293,13 @@ def execute(g: int) -> int:
             if frame < 0:
                 return frame
     return ENDED
+
+
+@inline
+def is_python_s_turn(now_ns: int) -> bool:
+    """Whether Python, which has goroutines run while it waits, is to look whether its time is over, or a signal has come."""
+    turn_ns = self_p().python_turn_ns
+    return turn_ns != 0 and now_ns > turn_ns
 
 
 @inline

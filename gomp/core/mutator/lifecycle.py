@@ -20,8 +20,10 @@ from gomp.core.shm.records import (
     MAGIC,
     MHEAP_XBUDGET,
     MHEAP_XTABLES,
+    P_XMAIL,
     P_XNATIVE_KEPT,
     P_XNATIVE_N,
+    P_XOVER,
     RT_XSWEEP_CLASS,
     SWEEP_SETS,
     p_at,
@@ -95,8 +97,10 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.steps = 0
     p.scheduler = 0
     p.waiter = 0
-    p.xmail = p.xover = 0
+    store_relaxed(layout.p_addr(idx) + P_XMAIL, 0)
+    store_relaxed(layout.p_addr(idx) + P_XOVER, 0)
     p.main_thread = 0
+    p.python_turn_ns = 0
     p.python_gs = 0
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)

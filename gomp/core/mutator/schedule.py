@@ -21,12 +21,13 @@ from gomp.core.mutator.goroutine import (
     YIELDED,
     end_g,
     execute,
+    is_python_s_turn,
 )
 from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
 from gomp.core.mutator.pythoncalls import begin_call, end_call
-from gomp.core.mutator.waits import blacken, stop_waiting
+from gomp.core.mutator.waits import blacken, change_status, stop_waiting
 from gomp.core.sched.locks import begin_critical, end_critical
-from gomp.core.sched.parking import begin_spinning, end_spinning, end_wait, is_any_queued, park, wake_one, wakes
+from gomp.core.sched.parking import begin_spinning, end_spinning, end_wait, is_any_queued, park, ring, wake_one, wakes
 from gomp.core.sched.runq import NO_G, get_global, has_ring, put_global, runq_get, runq_put, runq_steal
 from gomp.core.sched.status import (
     EVERY_STACK,
@@ -54,6 +55,7 @@ from gomp.core.shm.records import (
     P_XMAIL,
     P_XOVER,
     POLL_CLEAR,
+    RT_XSHUTDOWN,
     RUNQ_SIZE,
     WAITS_FOR_STEP,
     WAITS_FOR_TAKER,
@@ -71,6 +73,8 @@ _AT_NO_MAIL, AT_MAIL, AFTER_ONE = range(3)
 _LIST_FIRST = 61  # every so many times
 _ROUNDS = 4  # of looking at all other Ps
 _SPIN_NS = 30_000
+_TIMED_EVERY = 8  # goroutines
+_HEEDLESS_NS = 1_000_000  # that nobody minds a signal being late
 _NAP_NS = 100_000_000
 _MAIL = layout.SELF_BASE + P_XMAIL
 _OVER = layout.SELF_BASE + P_XOVER
@@ -91,20 +95,23 @@ def run_ready(thread: int, only_one: int) -> int:
 def park_and_run(thread: int, seen: int, timeout_ns: int) -> int:
     """From Python, in its main thread number ``thread``: sleep until this P is woken once more than ``seen``, and run what is ready, again and again.
 
-    What comes to be run does not wait for Python to be woken. NOTHING after ``timeout_ns``, or when a signal has come; else as :func:`schedule`.
+    What comes to be run does not wait for Python to be woken. NOTHING after ``timeout_ns``, or when a signal has come. MAIL also when one may have
+    come while something ran; else as :func:`schedule`.
     """
     until = nanotime() + timeout_ns
     while True:
         _nap(seen, until - nanotime())
         now = wakes()
-        if now == seen or self_p().stack_thread != thread:
-            return NOTHING
+        if now == seen or self_p().stack_thread != thread or _has_more_to_do():
+            _look_no_more()
+            return NOTHING if now == seen else MAIL
         seen = now
-        if _has_more_to_do():
-            return MAIL
+        began = nanotime()
         why = _run_from_python(stack_pointer(), AT_MAIL)
         if why != NOTHING:
             return why
+        if nanotime() - began > _HEEDLESS_NS:
+            return MAIL
 
 
 @inline
@@ -114,7 +121,9 @@ def _run_from_python(native_base: int, heeds_mail: int) -> int:
         return POLL_SHUT_DOWN
     me.native_base = native_base
     me.stack_guard = EVERY_STACK
+    me.python_turn_ns = nanotime() + SLICE_NS
     why = schedule(NOBODY, heeds_mail)
+    me.python_turn_ns = 0
     leave()
     return why
 
@@ -136,14 +145,20 @@ def _has_more_to_do() -> bool:
 @kernel("int64(int64, int64)")
 def schedule(until: int, heeds_mail: int) -> int:
     """Run goroutines, in KERNEL and with nothing in hand, until the one at address ``until`` may go on here: READY. Or until there is NOTHING to run,
-    or MAIL, or a wait that is over, if it ``heeds_mail``, AT_MAIL or AFTER_ONE goroutine; or a poll says why the program must end."""
+    or MAIL, a wait that is over, or Python's turn, if it ``heeds_mail``, AT_MAIL or AFTER_ONE goroutine; or a poll says why the program must end."""
     me = self_p()
     me.scheduling += 1
     why = _schedule(until, heeds_mail)
     me.scheduling -= 1
-    if end_spinning() and is_any_queued():
-        wake_one()  # this P was woken to look, and does something else
+    _look_no_more()
     return why
+
+
+@inline
+def _look_no_more() -> None:
+    """This P may have been woken to look, and does something else."""
+    if end_spinning() and is_any_queued():
+        wake_one()
 
 
 @inline
@@ -154,7 +169,7 @@ def _schedule(until: int, heeds_mail: int) -> int:
             return why
         if _is_ready(until):
             return READY
-        if heeds_mail and _has_more_to_do():
+        if heeds_mail and (_has_more_to_do() or _is_time_to_look()):
             return MAIL
         if not has_ring():
             return NOTHING
@@ -164,6 +179,11 @@ def _schedule(until: int, heeds_mail: int) -> int:
         _run(g)
         if heeds_mail == AFTER_ONE:
             return MAIL
+
+
+@inline
+def _is_time_to_look() -> bool:
+    return self_p().sched_tick % _TIMED_EVERY == 0 and is_python_s_turn(nanotime())
 
 
 @inline
@@ -298,7 +318,7 @@ def _set_aside(g: int, why: int) -> None:
         gp.link = me.failed
         me.failed = layout.g_number(g)
     store_release(g, G_WAITING)
-    store_release(_MAIL, 1)  # Python is to look, however much there is to run
+    ring(layout.SELF_BASE)  # Python is to look, however much there is to run, in whichever thread waits
 
 
 # --- waiting in a program ---------------------------------------------------------------------------------------------
@@ -331,6 +351,9 @@ def await_done(g: int) -> int:
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_while_stopped()  # that one may have died
+        if load_acquire(RT_XSHUTDOWN) != 0:
+            store_release(g, G_RUNNING)  # and nobody repairs anything any more
+            break
     g_at(g).runs += 1
     me.curg = g
     blacken(g)
@@ -368,6 +391,7 @@ def _wait_aside(g: int, seen: int) -> int:
     if has_ring() and stack_thread == me.main_thread and load_acquire(_MAIL) == 0:
         _nap(seen, _NAP_NS)
     if not _is_ready(g) and (wakes() == seen or load_acquire(_MAIL) != 0):
+        _look_no_more()
         call_at(me.waiter, g)
     return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
 
@@ -402,8 +426,7 @@ def release_strange() -> int:
     number = self_p().strange
     g = layout.g_addr(number)
     self_p().strange = g_at(g).link
-    while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
-        cpu_pause()  # a marker has its stack
+    change_status(g, G_WAITING, G_RUNNABLE)
     g_at(g).home = ANYWHERE  # last, but for its wait: of one that was ready, and at home here, repair knows what to do
     g_at(g).wait = NOT_WAITING
     runq_put(number, 0)
@@ -458,8 +481,7 @@ def bury_failed() -> int:
         return RETRY
     me = self_p()
     g = layout.g_addr(me.failed)
-    while not cas_acq_rel(g, G_WAITING, G_IDLE):
-        cpu_pause()
+    change_status(g, G_WAITING, G_IDLE)
     me.failed = g_at(g).link
     drop_g(layout.g_number(g))
     leave()

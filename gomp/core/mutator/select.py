@@ -21,11 +21,11 @@ from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.heap.waitq import BUSY, HOLDS_LINKS, NOT_OPEN, OPEN, link_case_locked, unlink_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.chan import VALUE, receive_locked, send_locked
-from gomp.core.mutator.waits import blacken, lock, lock_for, unlock
+from gomp.core.mutator.waits import blacken, change_status, lock, lock_for, unlock
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_relaxed, lsr, mul64, store64, store_release
+from gomp.core.shm.atomics import cas_acq_rel, load64, load_relaxed, lsr, mul64, store64, store_release
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     CHAN_WOULD_BLOCK,
@@ -195,8 +195,7 @@ def open_claim(g: int) -> bool:
     store_release(g, G_WAITING)
     is_open = cas_acq_rel(g + G_XCLAIM, BUSY, OPEN)
     if not is_open:
-        while not cas_acq_rel(g, G_WAITING, G_RUNNING):
-            cpu_pause()  # a marker has its stack
+        change_status(g, G_WAITING, G_RUNNING)
         store_release(g + G_XCLAIM, BUSY)
     end_critical()
     return is_open

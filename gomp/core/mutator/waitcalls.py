@@ -19,7 +19,7 @@ from gomp.core.mutator.waits import blacken, unlock
 from gomp.core.sched.locks import release
 from gomp.core.sched.status import OK, RETRY, SELF_POLL, enter, leave, park_call_while_stopped, stop_requested
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, or_acq_rel
+from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, or_acq_rel, store_release
 from gomp.core.shm.libc import futex_wait
 from gomp.core.shm.records import (
     CHAN_WOULD_BLOCK,
@@ -29,6 +29,7 @@ from gomp.core.shm.records import (
     G_WAITING,
     P_XWAKE,
     POLL_INTERRUPT,
+    RT_XSHUTDOWN,
     WAITS_TO_RECEIVE,
     g_at,
     self_p,
@@ -157,6 +158,9 @@ def run_again(g: int, gives_up: bool) -> None:
         cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_call_while_stopped()  # that one may have died
+        if load_acquire(RT_XSHUTDOWN) != 0:
+            store_release(g, G_RUNNING)  # and nobody repairs anything any more
+            break
     run_ended(g)
 
 

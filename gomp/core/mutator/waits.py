@@ -17,13 +17,14 @@ from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.sched.parking import ring, tell_over, wake_one
 from gomp.core.sched.runq import NO_G, runq_put
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_relaxed
+from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, load_relaxed
 from gomp.core.shm.records import (
     G_RUNNABLE,
     G_WAITING,
     G_XCLAIM,
     GC_MARK,
     RT_XGCPHASE,
+    RT_XSHUTDOWN,
     WAITS_IN_SELECT,
     g_at,
     self_p,
@@ -75,11 +76,18 @@ def unlock(at: int) -> None:
 
 
 @inline
+def change_status(g: int, was: int, becomes: int) -> None:
+    """The goroutine at ``g`` is in this P's hand, but a marker may have its stack. One that has died with it gives it up by repair, of which there is
+    none any more when the runtime has ended."""
+    while not cas_acq_rel(g, was, becomes) and load_acquire(RT_XSHUTDOWN) == 0:
+        cpu_pause()
+
+
+@inline
 def make_ready(g: int) -> None:
     """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
     home, listens = g_at(g).home, g_at(g).listens
-    while not cas_acq_rel(g, G_WAITING, G_RUNNABLE):
-        cpu_pause()  # a marker has its stack
+    change_status(g, G_WAITING, G_RUNNABLE)
     if home != 0:
         if listens:
             list_ended(layout.p_addr(home - 1), g)

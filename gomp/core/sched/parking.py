@@ -3,12 +3,15 @@
 parked    the main thread of the P's process sleeps on the futex ``xwake``, or is about to; the P is SAFE.
 spinning  it looks for something to run, or was woken to. While one does, what becomes ready wakes nobody: that one will find it, and wakes another
           when it does.
+mail      something is there for its main thread that is in no queue: a message, or a goroutine that was set aside. Said by whoever has put it there.
+over      a wait of its process's is over, which the main thread's may be. Said by whoever has ended it.
 
 No wake is lost. Who parks says so and then looks at every queue; who has put something into a queue then looks who is parked: of the two stores and
 loads, all sequentially consistent, at least one sees the other. A P that stops spinning says so and then looks at every queue again, for the same
-reason. Whatever else is for that thread counts ``xwake`` up after it is there, and the thread read the counter before it looked.
+reason. Whatever else is for that thread sets its flag and then counts ``xwake`` up; the thread reads the counter before it takes the flags and looks.
 
-The counts of both kinds are derived from the Ps' records, and made again after a death.
+The counts of parked and spinning Ps are derived from the Ps' records, and made again after a death. No stop waits for a P that parks or wakes: so the
+count of the parked may be wrong by that one until it is made again. Who is not woken for that is found by the coordinator (:func:`watch_queues`).
 """
 
 from __future__ import annotations
@@ -83,8 +86,8 @@ def park(seen: int, timeout_ns: int) -> None:
 
 @inline
 def say_parked() -> None:
-    """Before this P looks for the last time whether there is something to run."""
-    if cas_seq_cst(_PARKED, 0, 1):
+    """Before this P looks for the last time whether there is something to run. One that is to leave runs nothing, and is not counted."""
+    if has_ring() and cas_seq_cst(_PARKED, 0, 1):
         add_acq_rel(SCHED_XPARKED, 1)
 
 
@@ -165,7 +168,8 @@ def _wake_one() -> None:
         p = layout.p_addr(i)
         if load_acquire(p + P_XPARKED) != 0 and cas_seq_cst(p + P_XPARKED, 1, 0):
             add_relaxed(SCHED_XPARKED, -1)
-            store_release(p + P_XSPINNING, 1)
+            if not cas_seq_cst(p + P_XSPINNING, 0, 1):  # another thread of its process looks already
+                add_acq_rel(SCHED_XSPINNING, -1)
             wake(p)
             return
     add_acq_rel(SCHED_XSPINNING, -1)
@@ -207,17 +211,16 @@ def begin_spinning() -> bool:
     busy = runtime().nprocs - load_acquire(SCHED_XPARKED)
     if 2 * load_acquire(SCHED_XSPINNING) >= busy:
         return False
-    store_release(_SPINNING, 1)
-    add_acq_rel(SCHED_XSPINNING, 1)
+    if cas_seq_cst(_SPINNING, 0, 1):
+        add_acq_rel(SCHED_XSPINNING, 1)
     return True
 
 
 @inline
 def end_spinning() -> bool:
     """This P does not spin any more; whether it did. Who has found nothing looks at all queues once more."""
-    if load_acquire(_SPINNING) == 0:
+    if load_relaxed(_SPINNING) == 0 or not cas_seq_cst(_SPINNING, 1, 0):
         return False
-    store_release(_SPINNING, 0)
     return add_acq_rel(SCHED_XSPINNING, -1) >= 0
 
 
@@ -225,7 +228,8 @@ def end_spinning() -> bool:
 def wake_all_stw() -> None:
     """Have everybody look: what is ready may have gone to other queues, or was not made ready by who was to."""
     for i in range(p_records()):
-        wake(nth_p(i))
+        store_release(nth_p(i) + P_XOVER, 1)
+        ring(nth_p(i))
 
 
 @kernel("void()")

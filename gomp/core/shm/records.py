@@ -669,6 +669,7 @@ p_dtype = record(
         ("xmail", "i8"),  # 1: a message has come since that thread last looked
         ("xover", "i8"),  # 1: so has the end of a wait of its process's
         ("main_thread", "i8"),  # that thread, as Python numbers it
+        ("python_turn_ns", "i8"),  # when it is to go back to Python, from which it runs goroutines; 0: it does not
         ("xparked", "i8"),  # 1: that thread sleeps, or is about to
         ("xspinning", "i8"),  # 1: it looks for something to run, or was woken to
         ("scanning", "i8"),  # address of the goroutine whose stack it has in hand as a marker, 0: none
