@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from service_stand_in import StandIn
 
 from gomp.config import ServiceSettings, load, parse_byte_count
+from gomp.service import metrics
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
+DASHBOARDS = sorted((CONFIGS / "grafana/provisioning/dashboards").glob("*.json"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PORT = int(re.search(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)[1])
 GOS = {"GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG"}
@@ -91,6 +95,29 @@ def test_composes_prometheus_scrapes_gomp_and_grafana_asks_it(services):
     (provider,) = documents("grafana/provisioning/dashboards/files.yml")[0]["providers"]
     (mounted,) = (v.split(":")[1] for v in services["grafana"]["volumes"] if v.startswith("./grafana"))
     assert provider["options"]["path"] == f"{mounted}/dashboards"
+
+
+def test_compose_waits_for_a_service_that_lives(services, answers):
+    assert services["prometheus"]["depends_on"]["gomp"]["condition"] == "service_healthy"
+    asked = re.search(rf"http://127.0.0.1:{PORT}(/\w+)'", services["gomp"]["healthcheck"]["test"][-1])[1]
+    assert f"{asked}" in DOCKERFILE
+    assert answers.get(asked).status_code == 200
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_a_dashboard_asks_for_what_there_is(file, answers):
+    dashboard = json.loads(file.read_text())
+    known = {
+        sample.name
+        for family in text_string_to_metric_families(answers.get("/metrics").text)
+        for sample in family.samples
+    }
+    known |= {entry.name for entry in metrics.TABLE}  # of a machine that has no cgroup, or no PSI
+    assert len({panel["title"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) > 0
+    for panel in dashboard["panels"]:
+        assert panel["description"]
+        for target in panel["targets"]:
+            assert set(re.findall(r"\bgo(?:mp)?_\w+", target["expr"])) <= known, target["expr"]
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool here")

@@ -200,7 +200,7 @@ TABLE = (
     # ours: what is really in memory
     Entry("gomp_heap_resident_bytes", "gauge", "Pages of the heap in memory, released ones included.", lambda s: s.residency.heap),
     Entry("gomp_metadata_resident_bytes", "gauge", "Pages of the metadata in memory.", lambda s: s.residency.metadata),
-    Entry("gomp_heap_returnable_bytes", "gauge", "What a collection and free_os_memory would give back now.", lambda s: s.residency.returnable),
+    Entry("gomp_heap_returnable_bytes", "gauge", "What a collection and free_os_memory would give back, at least.", lambda s: s.residency.returnable),
     Entry(
         "gomp_process_private_bytes",
         "gauge",
