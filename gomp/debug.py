@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gomp.config import DEFAULT_PROCS, MAX_PROCS
+from gomp.config import DEFAULT_PROCS, MAX_PROCS, parse_byte_count
 from gomp.core.heap import stack
 from gomp.core.shm.records import GC_MARK, RUNTIME, runtime_dtype, view
 from gomp.errors import ConfigError, RuntimeLost
@@ -59,15 +59,16 @@ def set_default_max_procs() -> int:
     return current.peer().ask("set", setting="procs", value=DEFAULT_PROCS)["old"]  # type: ignore[no-any-return]
 
 
-def set_max_stack(size: int) -> int:
-    """Set how many bytes the stack of one goroutine may have, from now on, and return what it was; at first 1,000,000,000.
+def set_max_stack(size: int | str) -> int:
+    """Set how many bytes the stack of one goroutine may have, as a number or as "64MiB", from now on; returns what it was, 1,000,000,000 at first.
 
     What would need more ends with ``gomp.StackOverflow``. Raises ConfigError.
     """
-    if not _is_integer(size, MAX_LIMIT) or size < 0:
-        raise ConfigError(f"maximum stack {size!r}: give bytes, 0 or more")
+    wanted = parse_byte_count(size) if isinstance(size, str) else size
+    if wanted is None or not _is_integer(wanted, MAX_LIMIT) or wanted < 0:
+        raise ConfigError(f'maximum stack {size!r}: give bytes, 0 or more, as a number or as "64MiB"')
     table.check_open()
-    return int(stack.set_max_stack(size))
+    return int(stack.set_max_stack(wanted))
 
 
 def free_os_memory(now: bool = False) -> int:

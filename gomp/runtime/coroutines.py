@@ -180,7 +180,9 @@ def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoro
     if callable(target):
         target = target(*args, **kwargs)
     elif args or kwargs:
-        raise TypeError(f"gomp.go of a {type(target).__name__} takes no arguments: it has them already")
+        raise TypeError(
+            f"gomp.go of a {type(target).__name__} takes nothing else: it has its arguments already, and no labels"
+        )
     started = PythonGoroutine(target)
     _all.add(started)
     started.make_ready()

@@ -88,6 +88,10 @@ def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
     if coroutines.is_body(target) or coroutines.makes_body(target):
         peer()
         return coroutines.go(target, args, kwargs)
+    if not callable(target) and not isinstance(target, str):
+        raise TypeError(
+            f"gomp.go({target!r}): give a frame's class, a function, a generator or coroutine, or a program's name"
+        )
     return peer().go(Call(target, args, kwargs))
 
 

@@ -27,9 +27,7 @@ def _raise_for(why: int) -> None:
     if why == RAISED:
         _raise_again()
     if why == STACK_OVERFLOW:
-        raise StackOverflow(
-            "stack overflow: a goroutine's stack would be more than its maximum, gomp.debug.set_max_stack"
-        )
+        raise StackOverflow("stack overflow: goroutine stack exceeds its limit, which gomp.debug.set_max_stack sets")
     if why == NO_MEMORY:
         raise OutOfMemory("there is no memory for another goroutine, or for a larger stack")
     if why == SENT_ON_CLOSED:

@@ -204,8 +204,10 @@ class HandleTable:
 
 
 def on_open(announce: Callable[[], None]) -> None:
-    """Have ``announce()`` called whenever this process opens a runtime: for what is looked up once a runtime."""
+    """Have ``announce()`` called whenever this process opens a runtime, and now if it has one: for what is looked up once a runtime."""
     _on_open.append(announce)
+    if table.is_open:
+        announce()
 
 
 def on_close(announce: Callable[[], None]) -> None:

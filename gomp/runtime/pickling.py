@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -12,6 +13,8 @@ from gomp.runtime.boxes import box_class, is_box_class, kind_of_box
 from gomp.runtime.chan import Chan, ChanMeta, chan_class
 from gomp.runtime.counted import counted_class, is_counted_class
 from gomp.runtime.references import ReferenceMeta, is_map_class, map_class
+
+_NO_FILE = "<dynamic-code>"
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
@@ -26,6 +29,9 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return counted_class, (obj.counts,)
         if is_map_class(obj):
             return map_class, (obj.elem, obj.key_kind)
+        if isinstance(obj, CodeType):  # cloudpickle may leave out its file, which tracebacks, profiles and reports name
+            make, args = self.dispatch_table[CodeType](obj)
+            return make, tuple(obj.co_filename if arg == _NO_FILE else arg for arg in args)
         return super().reducer_override(obj)
 
 

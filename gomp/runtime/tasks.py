@@ -1,8 +1,8 @@
 """Which P runs which goroutine. Bookkeeping only: the coordinator sends and receives.
 
-A goroutine goes at once to the P with the fewest, preferring the one that started it. Its record in shared memory says where it is; its payload is
-kept until it has started, so that one whose P dies, or is one too many, before that can go to another. A P without a process gets none while others
-have one, and one beyond GOMAXPROCS none at all.
+A goroutine goes at once to the P with the fewest, preferring one that runs no frames, and the one that started it. Its record in shared memory says
+where it is; its payload is kept until it has started, so that one whose P dies, or is one too many, before that can go to another. A P without a
+process gets none while others have one, and one beyond GOMAXPROCS none at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Any
 from gomp.core.sched.tickets import TAKEN, issue_ticket, reissue_ticket
 from gomp.core.shm import layout
 from gomp.core.shm.commit import commit_table
-from gomp.core.shm.records import RUNTIME, TASK_DEAD, TASK_RUNNABLE, TASK_RUNNING, runtime_dtype, task_dtype, view
+from gomp.core.shm.records import (
+    RUNTIME,
+    TASK_DEAD,
+    TASK_RUNNABLE,
+    TASK_RUNNING,
+    p_dtype,
+    runtime_dtype,
+    task_dtype,
+    view,
+)
 from gomp.errors import OutOfMemory
 
 
@@ -66,7 +75,14 @@ class Tasks:
         return task
 
     def _best(self, near: int | None) -> int:
-        return min((i in self._absent, len(self._by_p[i]), i != near, i) for i in range(self.procs))[3]
+        return min((i in self._absent, len(self._by_p[i]), self._is_busy(i), i != near, i) for i in range(self.procs))[
+            -1
+        ]
+
+    @staticmethod
+    def _is_busy(i: int) -> bool:
+        """Whether P ``i`` runs a goroutine, which may go on for long: a hint."""
+        return int(view(p_dtype, layout.p_addr(i))[0].curg) != 0
 
     def set_absent(self, p: int, is_absent: bool) -> None:
         """Whether P ``p`` has no process."""
