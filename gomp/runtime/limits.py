@@ -37,7 +37,6 @@ BUDGET_PERIOD_S = 0.1
 _TIGHT_GC_PERIOD_S = 5.0  # a cycle of 100 MiB takes a tenth of a second
 _TIGHTENING_GC_PERIOD_S = 0.5  # a program that collects more often than that makes its own room
 _CGROUP_RESERVE = 16 << 20
-_IS_LIMITED = ENDLESS // 2
 _WORST_S = 5.0  # longer than the collection of a last resort, and its sweep
 
 
@@ -59,6 +58,7 @@ class Limits:
         self._scavenger = scavenger
         self._stopped_world = stopped_world
         self._budget_set = 0.0
+        self._has_budget = False  # by the cgroup's limit, which may be lifted
         self._worst_until = 0.0  # so long pages of files are memory that can be had
         self._is_tight = False  # little is left of the cgroup's limit
         self._relieved = 0  # after so many ended cycles all free memory is returned because it is scarce; 0: not now
@@ -76,8 +76,10 @@ class Limits:
         headroom = self._cgroup.headroom(at_worst=self._budget_set < self._worst_until)
         if headroom is not None:
             renew_budget(before, max(headroom - _CGROUP_RESERVE, 0))
-        elif budget_left() < _IS_LIMITED and self._cgroup.is_unlimited():  # the limit was lifted
+            self._has_budget = True
+        elif self._has_budget and self._cgroup.is_unlimited():
             renew_budget(before, ENDLESS)
+            self._has_budget = False
 
     def set_last_budget(self) -> None:
         """Before a program is told that the heap is full: programs that run need less of the libraries than was read when they were loaded."""

@@ -340,7 +340,9 @@ def test_a_stack_has_a_maximum(heap):
     assert running() == 0
     assert gomp.debug.set_max_stack(1_000_000_000) == 64 * KIB
     assert Deep.run(depth=10_000) == 10_000
-    for wrong in (-1, 1.5, "1", True):
+    assert gomp.debug.set_max_stack("1MiB") == 1_000_000_000
+    assert gomp.debug.set_max_stack(1_000_000_000) == 1 << 20
+    for wrong in (-1, 1.5, "1M", True):
         with pytest.raises(ValueError, match="give bytes"):
             gomp.debug.set_max_stack(wrong)
 
