@@ -104,7 +104,7 @@ def test_a_p_that_is_killed_takes_only_its_own_goroutine_along(monkeypatch) -> N
     ):
         tree = build(9)
         assert rt.run(work, tree, 100) == (1023, 101)
-        for _ in range(6):
+        for _ in range(4):
             depths = [draw.randrange(50_000) for _ in range(4)]
             tasks = [executor.submit(work, tree, depth) for depth in depths]
             time.sleep(draw.random() * 0.1)

@@ -14,8 +14,6 @@ from gomp.core import COMPILED
 from gomp.runtime import memstats
 from workers.xorshift import advance
 
-pytestmark = pytest.mark.alone
-
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 
@@ -120,6 +118,7 @@ def rt():
         yield runtime
 
 
+@pytest.mark.alone
 def test_without_gogc_no_cycle_comes_before_the_limit_is_near_and_then_the_total_stays_below_it(rt):
     """The first cycle knows nothing of the program: one that allocates much faster passes the limit in it, as in Go."""
     rt.run(keep, 60)
@@ -134,6 +133,7 @@ def test_without_gogc_no_cycle_comes_before_the_limit_is_near_and_then_the_total
     assert 0.9 * LIMIT < peak[0] <= LIMIT
 
 
+@pytest.mark.alone
 def test_live_data_that_leaves_no_room_costs_half_of_the_time_and_no_more(rt):
     """190 of 200 MiB live: what a cycle frees lasts for milliseconds. When the data shrinks again, all is as it was within three cycles."""
     rt.run(keep, 190)

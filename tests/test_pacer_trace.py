@@ -15,8 +15,6 @@ from gomp.core import COMPILED
 from gomp.runtime.pacertrace import format_float
 from gomp.runtime.replay import Difference, compare, replay
 
-pytestmark = pytest.mark.alone
-
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 

@@ -19,7 +19,6 @@ from workers.reference.process import DATA
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
 
-pytestmark = pytest.mark.alone
 RUNS = 5
 WIDENED = 0.05
 CASES = json.loads((Path(__file__).parent / "data/gctrace/reference.json").read_text())
@@ -37,7 +36,7 @@ STEADY = (
     "churn20k_forced_p1",
     "churn20k_off_forced_p2",
 )
-LONG = ("nolive_gogc100_p1", "churn20k_off_forced_p2", "large_gogc100_lim64_p1")
+LONG = ("churn20k_forced_p1", "nolive_gogc100_p1", "churn20k_off_forced_p2", "large_gogc100_lim64_p1")
 
 
 def run(case, tape):
@@ -60,6 +59,7 @@ def run(case, tape):
     }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "case",
     [

@@ -13,6 +13,7 @@ import pytest
 import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
+from tests.running import wait_until_busy
 
 
 @gomp.frame
@@ -46,7 +47,7 @@ class Nothing(gomp.Frame[None]):
 ENDLESS = 1 << 60
 
 
-def waits_a_little(frame: type[gomp.Frame[None]], seconds: float) -> float:
+def waits_a_little(seconds: float) -> float:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         gomp.Chan[int]().recv(timeout=seconds)
@@ -58,7 +59,7 @@ def test_a_timeout_is_heeded_however_much_there_is_to_run(frame: type[gomp.Frame
     with gomp.Runtime(procs=1) as rt:
         gomp.go(frame, left=ENDLESS)
         gomp.go(frame, left=ENDLESS)
-        late = [rt.run(waits_a_little, frame, 0.2) for _ in range(3)]
+        late = [rt.run(waits_a_little, 0.2) for _ in range(3)]
         assert min(late) < 0.1
         assert max(late) < 2
 
@@ -113,14 +114,13 @@ def test_a_p_that_is_to_leave_or_to_stay_sleeps_while_its_program_waits(wait) ->
     with gomp.Runtime(procs=2) as rt:
         ch = gomp.Chan[int]()
         waiting = [rt.go(wait, ch) for _ in range(2)]
-        while not all(p.xidle for p in (view(p_dtype, layout.p_addr(i))[0] for i in range(2))):
-            time.sleep(0.01)
+        wait_until_busy(2)
         pid = int(view(p_dtype, layout.p_addr(1))[0].xpid)
         for procs in (1, 2):
             gomp.debug.set_max_procs(procs)
             time.sleep(0.3)
             before = cpu_s(pid)
-            time.sleep(1)
+            time.sleep(0.7)
             assert cpu_s(pid) - before < 0.2
         for _ in waiting:
             ch.send(5)

@@ -292,8 +292,8 @@ def test_threads_ask_while_others_change_everything(rt: gomp.Runtime, leaf: Leaf
     gomp.globals["root"] = tree
     del tree
     with ThreadPoolExecutor(3) as threads:
-        asking = [threads.submit(lambda: [path(gomp.who_retains(leaf)) for _ in range(15)]) for _ in range(3)]
-        for _ in range(10):
+        asking = [threads.submit(lambda: [path(gomp.who_retains(leaf)) for _ in range(8)]) for _ in range(3)]
+        for _ in range(6):
             gomp.globals["other"] = gomp.new(Tree, left=gomp.new(Tree))
             rt.gc()
         assert {line for future in asking for line in future.result()} == {"global → Tree.leaf → Leaf"}

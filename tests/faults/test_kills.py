@@ -11,7 +11,7 @@ import pytest
 from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 12
+SECONDS = 8
 
 if not COMPILED:
     pytest.skip("kills real processes, which run compiled kernels", allow_module_level=True)

@@ -16,8 +16,7 @@ from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
 PART = (
-    "tests/heap/test_malloc.py",
-    "tests/gc/test_specials.py",
+    "tests/heap/test_scavenge.py",
     "tests/gc/test_verify.py::test_a_report_counts_what_there_is",
     "tests/gc/test_rebuild.py::test_a_sweep_that_its_process_did_not_finish_is_undone_or_finished",
     "tests/gc/test_collect.py::test_a_global_is_a_root_until_it_is_cleared",
