@@ -30,6 +30,7 @@ _BATCH = 4 * QUANTUM
 # What is returned may be wanted again, which costs programs more than it has cost here: the hundredth of the time is to cover some of that, too.
 # Not where the memory limit wants it back.
 _COUNTED = 2.0
+_STOPPED_NS = 10_000_000  # far more than a piece takes
 
 
 @kernel("void()")
@@ -60,19 +61,22 @@ def _is_at_goals() -> bool:
 
 @kernel("int64()")
 def work() -> int:
-    """What counts as a millisecond of it, or more, if there is so much to do: the bytes released, and in ``worked_ns`` what it counts as.
+    """A millisecond of it or two, if there is so much to do: the bytes released, and in ``worked_ns`` what it counts as.
 
-    In the thread's own time, unlike Go: with the clock's, a process that was stopped in the middle would not return anything for hours.
+    That is the clock's time, as in Go, but of a process that was stopped in the middle its own: it would not return anything for hours.
     """
     s = scavpace()
     s.worked_ns = 0.0
     released = 0
     began = cputime()
-    while s.worked_ns < MIN_WORK_NS and not _is_at_goals():
+    while s.worked_ns < _COUNTED * MIN_WORK_NS and not _is_at_goals():
         counted = 1.0 if mapped_ready() > s.memory_limit_goal else _COUNTED
-        at = cputime()
+        at, of_its_own = nanotime(), cputime()
         n = scavenge(_BATCH, _BATCH, 0, ALWAYS)
-        s.worked_ns += counted * work_of(n, cputime() - at, _OS_PAGE)
+        took = nanotime() - at
+        if took > _STOPPED_NS:
+            took = cputime() - of_its_own
+        s.worked_ns += counted * work_of(n, took, _OS_PAGE)
         released += n
         if n < _BATCH:
             break
