@@ -42,9 +42,7 @@ class Residency:
 
     heap: int
     metadata: int
-    returnable: (
-        int  # of the heap: what a collection, and returning everything that is free then, would give back at least
-    )
+    returnable: int  # of the heap: what a collection, and returning everything that is free, would give back at least
     cgroup: CgroupMemory
     pressure: dict[str, Pressure]
 

@@ -1,6 +1,6 @@
 """The coordinator's part in giving memory back: when the background scavenger works, and the lines of ``GODEBUG=scavtrace=1``.
 
-It sleeps between pieces of work of a millisecond at most, so that it takes a hundredth of the Ps' time, and for good when it has reached its goals
+It sleeps between pieces of work of a millisecond or two, so that it takes a hundredth of the Ps' time, and for good when it has reached its goals
 or finds nothing, until the next sweep is over. What somebody asks to be released at once is released in the same pieces, without the sleep.
 """
 

@@ -75,9 +75,10 @@ class Tasks:
         return task
 
     def _best(self, near: int | None) -> int:
-        return min((i in self._absent, len(self._by_p[i]), self._is_busy(i), i != near, i) for i in range(self.procs))[
-            -1
-        ]
+        def cost(i: int) -> tuple[bool, int, bool, bool]:
+            return i in self._absent, len(self._by_p[i]), self._is_busy(i), i != near
+
+        return min(range(self.procs), key=cost)
 
     @staticmethod
     def _is_busy(i: int) -> bool:

@@ -367,7 +367,9 @@ def _await(g: int) -> int:
         seen = wakes()
         why = schedule(g, _AT_NO_MAIL)
         if why == READY:
-            if me.stack_thread == me.main_thread:
+            if (
+                me.stack_thread == me.main_thread
+            ):  # who then does not sleep; another thread would take what that one is to see
                 end_wait()
             return OK
         if why == NOTHING:
