@@ -105,12 +105,7 @@ def free_dead_stacks(most: int) -> int:
     begin_critical()
     acquire(SCHED_XLOCK)
     while n < most and sched().free_with_stack != NO_G:
-        g = sched().free_with_stack
-        sched().free_with_stack = g_at(layout.g_addr(g)).link
-        sched().nfree -= 1
-        g_at(layout.g_addr(g)).link = me.g_free
-        me.g_free = g
-        me.g_nfree += 1
+        _take_shared_locked(me)
         n += 1
     release(SCHED_XLOCK)
     g = me.g_free
@@ -213,17 +208,23 @@ def _take_free(me: int) -> None:
         return
     acquire(SCHED_XLOCK)
     while me.g_nfree < _HALF and sched().nfree > 0:
-        g = sched().free_with_stack
-        if g != NO_G:
-            sched().free_with_stack = g_at(layout.g_addr(g)).link
-        else:
-            g = sched().free_without
-            sched().free_without = g_at(layout.g_addr(g)).link
-        sched().nfree -= 1
-        g_at(layout.g_addr(g)).link = me.g_free
-        me.g_free = g
-        me.g_nfree += 1
+        _take_shared_locked(me)
     release(SCHED_XLOCK)
+
+
+@inline
+def _take_shared_locked(me: int) -> None:
+    """Holds: sched.lock. One of the free records that all share is this P's, with a stack if any has one. There are some."""
+    g = sched().free_with_stack
+    if g != NO_G:
+        sched().free_with_stack = g_at(layout.g_addr(g)).link
+    else:
+        g = sched().free_without
+        sched().free_without = g_at(layout.g_addr(g)).link
+    sched().nfree -= 1
+    g_at(layout.g_addr(g)).link = me.g_free
+    me.g_free = g
+    me.g_nfree += 1
 
 
 @inline
