@@ -32,6 +32,7 @@ from gomp.core.shm.records import (
     SPAN_IN_USE,
     layout_version,
     mheap_dtype,
+    new_view,
     runtime_dtype,
     span_dtype,
     view,
@@ -250,7 +251,7 @@ class Runtime:
     def spans(self) -> npt.NDArray[np.void]:
         """The span table, read-only and live: element i is the record of the span that starts at page i of the heap."""
         self._open()
-        return mapping.watch(_read_only(view(span_dtype, layout.SPANS_BASE, self._grown_pages())))
+        return mapping.watch(_read_only(new_view(span_dtype, layout.SPANS_BASE, self._grown_pages())))
 
     @property
     def marks(self) -> npt.NDArray[np.uint8]:

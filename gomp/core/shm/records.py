@@ -1046,10 +1046,16 @@ def _to_pointer(context: Any, addr: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-def view(dtype: np.dtype[Any], base: int, n: int = 1) -> Any:
+def new_view(dtype: np.dtype[Any], base: int, n: int = 1) -> Any:
     """``n`` records at ``base`` as a numpy record array, without a copy: for Python code that reads shared memory."""
     buffer = (ctypes.c_char * (dtype.itemsize * n)).from_address(int(base))
     return np.frombuffer(buffer, dtype=dtype).view(np.recarray)
+
+
+@functools.lru_cache(1024)
+def view(dtype: np.dtype[Any], base: int, n: int = 1) -> Any:
+    """The same, made once: that takes longer than most of what is done with it. What is mapped there may change meanwhile."""
+    return new_view(dtype, base, n)
 
 
 def table(dtype: np.dtype[Any], base: int, n: int) -> Callable[[], Any]:
