@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 
-from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
 from gomp.core.mutator import boundary, mapcalls
 from gomp.core.mutator.hashmap import (
     COUNT,
@@ -57,9 +56,8 @@ class Maps:
                 assert kernel(slot, *args, 1) == OK
         return p, slot
 
-    def _node(self, p, size, mask, scan_bytes):
-        c = span_class_for(size, True)
-        return self._allocate(p, boundary.new_struct, c, SPAN_ELEM_SIZE[c], mask, scan_bytes)
+    def _node(self, p, size, mask):
+        return self._allocate(p, boundary.new_struct, size, mask, 0, 0)
 
     def call(self, p, kernel, *args):
         self.world.be(p)
@@ -69,7 +67,7 @@ class Maps:
         return result
 
     def new(self, p):
-        return self._node(p, MAP_BYTES, MAP_MASK, SCAN_BYTES)
+        return self._node(p, MAP_BYTES, MAP_MASK)
 
     def value(self, p, number):
         root = self.world.new(p, 16)
@@ -94,7 +92,7 @@ class Maps:
         if done & GROW:
             self.grow(p, m)
         elif done & SPLIT:
-            sentinel = self._node(p, SENTINEL_BYTES, SENTINEL_MASK, 8)
+            sentinel = self._node(p, SENTINEL_BYTES, SENTINEL_MASK)
             self.call(p, mapcalls.map_split, m[1], entry[1], sentinel[1])
             self.world.drop(sentinel)
         self.world.drop(entry)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 from gomp.core.heap.waitq import BUFFER, COUNT, HOLDS_LINKS, SIZE
 from gomp.core.mutator import chancalls
 from gomp.core.mutator.boundary import NO_SLOT
-from gomp.core.mutator.chan import CHAN_CLASS, CHAN_MASK, CHAN_SLOT, SCAN_BYTES
+from gomp.core.mutator.chan import CHAN_BYTES, CHAN_MASK
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel
 from gomp.runtime import listening, type_table
@@ -62,12 +62,10 @@ class ChanMeta(ReferenceMeta):
         type_table.register(cls)
         buffer = array(cls.elem if cls.sends_links else INT, n) if n else None
         of: Any = cls
-        made = allocated(of, kernels.new_struct, CHAN_CLASS, CHAN_SLOT, CHAN_MASK, SCAN_BYTES)
-        slot = slot_of(made)
-        set_word_at(slot, HOLDS_LINKS, int(cls.sends_links))
+        made = allocated(of, kernels.new_struct, CHAN_BYTES, CHAN_MASK, HOLDS_LINKS, int(cls.sends_links))
         if buffer is not None:
             write_reference(type(buffer), made, BUFFER, buffer, lambda: "the buffer of a channel")
-            set_word_at(slot, SIZE, n)
+            set_word_at(slot_of(made), SIZE, n)
         return made
 
 

@@ -21,7 +21,7 @@ from collections.abc import KeysView as _KeysView
 from collections.abc import ValuesView as _ValuesView
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from gomp.core.heap.sizeclass import SPAN_ELEM_SIZE, span_class_for
+from gomp.core.heap.sizeclass import round_up_size
 from gomp.core.mutator import mapcalls
 from gomp.core.mutator.boundary import ARRAY_HEADER
 from gomp.core.mutator.hashmap import (
@@ -56,7 +56,6 @@ from gomp.runtime.references import (
     is_declared,
     is_usable,
     key_of,
-    set_word_at,
     slot_of,
     word_at,
 )
@@ -65,8 +64,7 @@ from gomp.runtime.typekeys import class_of_key
 
 __all__ = ["Map", "map"]
 
-_MAP_CLASS, _SENTINEL_CLASS = span_class_for(MAP_BYTES, True), span_class_for(SENTINEL_BYTES, True)
-MAP_SLOT = SPAN_ELEM_SIZE[_MAP_CLASS]
+MAP_SLOT = round_up_size(MAP_BYTES, noscan=False)
 _MISSING: Any = object()
 V = TypeVar("V")
 T = TypeVar("T")
@@ -307,8 +305,7 @@ class Map(Reference, Generic[K, V]):
 
     @staticmethod
     def _split(m: int, entry: int) -> None:
-        size = SPAN_ELEM_SIZE[_SENTINEL_CLASS]
-        sentinel = allocated(_Node, kernels.new_struct, _SENTINEL_CLASS, size, SENTINEL_MASK, 8)
+        sentinel = allocated(_Node, kernels.new_struct, SENTINEL_BYTES, SENTINEL_MASK, 0, 0)
         table.call(_calls.map_split, m, entry, slot_of(sentinel))
 
     @staticmethod
@@ -378,9 +375,9 @@ def map(*of: Any) -> Any:  # noqa: A001 (its name in the package)
     if isinstance(cls, MapOf):
         raise TypeError(f"gomp.map holds what is declared: {of[-1]} is not")
     type_table.register(cls)
-    made = allocated(cls, kernels.new_struct, _MAP_CLASS, MAP_SLOT, MAP_MASK, SCAN_BYTES)
-    set_word_at(slot_of(made), SEED, signed(int.from_bytes(os.urandom(8), "little")))
-    return made
+    return allocated(
+        cls, kernels.new_struct, MAP_BYTES, MAP_MASK, SEED, signed(int.from_bytes(os.urandom(8), "little"))
+    )
 
 
 def _register_types() -> None:

@@ -17,8 +17,8 @@ import numpy as np
 from gomp.core.sched.status import OK
 from gomp.runtime import type_table
 from gomp.runtime.fields import Field, integer_place
-from gomp.runtime.handles import kernels, table
-from gomp.runtime.kinds import Scalar
+from gomp.runtime.handles import Slot, kernels, table
+from gomp.runtime.kinds import INT, Scalar
 from gomp.runtime.parts import Embedded, Link, Part, allocation, evaluated, names_around, part, placed
 from gomp.runtime.references import (
     Reference,
@@ -168,87 +168,97 @@ def shown(p: Part, value: Any) -> str:
 # --- making objects ---------------------------------------------------------------------------------------------------
 
 
-Maker = Callable[[tuple[Any, ...], dict[str, Any]], Any]
-_makers: dict[Any, Maker] = {}  # of each struct that ``new`` has met
+class _Plan:
+    """How objects of a struct are made: ``mask`` is 0 if no small one with references; ``words`` are the offsets of its int64s."""
+
+    __slots__ = ("by_type", "layout", "mask", "setters", "size", "words")
+
+    def __init__(self, layout: StructInfo) -> None:
+        how, fields = layout.allocation, layout.fields
+        self.layout = layout
+        self.size, self.mask, self.by_type = how.size, how.mask, how.by_type
+        self.setters = {name: (_first_setter(field), *integer_place(field)) for name, field in fields.items()}
+        self.words = {name: field.offset for name, field in fields.items() if field.part is INT}
+
+
+_plans: dict[Any, _Plan] = {}  # of each struct that ``new`` has met
+_LOW, _HIGH = INT.low, INT.high
 
 
 def new(cls: type[T], /, *values: object, **named: object) -> T:
     """A new object of the struct ``cls``: zero, but for the fields given, by position or by name."""
+    # Small structs with references are what programs make most: no call or loop that can be saved, and an int64 goes along with the kernel's call.
     try:
-        make = _makers[cls]
+        plan = _plans[cls]
     except (KeyError, TypeError):
-        make = _learn(cls)
-    return make(values, named)  # type: ignore[no-any-return]
+        plan = _learn(cls)
+    if values:
+        named = bound(plan.layout, values, named)
+    if not plan.mask:
+        return _new_other(plan, named)  # type: ignore[no-any-return]
+    offset = word = 0
+    if named:
+        words = plan.words
+        for name in named:
+            if name in words:
+                value = named[name]
+                if type(value) is int and _LOW <= value <= _HIGH:
+                    offset, word = words[name], value
+                    del named[name]
+                    break
+    ref: Any = object_new(cls)
+    while True:
+        try:
+            ref._slot, table.free = table.free, table.free.next  # type: ignore[union-attr]
+            break
+        except AttributeError:  # there is none
+            table.grow()
+    taken = ref._slot
+    ref._handle = taken.handle
+    status = kernels.new_struct(taken.slot, plan.size, plan.mask, offset, word, 0)
+    if status != OK:
+        table.settle(status, kernels.new_struct, taken.slot, plan.size, plan.mask, offset, word)
+    if named:
+        _set_first(plan, ref, taken, named)
+    return ref  # type: ignore[no-any-return]
 
 
-def _learn(cls: Any) -> Maker:
+def _learn(cls: Any) -> _Plan:
     if not is_struct(cls):
         raise TypeError(
             f"gomp.new makes structs, not {getattr(cls, '__name__', repr(cls))}: declare the class with @gomp.struct"
         )
-    layout = info(cls)
-    _makers[cls] = _small_maker(layout) if layout.allocation.mask else _maker(layout)
-    return _makers[cls]
+    _plans[cls] = _Plan(info(cls))
+    return _plans[cls]
 
 
-def _maker(layout: StructInfo) -> Maker:
-    cls, size, by_type = layout.cls, layout.allocation.size, layout.allocation.by_type
-    setters = {name: _first_setter(field) for name, field in layout.fields.items()}
-
-    def make(values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if values:
-            named = bound(layout, values, named)
-        if by_type:
-            type_table.register(cls)
-        ref = allocated(cls, kernels.new_object, size, key_of(cls) if by_type else 0)
-        for name, value in named.items():
-            if name not in setters:
-                raise _no_field(layout, name)
-            setters[name](ref, value)
-        return ref
-
-    return make
+def _set_first(plan: _Plan, ref: Any, taken: Slot, named: dict[str, Any]) -> None:
+    """Set these fields of a new object; integers right here."""
+    for name, value in named.items():
+        try:
+            set_field, cell, shift, bias = plan.setters[name]
+        except KeyError:
+            raise _no_field(plan.layout, name) from None
+        if cell is None or type(value) is not int or taken.handle < table.first:
+            set_field(ref, value)
+            continue
+        at = (table.words[taken.slot] + bias) >> shift
+        try:
+            cell[0][at] = value
+        except ValueError:  # it is out of range
+            set_field(ref, value)
 
 
-def _small_maker(layout: StructInfo) -> Maker:
-    """The same without a call that can be saved: integers are stored right here. This is what programs make most."""
-    cls, how = layout.cls, layout.allocation
-    span_class, elem_size, mask, scan_bytes = how.span_class, how.elem_size, how.mask, how.scan_bytes
-    setters = {name: (_first_setter(field), *integer_place(field)) for name, field in layout.fields.items()}
-
-    def make(values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if values:
-            named = bound(layout, values, named)
-        ref = object_new(cls)
-        while True:
-            try:
-                ref._slot, table.free = table.free, table.free.next  # type: ignore[assignment, union-attr]
-                break
-            except AttributeError:  # there is none
-                table.grow()
-        taken = ref._slot
-        ref._handle = taken.handle
-        slot = taken.slot
-        status = kernels.new_struct(slot, span_class, elem_size, mask, scan_bytes, 0)
-        if status != OK:
-            table.settle(status, kernels.new_struct, slot, span_class, elem_size, mask, scan_bytes)
-        for name in named:
-            try:
-                set_field, cell, shift, bias = setters[name]
-            except KeyError:
-                raise _no_field(layout, name) from None
-            value = named[name]
-            if cell is None or type(value) is not int or taken.handle < table.first:
-                set_field(ref, value)
-                continue
-            at = (table.words[slot] + bias) >> shift
-            try:
-                cell[0][at] = value
-            except ValueError:  # it is out of range
-                set_field(ref, value)
-        return ref
-
-    return make
+def _new_other(plan: _Plan, named: dict[str, Any]) -> Any:
+    cls = plan.layout.cls
+    if plan.by_type:
+        type_table.register(cls)
+    ref = allocated(cls, kernels.new_object, plan.size, key_of(cls) if plan.by_type else 0)
+    for name, value in named.items():
+        if name not in plan.setters:
+            raise _no_field(plan.layout, name)
+        plan.setters[name][0](ref, value)
+    return ref
 
 
 def _first_setter(field: Field) -> Callable[[Any, Any], None]:

@@ -220,7 +220,7 @@ def sweep_step(nspans: int) -> int:
 
 @kernel("void(int64, int64)")
 def deduct_sweep_credit(span_bytes: int, caller_pages: int) -> None:
-    """Before ``span_bytes`` are allocated: sweep until the sweep is as far as the allocation is (GO-FACTS 3.11, mgcsweep.go)."""
+    """Before ``span_bytes`` are allocated: sweep until the sweep is as far as the allocation is (mgcsweep.go, deductSweepCredit)."""
     rt = runtime()
     if rt.sweep_ratio == 0.0:
         return

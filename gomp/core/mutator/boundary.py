@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.barrier import read_pointer, write_pointer
-from gomp.core.mutator.malloc import PYTHON, PYTHON_AGAIN, new_bytes, new_small, new_typed
+from gomp.core.mutator.malloc import PYTHON, PYTHON_AGAIN, new_bytes, new_masked, new_typed
 from gomp.core.mutator.types import TABLE_FULL, find_type
 from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
@@ -143,12 +143,15 @@ def finish_new(addr: int, slot: int, begun: int) -> int:
 
 
 @kernel("int64(int64, int64, int64, int64, int64, int64)")
-def new_struct(slot: int, span_class: int, elem_size: int, mask: int, scan_bytes: int, again: int) -> int:
-    """A struct with references, of at most 512 bytes, into an empty slot."""
+def new_struct(slot: int, size: int, mask: int, offset: int, word: int, again: int) -> int:
+    """A struct of ``size`` bytes, at most 512, into an empty slot: zero, but for the ``word``. Where ``mask`` has a bit are references."""
     if enter() != OK:
         return RETRY
     begun = load_relaxed(RT_XCYCLES)
-    return finish_new(new_small(span_class, elem_size, elem_size >> 3, mask, scan_bytes, _caller(again)), slot, begun)
+    addr = new_masked(size, mask, _caller(again))
+    if addr > 0:
+        store64(addr + offset, word)
+    return finish_new(addr, slot, begun)
 
 
 @kernel("int64(int64, int64, int64, int64)")

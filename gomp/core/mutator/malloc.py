@@ -35,6 +35,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     add_relaxed,
     clear_lowest,
+    clz,
     ctz,
     fence_release,
     load64,
@@ -129,7 +130,7 @@ def new_noscan(size: int, span_class: int, elem_size: int, caller: int) -> int:
 
 @inline
 def new_tiny(size: int, caller: int) -> int:
-    """An object without references, of less than 16 bytes: it shares a 16-byte block with others (GO-FACTS 1.8, malloc.go)."""
+    """An object without references, of less than 16 bytes: it shares a 16-byte block with others (malloc.go)."""
     me = self_p()
     offset = me.tiny_offset
     if size & 7 == 0:
@@ -171,6 +172,13 @@ def new_bytes(size: int, caller: int) -> int:
         return _new_large(size, 0, caller)
     c = size_class(size)
     return new_noscan(size, 2 * c + 1, _SIZES[c], caller)
+
+
+@inline
+def new_masked(size: int, mask: int, caller: int) -> int:
+    """An object of at most 512 bytes with references where ``mask`` has a bit."""
+    c = size_class(size)
+    return new_small(2 * c, _SIZES[c], _SIZES[c] >> 3, mask, 8 * (64 - clz(mask)), caller)
 
 
 @kernel("int64(int64, int64, int64)")

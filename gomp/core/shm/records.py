@@ -101,7 +101,7 @@ runtime_dtype = record(
         ("xsweep_class", "i8"),  # 2 * span class + set, where the sweep goes on; 272: nothing left
         ("xsweepers", "i8"),  # processes inside a sweep step
         ("xpages_swept", "i8"),
-        ("sweep_basis_live", "i8"),  # proportional sweep (GO-FACTS: heapLive at the last pacing)
+        ("sweep_basis_live", "i8"),  # proportional sweep (mgcsweep.go: heapLive at the last pacing)
         ("sweep_basis_pages", "i8"),
         ("sweep_ratio", "f8"),  # pages to sweep per byte allocated; 0: nothing left
         ("_pad3", "i8", (7,)),
