@@ -340,6 +340,37 @@ class Slow:
         return f.ret() if f.until.ended != 0 else f.call(Nothing)
 
 
+@gomp.frame
+class Endless:
+    """One step that goes on until somebody ends it."""
+
+    until: Tally
+    rounds: int
+
+    def step(f) -> gomp.Action:
+        while f.until.ended == 0:
+            f.rounds += 1
+        f.until.turns += 1
+        return f.ret()
+
+
+@pytest.mark.parametrize("endless", [1, 5])
+def test_a_step_without_an_end_leaves_others_their_turn_on_the_only_p(endless):
+    with gomp.Runtime(procs=1, gogc=20) as rt:
+        until, tallies = gomp.new(Tally), made(300)
+        for _ in range(endless):
+            gomp.go(Endless, until=until)
+        for _ in range(2):
+            start(tallies, 20)
+            rt.gc()
+        wait_for(tallies, 300)
+        until.ended = 1
+        wait_until_none()
+        assert until.turns == endless
+        assert all((tally.turns, tally.ended) == (40, 2) for tally in tallies)
+        assert "verified" in rt.verify()
+
+
 def test_slow_steps_leave_others_their_turn(rt):
     until, slow, tallies = gomp.new(Tally), made(4), made(100)
     for tally in slow:

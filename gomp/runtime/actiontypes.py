@@ -15,15 +15,15 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import Signature
 
 from gomp.core.jit import inline
-from gomp.core.mutator.goroutine import (
+from gomp.core.mutator.action import (
     ACTION_LOCK,
     ACTION_RECEIVE,
     ACTION_RETURN,
     ACTION_SEND,
     ACTION_WAIT,
     ACTION_YIELD,
-    COUNT_BITS,
     forget_action,
+    note_action,
 )
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout
@@ -92,15 +92,6 @@ def put_out(context: Any, builder: Any, cls: FrameMeta, given: dict[str, tuple[t
 @inline
 def _note_bytes(nbytes: int) -> None:
     self_p().out_bytes = nbytes
-
-
-@inline
-def note_action(what: int, nbytes: int) -> int:
-    """The action that was made last: ``what``, with so many bytes of P_OUT."""
-    me = self_p()
-    me.out_bytes = nbytes
-    me.out_for = what + (me.out_for + 1 & COUNT_BITS)
-    return me.out_for
 
 
 @inline

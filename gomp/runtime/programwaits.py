@@ -1,4 +1,5 @@
-"""Compiled programs that have to wait for a goroutine and find nothing to run: they wait in Python, in the middle of the program.
+"""Compiled programs that have to wait for a goroutine and find nothing to run: they wait in Python, in the middle of the program. And those at whose
+polls goroutines have run that cannot go on without Python: it looks at them there and then.
 
 There the interpreter's lock is free for other threads, and the main thread of a P runs what else comes, calls of other processes too. What
 interrupts the wait, Ctrl-C or the end of the runtime, is kept, and the program ends by its next poll.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from gomp.core.mutator import waitcalls
+from gomp.core.mutator import schedule, waitcalls
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import handles
@@ -19,8 +20,13 @@ _kept = threading.local()
 
 
 def _wait(g: int) -> int:
+    from gomp.runtime import goroutines  # above this
+
     try:
-        wait_until_done(g, None)
+        if g == schedule.NOBODY:
+            goroutines.look_aside()
+        else:
+            wait_until_done(g, None)
     except BaseException as error:
         _kept.error = error
         waitcalls.interrupt_program()

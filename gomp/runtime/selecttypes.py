@@ -21,15 +21,15 @@ from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, Sig
 from numba.extending import models, register_model
 
 from gomp.core.jit import inline
+from gomp.core.mutator.action import ACTION_SELECT, forget_action, note_action
 from gomp.core.mutator.chan import VALUE
-from gomp.core.mutator.goroutine import ACTION_SELECT, forget_action
 from gomp.core.mutator.select import CASE_BYTES, MOST_CASES, NONE_READY, SENDS
 from gomp.core.mutator.selectcalls import select_waiting
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import store64
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, INTO_BITS, P_OUT, self_p
 from gomp.errors import ClosedChannel
-from gomp.runtime.actiontypes import check_slot_named, given_by_name, named_signature, note_action
+from gomp.runtime.actiontypes import check_slot_named, given_by_name, named_signature
 from gomp.runtime.chantypes import check_sent, word_of
 from gomp.runtime.endings import raise_for
 from gomp.runtime.frametypes import ACTION, FrameRef, actions, pointer_at, slot_type

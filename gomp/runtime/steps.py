@@ -17,8 +17,8 @@ from numba.core import errors, types
 from numba.core.compiler import CompileResult
 from numba.extending import intrinsic
 
+from gomp.core.mutator.action import ACTION_RAISED
 from gomp.core.mutator.boundary import NO_SLOT
-from gomp.core.mutator.goroutine import ACTION_RAISED
 from gomp.core.mutator.schedule import run_slice
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout

@@ -48,7 +48,7 @@ from gomp.core.shm.records import (
     PACER_XIDLE_NS,
     PACER_XWAITERS,
     POLL_CLEAR,
-    POLL_SCHED,
+    POLL_OTHERS,
     POLL_WORK,
     RESTS_FOR_TURN,
     RESTS_FOR_WORK,
@@ -90,7 +90,7 @@ def drain(budget: int) -> int:
     """Mark what this process can find, until it has scanned ``budget`` bytes or a poll asks for something; the bytes it scanned."""
     p = layout.p_addr(self_p().idx)
     done, n = 0, 0
-    while done < budget and load_relaxed(SELF_POLL) & ~(POLL_WORK | POLL_CLEAR | POLL_SCHED) == 0:
+    while done < budget and load_relaxed(SELF_POLL) & ~(POLL_WORK | POLL_CLEAR | POLL_OTHERS) == 0:
         entry = work.get_object(p)  # before spans: meanwhile more of their objects are marked
         if entry == 0:
             entry = spanq.take(p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.action import forget_action
 from gomp.core.mutator.boundary import load_handle
 from gomp.core.mutator.chan import (
     VALUE,
@@ -14,7 +15,7 @@ from gomp.core.mutator.chan import (
     send_locked,
     wake_first_locked,
 )
-from gomp.core.mutator.goroutine import end_g, forget_action, start_waiter
+from gomp.core.mutator.goroutine import end_g, start_waiter
 from gomp.core.mutator.waitcalls import begin_call, begin_waiting, end_call, joined, keep, wait_until_done
 from gomp.core.sched.status import RETRY
 from gomp.core.shm.atomics import load64, store64

@@ -5,9 +5,6 @@ first of all, and returns an *action*: the address of a frame type to call it, o
 called, or the result, it has left in the P's P_OUT. So no step runs while frames come, go and move; and no native frame leads into a stack that
 moves.
 
-An action is made before it is returned, and the step may poll in between: so P_OUT is a root until then. Its lowest bits count: the action that is
-returned has to be the one that was made last, whose slots are in P_OUT.
-
 A goroutine with a *home* is run by one P alone, where somebody waits for it: it is in no queue, and ends with that P. Any other is in a queue
 while it is ready (:mod:`~gomp.core.sched.runq`).
 """
@@ -31,6 +28,18 @@ from gomp.core.heap.stack import (
     stack_size,
 )
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.action import (
+    ACTION_LOCK,
+    ACTION_RAISED,
+    ACTION_RECEIVE,
+    ACTION_RETURN,
+    ACTION_SELECT,
+    ACTION_SEND,
+    ACTION_WAIT,
+    ACTION_YIELD,
+    COUNT_BITS,
+    forget_action,
+)
 from gomp.core.mutator.chan import VALUE, receive, send
 from gomp.core.mutator.select import (
     CASE_BYTES,
@@ -77,6 +86,7 @@ from gomp.core.shm.records import (
     P_OUT,
     P_XMAIL,
     P_XOVER,
+    POLL_OTHERS,
     POLL_SCHED,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
@@ -89,9 +99,6 @@ from gomp.core.shm.records import (
     stackpool,
 )
 
-COUNT_BITS = 63  # of an action: the addresses of types are multiples of 64
-ACTION_RETURN, ACTION_RAISED, ACTION_YIELD, ACTION_RECEIVE, ACTION_SEND = range(64, 384, 64)
-ACTION_SELECT, ACTION_LOCK, ACTION_WAIT = range(384, 576, 64)
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
 YIELDED, PARKED = 1, 2
@@ -220,14 +227,6 @@ def end_g(g: int) -> None:
     drop_g(layout.g_number(g))
 
 
-@inline
-def forget_action() -> None:
-    """An action that the step under what runs here has made is not the last any more."""
-    me = self_p()
-    me.out_for &= COUNT_BITS
-    me.out_bytes = 0
-
-
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +252,7 @@ def execute(g: int) -> int:
             if is_python_s_turn(now):
                 return YIELDED
         if load_relaxed(SELF_POLL) & POLL_SCHED:
-            and_acq_rel(SELF_POLL, ~POLL_SCHED)
+            and_acq_rel(SELF_POLL, ~POLL_OTHERS)
             if _is_anything_else_ready():
                 return YIELDED
         if g_at(g).wants_shrink or stackpool().always_copy:
@@ -261,6 +260,7 @@ def execute(g: int) -> int:
         step = _step_of(load64(frame + FRAME_TYPE))
         if step == 0:
             return NO_STEP
+        forget_action()
         action = call_at(step, frame)
         if action == ACTION_RAISED:
             return RAISED

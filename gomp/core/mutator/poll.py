@@ -11,6 +11,7 @@ from gomp.core.gc.assist import DRY, IN_DEBT, try_assist
 from gomp.core.gc.ragged import pass_ragged
 from gomp.core.gc.worker import has_work, run_worker
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.action import is_action_made
 from gomp.core.sched.status import (
     NAPS_PER_LOOK,
     OK,
@@ -45,8 +46,9 @@ from gomp.core.shm.records import (
     PACER_XWAITERS,
     POLL_CLEAR,
     POLL_INTERRUPT,
+    POLL_OTHERS,
+    POLL_OVERDUE,
     POLL_RAGGED,
-    POLL_SCHED,
     POLL_STOP,
     POLL_WORK,
     RT_XCYCLE_DONE,
@@ -62,6 +64,7 @@ POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
 _END_NAP_NS = 250_000
 _DEAD_BYTES = 2048
+_DEEPEST = 8
 _AWAITS_CREDIT = layout.SELF_BASE + P_XAWAITS_CREDIT
 
 
@@ -105,13 +108,25 @@ def poll_entry() -> int:
 
 @kernel("int64()")
 def poll_program() -> int:
-    """At a poll of a program itself, in the middle of nothing: goroutines may run here, and all that they do."""
-    me = self_p()
-    if load_acquire(SELF_POLL) & POLL_SCHED and me.curg == 0:  # a goroutine heeds it at its next action
-        and_acq_rel(SELF_POLL, ~POLL_SCHED)
-        if me.scheduling == 0 and me.no_park == 0 and me.scheduler != 0:
-            call_at(me.scheduler, 0)
+    """At a poll of a program itself, or of a step, in the middle of nothing: goroutines may run here, and all that they do."""
+    if load_acquire(SELF_POLL) & POLL_OTHERS and _may_run_others():
+        and_acq_rel(SELF_POLL, ~POLL_OTHERS)
+        why = call_at(self_p().scheduler, 0)
+        if why != OK:
+            return why
     return poll_slow()
+
+
+@inline
+def _may_run_others() -> bool:
+    """A goroutine lets others run at its next action. If it makes none for a whole slice, they run on top of its step: that is not where its
+    goroutine can wait, and both are lost if the P dies. Among those may be one that does the same, so it goes some levels deep."""
+    me = self_p()
+    if me.no_park != 0 or me.scheduler == 0:
+        return False
+    if me.curg == 0:
+        return me.scheduling == 0
+    return load_relaxed(SELF_POLL) & POLL_OVERDUE != 0 and me.scheduling < _DEEPEST and not is_action_made()
 
 
 @kernel("int64()")
@@ -207,7 +222,7 @@ def assist_waiting() -> None:
         bits = load_acquire(SELF_POLL)
         if bits & POLL_INTERRUPT or load_acquire(RT_XSHUTDOWN) != 0:
             return  # the program sees it at its next poll
-        if bits & ~(POLL_CLEAR | POLL_SCHED):
+        if bits & ~(POLL_CLEAR | POLL_OTHERS):
             poll_slow()
         else:
             _park_for_credit()

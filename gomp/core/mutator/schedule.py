@@ -11,6 +11,7 @@ from gomp.core.gc import limiter
 from gomp.core.heap.gs import drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.action import forget_action
 from gomp.core.mutator.goroutine import (
     ANYWHERE,
     ENDED,
@@ -193,7 +194,11 @@ def _is_ready(g: int) -> bool:
 
 @kernel("int64(int64)")
 def run_slice(_: int) -> int:
-    """Called at a poll of a program that has had the processor for a while: run what is ready for as long."""
+    """Called at a poll of a program, or of a step, that has had the processor for a while: run what is ready for as long.
+
+    What a step has in hand stays its own: its goroutine's stack is not moved but by itself, and it has no action yet that would be in P_OUT.
+    OK, or POLL_SHUT_DOWN.
+    """
     until = nanotime() + SLICE_NS
     me = self_p()
     me.scheduling += 1
@@ -204,8 +209,12 @@ def run_slice(_: int) -> int:
         if g == NO_G:
             break
         _run(g)
+    why = OK
+    if me.strange != NO_G or me.failed != NO_G:
+        why = _look_aside()
     me.scheduling -= 1
-    return 0
+    forget_action()
+    return why
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -395,6 +404,18 @@ def _wait_aside(g: int, seen: int) -> int:
     if not _is_ready(g) and (wakes() == seen or load_acquire(_MAIL) != 0):
         _look_no_more()
         call_at(me.waiter, g)
+    return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
+
+
+@kernel("int64()")
+def _look_aside() -> int:
+    """Goroutines were set aside in the middle of something that may go on for long: have Python look at them now. OK, or POLL_SHUT_DOWN."""
+    me = self_p()
+    native_base, stack_low, stack_thread = me.native_base, me.stack_low, me.stack_thread
+    region = begin_call()
+    if region < 0:
+        return OK
+    call_at(me.waiter, NOBODY)
     return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from gomp.core.heap.mheap import NO_MEMORY
 from gomp.core.heap.waitq import BUSY, unlink_locked
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.action import forget_action
 from gomp.core.mutator.boundary import NO_SLOT, OUT_OF_MEMORY, load_handle
-from gomp.core.mutator.goroutine import end_g, forget_action, start_waiter
+from gomp.core.mutator.goroutine import end_g, start_waiter
 from gomp.core.mutator.hashmap import lock_of
 from gomp.core.mutator.mapcalls import try_lock_map
 from gomp.core.mutator.schedule import await_done

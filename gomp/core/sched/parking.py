@@ -43,6 +43,7 @@ from gomp.core.shm.records import (
     P_XSPINNING,
     P_XSTATUS,
     P_XWAKE,
+    POLL_OVERDUE,
     POLL_SCHED,
     SCHED_XPARKED,
     SCHED_XRUNQ_SIZE,
@@ -196,7 +197,8 @@ def watch_queues() -> int:
         if load_acquire(p + P_XPARKED) != 0:
             wake(p)
         elif load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
-            or_acq_rel(p + P_XPOLL, POLL_SCHED)
+            if or_acq_rel(p + P_XPOLL, POLL_SCHED) & POLL_SCHED:
+                or_acq_rel(p + P_XPOLL, POLL_OVERDUE)
     return 1
 
 

@@ -532,7 +532,17 @@ LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLI
 # All of it is in the low half of the word, which is what a futex compares.
 STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 16
 # Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
-POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR, POLL_SCHED = 1, 2, 4, 8, 16, 32, 64
+POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR, POLL_SCHED, POLL_OVERDUE = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+    64,
+    128,
+)
+POLL_OTHERS = POLL_SCHED | POLL_OVERDUE  # others are to have their turn; and a slice later they still wait for it
 
 MCACHE_ENTRY = 32
 mcache_dtype = record(
