@@ -44,7 +44,7 @@ from gomp.runtime.frametypes import (
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.parts import Link
 from gomp.runtime.references import key_of
-from gomp.runtime.refops import call_inline, check_part, check_range, load_part
+from gomp.runtime.refops import call_inline, check_part, check_range, load_part, raise_if
 from gomp.runtime.reftypes import (
     ChanRef,
     GroupRef,
@@ -271,6 +271,10 @@ def _lower_call(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     if "room" in given:
         type_, value = given.pop("room")
         room = context.cast(builder, value, type_, types.int64)
+        is_negative = builder.icmp_signed("<", room, ir.Constant(_I64, 0))
+        raise_if(
+            context, builder, is_negative, ValueError, "f.call: room= is a number of bytes, and cannot be negative"
+        )
     put_out(context, builder, cls, given)
     return call_inline(
         context, builder, _note_call, types.int64, (ir.Constant(_I64, key_of(cls)), ir.Constant(_I64, into), room)

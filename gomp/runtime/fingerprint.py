@@ -19,6 +19,7 @@ import numpy as np
 from numba.core import errors
 from numba.core.compiler import run_frontend
 from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 
 from gomp.errors import CompileError
 from gomp.runtime.boxes import all_boxes, box
@@ -152,6 +153,10 @@ class Survey:
             self._note(name, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
         elif isinstance(value, types.ModuleType):
             self._note(name, value.__name__)
+        elif isinstance(value, _Intrinsic) and value._defn.__module__.startswith(
+            f"{__package__}."
+        ):  # of the compiler's sources
+            self._note(name, value._defn.__module__, value._defn.__qualname__)
         elif isinstance(value, (*_OPAQUE, types.FunctionType)) or type(value).__module__.startswith("numpy"):
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
             if isinstance(value, types.FunctionType):

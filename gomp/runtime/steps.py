@@ -7,6 +7,7 @@ is kept in the P's record, and raised again by whoever runs the goroutine.
 from __future__ import annotations
 
 import ctypes
+import dis
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -147,6 +148,10 @@ class Step(Compiled[Any, Any]):
     def compile_for(self, args: tuple[types.Type, ...]) -> tuple[Result, CompileResult]:
         try:
             signature = types.Dispatcher(self.dispatcher).get_call_type(self.dispatcher.typingctx, args, {})
+            if not any(i.opname.startswith("RETURN") for i in dis.get_instructions(self.py_func)):
+                raise CompileError(
+                    f"{self.__name__} does nothing but raise: some way through it ends in an action, as in 'return f.ret()'"
+                )
             if signature.return_type != ACTION:
                 raise CompileError(
                     f"{self.__name__} returns {signature.return_type} somewhere: each way through it ends in an action, as in 'return f.ret()'"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from some_programs import ROOT, Node, Wide, build, count
 
+import gomp
 from gomp.errors import CompileError
 from gomp.runtime import compiled as compiled_module
 from gomp.runtime.compiled import compiled
@@ -47,6 +48,23 @@ def test_programs_come_from_the_cache(heap, monkeypatch):
     assert second.f0 == tree
     with pytest.raises(ValueError, match="negative"):
         make()(tree, -1)
+
+
+def test_so_do_those_that_run_and_start_frames(heap, monkeypatch):
+    def make():
+        @gomp.frame
+        class Sum(gomp.Frame[int]):
+            a: int
+            b: int
+
+            def step(f) -> gomp.Action:
+                return f.ret(f.a + f.b)
+
+        return Sum
+
+    assert make().run(a=1, b=2) == 3
+    monkeypatch.setattr(compiled_module.Compiled, "compile_for", None)
+    assert make().run(a=3, b=4) == 7
 
 
 def test_a_change_of_what_a_function_uses_is_noticed(heap):

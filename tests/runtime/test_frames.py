@@ -486,6 +486,12 @@ class NoAction:
 
 
 @gomp.frame
+class OnlyRaises:
+    def step(f):
+        raise ValueError("always")
+
+
+@gomp.frame
 class OtherResult(gomp.Frame[int]):
     def step(f):
         return f.ret(1.5)
@@ -524,6 +530,7 @@ class ForAnother(gomp.Frame[int]):
     [
         (IntoAnother, "slot down of IntoAnother: only a step's own frame holds frames, any other would outlive them"),
         (NoAction, "in step: each way through a step ends in an action, as in"),
+        (OnlyRaises, "OnlyRaises.step does nothing but raise: some way through it ends in an action, as in"),
         (OtherResult, "the result of OtherResult holds an int, not float64: convert it with int"),
         (NothingToReturn, "frame NothingToReturn is declared to return nothing: derive it from gomp.Frame"),
         (WrongInto, "frame Halve returns a float64, and slot node of WrongInto holds a Node"),
@@ -536,6 +543,32 @@ class ForAnother(gomp.Frame[int]):
 def test_what_the_compiler_refuses(heap, frame, message):
     with pytest.raises(CompileError, match=message):
         frame.run()
+
+
+@gomp.frame
+class WithRoom:
+    size: int
+    was_here: bool
+
+    def step(f):
+        if f.was_here:
+            return f.ret()
+        f.was_here = True
+        return f.call(OneSlot, n=1, room=f.size)
+
+
+@gomp.frame
+class OneSlot:
+    n: int
+
+    def step(f):
+        return f.ret()
+
+
+def test_room_for_a_call_is_not_negative(heap):
+    WithRoom.run(size=100)
+    with pytest.raises(ValueError, match="f.call: room= is a number of bytes, and cannot be negative"):
+        WithRoom.run(size=-1)
 
 
 def test_what_a_declaration_refuses():
