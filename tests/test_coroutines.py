@@ -449,8 +449,9 @@ def test_what_cannot_be_awaited(rt: gomp.Runtime) -> None:
 
     with pytest.raises(TypeError, match=r"awaits or yields what gomp has to wait for.*not 3"):
         gomp.go(yields(3)).wait(10)
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(RuntimeError, match="no running event loop") as caught:
         gomp.go(sleeps).wait(10)
+    assert "What needs an event loop belongs in asyncio.run" in caught.value.__notes__[0]
     with pytest.raises(TypeError, match="takes nothing else"):
         gomp.go(yields(3), 4)  # type: ignore[call-overload]
     with pytest.raises(RuntimeError, match=r"awaited in asyncio, or in a goroutine"):

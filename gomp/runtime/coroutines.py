@@ -25,6 +25,10 @@ from gomp.runtime.listening import Signal, hear, here, num_goroutines_waiting
 
 Body: TypeAlias = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 log = logging.getLogger("gomp.goroutines")
+_NO_LOOP = (
+    "gomp runs this goroutine, and asyncio does not: await channels, groups and locks of gomp's in it. What needs an event loop belongs in "
+    "asyncio.run, where those are awaited as well."
+)
 _ready: deque[PythonGoroutine] = deque()
 _all: set[PythonGoroutine] = set()  # that have not ended
 _left_behind: list[
@@ -124,6 +128,8 @@ class PythonGoroutine:
         except StopIteration as stop:
             return self._ended(stop.value, None)
         except Exception as raised:
+            if isinstance(raised, RuntimeError) and "no running event loop" in str(raised):
+                raised.add_note(_NO_LOOP)
             return self._ended(None, raised)
         except BaseException as raised:  # for the main thread, too
             self._awaited = None

@@ -567,7 +567,7 @@ class OneSlot:
 
 def test_room_for_a_call_is_not_negative(heap):
     WithRoom.run(size=100)
-    with pytest.raises(ValueError, match="f.call: room= is a number of bytes, and cannot be negative"):
+    with pytest.raises(ValueError, match="room= is a number of bytes, and cannot be negative"):
         WithRoom.run(size=-1)
 
 
