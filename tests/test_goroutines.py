@@ -358,16 +358,18 @@ class Endless:
 def test_a_step_without_an_end_leaves_others_their_turn_on_the_only_p(endless):
     with gomp.Runtime(procs=1, gogc=20) as rt:
         until, tallies = gomp.new(Tally), made(300)
+        start(tallies, 1)
+        wait_for(tallies, 300)  # the P knows the frames
         for _ in range(endless):
             gomp.go(Endless, until=until)
         for _ in range(2):
             start(tallies, 20)
             rt.gc()
-        wait_for(tallies, 300)
+        wait_for(tallies, 900)
         until.ended = 1
         wait_until_none()
         assert until.turns == endless
-        assert all((tally.turns, tally.ended) == (40, 2) for tally in tallies)
+        assert all((tally.turns, tally.ended) == (41, 3) for tally in tallies)
         assert "verified" in rt.verify()
 
 

@@ -153,9 +153,7 @@ class Survey:
             self._note(name, value.dtype, value.shape, hashlib.sha256(value.tobytes()).digest())
         elif isinstance(value, types.ModuleType):
             self._note(name, value.__name__)
-        elif isinstance(value, _Intrinsic) and value._defn.__module__.startswith(
-            f"{__package__}."
-        ):  # of the compiler's sources
+        elif isinstance(value, _Intrinsic) and _is_of_the_compiler(value._defn):
             self._note(name, value._defn.__module__, value._defn.__qualname__)
         elif isinstance(value, (*_OPAQUE, types.FunctionType)) or type(value).__module__.startswith("numpy"):
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
@@ -192,6 +190,11 @@ class Survey:
             self.classes[array_class(cls)] = None
         for target in layout_of(cls).targets:
             self._class(target)
+
+
+def _is_of_the_compiler(function: Any) -> bool:
+    """Whether the compiler's sources say all about it."""
+    return function.__module__.startswith(f"{__package__}.") and function.__closure__ is None
 
 
 def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:

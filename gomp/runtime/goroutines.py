@@ -116,13 +116,14 @@ def _look_aside() -> None:
             table.call(schedule.fail_strange)
             table.call(schedule.bury_failed)
     while goid := schedule.failed_id():
+        why, name = schedule.failure(), _failed_name()
+        table.call(schedule.bury_failed)  # before anything else runs here, and may fail
         try:
-            _raise_end(schedule.failure())
+            _raise_end(why)
         except RuntimeLost:
             raise
         except Exception as error:
-            log.error("goroutine %d (%s) has ended: %s: %s", goid, _failed_name(), type(error).__name__, error)
-        table.call(schedule.bury_failed)
+            log.error("goroutine %d (%s) has ended: %s: %s", goid, name, type(error).__name__, error)
 
 
 def _failed_name() -> str:

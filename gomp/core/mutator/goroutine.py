@@ -87,7 +87,6 @@ from gomp.core.shm.records import (
     P_XMAIL,
     P_XOVER,
     POLL_OTHERS,
-    POLL_SCHED,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
     TYPE_BYTES,
@@ -251,7 +250,7 @@ def execute(g: int) -> int:
                 return YIELDED
             if is_python_s_turn(now):
                 return YIELDED
-        if load_relaxed(SELF_POLL) & POLL_SCHED:
+        if load_relaxed(SELF_POLL) & POLL_OTHERS:
             and_acq_rel(SELF_POLL, ~POLL_OTHERS)
             if _is_anything_else_ready():
                 return YIELDED

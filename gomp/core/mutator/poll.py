@@ -20,6 +20,7 @@ from gomp.core.sched.status import (
     become_running,
     become_safe,
     grow_native_stack,
+    has_room_for_others,
     note_wait,
     shut_down_if_orphaned,
     wait_to_enter,
@@ -109,24 +110,28 @@ def poll_entry() -> int:
 @kernel("int64()")
 def poll_program() -> int:
     """At a poll of a program itself, or of a step, in the middle of nothing: goroutines may run here, and all that they do."""
-    if load_acquire(SELF_POLL) & POLL_OTHERS and _may_run_others():
+    if load_acquire(SELF_POLL) & POLL_OTHERS and (self_p().curg == 0 or _is_overdue()):
         and_acq_rel(SELF_POLL, ~POLL_OTHERS)
-        why = call_at(self_p().scheduler, 0)
-        if why != OK:
-            return why
+        if _may_run_others():
+            why = call_at(self_p().scheduler, 0)
+            if why != OK:
+                return why
     return poll_slow()
 
 
 @inline
+def _is_overdue() -> bool:
+    """A goroutine lets others run at its next action. If it makes none for a whole slice, they run on top of its step: they cannot wait for it there,
+    and if the P dies, all are lost. Among them may be one that does the same, so it goes some levels deep."""
+    return load_relaxed(SELF_POLL) & POLL_OVERDUE != 0 and not is_action_made()
+
+
+@inline
 def _may_run_others() -> bool:
-    """A goroutine lets others run at its next action. If it makes none for a whole slice, they run on top of its step: that is not where its
-    goroutine can wait, and both are lost if the P dies. Among those may be one that does the same, so it goes some levels deep."""
     me = self_p()
-    if me.no_park != 0 or me.scheduler == 0:
+    if me.no_park != 0 or me.scheduler == 0 or not has_room_for_others():
         return False
-    if me.curg == 0:
-        return me.scheduling == 0
-    return load_relaxed(SELF_POLL) & POLL_OVERDUE != 0 and me.scheduling < _DEEPEST and not is_action_made()
+    return me.scheduling == 0 if me.curg == 0 else me.scheduling < _DEEPEST
 
 
 @kernel("int64()")

@@ -201,8 +201,9 @@ def run_slice(_: int) -> int:
     """
     until = nanotime() + SLICE_NS
     me = self_p()
+    raised_code, raised_info = me.raised_code, me.raised_info  # which this program may be about to raise anew
     me.scheduling += 1
-    while nanotime() < until and has_ring():
+    while nanotime() < until and has_ring() and not stop_requested():
         g = runq_get()
         if g == NO_G:
             g = get_global(RUNQ_SIZE // 2)
@@ -210,9 +211,11 @@ def run_slice(_: int) -> int:
             break
         _run(g)
     why = OK
-    if me.strange != NO_G or me.failed != NO_G:
+    if me.curg == 0 and (me.strange != NO_G or me.failed != NO_G):
         why = _look_aside()
     me.scheduling -= 1
+    me.raised_code = raised_code
+    me.raised_info = raised_info
     forget_action()
     return why
 
@@ -409,7 +412,10 @@ def _wait_aside(g: int, seen: int) -> int:
 
 @kernel("int64()")
 def _look_aside() -> int:
-    """Goroutines were set aside in the middle of something that may go on for long: have Python look at them now. OK, or POLL_SHUT_DOWN."""
+    """Goroutines were set aside in the middle of a program that may go on for long: have Python look at them now. OK, or POLL_SHUT_DOWN.
+
+    Not in the middle of a step: other threads run meanwhile, and could begin and end what stands above its goroutine in the P's record.
+    """
     me = self_p()
     native_base, stack_low, stack_thread = me.native_base, me.stack_low, me.stack_thread
     region = begin_call()

@@ -43,7 +43,7 @@ from gomp.core.shm.records import (
     P_XSPINNING,
     P_XSTATUS,
     P_XWAKE,
-    POLL_OVERDUE,
+    POLL_OTHERS,
     POLL_SCHED,
     SCHED_XPARKED,
     SCHED_XRUNQ_SIZE,
@@ -197,8 +197,7 @@ def watch_queues() -> int:
         if load_acquire(p + P_XPARKED) != 0:
             wake(p)
         elif load_relaxed(p + P_XSTATUS) == STATUS_KERNEL:
-            if or_acq_rel(p + P_XPOLL, POLL_SCHED) & POLL_SCHED:
-                or_acq_rel(p + P_XPOLL, POLL_OVERDUE)
+            or_acq_rel(p + P_XPOLL, POLL_OTHERS if load_relaxed(p + P_XPOLL) & POLL_SCHED else POLL_SCHED)
     return 1
 
 

@@ -83,6 +83,7 @@ MISSED = -1  # instead of a deadline
 NAPS_PER_LOOK = 1000
 EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
+_ROOM_FOR_OTHERS = 4 * _STACK_MARGIN
 
 
 # --- a P itself -------------------------------------------------------------------------------------------------------
@@ -255,6 +256,12 @@ def grow_native_stack(sp: int) -> int:
     if status == OK:
         guard_native_stack()
     return status
+
+
+@inline
+def has_room_for_others() -> bool:
+    """Whether programs may run here, on this thread's native stack, on top of what does: those that need little."""
+    return stack_pointer() > self_p().stack_low + _ROOM_FOR_OTHERS
 
 
 @inline

@@ -533,14 +533,7 @@ LIMITER_XLOCK, LIMITER_XASSIST, LIMITER_XIDLE, LIMITER_XLAST_UPDATE, LIMITER_XLI
 STATUS_SAFE, STATUS_KERNEL, STATUS_CLAIMED = 0, 1, 1 << 16
 # Why a P should leave its fast path. Set by others with OR, cleared by the P itself (STOP and SHUTDOWN: by whoever set it).
 POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR, POLL_SCHED, POLL_OVERDUE = (
-    1,
-    2,
-    4,
-    8,
-    16,
-    32,
-    64,
-    128,
+    1 << i for i in range(8)
 )
 POLL_OTHERS = POLL_SCHED | POLL_OVERDUE  # others are to have their turn; and a slice later they still wait for it
 
