@@ -64,7 +64,7 @@ class GoroutineRecord:
 
     id: int
     status: str  # "runnable", "running" or "waiting"
-    wait_reason: str  # in Go's words, as "chan receive"; "" if it does not wait
+    wait_reason: str  # in Go's words, as "chan receive"; "" if it does not wait. Or, if it is runnable, why nobody can run it yet
     waiting_ns: int  # since a collection first saw it wait as it does; 0: none has
     leaked: bool  # the last look for leaks has found that nothing will end its wait
     frames: tuple[Site, ...]  # the innermost first, at most 100
@@ -158,7 +158,7 @@ def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> Goro
         reason += _AT_NOTHING.get(dump["wait"], "")
     return GoroutineRecord(
         id=dump["id"],
-        status=_STATES.get(dump["status"], "waiting"),
+        status="runnable" if is_waiting and dump["wait"] == WAITS_FOR_STEP else _STATES.get(dump["status"], "waiting"),
         wait_reason=reason,
         waiting_ns=max(now_ns - since, 0) if is_waiting and since else 0,
         leaked=bool(is_waiting and dump["leaked"]),
