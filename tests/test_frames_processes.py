@@ -121,3 +121,32 @@ def test_a_p_that_is_killed_takes_only_its_own_goroutine_along(monkeypatch) -> N
         assert goroutines() == 0
     assert died > 0, f"{done} tasks were done, and none was hit"
     assert done > 0
+
+
+def adding(n: int):
+    @gomp.frame
+    class Adding:
+        to: int
+        ch: gomp.Chan[int]
+        has: bool
+
+        def step(f) -> gomp.Action:
+            if f.has:
+                return f.ret()
+            f.has = True
+            return f.send(f.ch, f.to + n)
+
+    return Adding
+
+
+def test_a_frame_that_is_declared_anew_does_what_it_says_now_on_every_p():
+    """As a cell of a notebook that was changed and run again: the name and the slots are the same."""
+    with gomp.Runtime(procs=2) as rt:
+        ch = gomp.Chan[int](64)
+        for n in (1, 10, 100):
+            cls = adding(n)
+            for _ in range(50):
+                gomp.go(cls, to=1000, ch=ch)
+            time.sleep(0.3)  # in Python: the other P runs them
+            assert {ch.recv() for _ in range(50)} == {1000 + n}
+        assert rt.verify(3).startswith("verified")

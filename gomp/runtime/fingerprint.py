@@ -11,7 +11,6 @@ import builtins
 import functools
 import hashlib
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from gomp.runtime.pool import Pool
 from gomp.runtime.pythoncalls import function_key
 from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of, trait
 from gomp.runtime.root_table import Global
+from gomp.runtime.stepdigest import all_code
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), np.generic)
 _OPAQUE = (types.BuiltinFunctionType, type, np.ufunc)
@@ -75,7 +75,7 @@ class Survey:
         self._note("function", function.__module__, function.__qualname__)
         self._value("defaults", function.__defaults__)
         self._note(sorted((k, repr(v)) for k, v in function.__annotations__.items()))
-        for code in _all_code(function.__code__):
+        for code in all_code(function.__code__):
             self._code(code, function.__globals__)
         if self._writes_classes:
             self._writes_classes = False
@@ -197,19 +197,12 @@ def _is_of_the_compiler(function: Any) -> bool:
     return function.__module__.startswith(f"{__package__}.") and function.__closure__ is None
 
 
-def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _all_code(constant)
-
-
 _COMPILER = (
     "actiontypes", "arrays", "arraytypes", "arraywalks", "boxes", "boxtypes", "callsites", "chan", "chantypes", "classnames",
     "collecttypes", "compiled", "crossing", "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap",
     "keywords", "kinds", "lifetimes", "lifetypes", "madetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts",
     "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
-    "sitetable", "stacks", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
+    "sitetable", "stacks", "stepdigest", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
 )  # fmt: skip
 
 

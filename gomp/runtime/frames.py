@@ -32,6 +32,7 @@ from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
 from gomp.runtime.kinds import BOOL, FLOAT, INT, Scalar, scalar
 from gomp.runtime.parts import Embedded, Link, Names, Part, check_size, evaluated, names_around, part, placed
 from gomp.runtime.references import is_declared, is_reference_class, name_of
+from gomp.runtime.stepdigest import digest, is_sent_by_value
 
 __all__ = ["Action", "Frame", "frame"]
 
@@ -91,7 +92,8 @@ class FrameInfo:
     def text(self) -> str:
         """For the key."""
         gives = self.returns.text if isinstance(self.returns, Scalar) else self.returns and name_of(self.returns)
-        return f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
+        text = f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
+        return f"{text} {digest(cast(Any, self.cls.step))}" if is_sent_by_value(self.cls) else text
 
     @property
     def targets(self) -> list[Any]:

@@ -11,6 +11,7 @@ from gomp.core.jit import COMPILED
 from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.core.mutator.sites import NO_SITE
+from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
 from gomp.runtime.callsites import MADE, begin_at
@@ -97,7 +98,7 @@ _looks_aside = threading.Lock()
 
 def look_aside() -> None:
     """What this process has set aside: say how goroutines have failed, and learn the frames that it did not know. By one thread at a time."""
-    if not schedule.strange_type() and not schedule.failed_id():
+    if schedule.last_strange() == NO_G and schedule.last_failed() == NO_G:
         return
     if _looks_aside.acquire(blocking=False):
         try:
@@ -107,17 +108,16 @@ def look_aside() -> None:
 
 
 def _look_aside() -> None:
-    while key := schedule.strange_type():
+    while strange := schedule.last_strange():
         try:
-            declarations.learn(key)
-            table.call(schedule.release_strange)
+            declarations.learn(schedule.strange_type(strange))
+            table.call(schedule.release_strange, strange)
         except Exception as error:
-            log.error("a goroutine has ended: %s", error)
-            table.call(schedule.fail_strange)
-            table.call(schedule.bury_failed)
-    while goid := schedule.failed_id():
-        why, name = schedule.failure(), _failed_name()
-        table.call(schedule.bury_failed)  # before anything else runs here, and may fail
+            log.error("goroutine %d has ended: %s", schedule.goroutine_id(strange), error)
+            table.call(schedule.fail_strange, strange)
+    while failed := schedule.last_failed():
+        goid, name, why = schedule.goroutine_id(failed), _failed_name(failed), schedule.failure(failed)
+        table.call(schedule.bury_failed, failed)  # before anything else runs here, and may fail
         try:
             _raise_end(why)
         except RuntimeLost:
@@ -126,6 +126,6 @@ def _look_aside() -> None:
             log.error("goroutine %d (%s) has ended: %s: %s", goid, name, type(error).__name__, error)
 
 
-def _failed_name() -> str:
-    """What the first frame of the goroutine that failed last is called."""
-    return description(schedule.failed_entry()).partition("\n")[0].rpartition(".")[2] or "?"
+def _failed_name(failed: int) -> str:
+    """What the first frame of that goroutine is called."""
+    return description(schedule.failed_entry(failed)).partition("\n")[0].rpartition(".")[2] or "?"

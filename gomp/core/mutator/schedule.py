@@ -437,24 +437,35 @@ def _give_turn() -> None:
 
 
 # --- what was set aside: for Python, in no kernel ---------------------------------------------------------------------
+# By number: while Python looks at one, another thread may set aside more.
 
 
 @kernel("int64()")
-def strange_type() -> int:
-    """Key of the type whose step the last goroutine set aside here waits for this process to know; 0 if none does."""
-    me = self_p()
-    return type_at(load64(innermost(layout.g_addr(me.strange)) + FRAME_TYPE)).key if me.strange != NO_G else 0
+def last_strange() -> int:
+    """Number of the goroutine set aside last that waits for this process to know a step; NO_G."""
+    return self_p().strange
 
 
 @kernel("int64()")
-def release_strange() -> int:
+def last_failed() -> int:
+    """Number of the goroutine that failed last here; NO_G."""
+    return self_p().failed
+
+
+@kernel("int64(int64)")
+def strange_type(number: int) -> int:
+    """Key of the type whose step the goroutine waits for."""
+    return type_at(load64(innermost(layout.g_addr(number)) + FRAME_TYPE)).key
+
+
+@kernel("int64(int64)")
+def release_strange(number: int) -> int:
     """Have that goroutine run again: OK, or RETRY."""
     if enter() != OK:
         return RETRY
     begin_critical()
-    number = self_p().strange
     g = layout.g_addr(number)
-    self_p().strange = g_at(g).link
+    self_p().strange = _without(self_p().strange, number)
     change_status(g, G_WAITING, G_RUNNABLE)
     g_at(g).home = ANYWHERE  # last, but for its wait: of one that was ready, and at home here, repair knows what to do
     g_at(g).wait = NOT_WAITING
@@ -465,53 +476,64 @@ def release_strange() -> int:
     return OK
 
 
-@kernel("int64()")
-def fail_strange() -> int:
-    """Have that goroutine count as failed: there is no way to know its step. OK, or RETRY."""
+@kernel("int64(int64)")
+def fail_strange(number: int) -> int:
+    """That goroutine is over: there is no way to know its step. OK, or RETRY."""
     if enter() != OK:
         return RETRY
-    me = self_p()
-    g = layout.g_addr(me.strange)
-    me.strange = g_at(g).link
-    g_at(g).wait = WAITS_FOR_TAKER
-    g_at(g).link = me.failed
-    me.failed = layout.g_number(g)
+    self_p().strange = _without(self_p().strange, number)
+    _bury(number)
     leave()
     return OK
 
 
-@kernel("int64()")
-def failed_id() -> int:
-    """Id of the last goroutine that has failed here, 0 if there is none."""
-    me = self_p()
-    return g_at(layout.g_addr(me.failed)).id if me.failed != NO_G else 0
+@kernel("int64(int64)")
+def goroutine_id(number: int) -> int:
+    """Id of the goroutine."""
+    return g_at(layout.g_addr(number)).id
 
 
-@kernel("int64()")
-def failed_entry() -> int:
+@kernel("int64(int64)")
+def failed_entry(number: int) -> int:
     """Key of the type of its first frame."""
-    return type_at(g_at(layout.g_addr(self_p().failed)).entry).key
+    return type_at(g_at(layout.g_addr(number)).entry).key
 
 
-@kernel("int64()")
-def failure() -> int:
-    """Why, as :func:`~gomp.core.mutator.goroutine.execute` says; what it has raised is in the P's record."""
+@kernel("int64(int64)")
+def failure(number: int) -> int:
+    """Why it has failed, as :func:`~gomp.core.mutator.goroutine.execute` says; what it has raised is in the P's record."""
     me = self_p()
-    gp = g_at(layout.g_addr(me.failed))
+    gp = g_at(layout.g_addr(number))
     me.raised_code = gp.raised_code
     me.raised_info = gp.raised_info
     return gp.ending
 
 
-@kernel("int64()")
-def bury_failed() -> int:
-    """The last goroutine that failed here is over for good. OK, or RETRY."""
+@kernel("int64(int64)")
+def bury_failed(number: int) -> int:
+    """That goroutine is over for good. OK, or RETRY."""
     if enter() != OK:
         return RETRY
-    me = self_p()
-    g = layout.g_addr(me.failed)
-    change_status(g, G_WAITING, G_IDLE)
-    me.failed = g_at(g).link
-    drop_g(layout.g_number(g))
+    self_p().failed = _without(self_p().failed, number)
+    _bury(number)
     leave()
     return OK
+
+
+@inline
+def _without(first: int, number: int) -> int:
+    """The first of a list that goroutine ``number`` is taken out of."""
+    after = g_at(layout.g_addr(number)).link
+    if first == number:
+        return after
+    at = layout.g_addr(first)
+    while g_at(at).link != number:
+        at = layout.g_addr(g_at(at).link)
+    g_at(at).link = after
+    return first
+
+
+@inline
+def _bury(number: int) -> None:
+    change_status(layout.g_addr(number), G_WAITING, G_IDLE)
+    drop_g(number)
