@@ -11,6 +11,7 @@ from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime import current, goroutineprofile
 from gomp.runtime.goroutineprofile import GoroutineRecord
 from gomp.runtime.handles import table
+from gomp.runtime.localgoroutines import with_local
 from gomp.runtime.waiting import DEADLINE_S
 
 MAX_PERCENT = (1 << 31) - 1
@@ -82,10 +83,10 @@ def free_os_memory(now: bool = False) -> int:
 
 def goroutines() -> list[GoroutineRecord]:
     """What each goroutine does, where it stands and where it was started, by id. Nothing is stopped: each is shown as it was
-    at one moment of its own.
+    at one moment of its own. Of those whose bodies are Python, other processes' are there while they wait in the heap.
     """
     table.check_open()
-    return goroutineprofile.read()
+    return with_local(goroutineprofile.read())
 
 
 def leaked_goroutines() -> list[GoroutineRecord]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import gomp
-from gomp.runtime import listening
+from gomp.runtime import goroutineprofile, listening
 from tests.chan_load import wait_until_none
 from tests.free_slots import free_slots
 
@@ -466,3 +466,55 @@ def test_one_that_would_wait_for_itself(rt: gomp.Runtime) -> None:
 
     with pytest.raises(RuntimeError, match="with await or yield"):
         gomp.go(blocks).wait(10)
+
+
+# --- what is shown of them --------------------------------------------------------------------------------------------
+
+
+async def _receives(ch: gomp.Chan[int]) -> int:
+    return await ch.receiving()
+
+
+async def _asks(ch: gomp.Chan[int]) -> int:
+    return await _receives(ch)
+
+
+@gomp.frame
+class Takes:
+    ch: gomp.Chan[int]
+    has: bool
+
+    def step(f) -> gomp.Action:
+        if f.has:
+            return f.ret()
+        f.has = True
+        return f.recv(f.ch)
+
+
+async def _starts(ch: gomp.Chan[int]) -> int:
+    gomp.go(Takes, ch=ch)
+    return await gomp.go(_asks, ch)  # type: ignore[no-any-return]
+
+
+def test_they_are_shown_with_their_lines_and_who_has_started_them(rt: gomp.Runtime) -> None:
+    ch, before, others = gomp.Chan[int](), gomp.num_goroutine(), {g.id for g in gomp.debug.goroutines()}
+    first = gomp.go(_starts(ch), labels={"kind": "example"})
+    assert gomp.num_goroutine() == before + 1
+    deadline = time.monotonic() + 20
+    while len(found := [g for g in gomp.debug.goroutines() if g.id not in others and g.status == "waiting"]) < 3:
+        assert time.monotonic() < deadline
+        with pytest.raises(TimeoutError):
+            first.wait(timeout=0.01)  # they run meanwhile
+    starter, takes, asks = found
+    assert [[f.function for f in g.frames] for g in found] == [["_starts"], ["Takes.step"], ["_receives", "_asks"]]
+    assert [g.wait_reason for g in found] == ["end of a goroutine", "chan receive", "chan receive"]
+    assert (starter.id, starter.parent) == (first.id, 0)
+    assert starter.created_at.function.startswith("test_they_are_shown")
+    for g in (takes, asks):
+        assert (g.parent, g.created_at.function, dict(g.labels)) == (first.id, "_starts", {"kind": "example"})
+    (seen_elsewhere,) = [g for g in goroutineprofile.read() if g.id == asks.id]
+    assert [f.function for f in seen_elsewhere.frames] == ["_receives"]
+    ch.send(1)
+    ch.send(2)
+    assert first.wait(20) in (1, 2)
+    wait_until_none()

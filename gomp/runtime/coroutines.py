@@ -15,13 +15,17 @@ from collections import deque
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeAlias
 
+from gomp.core.mutator import goroutine
 from gomp.core.sched import parking
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.errors import Deadlock, RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import table
-from gomp.runtime.listening import Signal, hear, here, num_goroutines_waiting
+from gomp.runtime.here import NOBODY, Identity, here
+from gomp.runtime.labels import number_of
+from gomp.runtime.listening import Signal, hear, num_goroutines_waiting
+from gomp.runtime.sites import number_of_caller
 
 Body: TypeAlias = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 log = logging.getLogger("gomp.goroutines")
@@ -39,9 +43,10 @@ _left_behind: list[
 class PythonGoroutine:
     """One that was started. ``wait`` gives what it returns, or raises what it raised; ``await`` and ``yield`` it elsewhere in the same process."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, identity: Identity) -> None:
         self.name = getattr(body, "__qualname__", type(body).__name__)
-        self._body = body
+        self.identity = identity
+        self.body = body
         self._pid = os.getpid()
         self._awaited: Generator[Any, Any, Any] | None = None  # what it has yielded, which goes on first
         self._value: Any = None  # what is sent into it next, or raised there
@@ -79,14 +84,19 @@ class PythonGoroutine:
         return self._value
 
     def __repr__(self) -> str:
-        return f"<goroutine {self.name}>"
+        return f"<goroutine {self.id} {self.name}>"
+
+    @property
+    def id(self) -> int:
+        """As ``gomp.debug.goroutines`` has it."""
+        return self.identity.id
 
     def __reduce__(self) -> Any:
         raise TypeError("a goroutine is waited for in the process that started it: send what its wait() has given")
 
     def __del__(self) -> None:
         if self._error is not None and not self._was_told:
-            log.error("goroutine %s has ended with an exception", self.name, exc_info=self._error)
+            log.error("goroutine %d (%s) has ended with an exception", self.id, self.name, exc_info=self._error)
 
     def lose(self) -> None:
         """It does not go on: the runtime has ended. Who awaits it in a loop is told."""
@@ -100,9 +110,9 @@ class PythonGoroutine:
             return
         try:
             self._awaited = None
-            self._body.close()
+            self.body.close()
         except Exception:
-            log.exception("goroutine %s has not taken the end of the runtime well", self.name)
+            log.exception("goroutine %d (%s) has not taken the end of the runtime well", self.id, self.name)
 
     # --- its steps ----------------------------------------------------------------------------------------------------
 
@@ -111,18 +121,18 @@ class PythonGoroutine:
         _wake_main_thread()
 
     def run(self) -> None:
-        here.wake = self.make_ready
+        here.wake, here.goroutine = self.make_ready, self.identity
         try:
             while self._goes_on():
                 pass
         finally:
-            here.wake = here.frame = None
+            here.wake, here.goroutine, here.frame = None, NOBODY, None
 
     def _goes_on(self) -> bool:
         """Resume what is to go on; whether something else is to go on at once then."""
         value, error = self._value, self._error
         self._value = self._error = None
-        resumed = self._body if self._awaited is None else self._awaited
+        resumed = self.body if self._awaited is None else self._awaited
         try:
             got = resumed.send(value) if error is None else resumed.throw(error)
         except StopIteration as stop:
@@ -158,7 +168,7 @@ class PythonGoroutine:
             return False
         if self._awaited is None and hasattr(got, "__await__"):
             self._awaited = got.__await__()
-            here.frame = _innermost(self._body)
+            here.frame = _innermost(self.body)
             return True
         self._error = TypeError(
             f"a goroutine awaits or yields what gomp has to wait for, as ch.receiving(), or yields nothing to give others their turn: not {got!r}"
@@ -182,17 +192,35 @@ def makes_body(target: Any) -> bool:
 
 
 def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoroutine:
-    """Start a goroutine whose body is ``target``, or what ``target`` makes with these arguments."""
+    """Start a goroutine whose body is ``target``, which may be given ``labels``, or what ``target`` makes with these arguments."""
+    labels = None
     if callable(target):
         target = target(*args, **kwargs)
-    elif args or kwargs:
-        raise TypeError(
-            f"gomp.go of a {type(target).__name__} takes nothing else: it has its arguments already, and no labels"
-        )
-    started = PythonGoroutine(target)
+    else:
+        labels = kwargs.pop("labels", None)
+        if args or kwargs:
+            raise TypeError(
+                f"gomp.go of a {type(target).__name__} takes nothing else but labels=: it has its arguments already"
+            )
+    by = here.goroutine
+    identity = Identity(goroutine.next_id(), by.id, number_of_caller(), number_of(labels) or by.labels)
+    started = PythonGoroutine(target, identity)
     _all.add(started)
     started.make_ready()
+    _publish()
     return started
+
+
+def all_here() -> list[PythonGoroutine]:
+    """Those of this process that have not ended."""
+    return list(_all)
+
+
+def state_of(started: PythonGoroutine) -> str:
+    """ "running", "runnable" or "waiting"; by the thread that runs them."""
+    if here.goroutine is started.identity:
+        return "running"
+    return "runnable" if started in _ready else "waiting"
 
 
 def run_ready() -> bool:

@@ -37,7 +37,7 @@ from gomp.runtime.sitetable import UNKNOWN, Labels, Site, labels_of, site_of, si
 
 _AT_A_TIME = 2048  # goroutines
 _WORDS = (
-    "id", "status", "wait", "has_chan", "site", "parent", "since_ns", "leaked", "stack", "depth", "p", "home", "labels", "hash", "nframes",
+    "id", "status", "wait", "has_chan", "site", "parent", "since_ns", "leaked", "stack", "depth", "p", "home", "labels", "place", "hash", "nframes",
 )  # fmt: skip
 _dtype = np.dtype([*((name, "i8") for name in _WORDS), ("frames", "i8", (MOST_FRAMES, 2))])
 if _dtype.itemsize != DUMP_BYTES:
@@ -134,7 +134,8 @@ def _forget_names() -> None:
 
 def _frames(dump: Any) -> tuple[Site, ...]:
     if not dump["nframes"]:
-        return (_site(int(dump["site"])),) if dump["home"] and dump["site"] != NO_SITE else ()
+        place = int(dump["place"]) or int(dump["site"])
+        return (_site(place),) if dump["home"] and place != NO_SITE else ()
     return tuple(_frame(int(key), int(line)) for key, line in dump["frames"][: int(dump["nframes"])])
 
 
@@ -145,7 +146,7 @@ def _records(dumps: Any) -> Iterator[GoroutineRecord]:
     columns = [dumps[name].tolist() for name in _WORDS]
     for i, words in enumerate(zip(*columns, strict=True)):
         dump = dict(zip(_WORDS, words, strict=True))
-        key = dump["hash"], dump["nframes"] or -dump["site"]
+        key = dump["hash"], dump["nframes"] or -(dump["place"] or dump["site"]) * bool(dump["home"])
         if key not in frames:
             frames[key] = _frames(dumps[i])
         yield _record(dump, frames[key], now_ns)
@@ -197,8 +198,9 @@ def groups(only_leaked: bool = False) -> list[Group]:
     for dumps in _dumps():
         if only_leaked:
             dumps = dumps[_is_leaked(dumps)]
-        # Who has no frames is told apart by his site.
-        keys = np.where(dumps["nframes"] == 0, dumps["site"] * (dumps["home"] != 0), dumps["hash"])
+        # Who has no frames is told apart by where he waits.
+        places = np.where(dumps["place"] != NO_SITE, dumps["place"], dumps["site"])
+        keys = np.where(dumps["nframes"] == 0, places * (dumps["home"] != 0), dumps["hash"])
         _, first, n = np.unique(keys ^ dumps["labels"] << 48, return_index=True, return_counts=True)
         for at, count in zip(first.tolist(), n.tolist(), strict=True):
             key = int(keys[at])

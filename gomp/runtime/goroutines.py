@@ -10,7 +10,6 @@ from typing import Any
 from gomp.core.jit import COMPILED
 from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
-from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
@@ -20,6 +19,7 @@ from gomp.runtime.endings import raise_end
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
+from gomp.runtime.here import here
 from gomp.runtime.labels import number_of
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
@@ -30,13 +30,15 @@ _programs: dict[tuple[FrameMeta, str, tuple[str, ...]], Compiled[..., Any]] = {}
 
 def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
     """The result of a goroutine whose first frame is of ``cls`` with these slots."""
-    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), NO_SITE, *slots.values())
+    by = here.goroutine
+    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), by.labels, by.id, *slots.values())
 
 
 def go(cls: FrameMeta, slots: dict[str, Any], labels: dict[str, str] | None = None) -> int:
     """Start a goroutine whose first frame is of ``cls`` with these slots, and with these labels or those of who starts it: its id."""
     program = _program(cls, "gomp.go(cls, %s)", slots)
-    return program(number_of_caller(), number_of(labels), *slots.values())  # type: ignore[no-any-return]
+    by = here.goroutine
+    return program(number_of_caller(), number_of(labels) or by.labels, by.id, *slots.values())  # type: ignore[no-any-return]
 
 
 def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., Any]:
@@ -53,7 +55,7 @@ def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., A
 def _function(cls: FrameMeta, call: str, names: tuple[str, ...]) -> Callable[..., Any]:
     scope: dict[str, Any] = {"cls": cls, "gomp": current, "begin_at": begin_at, "__name__": __name__}
     given = call % ", ".join(f"{n}={n}" for n in names)
-    text = f"def made({', '.join(('_site', '_labels', *names))}):\n    begin_at(_site, _labels)\n    return {given}\n"
+    text = f"def made({', '.join(('_site', '_labels', '_parent', *names))}):\n    begin_at(_site, _labels, _parent)\n    return {given}\n"
     exec(compile(text, f"{MADE}{cls.__name__}>", "exec"), scope)
     function: Any = scope["made"]
     function.__annotations__ = {

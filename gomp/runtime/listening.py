@@ -16,20 +16,11 @@ from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE
 from gomp.errors import GompError, RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import table
+from gomp.runtime.here import here
 from gomp.runtime.slots import Handle, empty, slot_in
 from gomp.runtime.waits import call, check_goroutine, handing, note_place
 
 _THREAD = "gomp-listener"
-
-
-class _Here(threading.local):
-    """Of the goroutine whose step runs in this thread, if one does: how it is woken, and its line if that is not the caller's."""
-
-    wake: Callable[[], None] | None = None
-    frame: Any = None
-
-
-here = _Here()
 
 
 class Signal:
@@ -161,7 +152,7 @@ async def wait(into: int, join: Any, *args: int) -> tuple[int, int, Handle | Non
     g, word = call(join, *args)
     if g in (CHAN_DONE, CHAN_CLOSED):
         return g, word, None
-    note_place(check_goroutine(g), here.frame)
+    note_place(check_goroutine(g))
     if end.listen(g):
         return await end
     done, word = call(waitcalls.end_wait, g, into)

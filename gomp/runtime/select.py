@@ -17,7 +17,7 @@ from gomp.core.shm.records import AGAIN, CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOC
 from gomp.errors import ClosedChannel
 from gomp.runtime.chan import Case, received
 from gomp.runtime.handles import table
-from gomp.runtime.listening import Wait, here
+from gomp.runtime.listening import Wait
 from gomp.runtime.references import slot_of
 from gomp.runtime.slots import Handle, empty, slot_in
 from gomp.runtime.waits import call, check_goroutine, handing, note_place, wait_until_done
@@ -90,7 +90,7 @@ async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
     g = check_goroutine(table.call(selectcalls.select_begin))
     is_heard_of = False  # then who hears of it ends it
     try:
-        note_place(g, here.frame)
+        note_place(g)
         _add(g, cases)
         while True:
             found = empty(Handle)

@@ -23,7 +23,7 @@ handles.on_close(_numbers.clear)
 def number_of_caller() -> int:
     """Number of the line of a program that has called gomp's functions, the innermost of which calls this; NO_SITE if none has."""
     frame: Any = sys._getframe(1)
-    while frame is not None and _is_ours(frame.f_globals):
+    while frame is not None and is_ours(frame.f_globals):
         frame = frame.f_back
     return NO_SITE if frame is None else number_of(frame)
 
@@ -39,7 +39,7 @@ def number_of(frame: Any) -> int:
     return number
 
 
-def _is_ours(names: dict[str, Any]) -> bool:
+def is_ours(names: dict[str, Any]) -> bool:
     """Whether a module's names are those of gomp, or of what has started its process."""
     return (names.get("__package__") or "").partition(".")[0] == "gomp" or names.get("__name__") == "runpy"
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from gomp.core.mutator import waitcalls
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
-from gomp.core.mutator.sites import set_site
+from gomp.core.mutator.sites import describe_python_g, set_site
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK, g_dtype, view
 from gomp.errors import Deadlock, OutOfMemory
 from gomp.runtime.handles import table
+from gomp.runtime.here import NOBODY, here
 
 handing = threading.Lock()
 
@@ -46,11 +47,16 @@ def check_goroutine(g: int) -> int:
     return g
 
 
-def note_place(g: int, frame: Any = None) -> None:
-    """The goroutine at ``g`` stands for the program's line that waits: the caller's, or where ``frame`` is."""
+def note_place(g: int) -> None:
+    """The goroutine at ``g`` stands for the program that waits here, or for the goroutine of Python's."""
     from gomp.runtime import sites  # above this, as current
 
-    set_site(g, sites.number_of_caller() if frame is None else sites.number_of(frame))
+    place = sites.number_of_caller() if here.frame is None else sites.number_of(here.frame)
+    by = here.goroutine
+    if by is NOBODY:
+        set_site(g, place)
+    else:
+        describe_python_g(g, by.id, by.parent, by.site, by.labels, place)
 
 
 def wait_until_done(g: int, timeout: float | None) -> None:

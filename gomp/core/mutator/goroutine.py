@@ -52,6 +52,7 @@ from gomp.core.mutator.select import (
     try_cases,
     wait_for_cases,
 )
+from gomp.core.mutator.sites import NO_SITE
 from gomp.core.mutator.sync import holder, lock_mutex, wait_group
 from gomp.core.mutator.waits import blacken
 from gomp.core.sched.locks import begin_critical, end_critical
@@ -136,6 +137,7 @@ def start_waiter() -> int:
         return NO_MEMORY
     g = layout.g_addr(number)
     _describe(g, self_p().idx + 1, 0)
+    g_at(g).into = NO_SITE
     _run_here(g)
     end_critical()
     return g
@@ -201,15 +203,17 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.wait = NOT_WAITING
     gp.listens = 0
     gp.site = me.call_site
-    gp.id = _next_id()
-    gp.parent = g_at(me.curg).id if me.curg != 0 else 0
+    gp.id = next_id()
+    gp.parent = g_at(me.curg).id if me.curg != 0 else me.call_parent
     inherited = np.int64(g_at(me.curg).labels) if me.curg != 0 else 0
     gp.labels = me.call_labels if me.call_labels != 0 else inherited
     me.call_labels = 0
+    me.call_parent = 0
 
 
-@inline
-def _next_id() -> int:
+@kernel("int64()")
+def next_id() -> int:
+    """Of a goroutine that begins here. In any state."""
     me = self_p()
     if me.goid_next == me.goid_end:
         me.goid_next = add_relaxed(SCHED_XGOIDS, _IDS_AT_A_TIME) + 1

@@ -41,9 +41,9 @@ _PRIME = 1099511628211  # FNV-1a's
 # A copy: words, then two for each frame, the key of its type and its line.
 (
     DUMP_ID, DUMP_STATUS, DUMP_WAIT, DUMP_HAS_CHAN, DUMP_SITE, DUMP_PARENT, DUMP_SINCE, DUMP_LEAKED, DUMP_STACK, DUMP_DEPTH, DUMP_P, DUMP_HOME,
-    DUMP_LABELS, DUMP_HASH, DUMP_NFRAMES,
-) = range(0, 120, 8)  # fmt: skip
-DUMP_FRAMES = 120
+    DUMP_LABELS, DUMP_PLACE, DUMP_HASH, DUMP_NFRAMES,
+) = range(0, 128, 8)  # fmt: skip
+DUMP_FRAMES = 128
 DUMP_BYTES = DUMP_FRAMES + 16 * MOST_FRAMES
 
 
@@ -103,6 +103,7 @@ def _copy_words(g: int, status: int, out: int) -> None:
     store64(out + DUMP_P, gp.p)
     store64(out + DUMP_HOME, gp.home)
     store64(out + DUMP_LABELS, gp.labels)
+    store64(out + DUMP_PLACE, gp.into)
 
 
 @inline

@@ -717,6 +717,7 @@ p_dtype = record(
             "call_labels",
             "i8",
         ),  # ... and of the labels that a goroutine gets which is started there, 0: those of who starts it
+        ("call_parent", "i8"),  # ... and the id of the goroutine of Python that starts it, 0: none does
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -988,7 +989,8 @@ g_dtype = record(
             "done",
             "i8",
         ),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED; in a select, the number of the case that is done, or AGAIN
-        ("into", "i8"),  # where its frame wants what it receives, as out_into; and whether it was sent
+        # where its frame wants what it receives, as out_into; of one of Python's, number of the place where it waits; and whether it was sent
+        ("into", "i8"),
         ("ok_into", "i8"),
         ("site", "i4"),  # number of the place in a program that has started it, 0: unknown (mutator/sites.py)
         ("leaked", "i4"),  # 1: a collection has found that nothing can end its wait; means nothing once that has ended
