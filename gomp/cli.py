@@ -160,7 +160,8 @@ def run(
     if as_json:
         print(json.dumps(report(program, result, wall_s, stats), default=str))
     else:
-        print(result)
+        if result is not None:
+            print(result)
         print(summary(wall_s, stats))
     return 0
 
