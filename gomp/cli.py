@@ -396,6 +396,29 @@ def stress(
     return 0 if done.went_on and done.oom_kills == 0 else EXIT_FAILED
 
 
+@app.command()
+def gctrace(
+    file: Annotated[str, typer.Argument(help="what a program with GODEBUG=gctrace=1 wrote, Go's or ours; - for stdin")],
+    last: Annotated[int, typer.Option(min=1, help="how many cycles the table has")] = 20,
+    as_json: AsJson = False,
+) -> int:
+    """Read gctrace lines: a table, a plot and what they come to."""
+    from gomp import gctracereport
+    from gomp.runtime.gctracefile import read_runs
+
+    try:
+        with sys.stdin if file == "-" else open(file, encoding="utf-8", errors="replace") as lines:
+            runs = read_runs(lines, "stdin" if file == "-" else file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    if as_json:
+        print(json.dumps(gctracereport.to_json(runs)))
+        return 0
+    for i, run in enumerate(runs, 1):
+        gctracereport.show(run, last, f"run {i} of {len(runs)}" if len(runs) > 1 else "")
+    return 0
+
+
 @ctl.command()
 def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
     """Show the settings in force."""

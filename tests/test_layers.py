@@ -44,6 +44,7 @@ LAYERS = (
     "gomp.debug",
     "gomp",
     "gomp.ctl",
+    "gomp.gctracereport",
     "gomp.stress",
     "gomp.cli",
     "gomp.__main__",

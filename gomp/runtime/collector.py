@@ -26,10 +26,12 @@ from gomp.core.shm.records import (
     GCSTATS,
     PACER,
     RUNTIME,
+    SCHED,
     SWEEP_SETS,
     gcstats_dtype,
     pacer_dtype,
     runtime_dtype,
+    sched_dtype,
     view,
 )
 from gomp.errors import OutOfMemory
@@ -74,6 +76,7 @@ class Collector:
         self._kind = 0
         self._wanted = 0  # the kind of a cycle that could not begin yet
         self._wants_leaks = False
+        self._leak_looks = 0  # up to the last cycle that was told of
         self._rests = 0
         self._sweeps_for_waiters = False
         self._is_sweeping = False
@@ -201,11 +204,16 @@ class Collector:
         self._is_sweeping = True
         self.report()
         if self.debug.gctrace:
-            print(gctrace.format_cycle(last_cycle()), file=sys.stderr, flush=True)
+            print(gctrace.format_cycle(last_cycle(self._has_looked_for_leaks())), file=sys.stderr, flush=True)
         if self.debug.checkfinalizers:
             self._check_finalizers()
         if self.debug.verify:
             self._verify()
+
+    def _has_looked_for_leaks(self) -> bool:
+        """Whether the cycle that has just ended has."""
+        before, self._leak_looks = self._leak_looks, int(view(sched_dtype, SCHED)[0].leak_looks)
+        return self._leak_looks != before
 
     def _end_sweep(self) -> None:
         """What is left of the sweep, and the line that says that it is done."""
@@ -264,7 +272,7 @@ def _check(code: int) -> int:
     return code
 
 
-def last_cycle() -> gctrace.Cycle:
+def last_cycle(looked_for_leaks: bool = False) -> gctrace.Cycle:
     """What the records say of the cycle that has just ended."""
     rt, stats, pc = view(runtime_dtype, RUNTIME)[0], view(gcstats_dtype, GCSTATS)[0], view(pacer_dtype, PACER)[0]
     procs, available = int(rt.nprocs), max(memstats.available_cpu_ns(rt, int(stats.last_end_ns)), 1)
@@ -290,4 +298,5 @@ def last_cycle() -> gctrace.Cycle:
         globals_scan=int(pc.globals_scan),
         procs=procs,
         forced=bool(stats.last_forced),
+        looked_for_leaks=looked_for_leaks,
     )

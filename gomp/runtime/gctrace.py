@@ -43,6 +43,7 @@ class Cycle:
     globals_scan: int
     procs: int
     forced: bool = False
+    looked_for_leaks: bool = False
 
 
 def format_cycle(cycle: Cycle) -> str:
@@ -52,7 +53,8 @@ def format_cycle(cycle: Cycle) -> str:
     cpu = f"{format_ms(cycle.first_pause_cpu_ns)}+{marking}+{format_ms(cycle.last_pause_cpu_ns)}"
     heap = "->".join(str(size >> 20) for size in (cycle.heap_start, cycle.heap_end, cycle.heap_marked))
     return (
-        f"gc {cycle.number} @{format_seconds(cycle.since_start_ns)}s {int(cycle.cpu_fraction * 100)}%: "
+        f"gc {cycle.number} @{format_seconds(cycle.since_start_ns)}s {int(cycle.cpu_fraction * 100)}%"
+        f"{' (checking for goroutine leaks)' if cycle.looked_for_leaks else ''}: "
         f"{clock} ms clock, {cpu} ms cpu, {heap} MB, {cycle.goal >> 20} MB goal, "
         f"{cycle.stack_scan >> 20} MB stacks, {cycle.globals_scan >> 20} MB globals, {cycle.procs} P"
         f"{' (forced)' if cycle.forced else ''}"

@@ -1,0 +1,146 @@
+"""``gomp gctrace``: lines of Go and of ours, old and new, whatever is around them."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gomp.cli import run_command
+from gomp.errors import ConfigError
+from gomp.gctracereport import summary_of
+from gomp.runtime.gctrace import Cycle, format_cycle
+from gomp.runtime.gctracefile import read_runs
+
+GO_LINES = (Path(__file__).parent / "data/gctrace/go-lines.txt").read_text().splitlines(keepends=True)
+OLD = "gc 1 @0.008s 5%: 0.012+0.36+0.044 ms clock, 0.025+0.31/0.10/0.11+0.088 ms cpu, 4->5->1 MB, 5 MB goal, 8 P\n"
+NEW = (
+    "gc 2 @0.019s 3% (checking for goroutine leaks): 0.081+1.0+0.005 ms clock, 0.16+0/0.49/1.0+0.011 ms cpu, "
+    "2->3->2 MB, 5 MB goal, 1 MB stacks, 0 MB globals, 2 P (forced)\n"
+)
+
+
+def test_lines_of_go_are_read():
+    for line in GO_LINES:
+        ((cycle,),) = read_runs([line], "go")
+        assert line.startswith(f"gc {cycle.number} @{cycle.since_start_s:.3f}s {cycle.gc_cpu_percent}%")
+
+
+def test_a_line_of_before_go_1_19_says_nothing_of_stacks_and_globals():
+    ((cycle,),) = read_runs([OLD], "old")
+    assert (cycle.stacks_mb, cycle.globals_mb, cycle.goal_mb, cycle.procs) == (None, None, 5, 8)
+    assert (cycle.assist_ms, cycle.dedicated_ms, cycle.idle_ms) == (0.31, 0.10, 0.11)
+
+
+def test_every_word_of_todays_line_is_read():
+    ((cycle,),) = read_runs([NEW], "new")
+    assert (cycle.heap_start_mb, cycle.heap_end_mb, cycle.live_mb, cycle.stacks_mb, cycle.globals_mb) == (2, 3, 2, 1, 0)
+    assert cycle.looks_for_leaks
+    assert cycle.forced
+    assert cycle.gc_cpu_ms == pytest.approx(0.16 + 0 + 0.49 + 0.011)
+
+
+@given(
+    st.integers(1, 10**6),
+    st.floats(0, 1),
+    st.lists(st.integers(0, 10**12), min_size=9, max_size=9),
+    st.lists(st.integers(0, 1 << 45), min_size=6, max_size=6),
+    st.integers(1, 64),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_we_write_is_what_is_read(number, fraction, times, sizes, procs, forced, leaks):
+    line = format_cycle(Cycle(number, times[0], fraction, *times[1:], *sizes, procs, forced, leaks))
+    ((cycle,),) = read_runs([f"2026-01-01T00:00:00Z app-1 | {line}\n"], "ours")
+    assert (cycle.number, cycle.procs, cycle.forced, cycle.looks_for_leaks) == (number, procs, forced, leaks)
+    assert [
+        cycle.heap_start_mb,
+        cycle.heap_end_mb,
+        cycle.live_mb,
+        cycle.goal_mb,
+        cycle.stacks_mb,
+        cycle.globals_mb,
+    ] == [size >> 20 for size in sizes]
+
+
+def test_other_lines_do_not_matter_and_runs_are_told_apart():
+    lines = [
+        "started\n",
+        OLD,
+        "scav 1 KiB work (bg)\n",
+        OLD.replace("gc 1", "gc 2"),
+        "GC forced\n",
+        OLD,
+        "the end gc\n",
+    ]
+    assert [[cycle.number for cycle in run] for run in read_runs(lines, "log")] == [[1, 2], [1]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["hello\n"], "no gctrace line in it: run the program with GODEBUG=gctrace=1"),
+        (
+            [OLD, OLD.replace("MB goal", "goal")],
+            "log, line 2: no gctrace line as Go 1.6 and later write it: 'gc 1 @0.008s",
+        ),
+        ([OLD, OLD[:40] + "\n"], "line 2"),
+    ],
+)
+def test_a_file_that_is_none_is_told_with_its_line(lines, message):
+    with pytest.raises(ConfigError, match=message):
+        read_runs(lines, "log")
+
+
+def test_a_last_line_that_was_cut_is_left_out():
+    assert len(read_runs([OLD, OLD[:40]], "log")[0]) == 1
+
+
+def test_random_bytes_are_one_line_or_nothing(tmp_path, capsys):
+    rng = random.Random(7)
+    for n in range(30):
+        text = bytearray((OLD + NEW).encode() * 3)
+        for _ in range(n):
+            text[rng.randrange(len(text))] = rng.randrange(256)
+        path = tmp_path / "trace"
+        path.write_bytes(text)
+        code = run_command(["gctrace", str(path)])
+        assert code in (0, 2)
+        assert capsys.readouterr().err.count("\n") == (1 if code else 0)
+
+
+def test_the_figures_of_a_run():
+    lines = [OLD, NEW]
+    (run,) = read_runs(lines, "log")
+    summary = summary_of(run)
+    assert (summary.cycles, summary.forced, summary.live_min_mb, summary.live_max_mb) == (2, 1, 1, 2)
+    assert summary.seconds == pytest.approx(0.019 - 0.008 + (0.081 + 1.0 + 0.005) / 1e3)
+    busy = 0.025 + 0.31 + 0.10 + 0.088 + 0.16 + 0.49 + 0.011
+    assert summary.gc_cpu_percent == pytest.approx(100 * busy / (1e3 * summary.seconds * 2))
+    assert summary.landing_percent == 100  # of the forced one nothing is said
+
+
+def test_table_plot_and_json_of_our_own_run(tmp_path, capsys):
+    log = tmp_path / "log"
+    with log.open("w") as err:
+        subprocess.run(
+            [sys.executable, "-m", "gomp", "run", "churn", "live=20000", "ops=2000000", "--godebug", "gctrace=1"],
+            stderr=err,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=120,
+        )
+    assert run_command(["gctrace", str(log), "--last", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "the last 2 of" in shown
+    assert "heap at the end of marking" in shown
+    assert "…" not in shown
+    assert run_command(["gctrace", str(log), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["summary"]["cycles"] == len(run["cycles"]) == run["cycles"][-1]["number"]
