@@ -419,6 +419,28 @@ def gctrace(
     return 0
 
 
+@app.command()
+def demo(
+    name: Annotated[str | None, typer.Argument(help="the scenario; none lists them", show_default=False)] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="how long its program runs; then it begins anew")] = 3600.0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page in a browser")] = True,
+    metrics_port: MetricsPort = None,
+    log_level: LogLevel = None,
+) -> int:
+    """Run a pathology as a service, and show its page."""
+    from gomp.demo import open_page_later, scenarios, settings_of, summary_of
+
+    if name is None:
+        print_table(("NAME", "WHAT IS WRONG"), [(each, summary_of(found)) for each, found in scenarios().items()])
+        return 0
+    settings = settings_of(name, seconds, metrics_port=metrics_port, log_level=log_level)
+    if open_browser and settings.metrics_port:
+        open_page_later(f"http://127.0.0.1:{settings.metrics_port}/")
+    from gomp.runtime import coordinator
+
+    return coordinator.main(settings) or 0
+
+
 @ctl.command()
 def show(name: OfRuntime = None, url: Url = None, token_file: TokenFile = None, as_json: AsJson = False) -> int:
     """Show the settings in force."""

@@ -45,6 +45,7 @@ LAYERS = (
     "gomp",
     "gomp.ctl",
     "gomp.gctracereport",
+    "gomp.demo",
     "gomp.stress",
     "gomp.cli",
     "gomp.__main__",
