@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
-import gomp
-from workers.scenarios.live import blocks_in, compile_all, forget, keep, litter
+from workers.scenarios.live import allocate_on_all, blocks_in, compile_all, forget, keep
 
 ALERT = "GompAssistTax"
-SETTINGS = {"procs": 2, "gogc": 25, "memory_limit": "off"}
-
-
-def burst(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        litter(2000)
+SETTINGS = {"procs": 2, "gogc": 100, "memory_limit": "off"}
 
 
 def main(seconds: float = 60.0) -> None:
     compile_all()
-    keep(blocks_in(128))
-    others = [gomp.go(burst, seconds) for _ in range(gomp.num_procs() - 1)]
-    burst(seconds)
-    for other in others:
-        other.wait()
+    keep(blocks_in(64))
+    allocate_on_all(seconds)
     forget()

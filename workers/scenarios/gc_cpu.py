@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
-from workers.scenarios.live import blocks_in, compile_all, forget, keep, litter
+from workers.scenarios.live import allocate_on_all, blocks_in, compile_all, forget, keep
 
 ALERT = "GompGCCPUHigh"
-SETTINGS = {"procs": 2, "gogc": 10, "memory_limit": "off"}
+SETTINGS = {"procs": 2, "gogc": 15, "memory_limit": "off"}
 
 
 def main(seconds: float = 60.0) -> None:
     compile_all()
-    keep(blocks_in(64))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        litter(blocks_in(1))
-        time.sleep(0.002)
+    keep(blocks_in(128))
+    allocate_on_all(seconds)
     forget()

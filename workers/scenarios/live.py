@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 import gomp
@@ -47,3 +48,18 @@ def compile_all() -> None:
     """Now, and not in the time of the scenario."""
     keep(0)
     litter(0)
+
+
+def allocate(seconds: float) -> None:
+    """Make garbage as fast as can be."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        litter(2000)
+
+
+def allocate_on_all(seconds: float) -> None:
+    """The same, on each P."""
+    others = [gomp.go(allocate, seconds) for _ in range(gomp.num_procs() - 1)]
+    allocate(seconds)
+    for other in others:
+        other.wait()
