@@ -518,3 +518,85 @@ def test_they_are_shown_with_their_lines_and_who_has_started_them(rt: gomp.Runti
     ch.send(2)
     assert first.wait(20) in (1, 2)
     wait_until_none()
+
+
+def _blocks(ch: gomp.Chan[int]) -> Generator[Any, Any, int]:
+    value = ch.recv()  # as programs wait
+    yield
+    return value
+
+
+def _blocking(ch: gomp.Chan[int]) -> int:
+    return gomp.go(_blocks(ch), labels={"who": "first"}).wait(20)  # type: ignore[no-any-return]
+
+
+def _nothing() -> Generator[Any, Any, str]:
+    yield
+    return "done"
+
+
+def _beside(ch: gomp.Chan[int]) -> tuple[int, dict[str, str], str]:
+    goid = gomp.go(Takes, ch=ch)
+    (found,) = [g for g in gomp.debug.goroutines() if g.id == goid]
+    return found.parent, dict(found.labels), gomp.go(_nothing()).wait(20)
+
+
+def test_a_call_that_a_p_runs_meanwhile_is_none_of_a_goroutines_doing(rt: gomp.Runtime) -> None:
+    ch, other = gomp.Chan[int](), gomp.Chan[int]()
+    before = {g.id for g in gomp.debug.goroutines()}
+    everywhere = [rt.go(_blocking, ch) for _ in range(rt.settings.procs)]
+    deadline = time.monotonic() + 20
+    while len(found := {g.id for g in gomp.debug.goroutines()} - before) < len(everywhere):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert rt.run(_beside, other) == (0, {}, "done")
+    assert found <= {g.id for g in gomp.debug.goroutines()}
+    for _ in everywhere:
+        ch.send(7)
+    other.send(1)
+    assert [blocking.wait(timeout=20) for blocking in everywhere] == [7] * len(everywhere)
+    wait_until_none()
+
+
+@gomp.compiled
+def _start_takes(ch: gomp.Chan[int]) -> int:
+    return gomp.go(Takes, ch=ch)
+
+
+def _calls(ch: gomp.Chan[int]) -> Generator[Any, Any, int]:
+    goid = _start_takes(ch)
+    yield
+    return goid
+
+
+def test_what_a_compiled_function_starts_that_one_of_them_calls_is_started_by_it(rt: gomp.Runtime) -> None:
+    ch = gomp.Chan[int]()
+    caller = gomp.go(_calls(ch), labels={"kind": "caller"})
+    goid = caller.wait(20)
+    (found,) = [g for g in gomp.debug.goroutines() if g.id == goid]
+    assert (found.parent, dict(found.labels)) == (caller.id, {"kind": "caller"})
+    assert gomp.go(Takes, ch=ch) != goid
+    assert [g.parent for g in gomp.debug.goroutines() if g.frames and g.frames[0].function == "Takes.step"] == [
+        caller.id,
+        0,
+    ]
+    ch.close()
+    wait_until_none()
+
+
+def _says_where_it_is() -> Generator[Any, Any, list[str]]:
+    def deeper() -> list[str]:
+        (found,) = [g for g in gomp.debug.goroutines() if g.status == "running" and g.p == 0]
+        return [f.function for f in found.frames]
+
+    yield
+    return deeper()
+
+
+def test_of_one_that_runs_all_lines_are_shown(rt: gomp.Runtime) -> None:
+    found = rt.run(_where)
+    assert found == ["_says_where_it_is.<locals>.deeper", "_says_where_it_is"]
+
+
+def _where() -> list[str]:
+    return gomp.go(_says_where_it_is()).wait(20)  # type: ignore[no-any-return]

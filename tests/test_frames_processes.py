@@ -139,14 +139,53 @@ def adding(n: int):
     return Adding
 
 
+def adding_of_a_tuple(n: int):
+    numbers = (n,)
+
+    @gomp.frame
+    class Adding:
+        to: int
+        ch: gomp.Chan[int]
+        has: bool
+
+        def step(f) -> gomp.Action:
+            if f.has:
+                return f.ret()
+            f.has = True
+            return f.send(f.ch, f.to + numbers[0])
+
+    return Adding
+
+
+def adding_by_another(n: int):
+    @gomp.compiled
+    def added(to: int, more: int = n) -> int:
+        return to + more
+
+    @gomp.frame
+    class Adding:
+        to: int
+        ch: gomp.Chan[int]
+        has: bool
+
+        def step(f) -> gomp.Action:
+            if f.has:
+                return f.ret()
+            f.has = True
+            return f.send(f.ch, added(f.to))
+
+    return Adding
+
+
 def test_a_frame_that_is_declared_anew_does_what_it_says_now_on_every_p():
     """As a cell of a notebook that was changed and run again: the name and the slots are the same."""
     with gomp.Runtime(procs=2) as rt:
         ch = gomp.Chan[int](64)
-        for n in (1, 10, 100):
-            cls = adding(n)
-            for _ in range(50):
-                gomp.go(cls, to=1000, ch=ch)
-            time.sleep(0.3)  # in Python: the other P runs them
-            assert {ch.recv() for _ in range(50)} == {1000 + n}
+        for make in (adding, adding_of_a_tuple, adding_by_another):
+            for n in (1, 10, 100):
+                cls = make(n)
+                for _ in range(50):
+                    gomp.go(cls, to=1000, ch=ch)
+                time.sleep(0.2)  # in Python: the other P runs them
+                assert {ch.recv() for _ in range(50)} == {1000 + n}
         assert rt.verify(3).startswith("verified")

@@ -31,15 +31,15 @@ _STARTS_OR_WAITS = (FrameClass, ChanRef, GroupRef, MutexRef)
 
 
 @intrinsic
-def begin_at(context: Any, site: Any, labels: Any, parent: Any) -> Any:
+def begin_at(context: Any, site: Any, labels: Any) -> Any:
     """In a compiled function that gomp has made: what follows begins at the place of that number, and a goroutine that begins there has the labels of
-    that number, or those of who starts it, and was started by the goroutine of Python of that id, if there is one."""
+    that number, or those of who starts it."""
 
     def codegen(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
         call_inline(context, builder, note_known_site, types.none, tuple(args))
         return context.get_dummy_value()
 
-    return types.none(types.int64, types.int64, types.int64), codegen
+    return types.none(types.int64, types.int64), codegen
 
 
 def note_call(lower: Any, inst: ir.Stmt) -> None:

@@ -22,7 +22,7 @@ from gomp.core.shm.records import p_dtype, view
 from gomp.errors import Deadlock, RuntimeLost
 from gomp.runtime import handles
 from gomp.runtime.handles import table
-from gomp.runtime.here import NOBODY, Identity, here
+from gomp.runtime.here import Identity, here
 from gomp.runtime.labels import number_of
 from gomp.runtime.listening import Signal, hear, num_goroutines_waiting
 from gomp.runtime.sites import number_of_caller
@@ -34,6 +34,9 @@ _NO_LOOP = (
     "asyncio.run, where those are awaited as well."
 )
 _ready: deque[PythonGoroutine] = deque()
+_running: list[
+    PythonGoroutine
+] = []  # in the main thread; each but the last waits as programs do, and others run above it
 _all: set[PythonGoroutine] = set()  # that have not ended
 _left_behind: list[
     PythonGoroutine
@@ -121,12 +124,14 @@ class PythonGoroutine:
         _wake_main_thread()
 
     def run(self) -> None:
-        here.wake, here.goroutine = self.make_ready, self.identity
+        before = here.run(self.identity, self.make_ready)
+        _running.append(self)
         try:
             while self._goes_on():
                 pass
         finally:
-            here.wake, here.goroutine, here.frame = None, NOBODY, None
+            _running.pop()
+            here.go_back(before)
 
     def _goes_on(self) -> bool:
         """Resume what is to go on; whether something else is to go on at once then."""
@@ -139,7 +144,7 @@ class PythonGoroutine:
             return self._ended(stop.value, None)
         except Exception as raised:
             if isinstance(raised, RuntimeError) and "no running event loop" in str(raised):
-                raised.add_note(_NO_LOOP)
+                raised.__notes__ = [_NO_LOOP]
             return self._ended(None, raised)
         except BaseException as raised:  # for the main thread, too
             self._awaited = None
@@ -202,10 +207,14 @@ def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoro
             raise TypeError(
                 f"gomp.go of a {type(target).__name__} takes nothing else but labels=: it has its arguments already"
             )
+    table.check_open()
     by = here.goroutine
     identity = Identity(goroutine.next_id(), by.id, number_of_caller(), number_of(labels) or by.labels)
     started = PythonGoroutine(target, identity)
     _all.add(started)
+    if not table.is_open:  # it was closed meanwhile, and what was there has been told
+        _all.discard(started)
+        table.check_open()
     started.make_ready()
     _publish()
     return started
@@ -217,8 +226,8 @@ def all_here() -> list[PythonGoroutine]:
 
 
 def state_of(started: PythonGoroutine) -> str:
-    """ "running", "runnable" or "waiting"; by the thread that runs them."""
-    if here.goroutine is started.identity:
+    """ "running", "runnable" or "waiting"."""
+    if started in _running:
         return "running"
     return "runnable" if started in _ready else "waiting"
 

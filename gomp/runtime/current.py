@@ -67,7 +67,7 @@ def peer() -> Peer:
 @overload
 def go(target: type[Frame[Any]], /, *, labels: dict[str, str] | None = None, **slots: Any) -> int: ...
 @overload
-def go(target: Body, /) -> PythonGoroutine: ...
+def go(target: Body, /, *, labels: dict[str, str] | None = None) -> PythonGoroutine: ...
 @overload
 def go(target: Callable[..., Body], /, *args: Any, **kwargs: Any) -> PythonGoroutine: ...
 @overload
@@ -76,7 +76,8 @@ def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Start a program or function on a P; returns at once. ``.wait()`` gives its result.
 
     Or a goroutine that begins with a frame of class ``target`` and these slots, on any P: its id. With ``labels={"key": "value"}`` its profile, and
-    that of all goroutines which it starts, says so. Or one whose body is a generator or a coroutine, or a function that makes one, in this process.
+    that of all goroutines which it starts, says so. Or one whose body is a generator or a coroutine, which takes labels too, or a function that makes
+    one, in this process.
     """
     if isinstance(target, FrameMeta):
         from gomp.runtime import goroutines

@@ -13,7 +13,7 @@ from gomp.core.heap.stack import STACK_OVERFLOW
 from gomp.core.jit import inline
 from gomp.core.mutator.goroutine import NO_MEMORY, OTHER_ACTION, RAISED, SENT_ON_CLOSED, WAITS_IN_STEP
 from gomp.core.mutator.poll import POLL_INTERRUPTED
-from gomp.core.mutator.schedule import POLLED
+from gomp.core.mutator.schedule import POLLED, failure
 from gomp.core.sched.interrupt import clear_interrupt
 from gomp.core.shm import layout
 from gomp.core.shm.records import P_RAISED_CODE, P_RAISED_INFO
@@ -49,14 +49,14 @@ def _raise_for(why: int) -> None:
 raise_for = inline(_raise_for)
 
 
-def raise_end(why: int) -> None:
-    """In compiled code: raise what a goroutine has ended by, ``why`` as its ``execute`` has said."""
-    raise TypeError(f"for compiled code, to raise {why}")
+def raise_failure(number: int) -> None:
+    """In compiled code: raise what the goroutine of that number, which was set aside here, has ended by."""
+    raise TypeError(f"for compiled code, to raise what goroutine {number} has ended by")
 
 
-@in_compiled_code(raise_end)
-def _raise_end(why: types.Type) -> Any:
-    return lambda why: raise_for(why)
+@in_compiled_code(raise_failure)
+def _raise_failure(number: types.Type) -> Any:
+    return lambda number: raise_for(failure(number))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import builtins
 import functools
 import hashlib
+import secrets
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,8 @@ from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
 from gomp.runtime.pool import Pool
 from gomp.runtime.pythoncalls import function_key
-from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of, trait
+from gomp.runtime.references import ReferenceMeta, array_class, is_struct, key_of, layout_of, name_of, trait
 from gomp.runtime.root_table import Global
-from gomp.runtime.stepdigest import all_code
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), type(Ellipsis), np.generic)
 _OPAQUE = (types.BuiltinFunctionType, type, np.ufunc)
@@ -41,9 +42,11 @@ class Survey:
     """A walk over everything that a function reaches. ``classes``: the structs and arrays; ``certain``: whether all of it was understood.
 
     ``functions``: those that machine code may have as constants, by what stands for them in the cache.
+    Without ``places`` it does not matter where in which file they stand, and frames count by what they do.
     """
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, places: bool = True) -> None:
+        self._places = places
         self.classes: dict[Any, None] = {}
         self.functions: dict[tuple[str, str], Any] = {}
         self.certain = True
@@ -75,7 +78,7 @@ class Survey:
         self._note("function", function.__module__, function.__qualname__)
         self._value("defaults", function.__defaults__)
         self._note(sorted((k, repr(v)) for k, v in function.__annotations__.items()))
-        for code in all_code(function.__code__):
+        for code in _all_code(function.__code__):
             self._code(code, function.__globals__)
         if self._writes_classes:
             self._writes_classes = False
@@ -92,15 +95,9 @@ class Survey:
             for c in code.co_consts
             if not isinstance(c, types.CodeType)
         ]
-        self._note(
-            code.co_code,
-            plain,
-            code.co_names,
-            code.co_varnames,
-            code.co_filename,
-            code.co_firstlineno,
-            code.co_linetable,
-        )
+        self._note(code.co_code, plain, code.co_names, code.co_varnames)
+        if self._places:
+            self._note(code.co_filename, code.co_firstlineno, code.co_linetable)
         modules = []
         for name in code.co_names:
             if name in names:
@@ -177,7 +174,11 @@ class Survey:
         """Its step is a program of its own."""
         if self._first_time(cls):
             self.classes[cls] = None
-            self._note("frame", key_of(cls))
+            if self._places:
+                self._note("frame", key_of(cls))
+            else:
+                self._note("frame", name_of(cls), cls.layout.shape)
+                self._function(cls.step)
             for target in layout_of(cls).targets:
                 (self._frame if isinstance(target, FrameMeta) else self._class)(target)
 
@@ -192,9 +193,22 @@ class Survey:
             self._class(target)
 
 
+def digest_of_step(cls: FrameMeta) -> str:
+    """What a frame does, as a hash: the same wherever it is declared in the same way; if that cannot be told, another each time."""
+    survey = Survey(cls.step, places=False)
+    return survey.hexdigest()[:16] if survey.certain else secrets.token_hex(8)
+
+
 def _is_of_the_compiler(function: Any) -> bool:
     """Whether the compiler's sources say all about it."""
     return function.__module__.startswith(f"{__package__}.") and function.__closure__ is None
+
+
+def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _all_code(constant)
 
 
 _COMPILER = (
@@ -202,7 +216,7 @@ _COMPILER = (
     "collecttypes", "compiled", "crossing", "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap",
     "keywords", "kinds", "lifetimes", "lifetypes", "madetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts",
     "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
-    "sitetable", "stacks", "stepdigest", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
+    "sitetable", "stacks", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
 )  # fmt: skip
 
 

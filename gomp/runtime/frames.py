@@ -26,13 +26,13 @@ import inspect
 import sys
 import types as python_types
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_args
 
 from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
 from gomp.runtime.kinds import BOOL, FLOAT, INT, Scalar, scalar
 from gomp.runtime.parts import Embedded, Link, Names, Part, check_size, evaluated, names_around, part, placed
 from gomp.runtime.references import is_declared, is_reference_class, name_of
-from gomp.runtime.stepdigest import digest, is_sent_by_value
 
 __all__ = ["Action", "Frame", "frame"]
 
@@ -91,9 +91,23 @@ class FrameInfo:
     @property
     def text(self) -> str:
         """For the key."""
+        return f"{self.shape} {self._what_it_does}".rstrip()
+
+    @property
+    def shape(self) -> str:
+        """What the stack has to know."""
         gives = self.returns.text if isinstance(self.returns, Scalar) else self.returns and name_of(self.returns)
-        text = f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
-        return f"{text} {digest(cast(Any, self.cls.step))}" if is_sent_by_value(self.cls) else text
+        return f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
+
+    @cached_property
+    def _what_it_does(self) -> str:
+        """Of a frame that is sent by value: it may be declared again under its name, with the same slots, as when a cell of a notebook is run
+        anew, or with another value around it; who has learned one must not take the other for it. It goes along with the class."""
+        if _is_known_by_name(self.cls):
+            return ""
+        from gomp.runtime.fingerprint import digest_of_step  # above this
+
+        return digest_of_step(self.cls)
 
     @property
     def targets(self) -> list[Any]:
@@ -105,6 +119,11 @@ class FrameInfo:
         if name not in self.slots:
             raise TypeError(f"{self.cls.__name__} has no slot {name}; it has {', '.join(self.slots) or 'none'}")
         return self.slots[name]
+
+
+def _is_known_by_name(cls: type) -> bool:
+    """Whether each process that has it has imported the same module."""
+    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__ and cls.__module__ in sys.modules
 
 
 class FrameMeta(type):

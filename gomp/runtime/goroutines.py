@@ -10,16 +10,16 @@ from typing import Any
 from gomp.core.jit import COMPILED
 from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
+from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
-from gomp.runtime import current, declarations, frames, stacks
+from gomp.runtime import current, declarations, frames, stacks, steps
 from gomp.runtime.callsites import MADE, begin_at
 from gomp.runtime.compiled import Compiled, compiled
-from gomp.runtime.endings import raise_end
+from gomp.runtime.endings import raise_failure
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
-from gomp.runtime.here import here
 from gomp.runtime.labels import number_of
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
@@ -30,15 +30,13 @@ _programs: dict[tuple[FrameMeta, str, tuple[str, ...]], Compiled[..., Any]] = {}
 
 def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
     """The result of a goroutine whose first frame is of ``cls`` with these slots."""
-    by = here.goroutine
-    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), by.labels, by.id, *slots.values())
+    return _program(cls, "cls.run(%s)", slots)(number_of_caller(), NO_SITE, *slots.values())
 
 
 def go(cls: FrameMeta, slots: dict[str, Any], labels: dict[str, str] | None = None) -> int:
     """Start a goroutine whose first frame is of ``cls`` with these slots, and with these labels or those of who starts it: its id."""
     program = _program(cls, "gomp.go(cls, %s)", slots)
-    by = here.goroutine
-    return program(number_of_caller(), number_of(labels) or by.labels, by.id, *slots.values())  # type: ignore[no-any-return]
+    return program(number_of_caller(), number_of(labels), *slots.values())  # type: ignore[no-any-return]
 
 
 def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., Any]:
@@ -55,7 +53,7 @@ def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., A
 def _function(cls: FrameMeta, call: str, names: tuple[str, ...]) -> Callable[..., Any]:
     scope: dict[str, Any] = {"cls": cls, "gomp": current, "begin_at": begin_at, "__name__": __name__}
     given = call % ", ".join(f"{n}={n}" for n in names)
-    text = f"def made({', '.join(('_site', '_labels', '_parent', *names))}):\n    begin_at(_site, _labels, _parent)\n    return {given}\n"
+    text = f"def made({', '.join(('_site', '_labels', *names))}):\n    begin_at(_site, _labels)\n    return {given}\n"
     exec(compile(text, f"{MADE}{cls.__name__}>", "exec"), scope)
     function: Any = scope["made"]
     function.__annotations__ = {
@@ -69,8 +67,8 @@ def _function(cls: FrameMeta, call: str, names: tuple[str, ...]) -> Callable[...
 
 
 @compiled
-def _raise_end(why: int) -> None:
-    raise_end(why)
+def _raise_failure(failed: int) -> None:
+    raise_failure(failed)
 
 
 def run_ready(only_one: bool = False) -> bool:
@@ -100,32 +98,40 @@ _looks_aside = threading.Lock()
 
 def look_aside() -> None:
     """What this process has set aside: say how goroutines have failed, and learn the frames that it did not know. By one thread at a time."""
-    if schedule.last_strange() == NO_G and schedule.last_failed() == NO_G:
-        return
-    if _looks_aside.acquire(blocking=False):
+    while _is_any_aside():  # looked at again after the lock is free: who sets one aside meanwhile does not wait for it
+        if not _looks_aside.acquire(blocking=False):
+            return
         try:
             _look_aside()
         finally:
             _looks_aside.release()
 
 
+def _is_any_aside() -> bool:
+    return bool(schedule.last_strange() != NO_G or schedule.last_failed() != NO_G)
+
+
 def _look_aside() -> None:
-    while strange := schedule.last_strange():
+    while (strange := schedule.last_strange()) != NO_G:
+        key = schedule.strange_type(strange)
         try:
-            declarations.learn(schedule.strange_type(strange))
+            if not steps.is_known(key):
+                declarations.learn(key)
             table.call(schedule.release_strange, strange)
-        except Exception as error:
-            log.error("goroutine %d has ended: %s", schedule.goroutine_id(strange), error)
-            table.call(schedule.fail_strange, strange)
-    while failed := schedule.last_failed():
-        goid, name, why = schedule.goroutine_id(failed), _failed_name(failed), schedule.failure(failed)
-        table.call(schedule.bury_failed, failed)  # before anything else runs here, and may fail
-        try:
-            _raise_end(why)
         except RuntimeLost:
             raise
         except Exception as error:
+            log.error("goroutine %d has ended: %s", schedule.goroutine_id(strange), error)
+            table.call(schedule.fail_strange, strange)
+    while (failed := schedule.last_failed()) != NO_G:
+        try:
+            _raise_failure(failed)
+        except RuntimeLost:
+            raise
+        except Exception as error:
+            goid, name = schedule.goroutine_id(failed), _failed_name(failed)
             log.error("goroutine %d (%s) has ended: %s: %s", goid, name, type(error).__name__, error)
+        table.call(schedule.bury_failed, failed)
 
 
 def _failed_name(failed: int) -> str:

@@ -91,17 +91,17 @@ class Wait(Signal):
     def listen(self, g: int) -> bool:
         """Begin, before it is awaited; false if the wait of the goroutine at ``g`` is over already."""
         self._g = g
-        _waits[g] = self
+        _add(g, self)
         if table.call(listening.listen, g):
             if self.is_for_loop:
                 _ensure_thread()
             return True
-        del _waits[g]
+        _remove(g)
         return False
 
     def forget(self) -> None:
         """It has begun, and there is nothing to wait for."""
-        _waits.pop(self._g, None)
+        _remove(self._g)
 
     def __await__(self) -> Generator[Any, None, tuple[int, int, Handle]]:  # type: ignore[override]
         try:
@@ -121,7 +121,7 @@ class Wait(Signal):
             self._gave_up = True
             if not table.call(listening.give_up, self._g):  # it will be heard of
                 return
-            del _waits[self._g]
+            _remove(self._g)
         self._end_select()
 
     def ended(self, how: int, word: int, found: Handle) -> None:
@@ -141,6 +141,18 @@ class Wait(Signal):
 
 
 _waits: dict[int, Wait] = {}  # by the addresses of their goroutines
+_of_goroutines: set[int] = set()  # those of them that are waits of goroutines of Python's
+
+
+def _add(g: int, wait: Wait) -> None:
+    _waits[g] = wait
+    if not wait.is_for_loop:
+        _of_goroutines.add(g)
+
+
+def _remove(g: int) -> Wait | None:
+    _of_goroutines.discard(g)
+    return _waits.pop(g, None)
 
 
 async def wait(into: int, join: Any, *args: int) -> tuple[int, int, Handle | None]:
@@ -152,7 +164,12 @@ async def wait(into: int, join: Any, *args: int) -> tuple[int, int, Handle | Non
     g, word = call(join, *args)
     if g in (CHAN_DONE, CHAN_CLOSED):
         return g, word, None
-    note_place(check_goroutine(g))
+    check_goroutine(g)
+    try:
+        note_place(g)
+    except BaseException:
+        call(waitcalls.end_wait, g, into)
+        raise
     if end.listen(g):
         return await end
     done, word = call(waitcalls.end_wait, g, into)
@@ -168,17 +185,19 @@ def hear() -> None:
             if g == 0:
                 return
             ended = selectcalls.selected(), waitcalls.received_value(), found
-            heard = _waits.pop(g)  # before another wait has this address
-        heard.ended(*ended)
+            heard = _remove(g)  # before another wait has this address
+        if heard is not None:
+            heard.ended(*ended)
 
 
 def num_goroutines_waiting() -> int:
     """How many of the waits are those of goroutines of Python."""
-    return sum(not wait.is_for_loop for wait in list(_waits.values()))
+    return len(_of_goroutines)
 
 
 def _fail_all(error: GompError) -> None:
     """Tell those in loops, which may outlive the runtime."""
+    _of_goroutines.clear()
     while _waits:
         with contextlib.suppress(KeyError):  # another thread was faster
             _, wait = _waits.popitem()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import coroutines
 from gomp.runtime.coroutines import PythonGoroutine
 from gomp.runtime.goroutineprofile import GoroutineRecord
+from gomp.runtime.here import main
 from gomp.runtime.sites import is_ours
 from gomp.runtime.sitetable import Site, labels_of, site_of
 
@@ -48,11 +51,31 @@ def _record(started: PythonGoroutine, frames: tuple[Site, ...]) -> GoroutineReco
 
 def _frames(started: PythonGoroutine) -> tuple[Site, ...]:
     """The innermost first."""
+    if main.goroutine is started.identity:
+        return _running_frames(started.body)
     found: list[Site] = []
     body: Any = started.body
     while body is not None:
         frame = getattr(body, "gi_frame", None) or getattr(body, "cr_frame", None)
         if frame is not None and not is_ours(frame.f_globals):
-            found.append(Site(frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno))
+            found.append(_site(frame))
         body = getattr(body, "gi_yieldfrom", None) or getattr(body, "cr_await", None)
     return tuple(reversed(found))
+
+
+def _running_frames(body: Any) -> tuple[Site, ...]:
+    """Of one in whose body the main thread is: down from where that is, as far as it has not left it meanwhile."""
+    outermost = getattr(body, "gi_frame", None) or getattr(body, "cr_frame", None)
+    found: list[Site] = []
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if not is_ours(frame.f_globals):
+            found.append(_site(frame))
+        if frame is outermost:
+            return tuple(found)
+        frame = frame.f_back
+    return ()
+
+
+def _site(frame: Any) -> Site:
+    return Site(frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno)

@@ -30,6 +30,7 @@ from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
 from gomp.runtime import compiled, coroutines, current, goroutines, steps
 from gomp.runtime.channel import Channel, Message
+from gomp.runtime.here import here
 from gomp.runtime.peer import NO_REQUEST, OF_GOROUTINE, Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
 from gomp.runtime.transit import Sent, outbox
@@ -142,6 +143,7 @@ class P(Peer):
 
     @staticmethod
     def _call(message: Message) -> object:
+        before = here.run()  # a goroutine of Python's may wait here as programs do, and this is none of its doing
         try:
             call: Call = pickle.loads(message.payload)
             result = call.run()
@@ -154,6 +156,8 @@ class P(Peer):
             if not message["awaited"]:
                 log.exception("goroutine %d (%s) ended with an exception", message["g"], message["name"])
             raise
+        finally:
+            here.go_back(before)
 
 
 def _return_free_memory() -> None:

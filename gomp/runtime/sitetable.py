@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 from gomp.core.mutator.sites import NO_SITE, find_site, site_addr
+from gomp.core.shm import layout
 from gomp.core.shm.records import site_dtype, view
 
 
@@ -38,8 +39,8 @@ def key_of(text: bytes) -> int:
 
 
 def text_of(number: int) -> str:
-    """What is at that number of the table; "" at NO_SITE."""
-    if number == NO_SITE:
+    """What is at that number of the table; "" at NO_SITE, or at what was read while it changed."""
+    if not NO_SITE < number <= layout.MAX_SITES:
         return ""
     record = view(site_dtype, site_addr(number))[0]
     if not record.key:

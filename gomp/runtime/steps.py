@@ -75,8 +75,7 @@ def _load_all() -> None:
             _programs[cls].get_ready()  # tells of those that it calls
     for cls in done:
         _register(cls)
-        place = (find_type(key_of(cls)) - layout.TYPES_BASE) // TYPE_BYTES
-        known_steps()[place] = _programs[cls].code.entry(NO_SLOT, ())
+        known_steps()[_place_of(key_of(cls))] = _programs[cls].code.entry(NO_SLOT, ())
 
 
 def reached_from(cls: FrameMeta) -> set[FrameMeta]:
@@ -87,6 +86,15 @@ def reached_from(cls: FrameMeta) -> set[FrameMeta]:
         found |= called
         more += called
     return found
+
+
+def is_known(key: int) -> bool:
+    """Whether this process has the step of the frame type with that key, which is in the table."""
+    return bool(known_steps()[_place_of(key)])
+
+
+def _place_of(key: int) -> int:
+    return int(find_type(key) - layout.TYPES_BASE) // TYPE_BYTES
 
 
 def known_steps() -> Any:

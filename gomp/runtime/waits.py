@@ -7,7 +7,6 @@ from typing import Any
 
 from gomp.core.mutator import waitcalls
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
-from gomp.core.mutator.sites import describe_python_g, set_site
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK, g_dtype, view
 from gomp.errors import Deadlock, OutOfMemory
 from gomp.runtime.handles import table
@@ -54,9 +53,9 @@ def note_place(g: int) -> None:
     place = sites.number_of_caller() if here.frame is None else sites.number_of(here.frame)
     by = here.goroutine
     if by is NOBODY:
-        set_site(g, place)
+        waitcalls.set_site(g, place)
     else:
-        describe_python_g(g, by.id, by.parent, by.site, by.labels, place)
+        waitcalls.describe_python_g(g, by.id, by.parent, by.site, by.labels, place)
 
 
 def wait_until_done(g: int, timeout: float | None) -> None:

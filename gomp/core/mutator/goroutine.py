@@ -204,11 +204,20 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.listens = 0
     gp.site = me.call_site
     gp.id = next_id()
-    gp.parent = g_at(me.curg).id if me.curg != 0 else me.call_parent
-    inherited = np.int64(g_at(me.curg).labels) if me.curg != 0 else 0
+    gp.parent, inherited = _whose()
     gp.labels = me.call_labels if me.call_labels != 0 else inherited
     me.call_labels = 0
-    me.call_parent = 0
+
+
+@inline
+def _whose() -> tuple[int, int]:
+    """Id and labels of the goroutine that starts another here, 0 if a program does."""
+    me = self_p()
+    if me.curg != 0:
+        return g_at(me.curg).id, np.int64(g_at(me.curg).labels)
+    if me.stack_thread == me.main_thread:
+        return me.python_g, me.python_labels
+    return np.int64(0), np.int64(0)
 
 
 @kernel("int64()")

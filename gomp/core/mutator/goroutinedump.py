@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from gomp.core.heap.stack import stack_lo, stack_size
 from gomp.core.jit import inline, kernel
+from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64
@@ -103,7 +104,7 @@ def _copy_words(g: int, status: int, out: int) -> None:
     store64(out + DUMP_P, gp.p)
     store64(out + DUMP_HOME, gp.home)
     store64(out + DUMP_LABELS, gp.labels)
-    store64(out + DUMP_PLACE, gp.into)
+    store64(out + DUMP_PLACE, gp.into if gp.entry == 0 else NO_SITE)
 
 
 @inline

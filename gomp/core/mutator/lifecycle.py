@@ -102,6 +102,8 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.main_thread = 0
     p.python_turn_ns = 0
     p.python_gs = 0
+    p.python_g = 0
+    p.python_labels = 0
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_KEPT, 0)

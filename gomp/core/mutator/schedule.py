@@ -204,16 +204,14 @@ def run_slice(_: int) -> int:
     raised_code, raised_info = me.raised_code, me.raised_info  # which this program may be about to raise anew
     me.scheduling += 1
     while nanotime() < until and has_ring() and not stop_requested():
-        g = runq_get()
-        if g == NO_G:
-            g = get_global(RUNQ_SIZE // 2)
+        g = _take_near()
         if g == NO_G:
             break
         _run(g)
+    me.scheduling -= 1
     why = OK
     if me.curg == 0 and (me.strange != NO_G or me.failed != NO_G):
         why = _look_aside()
-    me.scheduling -= 1
     me.raised_code = raised_code
     me.raised_info = raised_info
     forget_action()
@@ -230,14 +228,19 @@ def _find_runnable(until: int) -> int:
     me.sched_tick += 1
     g = get_global(1) if me.sched_tick % _LIST_FIRST == 0 else NO_G
     if g == NO_G:
-        g = runq_get()
-    if g == NO_G:
-        g = get_global(RUNQ_SIZE // 2)
+        g = _take_near()
     if g == NO_G:
         g = _look_around(until)
     if end_spinning() and g != NO_G:
         wake_one()  # this P looked for all: from now on another has to
     return g
+
+
+@inline
+def _take_near() -> int:
+    """From this P's own ring, or else from the list for all."""
+    g = runq_get()
+    return g if g != NO_G else get_global(RUNQ_SIZE // 2)
 
 
 @inline
@@ -429,9 +432,7 @@ def _look_aside() -> int:
 def _give_turn() -> None:
     """Run one other goroutine, if one is ready: the one that this P runs has offered it."""
     if has_ring():
-        g = runq_get()
-        if g == NO_G:
-            g = get_global(RUNQ_SIZE // 2)
+        g = _take_near()
         if g != NO_G:
             _run(g)
 

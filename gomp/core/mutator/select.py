@@ -105,7 +105,8 @@ def wait_for_cases(n: int, g: int) -> int:
         g_at(record).into = load64(case + 16)
         g_at(record).ok_into = load64(case + 24)
     me = self_p()
-    g_at(g).into = me.out_into
+    if g_at(g).entry != 0:
+        g_at(g).into = me.out_into
     me.out_bytes = 0  # all is in the cases now
     return join_queues(g)
 

@@ -15,7 +15,7 @@ from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import copy_range, load_acquire, store_release
-from gomp.core.shm.records import RT_XTABLE_LOCK, g_at, self_p, site_at
+from gomp.core.shm.records import RT_XTABLE_LOCK, self_p, site_at
 
 NO_SITE = 0
 
@@ -94,28 +94,9 @@ def note_site(key: int, text: int, nbytes: int) -> None:
     first = key % layout.MAX_SITES + 1
     self_p().call_site = first if load_acquire(site_addr(first)) == key else add_site(key, text, nbytes)
     self_p().call_labels = NO_SITE
-    self_p().call_parent = 0
 
 
 @inline
-def note_known_site(site: int, labels: int, parent: int) -> None:
+def note_known_site(site: int, labels: int) -> None:
     self_p().call_site = site
     self_p().call_labels = labels
-    self_p().call_parent = parent
-
-
-@kernel("void(int64, int64)")
-def set_site(g: int, site: int) -> None:
-    """The goroutine at ``g``, which only this process ends, stands for a program that waits at that place."""
-    g_at(g).site = site
-
-
-@kernel("void(int64, int64, int64, int64, int64, int64)")
-def describe_python_g(g: int, goid: int, parent: int, site: int, labels: int, place: int) -> None:
-    """The goroutine at ``g``, which only this process ends, is one of Python, of that id, started at ``site``, which waits at ``place``."""
-    gp = g_at(g)
-    gp.id = goid
-    gp.parent = parent
-    gp.site = site
-    gp.labels = labels
-    gp.into = place

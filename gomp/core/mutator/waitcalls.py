@@ -105,6 +105,31 @@ def keep(into: int, value: int) -> None:
         self_p().received = value
 
 
+@kernel("void(int64, int64)")
+def set_site(g: int, site: int) -> None:
+    """The goroutine at ``g``, which only this process ends, stands for a program that waits at that place."""
+    g_at(g).site = site
+
+
+@kernel("void(int64, int64, int64, int64, int64, int64)")
+def describe_python_g(g: int, goid: int, parent: int, site: int, labels: int, place: int) -> None:
+    """The goroutine at ``g``, which only this process ends, is one of Python's, of that id, started at ``site``, which waits at ``place``."""
+    gp = g_at(g)
+    gp.id = goid
+    gp.parent = parent
+    gp.site = site
+    gp.labels = labels
+    gp.into = place
+
+
+@kernel("void(int64, int64)")
+def set_python_g(goid: int, labels: int) -> None:
+    """The main thread runs the goroutine of Python's of that id from now on, or a program, 0: whose are the goroutines that it starts."""
+    me = self_p()
+    me.python_g = goid
+    me.python_labels = labels
+
+
 @kernel("int64()")
 def received_value() -> int:
     """The number that the last kernel of these has received."""

@@ -717,7 +717,8 @@ p_dtype = record(
             "call_labels",
             "i8",
         ),  # ... and of the labels that a goroutine gets which is started there, 0: those of who starts it
-        ("call_parent", "i8"),  # ... and the id of the goroutine of Python that starts it, 0: none does
+        ("python_g", "i8"),  # id of the goroutine of Python's that the main thread runs, 0: none
+        ("python_labels", "i8"),  # number of its labels
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -989,7 +990,8 @@ g_dtype = record(
             "done",
             "i8",
         ),  # 0, or what has become of it: CHAN_DONE, CHAN_CLOSED; in a select, the number of the case that is done, or AGAIN
-        # where its frame wants what it receives, as out_into; of one of Python's, number of the place where it waits; and whether it was sent
+        # where its frame wants what it receives, as out_into, and whether it was sent; of one without frames, the first is the number of the place
+        # where it waits, NO_SITE: that which has started it
         ("into", "i8"),
         ("ok_into", "i8"),
         ("site", "i4"),  # number of the place in a program that has started it, 0: unknown (mutator/sites.py)
