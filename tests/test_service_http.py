@@ -110,11 +110,13 @@ def test_signals_to_the_group_do_not_end_the_service(service):
     assert service.get("/livez").status_code == 200
 
 
-def test_the_service_ends_with_the_coordinator(service):
+def test_the_service_ends_with_the_coordinator_though_a_page_is_open(service):
     pid = service.info["service"]
-    assert not wait_for_end(pid, 0)
-    service.process.kill()
-    assert wait_for_end(pid, 5)
+    with service.client.stream("GET", "/live") as answer:
+        next(answer.iter_raw())
+        assert not wait_for_end(pid, 0)
+        service.process.kill()
+        assert wait_for_end(pid, 5)
 
 
 def test_a_port_in_use_is_one_line_that_names_the_fix():

@@ -44,6 +44,8 @@ def test_the_oldest_are_overwritten(heap):
 def test_what_may_have_been_overwritten_meanwhile_is_not_believed(heap, monkeypatch):
     for _ in range(CYCLES_KEPT):
         collect_now()
-    counts = iter([CYCLES_KEPT, CYCLES_KEPT + 4])  # four more ended while the ring was copied, and a fifth may be in the middle of it
+    counts = iter(
+        [CYCLES_KEPT, CYCLES_KEPT + 4]
+    )  # four more ended while the ring was copied, and a fifth may be in the middle of it
     monkeypatch.setattr(cyclelog, "load_acquire", lambda addr: next(counts))
     assert numbers(cyclelog.read()) == list(range(6, CYCLES_KEPT + 1))

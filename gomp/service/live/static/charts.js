@@ -49,7 +49,7 @@ class Chart {
     return {
       ...this.#size(),
       ms: 1,
-      padding: [8, 0, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: { x: { time: false, auto: false }, y: { auto: false, distr: this.isLogarithmic ? 3 : 1 } },

@@ -30,7 +30,7 @@ export function context(canvas, height) {
 
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** A definition list of figures with the key of a chart: `rows` are [key, words]; returns what sets the values. */
+/** A definition list of figures: `rows` are [key, words], a key being that of a colour if there is one; returns what sets the values. */
 export function figures(list, rows) {
   const values = new Map();
   for (const [key, words] of rows) {

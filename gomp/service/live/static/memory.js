@@ -15,7 +15,7 @@ const IN_SIGHT = 4; // times what is mapped
 export class Memory {
   #parts = new Map();
   #limit = make("i", { class: "limit" });
-  #set = figures(at("memory-figures"), [...CLASSES.map(([key, words]) => [`mem-${key}`, words]), ["mem-released", "returned to the system"]]);
+  #set = figures(at("memory-figures"), [...CLASSES.map(([key, words]) => [`mem-${key}`, words]), ["released", "beside it: returned to the system"]]);
 
   constructor() {
     for (const [key] of CLASSES) {
@@ -32,7 +32,7 @@ export class Memory {
       this.#parts.get(key).style.width = `${(100 * memory[key]) / whole}%`;
       this.#set(`mem-${key}`, bytes(memory[key]));
     }
-    this.#set("mem-released", bytes(memory.released));
+    this.#set("released", bytes(memory.released));
     this.#limit.hidden = !isInSight;
     if (isInSight) this.#limit.style.left = `${(100 * limit) / whole}%`;
   }
