@@ -113,8 +113,7 @@ def test_ten_streams_and_ten_scrapers_at_once(service):
             got.append([frame["now"] for frame in frames(found, 2)])
 
     def scrape():
-        for _ in range(2):
-            scraped.append(httpx.get(f"{service.info['url']}metrics", timeout=10).status_code)
+        scraped.extend(httpx.get(f"{service.info['url']}metrics", timeout=10).status_code for _ in range(2))
 
     threads = [threading.Thread(target=task) for task in (follow, scrape) for _ in range(10)]
     for thread in threads:

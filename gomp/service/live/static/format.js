@@ -1,7 +1,5 @@
 // How figures are written, as gomp.service.units does it.
 
-export const NONE = "–";
-
 /** `n` bytes with the unit in which there are three digits or fewer. */
 export function bytes(n) {
   if (n === null || n === undefined) return "none";
