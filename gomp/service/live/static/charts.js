@@ -18,9 +18,18 @@ const translucent = (name) => `${colour(name)}33`;
 class Chart {
   constructor(id) {
     this.element = document.getElementById(id);
+    this.readout = this.element.parentElement.querySelector(".readout");
     this.plot = null;
     new ResizeObserver(() => this.plot?.setSize(this.#size())).observe(this.element);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#remake());
+  }
+
+  /** Below the chart stands what it says of the moment that is pointed at, here or in another chart. */
+  #read({ cursor: { idx }, data, scales: { x } }) {
+    const isThere = idx !== null && idx !== undefined && idx < data[0].length;
+    const said = isThere ? this.names.map((name, i) => [name, lastKnown(data[i + 1], idx)]).filter(([, value]) => value !== null) : [];
+    const when = isThere ? `${Math.round((data[0][idx] - x.max) / 1000)} s: ` : "";
+    this.readout.textContent = when + said.map(([name, value]) => `${name} ${this.label(value)}`).join(" · ") || "\u00a0";
   }
 
   #size() {
@@ -51,7 +60,8 @@ class Chart {
       ms: 1,
       padding: [8, 16, 0, 0],
       legend: { show: false },
-      cursor: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: false }, sync: { key: "time" } },
+      hooks: { setCursor: [(u) => this.#read(u)] },
       scales: { x: { time: false, auto: false }, y: { auto: false, distr: this.isLogarithmic ? 3 : 1 } },
       axes: [
         { ...axis, grid: { show: false }, size: 22, space: 60, splits: everyHalfMinute, values: secondsAgo },
@@ -66,6 +76,7 @@ const everyHalfMinute = (u, axis, min, max) => [3, 2, 1, 0].map((n) => max - n *
 const secondsAgo = (u, splits) => splits.map((t) => (t >= u.scales.x.max ? "now" : `${Math.round((t - u.scales.x.max) / 1000)} s`));
 
 export class HeapChart extends Chart {
+  names = ["mapped", "live", "trigger", "goal", "limit"];
   label = (n) => bytes(n);
   axis = { splits: (u, axis, min, max) => powersOfTwoSteps(max) };
 
@@ -82,8 +93,7 @@ export class HeapChart extends Chart {
 
   /** The limit is shown where it is not far above everything else. */
   update(heap, now) {
-    const names = ["mapped", "live", "trigger", "goal", "limit"];
-    const data = [heap.map((point) => point.t), ...names.map((name) => heap.map((point) => point[name]))];
+    const data = [heap.map((point) => point.t), ...this.names.map((name) => heap.map((point) => point[name]))];
     const most = highest(data.slice(1, 5));
     data[5] = data[5].map((limit) => (limit === null || limit > 3 * most ? null : limit));
     this.draw(data, now);
@@ -93,6 +103,7 @@ export class HeapChart extends Chart {
 }
 
 export class CpuChart extends Chart {
+  names = ["together"];
   label = (share) => `${Math.round(100 * share)}%`;
   axis = {};
 
@@ -117,6 +128,7 @@ export class CpuChart extends Chart {
 
 export class PauseChart extends Chart {
   isLogarithmic = true;
+  names = ["pauses of a cycle"];
   label = (s) => seconds(s);
   axis = { splits: (u, axis, min, max) => powersOfTen(min, max) };
 
@@ -130,6 +142,12 @@ export class PauseChart extends Chart {
   }
 
   range = (data) => ({ min: 1e-5, max: Math.max(10 ** Math.ceil(Math.log10(highest([data[1]]) || 1e-3)), 1e-2) });
+}
+
+/** A point may say nothing of a value: then it is what it was. */
+function lastKnown(values, idx) {
+  while (idx > 0 && values[idx] === undefined) idx -= 1;
+  return values[idx] ?? null;
 }
 
 function highest(rows) {

@@ -127,19 +127,23 @@ function whenVisible() {
 }
 
 function askForToken(problem) {
-  at("live").hidden = true;
-  at("token").hidden = false;
+  lock(true);
   setState("locked");
   show("token-error", token ? problem : "");
   at("token-word").focus();
+}
+
+function lock(isLocked) {
+  document.body.classList.toggle("locked", isLocked);
+  at("live").hidden = isLocked;
+  at("token").hidden = !isLocked;
 }
 
 at("token").addEventListener("submit", (event) => {
   event.preventDefault();
   token = at("token-word").value.trim();
   at("token-word").value = "";
-  at("token").hidden = true;
-  at("live").hidden = false;
+  lock(false);
   run();
 });
 
@@ -155,5 +159,6 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 controls.setUp(settings, headers);
+at("links").hidden = settings.control === "here"; // they are on the other listener
 if (settings.control === "here") askForToken("");
 else run();
