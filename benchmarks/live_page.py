@@ -25,7 +25,7 @@ from tests.browser import chromium, show_as
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 DESK, PHONE = 1200, 400
-FULL_S = float(os.environ.get("FULL_S", 125))  # until the charts are
+FULL_S = 125  # until the charts are
 COLOURS = 256
 TOKEN = "shown-in-a-picture"
 CONFIG = """
@@ -48,7 +48,12 @@ parameters = {{ rate = 250, live = "96MiB" }}
 def take(driver: webdriver.Chrome, name: str, whole: bool = True) -> None:
     """The whole page, or what is on the screen, as page-NAME.png with few colours."""
     if whole:
-        show_as(driver, _width(driver), driver.execute_script("return document.documentElement.scrollHeight"), _scheme(driver))
+        show_as(
+            driver,
+            _width(driver),
+            driver.execute_script("return document.documentElement.scrollHeight"),
+            _scheme(driver),
+        )
         time.sleep(1.2)  # drawn anew, with a reading
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     file = PICTURES / f"page-{name}.png"
@@ -75,6 +80,7 @@ def take_all(service: subprocess.Popen[str], url: str) -> None:
         show_as(driver, DESK)
         driver.get(url)
         time.sleep(FULL_S)
+        take(driver, "top", whole=False)
         for scheme in ("light", "dark"):
             show_as(driver, DESK, scheme=scheme)
             take(driver, f"desk-{scheme}")

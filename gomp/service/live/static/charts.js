@@ -82,12 +82,13 @@ export class HeapChart extends Chart {
 
   series() {
     const line = (name, width, dash) => ({ stroke: colour(name), width, dash, points: { show: false } });
+    const steps = { paths: uPlot.paths.stepped({ align: 1 }) };
     return [
       { ...line("mapped", 1.5), fill: translucent("mapped") },
       { ...line("live", 2), fill: translucent("live") },
-      line("trigger", 1.5, [2, 4]),
-      line("goal", 1.5, [7, 4]),
-      line("limit", 2),
+      { ...line("trigger", 1.5, [2, 4]), ...steps },
+      { ...line("goal", 1.5, [7, 4]), ...steps },
+      { ...line("limit", 2), ...steps },
     ];
   }
 

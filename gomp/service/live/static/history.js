@@ -1,6 +1,7 @@
 // What the charts show: readings and cycles of the last WINDOW_MS, in the order of time.
 
 export const WINDOW_MS = 120_000;
+const AVERAGE_MS = 10_000;
 
 export class History {
   constructor() {
@@ -10,7 +11,7 @@ export class History {
     this.totals = null; // the highest CPU times seen: in a pause some are told without what comes later
   }
 
-  /** Takes a frame in; the shares of the processors by kind since the last. */
+  /** Takes a frame in. */
   addFrame(frame) {
     const { heap, memory, settings } = frame;
     this.heap.push({
@@ -19,7 +20,15 @@ export class History {
     const shares = this.#shares(frame.cpu);
     if (shares) this.cpu.push({ t: frame.now, shares });
     this.#forget(frame.now);
-    return shares;
+  }
+
+  /** Shares of the processors by kind over the last ten seconds, as far as they are known; null if not at all. */
+  averageShares() {
+    const last = this.cpu.at(-1);
+    if (!last) return null;
+    const recent = this.cpu.filter((point) => point.t > last.t - AVERAGE_MS);
+    const mean = (kind) => recent.reduce((sum, { shares }) => sum + shares[kind], 0) / recent.length;
+    return Object.fromEntries(Object.keys(last.shares).map((kind) => [kind, mean(kind)]));
   }
 
   #shares(cpu) {
@@ -37,7 +46,7 @@ export class History {
   /** A cycle says where the heap was at three moments, and so what was between two readings. */
   addCycle(cycle) {
     this.heap.push(
-      { t: cycle.start, live: cycle.heap_start },
+      { t: cycle.start, live: cycle.heap_start, goal: cycle.goal },
       { t: cycle.term, live: cycle.heap_end, goal: cycle.goal },
       { t: cycle.end, live: cycle.heap_marked },
     );

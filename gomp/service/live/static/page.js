@@ -37,12 +37,12 @@ function take(kind, data) {
 }
 
 function takeFrame(frame) {
-  const shares = past.addFrame(frame);
+  past.addFrame(frame);
   if (isHeld) return;
   showHead(frame);
   showHeap(frame);
   memory.update(frame);
-  if (shares) showCpu(shares);
+  showCpu(past.averageShares());
   heapChart.update(past.heap, frame.now);
   cpuChart.update(past.cpu, frame.now);
   pauseChart.update(past.pauses, frame.now);
@@ -75,6 +75,7 @@ function showHeap({ heap, memory: { mapped }, settings: { memory_limit }, pauses
 }
 
 function showCpu(shares) {
+  if (!shares) return;
   let sum = 0;
   for (const [kind] of CPU_KINDS) {
     setCpu(kind, percent(shares[kind]));
