@@ -57,7 +57,7 @@ def take(driver: webdriver.Chrome, name: str, whole: bool = True) -> None:
         time.sleep(1.2)  # drawn anew, with a reading
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     file = PICTURES / f"page-{name}.png"
-    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file.name}: {picture.width} x {picture.height}, {file.stat().st_size >> 10} KiB")
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from gomp.cgroup import MemoryCgroup, memory_level
 from gomp.service.live import doing, feed, frame
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
@@ -138,3 +139,12 @@ def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
     for idx, name in ((0, "P0"), (1, "P1"), (frame.layout.COORDINATOR_P, "coordinator")):
         frame.memstats._p_record(idx).xpid = 7
         assert {p["name"]: p["did"] for p in frame.read(["ria", "siw"])["ps"]}[name] == named[name]
+
+
+def test_a_container_is_told_of_where_it_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(frame, "_CGROUP", MemoryCgroup([memory_level(tmp_path, is_v2=True)]))
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert frame.read([])["container"] is None
+    (tmp_path / "memory.max").write_text("512\n")
+    assert frame.read([])["container"] == {"usage": 300, "limit": 512}

@@ -143,7 +143,7 @@ def test_one_too_many_is_told_so_and_gets_a_place_when_another_leaves(service):
     wait_until(lambda: sockets(service) <= before + 1)
 
 
-def test_who_reads_nothing_is_cut_off_and_costs_no_memory(service):
+def test_who_reads_nothing_is_cut_off_and_holds_up_nobody(service):
     before = sockets(service)
     url = httpx.URL(service.info["url"])
     sleeper = socket.socket()

@@ -14,8 +14,8 @@ from gomp.service.live import routes as live
 from gomp.service.live.feed import Feed
 
 
-def make_app(name: str, feed: Feed, control: live.Control, control_at: str) -> Starlette:
-    """The application of the runtime called ``name``, whose segments are mapped in this process. ``control_at``: the listener of that kind."""
+def make_app(name: str, feed: Feed, page: live.Page) -> Starlette:
+    """The application of the runtime called ``name``, whose segments are mapped in this process."""
     registry = metrics.registry()
 
     async def scrape(request: Request) -> Response:
@@ -23,7 +23,7 @@ def make_app(name: str, feed: Feed, control: live.Control, control_at: str) -> S
 
     return Starlette(
         routes=[
-            *live.routes(live.Page(name, control, control_at), feed),
+            *live.routes(page, feed),
             Route("/metrics", scrape),
             Route("/livez", _livez),
             Route("/readyz", _readyz),

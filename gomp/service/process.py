@@ -177,6 +177,7 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
     from gomp.service import app
     from gomp.service import control as control_app
     from gomp.service.live.feed import Feed
+    from gomp.service.live.routes import Page
 
     class Server(uvicorn.Server):
         """Uvicorn without its signal handlers: see the head of this module."""
@@ -192,7 +193,12 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
         return Server(config).serve(sockets=[listener])
 
     feed = Feed()
-    servers = [serve(app.make_app(name, feed, settings.control if control else "off", where(control)), metrics)]
+    page = Page(
+        name,
+        control=settings.control if control else "off",
+        control_url=url(control) if control and settings.control == "tcp" else "",
+    )
+    servers = [serve(app.make_app(name, feed, page), metrics)]
     if control:
         servers.append(serve(control_app.make_app(name, read_token(settings), feed), control))
     await asyncio.gather(*servers)

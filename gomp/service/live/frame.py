@@ -8,12 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from gomp.cgroup import MemoryCgroup
 from gomp.config import NO_LIMIT
 from gomp.core.gc import goal
 from gomp.core.shm import layout, records
 from gomp.runtime import cyclelog, memstats
 from gomp.runtime.memstats import MemStats, PStats
 from gomp.service.live.pagemap import PageMap
+
+_CGROUP = MemoryCgroup.of_this_process()
 
 
 def read(doing: list[str]) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def read(doing: list[str]) -> dict[str, Any]:
             "max": max_heap,
         },
         "memory": _memory(stats),
+        "container": _container(),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
@@ -75,6 +79,12 @@ def _memory(stats: MemStats) -> dict[str, int]:
         "mapped": stats.mapped,
         "released": stats.heap_released,
     }
+
+
+def _container() -> dict[str, int | None] | None:
+    """What the cgroup with the strictest limit is charged, and that; None where there is no limit."""
+    strictest = _CGROUP.strictest()
+    return {"usage": strictest.usage(), "limit": strictest.limit()} if strictest else None
 
 
 def _cpu(stats: MemStats, runtime: Any) -> dict[str, int]:

@@ -31,17 +31,14 @@ _HEADERS = {
 }
 
 
-Control = Literal["unix", "tcp", "off", "here"]
-
-
 @dataclass(frozen=True)
 class Page:
     """What the page is to know before the first event. ``control``: how settings are changed; ``here``: on this listener, with the token.
-    ``control_at``: the path or URL of the listener that takes changes."""
+    ``control_url``: of a ``tcp`` listener."""
 
     name: str
-    control: Control
-    control_at: str = ""
+    control: Literal["unix", "tcp", "off", "here"]
+    control_url: str = ""
 
 
 def is_public(path: str) -> bool:
@@ -59,7 +56,7 @@ class _Files(StaticFiles):
 def routes(page: Page, feed: Feed) -> list[BaseRoute]:
     """The document at ``/``, its files below ``/static`` and the stream at ``/live``."""
     document = _DOCUMENT.substitute(
-        name=escape(page.name), control=page.control, control_url=escape(page.control_at)
+        name=escape(page.name), control=page.control, control_url=escape(page.control_url)
     ).encode()
 
     async def root(request: Request) -> Response:

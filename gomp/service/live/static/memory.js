@@ -1,6 +1,6 @@
 // What is mapped, as one bar: a class behind the other, up to the memory limit if that is in sight.
 
-import { at, figures, make } from "./dom.js";
+import { at, figures, make, show } from "./dom.js";
 import { bytes } from "./format.js";
 
 const CLASSES = [
@@ -25,7 +25,7 @@ export class Memory {
     at("memory-bar").append(this.#limit);
   }
 
-  update({ memory, settings: { memory_limit: limit } }) {
+  update({ memory, container, settings: { memory_limit: limit } }) {
     const isInSight = limit !== null && limit < IN_SIGHT * memory.mapped;
     const whole = isInSight ? Math.max(limit * 1.02, memory.mapped) : memory.mapped;
     for (const [key] of CLASSES) {
@@ -33,6 +33,8 @@ export class Memory {
       this.#set(`mem-${key}`, bytes(memory[key]));
     }
     this.#set("released", bytes(memory.released));
+    at("container").hidden = !container?.limit || !container.usage;
+    if (container) show("container", `The container is charged ${bytes(container.usage)} of ${bytes(container.limit)}: this, the interpreters, and pages of files.`);
     this.#limit.hidden = !isInSight;
     if (isInSight) this.#limit.style.left = `${(100 * limit) / whole}%`;
   }

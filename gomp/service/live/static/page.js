@@ -84,9 +84,12 @@ function showCpu(shares) {
   setCpu("total", percent(sum));
 }
 
-function setState(state) {
-  show("state", state);
+/** What goes wrong is read out to who listens; that the runtime marks or stops, twice a second, is not. */
+function setState(state, isBad = false) {
+  at("state").setAttribute("aria-live", isBad ? "assertive" : "off");
+  at("state").classList.toggle("bad", isBad);
   at("state").dataset.state = state;
+  show("state", state);
 }
 
 // --- the connection ---------------------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ async function run() {
     const problem = await followOnce(() => (failures = 0));
     if (problem?.status === 401) return askForToken(problem.message);
     if (document.hidden) continue;
-    setState(problem?.status === 503 ? "too many pages are open" : "connection lost");
+    setState(problem?.status === 503 ? "too many pages are open" : "connection lost", true);
     past.clear();
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
   }
