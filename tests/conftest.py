@@ -45,6 +45,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_report_header() -> list[str]:
     return [
         f"prometheus: {shutil.which('prometheus') or 'not on this machine, its test is left out'}",
+        f"chromium: {shutil.which('chromium') or 'not on this machine, the tests of the live page in a browser are skipped'}",
         f"podman: {shutil.which('podman') or 'not on this machine, the tests of containers are skipped'}",
     ]
 

@@ -1,7 +1,8 @@
 """A coordinator reduced to what the service needs: segments, a control socket, and figures that move on request.
 
-Run as a script: prints one line of JSON with the URL and the process ids, then obeys lines from stdin until it ends: ``ready``,
-``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process PID).
+Run as a script, with the seconds after which who does not read is cut off: prints one line of JSON with the URL and the process ids, then obeys
+lines from stdin until it ends: ``ready``, ``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process PID), ``stop`` and
+``start`` the world.
 """
 
 import json
@@ -20,6 +21,7 @@ from gomp.service import process
 
 
 def main():
+    process.UNREAD_S = int(sys.argv[1])
     settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
@@ -59,6 +61,10 @@ def obey(command):
             gc.last_gc_unix_ns = time.time_ns()
             pacer.gc_percent_goal += 1 << 20
             pacer.xheap_live = 3 << 20
+        case ["stop"]:
+            runtime.xstop = 1
+        case ["start"]:
+            runtime.xstop = 0
         case ["p", idx, pid]:
             records.view(records.p_dtype, layout.PS_BASE + int(idx) * layout.P_STRIDE)[0].xpid = int(pid)
         case _:
@@ -68,9 +74,9 @@ def obey(command):
 class StandIn:
     """For tests: this script in a process of its own, and a client of its service."""
 
-    def __init__(self):
+    def __init__(self, unread_s=process.UNREAD_S):
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, str(unread_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.info = json.loads(self.process.stdout.readline())
         self.client = httpx.Client(base_url=self.info["url"], timeout=10)

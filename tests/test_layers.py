@@ -33,6 +33,7 @@ LAYERS = (
     "gomp.runtime.memstats",
     "gomp.runtime.residency",
     "gomp.runtime.gctrace",
+    "gomp.runtime.cyclelog",
     "gomp.runtime.sitetable",
     "gomp.runtime.sitecounts",
     "gomp.runtime.goroutineprofile",
@@ -193,7 +194,10 @@ def test_the_core_knows_nothing_of_the_rest():
 def test_the_service_only_reads_and_asks(module):
     """Of the runtime it knows the figures, and the way to the coordinator, not the machinery."""
     of_runtime = {i for i in imports(module) if i.startswith("gomp.runtime")}
-    figures = {f"gomp.runtime.{name}" for name in ("memstats", "residency", "goroutineprofile", "sitecounts", "pprof")}
+    figures = {
+        f"gomp.runtime.{name}"
+        for name in ("memstats", "cyclelog", "residency", "goroutineprofile", "sitecounts", "pprof")
+    }
     assert of_runtime <= figures | {"gomp.runtime.discovery"}
 
 
@@ -284,6 +288,20 @@ def test_every_field_of_a_record_is_aligned(i):
         if field.base.itemsize == 8:
             assert field.base.kind in "ifS", f"{name}: kernels count in int64 and float64"
     assert dtype.itemsize % 8 == 0
+
+
+def test_records_of_which_there_is_one_do_not_overlap():
+    r = records
+    ones = [
+        (r.RUNTIME, r.runtime_dtype), (r.MHEAP, r.mheap_dtype), (r.PACER, r.pacer_dtype), (r.LIMITER, r.limiter_dtype),
+        (r.SCAVPACE, r.scavpace_dtype), (r.STACKPOOL, r.stackpool_dtype), (r.SCHED, r.sched_dtype), (r.GCSTATS, r.gcstats_dtype),
+        (r.PACER_LOG, r.pacer_log_dtype),
+    ]  # fmt: skip
+    spaces = [(base, base + dtype.itemsize) for base, dtype in ones]
+    spaces.append((r.PACER_EVENTS, r.PACER_EVENTS + r.MAX_PACER_EVENTS * r.pacer_event_dtype.itemsize))
+    spaces.append((r.CYCLES, r.CYCLES + r.CYCLES_KEPT * r.cycle_dtype.itemsize))
+    spaces.append((r.layout.MCENTRALS_BASE, r.layout.TYPES_BASE))
+    assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spaces)))
 
 
 def test_regions_of_the_address_map_do_not_overlap():

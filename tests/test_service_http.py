@@ -14,7 +14,7 @@ from service_stand_in import StandIn
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout
 from gomp.errors import ConfigError
-from gomp.service import metrics, page, process
+from gomp.service import metrics, process, units
 
 GO_METRICS = {
     m["name"]: m for m in json.loads((Path(__file__).parent / "data/metrics/prometheus-go-names.json").read_text())
@@ -104,33 +104,19 @@ def test_the_probes_follow_the_runtime(service):
     assert (service.get("/readyz").status_code, service.get("/livez").status_code) == (503, 200)
 
 
-def test_the_page_is_self_contained(shared):
-    answer = shared.get("/")
-    assert answer.status_code == 200
-    assert "gomp · stand-in" in answer.text
-    assert "$" not in answer.text
-    for outside in ("http:", "https:", "<script", "src=", "@import"):
-        assert outside not in answer.text
-    assert shared.get("/nothing").status_code == 404
-
-
-def test_the_page_escapes_what_it_shows(mapped):
-    text = page.render(metrics.snapshot(), "<script>")
-    assert "gomp · &lt;script&gt;" in text
-    assert "<script>" not in text
-
-
 def test_signals_to_the_group_do_not_end_the_service(service):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(service.info["service"], number)
     assert service.get("/livez").status_code == 200
 
 
-def test_the_service_ends_with_the_coordinator(service):
+def test_the_service_ends_with_the_coordinator_though_a_page_is_open(service):
     pid = service.info["service"]
-    assert not wait_for_end(pid, 0)
-    service.process.kill()
-    assert wait_for_end(pid, 5)
+    with service.client.stream("GET", "/live") as answer:
+        next(answer.iter_raw())
+        assert not wait_for_end(pid, 0)
+        service.process.kill()
+        assert wait_for_end(pid, 5)
 
 
 def test_a_port_in_use_is_one_line_that_names_the_fix():
@@ -160,7 +146,7 @@ def test_the_url_can_be_opened_on_this_machine(host, shown):
     [(0, "0 B"), (999, "999 B"), (1024, "1 KiB"), (1 << 20, "1 MiB"), (3 << 29, "1.5 GiB"), (1 << 63, "8.389e+06 TiB")],
 )
 def test_bytes_are_shown_with_a_unit(n, text):
-    assert page.format_bytes(n) == text
+    assert units.format_bytes(n) == text
 
 
 @pytest.mark.parametrize(
@@ -168,4 +154,4 @@ def test_bytes_are_shown_with_a_unit(n, text):
     [(0, "0"), (19e-6, "19 µs"), (0.0015, "1.5 ms"), (2, "2 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")],
 )
 def test_times_are_shown_with_a_unit(seconds, text):
-    assert page.format_time(seconds) == text
+    assert units.format_time(seconds) == text

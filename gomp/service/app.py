@@ -6,31 +6,24 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from gomp.service import metrics, page, pprof
-
-_PAGE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+from gomp.service import metrics, pprof
+from gomp.service.live import routes as live
+from gomp.service.live.feed import Feed
 
 
-def make_app(name: str) -> Starlette:
+def make_app(name: str, feed: Feed, page: live.Page) -> Starlette:
     """The application of the runtime called ``name``, whose segments are mapped in this process."""
     registry = metrics.registry()
-
-    async def root(request: Request) -> Response:
-        return HTMLResponse(page.render(metrics.snapshot(), name), headers=_PAGE_HEADERS)
 
     async def scrape(request: Request) -> Response:
         return _encode(registry, request.headers.get("accept", ""))
 
     return Starlette(
         routes=[
-            Route("/", root),
+            *live.routes(page, feed),
             Route("/metrics", scrape),
             Route("/livez", _livez),
             Route("/readyz", _readyz),

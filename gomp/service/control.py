@@ -34,6 +34,8 @@ from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.discovery import Client, connect
 from gomp.service import pprof
+from gomp.service.live import routes as live
+from gomp.service.live.feed import Feed
 
 MAX_BODY = 1024
 _SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit", "procs": "procs"}
@@ -43,8 +45,8 @@ class TooLong(Exception):
     """A body of more than MAX_BODY bytes."""
 
 
-def make_app(name: str, token: bytes | None) -> Starlette:
-    """The application that controls the runtime called ``name``; with a ``token`` it wants to see that."""
+def make_app(name: str, token: bytes | None, feed: Feed) -> Starlette:
+    """The application that controls the runtime called ``name``; with a ``token`` it wants to see that, and has the live page."""
     turn = asyncio.Lock()
 
     async def ask(what: Callable[[Client], dict[str, Any]]) -> Response:
@@ -94,12 +96,16 @@ def make_app(name: str, token: bytes | None) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
-    guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))] if token is not None else []
-    return Starlette(routes=routes, middleware=guards)
+    if token is None:
+        return Starlette(routes=routes)
+    guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
+    return Starlette(routes=[*routes, *live.routes(live.Page(name, "here"), feed)], middleware=guards)
 
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
     async def check(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        if live.is_public(request.url.path):
+            return await call(request)
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token):
             return await call(request)

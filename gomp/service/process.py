@@ -37,6 +37,7 @@ DRAIN_S = 1.0  # how long the last log lines may take
 _BACKLOG = 128
 _MAX_MESSAGE = 64
 _MAX_TOKEN = 4096
+UNREAD_S = 20  # a client that takes nothing for so long is cut off
 
 
 def bind(settings: ServiceSettings) -> socket.socket:
@@ -92,6 +93,7 @@ def _bind_port(host: str, port: int, what: str) -> socket.socket:
         raise ConfigError(f"{what}_host {host!r} is no address of this machine: {error.strerror}") from None
     listener = socket.socket(family, kind, proto)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)  # of those that it accepts
     try:
         listener.bind(address)
         listener.listen(_BACKLOG)
@@ -174,6 +176,8 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
 
     from gomp.service import app
     from gomp.service import control as control_app
+    from gomp.service.live.feed import Feed
+    from gomp.service.live.routes import Page
 
     class Server(uvicorn.Server):
         """Uvicorn without its signal handlers: see the head of this module."""
@@ -188,7 +192,13 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
         )
         return Server(config).serve(sockets=[listener])
 
-    servers = [serve(app.make_app(name), metrics)]
+    feed = Feed()
+    page = Page(
+        name,
+        control=settings.control if control else "off",
+        control_url=url(control) if control and settings.control == "tcp" else "",
+    )
+    servers = [serve(app.make_app(name, feed, page), metrics)]
     if control:
-        servers.append(serve(control_app.make_app(name, read_token(settings)), control))
+        servers.append(serve(control_app.make_app(name, read_token(settings), feed), control))
     await asyncio.gather(*servers)

@@ -28,9 +28,18 @@ from gomp.core.heap.stackalloc import empty_caches_stw
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.status import OK, start_world, stop_world
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, cas_acq_rel, load_acquire, load_relaxed, or_acq_rel, store_release
+from gomp.core.shm.atomics import (
+    add_acq_rel,
+    cas_acq_rel,
+    fence_release,
+    load_acquire,
+    load_relaxed,
+    or_acq_rel,
+    store_release,
+)
 from gomp.core.shm.libc import futex_wake, nanotime
 from gomp.core.shm.records import (
+    CYCLES_KEPT,
     GC_MARK,
     GC_OFF,
     GC_TRIGGER_FORCED,
@@ -59,6 +68,7 @@ from gomp.core.shm.records import (
     RT_XOVERFLOW,
     RT_XRAGGED,
     SPAN_IN_USE,
+    cycles,
     gcstats,
     mheap,
     nth_p,
@@ -315,6 +325,8 @@ def _settle_stw(unix_ns: int) -> None:
     stats.pause_end_ns[slot] = unix_ns + ended - term
     stats.last_gc_unix_ns = unix_ns + ended - term
     stats.last_end_ns = ended
+    _log_cycle_stw()
+    fence_release()  # pairs with runtime/cyclelog.read
     stats.num_gc += 1
     stats.num_forced += stats.last_forced
     stats.num_automatic += 1 - stats.last_forced
@@ -332,6 +344,29 @@ def _record_cycle_stw() -> None:
     stats.dedicated_ns += stats.last_dedicated_ns
     stats.fractional_ns += stats.last_fractional_ns
     stats.idle_ns += stats.last_idle_ns
+
+
+@inline
+def _log_cycle_stw() -> None:
+    stats = gcstats()
+    number = stats.num_gc + 1
+    cycle = cycles()[number % CYCLES_KEPT]
+    cycle.number = number
+    cycle.start_ns = stats.last_start_ns
+    cycle.mark_ns = stats.last_mark_ns
+    cycle.term_ns = stats.last_term_ns
+    cycle.end_ns = stats.last_end_ns
+    cycle.pause_ns = stats.last_pause_ns
+    cycle.forced = stats.last_forced
+    cycle.procs = runtime().nprocs
+    cycle.heap_start = stats.heap0
+    cycle.heap_end = stats.heap1
+    cycle.heap_marked = stats.heap2
+    cycle.goal = stats.last_goal
+    cycle.assist_ns = stats.last_assist_ns
+    cycle.dedicated_ns = stats.last_dedicated_ns
+    cycle.fractional_ns = stats.last_fractional_ns
+    cycle.idle_ns = stats.last_idle_ns
 
 
 @kernel("void()")

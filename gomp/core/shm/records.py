@@ -302,6 +302,31 @@ gcstats_dtype = record(
     16384,
 )
 
+# A cycle that has ended, in a ring: number n is at n % CYCLES_KEPT. Written by the coordinator while the world is stopped, before num_gc counts it;
+# who reads looks at num_gc before and afterwards. Times by the monotonic clock.
+CYCLES_KEPT = 32
+cycle_dtype = record(
+    [
+        ("number", "i8"),  # from 1
+        ("start_ns", "i8"),  # when the first stop was asked for
+        ("mark_ns", "i8"),  # when marking began, and ended
+        ("term_ns", "i8"),
+        ("end_ns", "i8"),
+        ("pause_ns", "i8"),  # all its pauses
+        ("forced", "i8"),  # 1: somebody asked for it
+        ("procs", "i8"),
+        ("heap_start", "i8"),
+        ("heap_end", "i8"),  # when marking ended
+        ("heap_marked", "i8"),
+        ("goal", "i8"),  # that it was to end at
+        ("assist_ns", "i8"),
+        ("dedicated_ns", "i8"),
+        ("fractional_ns", "i8"),
+        ("idle_ns", "i8"),
+    ],
+    128,
+)
+
 # Go's gcCPULimiterState: a bucket of CPU time that collection fills and programs drain. Under its lock, but for the x-fields.
 limiter_dtype = record(
     [
@@ -427,12 +452,14 @@ SCAVPACE = layout.RUNTIME_BASE + 12288 + 1024
 STACKPOOL = layout.RUNTIME_BASE + 12288 + 2048
 SCHED = STACKPOOL + stackpool_dtype.itemsize
 GCSTATS = layout.RUNTIME_BASE + 16384
+GCSTATS_NUM_GC = GCSTATS + offset_of(gcstats_dtype, "num_gc")
 SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XFORCED, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS = (
     SCAVPACE + offset_of(scavpace_dtype, name)
     for name in ("xbackground_bytes", "xeager_bytes", "xforced_bytes", "xbackground_ns", "xeager_ns")
 )
 PACER_LOG = layout.RUNTIME_BASE + 32768
 PACER_EVENTS = PACER_LOG + pacer_log_dtype.itemsize
+CYCLES = layout.RUNTIME_BASE + (60 << 10)
 
 RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
     RUNTIME + offset_of(runtime_dtype, name)
@@ -1031,7 +1058,7 @@ RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
     arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, site_dtype, stackpool_dtype, sched_dtype,
-    wbuf_dtype, pacer_event_dtype, pacer_log_dtype,
+    wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype,
 )  # fmt: skip
 
 
@@ -1180,4 +1207,5 @@ root_globals = table(global_dtype, layout.GLOBALS_BASE, layout.MAX_GLOBALS)
 page_heads = table(np.dtype("i4"), layout.PAGE_HEADS_BASE, layout.HEAP_PAGES)
 summaries = table(np.dtype("i8"), layout.SUMMARY_BASES[0], layout.SUMMARY_WORDS)
 pacer_events = table(pacer_event_dtype, PACER_EVENTS, MAX_PACER_EVENTS)
+cycles = table(cycle_dtype, CYCLES, CYCLES_KEPT)
 wbuf_stacks = table(np.dtype("i8"), layout.WBUF_STACKS_BASE, 2 * layout.MAX_WBUFS)

@@ -1,0 +1,107 @@
+"""What is sent to the pages that are open: one reading for all of them, and nothing while there are none.
+
+1. While somebody follows, a task looks every LOOK_S at what the Ps do, and every FRAME_S reads the figures; the map of the heap every MAP_S, in a
+   thread, and never for more than MAP_SHARE of the time, as a heap of a TiB has a hundred million pages.
+2. Each reading is encoded once. A follower waits for the next one and sends what it has not sent yet: the latest reading and the latest map, and of
+   the cycles those that it has not told. What it was too slow for is forgotten, so none has a queue.
+3. There are MAX_FOLLOWERS at most: whoever else comes is told so. Who takes nothing at all for a while is cut off by the system (UNREAD_S in
+   service/process.py).
+
+The readings go on while the world is stopped, so they are the heartbeat too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gomp.service.live import doing, frame, pagemap
+
+LOOK_S = 0.05
+FRAME_S = 0.5
+MAP_S = 1.0
+MAP_SHARE = 0.02
+MAX_FOLLOWERS = 32
+CYCLES_TOLD = 128  # to whoever comes, or has slept
+
+Event = bytes
+
+
+def encode(kind: str, data: Any) -> Event:
+    """An event as a stream of events has it."""
+    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n".encode()
+
+
+class Feed:
+    """The readings of the runtime whose segments are mapped here, for all pages of this process."""
+
+    def __init__(self, frame_s: float = FRAME_S) -> None:
+        self._frame_s = frame_s
+        self._followers = 0
+        self._task: asyncio.Task[None] | None = None
+        self._next = asyncio.Event()  # set, and another one in its place, when there is a reading
+        self._frame = self._map = b""
+        self._cycles: deque[dict[str, Any]] = deque(maxlen=CYCLES_TOLD)
+
+    @property
+    def is_full(self) -> bool:
+        return self._followers >= MAX_FOLLOWERS
+
+    async def follow(self) -> AsyncIterator[Event]:
+        """Each reading until the caller has enough, or those that there is time for."""
+        if self.is_full:  # since it was asked
+            return
+        told, map_sent = 0, b""
+        with self._following() as task:
+            while True:
+                await self._next.wait()
+                if task.done():
+                    task.result()  # raises what it has failed with
+                yield self._frame
+                if self._map is not map_sent:
+                    map_sent = self._map
+                    yield map_sent
+                if cycles := [cycle for cycle in self._cycles if cycle["number"] > told]:
+                    told = cycles[-1]["number"]
+                    yield encode("cycles", cycles)
+
+    @contextmanager
+    def _following(self) -> Iterator[asyncio.Task[None]]:
+        self._followers += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._read())
+            self._task.add_done_callback(lambda _: self._announce())
+        try:
+            yield self._task
+        finally:
+            self._followers -= 1
+            if not self._followers and self._task:
+                self._task.cancel()
+                self._task = None
+
+    async def _read(self) -> None:
+        looks: list[str] = []
+        frame_due = map_due = time.monotonic()
+        while True:
+            looks.append(doing.look())
+            self._cycles.extend(frame.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))
+            now = time.monotonic()
+            if now >= map_due:
+                self._map = await asyncio.to_thread(lambda: encode("map", frame.of_map(pagemap.read())))
+                took = time.monotonic() - now
+                map_due = now + max(MAP_S, took / MAP_SHARE)
+            if now >= frame_due:
+                frame_due = max(frame_due + self._frame_s, now)
+                self._frame = encode("frame", frame.read(looks))
+                looks = []
+                self._announce()
+            await asyncio.sleep(LOOK_S)
+
+    def _announce(self) -> None:
+        ready, self._next = self._next, asyncio.Event()
+        ready.set()

@@ -1,0 +1,158 @@
+"""One reading of the runtime for the live page: the figures that it shows, in what JSON can hold.
+
+Sizes are in bytes, points in time in ms of Unix time, CPU times in ns. ``None`` stands for a limit or a goal that there is none of.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gomp.cgroup import MemoryCgroup
+from gomp.config import NO_LIMIT
+from gomp.core.gc import goal
+from gomp.core.shm import layout, records
+from gomp.runtime import cyclelog, memstats
+from gomp.runtime.memstats import MemStats, PStats
+from gomp.service.live.pagemap import PageMap
+
+_CGROUP = MemoryCgroup.of_this_process()
+
+
+def read(doing: list[str]) -> dict[str, Any]:
+    """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`~gomp.service.live.doing.look` for each look."""
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    stats = memstats.read()
+    max_heap = int(runtime.max_pages) * layout.PAGE_SIZE
+    return {
+        "now": time.time() * 1e3,
+        "uptime_s": stats.uptime_s,
+        "state": _state(runtime),
+        "settings": {
+            "gogc": None if stats.gogc < 0 else stats.gogc,
+            "memory_limit": _or_none(stats.memory_limit, NO_LIMIT - 1),
+            "memory_limit_is_auto": bool(runtime.limit_is_auto),
+            "procs": stats.procs,
+            "procs_are_auto": bool(runtime.procs_are_auto),
+        },
+        "heap": {
+            "live": stats.heap_live,
+            "goal": _or_none(stats.next_gc, max_heap),
+            "trigger": _or_none(int(goal.trigger()), max_heap),
+            "marked": stats.heap_marked,
+            "objects": stats.heap_objects,
+            "max": max_heap,
+        },
+        "memory": _memory(stats),
+        "container": _container(),
+        "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
+        "cpu": _cpu(stats, runtime),
+        "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
+        "goroutines": {"count": stats.goroutines.count, "waiting": stats.goroutines.waiting},
+        "ps": [_p(p, doing) for p in stats.ps if p.pid],
+    }
+
+
+def _state(runtime: Any) -> str:
+    if runtime.xshutdown:
+        return "ending"
+    if not runtime.xready:
+        return "starting"
+    if runtime.xstop:
+        return "stopped"
+    return "marking" if runtime.xgcphase != records.GC_OFF else "running"
+
+
+def _or_none(size: int, most: int) -> int | None:
+    return size if size <= most else None
+
+
+def _memory(stats: MemStats) -> dict[str, int]:
+    """What the memory limit counts, by class, and what does not: returned. Objects include those that died and are not swept yet."""
+    objects = min(stats.heap_alloc, stats.heap_inuse)
+    return {
+        "objects": objects,
+        "unused": stats.heap_inuse - objects,
+        "stacks": stats.stack_inuse,
+        "free": stats.heap_free,
+        "metadata": stats.mapped - stats.heap_inuse - stats.stack_inuse - stats.heap_free,
+        "mapped": stats.mapped,
+        "released": stats.heap_released,
+    }
+
+
+def _container() -> dict[str, int | None] | None:
+    """What the cgroup with the strictest limit is charged, and that; None where there is no limit."""
+    strictest = _CGROUP.strictest()
+    return {"usage": strictest.usage(), "limit": strictest.limit()} if strictest else None
+
+
+def _cpu(stats: MemStats, runtime: Any) -> dict[str, int]:
+    """CPU time so far by what it went to, that of the cycle that is on included, and what there was of it. In a pause, when a cycle's time is being
+    added to the totals, it is left out; so what has been told may be more than what is told next."""
+    running = records.view(records.pacer_dtype, records.PACER)[0]
+    is_on = int(runtime.xgcphase != records.GC_OFF and not runtime.xstop)
+    return {
+        "assists": int(stats.mark_assist_s * 1e9) + is_on * int(running.xassist_ns),
+        "background": int((stats.mark_dedicated_s + stats.mark_fractional_s) * 1e9)
+        + is_on * int(running.xdedicated_ns + running.xfractional_ns),
+        "idle": int(stats.mark_idle_s * 1e9) + is_on * int(running.xidle_ns),
+        "pauses": int(stats.pause_cpu_s * 1e9),
+        "sweeping": int(sum(p.sweep_cpu_s for p in stats.ps) * 1e9),
+        "returning": int((stats.scavenge.background_s + stats.scavenge.eager_s) * 1e9),
+        "available": memstats.available_cpu_ns(runtime, time.monotonic_ns()),
+    }
+
+
+def _p(p: PStats, doing: list[str]) -> dict[str, Any]:
+    is_coordinator = p.idx == layout.COORDINATOR_P
+    place = -1 if is_coordinator else p.idx
+    return {
+        "name": "coordinator" if is_coordinator else f"P{p.idx}",
+        "pid": p.pid,
+        "did": "".join(look[place] for look in doing if is_coordinator or p.idx < len(look) - 1),
+        "mark_s": p.mark_cpu_s,
+        "assist_s": p.assist_cpu_s,
+        "sweep_s": p.sweep_cpu_s,
+        "stopped_s": p.stopped_s,
+        "programs": p.programs,
+        "deaths": p.deaths,
+    }
+
+
+def read_cycles(after: int) -> list[dict[str, Any]]:
+    """The cycles that have ended since number ``after``, as far as they are kept."""
+    since_boot_ms = time.time() * 1e3 - time.monotonic_ns() / 1e6
+    return [_cycle(cycle, since_boot_ms) for cycle in cyclelog.read(after)]
+
+
+def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
+    start, mark, term, end = (
+        round(since_boot_ms + ns / 1e6, 3) for ns in (cycle.start_ns, cycle.mark_ns, cycle.term_ns, cycle.end_ns)
+    )
+    return {
+        "number": cycle.number,
+        "start": start,
+        "mark": mark,
+        "term": term,
+        "end": end,
+        "pause_ns": cycle.pause_ns,
+        "forced": bool(cycle.forced),
+        "heap_start": cycle.heap_start,
+        "heap_end": cycle.heap_end,
+        "heap_marked": cycle.heap_marked,
+        "goal": _or_none(cycle.goal, goal.NO_GOAL - 1),
+        "assist_ns": cycle.assist_ns,
+        "background_ns": cycle.dedicated_ns + cycle.fractional_ns,
+        "idle_ns": cycle.idle_ns,
+    }
+
+
+def of_map(found: PageMap) -> dict[str, Any]:
+    """What the page is told of a map."""
+    return {
+        "page_bytes": layout.PAGE_SIZE,
+        "cell_pages": found.cell_pages,
+        "cells": found.cells,
+        "bytes": found.bytes_by_kind,
+    }

@@ -1,0 +1,225 @@
+"""The live page in a real Chromium: a real service, whose figures move, and whose settings change."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import httpx
+import pytest
+from browser import CHROMIUM, DRIVER, chromium, show_as
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+from served import Service, environment_in
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium here: apt-get install chromium chromium-driver"
+)
+PHONE, DESK = 400, 1200
+TOKEN = "a-long-random-word"
+CONFIG = """
+name = "watched"
+procs = 1
+metrics_port = 0
+max_heap = "256MiB"
+memory_limit = "200MiB"
+control = "tcp"
+control_port = 0
+control_token_file = "{token}"
+
+[[programs]]
+program = "mixed"
+parameters = {{ rate = 400, live = "4MiB", stdlib_trees = false }}
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, compiled_kernels):
+    directory = tmp_path_factory.mktemp("watched")
+    token = directory / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    config = directory / "service.toml"
+    config.write_text(CONFIG.format(token=token))
+    made = Service(config, environment_in(directory))
+    made.url = str(made.client.base_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def control_url(service):
+    return re.search(r'data-control-url="([^"]+)"', service.client.get("/").text)[1]
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with chromium() as made:
+        yield made
+
+
+@pytest.fixture
+def page(driver):
+    yield Page(driver)
+    assert [entry["message"] for entry in driver.get_log("browser")] == []
+
+
+class Page:
+    """What somebody sees of it."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, url, width=DESK, scheme="light"):
+        show_as(self.driver, width, scheme=scheme)
+        self.driver.get(url)
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.find(selector).text
+
+    def wait(self, holds, seconds=10):
+        return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: holds())
+
+    def wait_for_figures(self):
+        self.wait(lambda: "iB" in self.text("#heap-live"))
+
+    def colours(self, selector):
+        """How many different ones a canvas shows."""
+        return self.driver.execute_script(
+            """const canvas = document.querySelector(arguments[0]);
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size""",
+            selector,
+        )
+
+
+def test_the_figures_move_and_everything_is_drawn(page, service):
+    page.open(service.url)
+    page.wait_for_figures()
+    assert page.text("h1") == "gomp watched"
+    live, cycles = page.text("#heap-live"), page.text("#cycle-count")
+    page.wait(lambda: page.text("#heap-live") != live and page.text("#cycle-count") != cycles)
+    page.wait(lambda: page.text("#state") in ("running", "marking"))
+    assert (page.text("#gogc"), page.text("#limit"), page.text("#heap-limit")) == ("100", "200 MiB", "200 MiB")
+    for chart in ("heap", "cpu", "pause"):
+        page.wait(lambda chart=chart: page.colours(f"#{chart}-chart canvas") > 3)
+    page.wait(lambda: page.colours("#map") > 2)
+    assert re.match(r"[\d,]+ cells of .*: .* from the lowest address", page.text("#map-caption"))
+    rows = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#ps th")]
+    assert rows == ["P0", "coordinator"]
+    assert page.colours("#ps canvas") > 1
+    newest = int(page.text("#cycles th").split()[0])
+    page.wait(lambda: int(page.text("#cycles th").split()[0]) > newest)
+
+
+def test_every_figure_of_a_picture_is_there_as_text(page, service):
+    page.open(service.url)
+    page.wait_for_figures()
+    page.wait(lambda: page.text("#cpu-figures").count("%") == 7)
+    assert page.text("#memory-figures").count("iB") >= 3
+    for picture in page.driver.find_elements(By.CSS_SELECTOR, "[role=img]"):
+        assert len(picture.get_attribute("aria-label")) > 20
+    for table in page.driver.find_elements(By.CSS_SELECTOR, "table"):
+        assert table.find_elements(By.CSS_SELECTOR, "thead th[scope=col]")
+
+
+def test_a_listener_of_metrics_says_how_settings_are_changed(page, service, control_url):
+    page.open(service.url)
+    page.wait(lambda: page.text("#commands"))
+    assert f"gomp ctl gogc 200 --url {control_url.rstrip('/')} --token-file FILE" in page.text("#commands").split("\n")
+    assert not page.find("#controls").is_displayed()
+    assert page.find("#no-controls a").get_attribute("href") == control_url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(page, service, scheme):
+    page.open(service.url, PHONE, scheme)
+    page.wait_for_figures()
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") == PHONE
+    background = page.find("body").value_of_css_property("background-color")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 384) == (scheme == "light")
+    page.wait(lambda: page.colours("#map") > 1)
+    assert page.find(".ps .now").is_displayed()
+
+
+def test_the_map_is_walked_by_keys(page, service):
+    page.open(service.url)
+    page.wait(lambda: "cells" in page.text("#map-caption"))
+    page.find("#map").send_keys(Keys.ARROW_RIGHT)
+    first = page.text("#map-cell")
+    assert re.match(r"pages? \d+", first)
+    page.find("#map").send_keys(Keys.ARROW_RIGHT)
+    assert page.text("#map-cell") != first
+
+
+def test_what_is_held_does_not_move(page, service):
+    page.open(service.url)
+    page.wait_for_figures()
+    page.find("#hold").click()
+    assert page.find("#hold").get_attribute("aria-pressed") == "true"
+    held = page.text("#uptime"), page.text("#cycles")
+    time.sleep(1.2)
+    assert (page.text("#uptime"), page.text("#cycles")) == held
+    page.find("#hold").click()
+    page.wait(lambda: page.text("#uptime") != held[0])
+
+
+def test_the_control_listener_tells_nothing_without_the_token(control_url):
+    with httpx.Client(base_url=control_url) as client:
+        assert client.get("/").status_code == client.get("/static/page.js").status_code == 200
+        for path in ("/live", "/control", "/metrics", "/static/../live"):
+            assert client.get(path).status_code in (401, 404)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with client.stream("GET", "/live", headers=headers) as answer:
+            assert next(answer.iter_lines()) == "event: frame"
+
+
+def test_a_wrong_token_is_told_so(driver, control_url):
+    page = Page(driver)
+    page.open(control_url)
+    page.find("#token-word").send_keys("wrong", Keys.ENTER)
+    page.wait(lambda: page.text("#token-error").startswith("send the token"))
+    assert not page.find("#live").is_displayed()
+    assert [entry for entry in driver.get_log("browser") if "401" not in entry["message"]] == []
+
+
+def test_settings_are_changed_from_the_page_with_the_token(page, service, control_url):
+    page.open(control_url, PHONE)
+    page.find("#token-word").send_keys(TOKEN, Keys.ENTER)
+    page.wait_for_figures()
+    page.find("#set-gogc").send_keys("250", Keys.ENTER)
+    page.wait(lambda: page.text("#control-answer") == "GOGC is 250 now; it was 100.")
+    page.wait(lambda: page.text("#gogc") == "250")
+    page.find("#set-limit").send_keys("150MiB", Keys.ENTER)
+    page.wait(lambda: page.text("#control-answer") == "The memory limit is 150 MiB now; it was 200 MiB.")
+    page.wait(lambda: page.text("#limit") == "150 MiB")
+    page.find("[data-post=gc]").click()
+    page.wait(lambda: page.text("#control-answer").startswith("Collected: "))
+    page.wait(lambda: "forced" in page.text("#cycles"))
+    assert service.samples()["go_gc_gogc_percent",] == 250
+
+
+def test_a_setting_that_cannot_be_is_answered_with_a_sentence(driver, control_url):
+    page = Page(driver)
+    page.open(control_url)
+    page.find("#token-word").send_keys(TOKEN, Keys.ENTER)
+    page.wait_for_figures()
+    page.find("#set-gogc").send_keys("much", Keys.ENTER)
+    page.wait(lambda: 'write a whole percentage, or "off"' in page.text("#control-answer"))
+    assert [entry for entry in driver.get_log("browser") if "422" not in entry["message"]] == []
+
+
+def test_a_service_that_ends_is_missed(driver, service):
+    """The last one: nobody answers afterwards."""
+    page = Page(driver)
+    page.open(service.url)
+    page.wait_for_figures()
+    service.end(signal.SIGTERM)
+    page.wait(lambda: page.text("#state") == "connection lost")
+    assert "iB" in page.text("#heap-live"), "what was known last stays"
+    driver.get_log("browser")
