@@ -1,6 +1,7 @@
 """A coordinator reduced to what the service needs: segments, a control socket, and figures that move on request.
 
-Run as a script: prints one line of JSON with the URL and the process ids, then obeys lines from stdin until it ends: ``ready``,
+Run as a script, told which metrics to serve: prints one line of JSON with the URL and the process ids, then obeys lines from stdin
+until it ends: ``ready``,
 ``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process PID).
 """
 
@@ -20,7 +21,7 @@ from gomp.service import process
 
 
 def main():
-    settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2, memory_limit="off")
+    settings = load(ServiceSettings, name="stand-in", metrics_port=0, metrics=sys.argv[1], procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     runtime.nprocs = runtime.nrecords = settings.procs
@@ -35,6 +36,7 @@ def main():
         ours.close()
         process.run(settings, "stand-in", listener, None, theirs)
     theirs.close()
+    runtime.service_pid = service_pid
     print(json.dumps({"url": process.url(listener), "pid": os.getpid(), "service": service_pid}), flush=True)
     for line in sys.stdin:
         obey(line.split())
@@ -68,9 +70,9 @@ def obey(command):
 class StandIn:
     """For tests: this script in a process of its own, and a client of its service."""
 
-    def __init__(self):
+    def __init__(self, metrics="default"):
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, metrics], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.info = json.loads(self.process.stdout.readline())
         self.client = httpx.Client(base_url=self.info["url"], timeout=10)

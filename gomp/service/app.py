@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from gomp.runtime.metrics.snapshot import is_ready
 from gomp.service import metrics, page, pprof
 
 _PAGE_HEADERS = {
@@ -18,9 +19,9 @@ _PAGE_HEADERS = {
 }
 
 
-def make_app(name: str) -> Starlette:
+def make_app(name: str, all_metrics: bool = False) -> Starlette:
     """The application of the runtime called ``name``, whose segments are mapped in this process."""
-    registry = metrics.registry()
+    registry = metrics.registry(all_metrics)
 
     async def root(request: Request) -> Response:
         return HTMLResponse(page.render(metrics.snapshot(), name), headers=_PAGE_HEADERS)
@@ -51,6 +52,6 @@ async def _livez(request: Request) -> Response:
 
 async def _readyz(request: Request) -> Response:
     """The runtime takes programs."""
-    if metrics.is_ready():
+    if is_ready():
         return PlainTextResponse("ready\n")
     return PlainTextResponse("not ready\n", status_code=503)

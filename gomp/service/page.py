@@ -8,7 +8,8 @@ from string import Template
 
 from gomp.config import NO_LIMIT
 from gomp.runtime.memstats import PStats
-from gomp.service.metrics import Snapshot, p_label
+from gomp.runtime.metrics.own import p_label
+from gomp.runtime.metrics.snapshot import Snapshot
 
 _TEMPLATE = Template(resources.files("gomp.service").joinpath("page.html").read_text(encoding="utf-8"))
 

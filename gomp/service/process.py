@@ -188,7 +188,7 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
         )
         return Server(config).serve(sockets=[listener])
 
-    servers = [serve(app.make_app(name), metrics)]
+    servers = [serve(app.make_app(name, settings.metrics == "all"), metrics)]
     if control:
         servers.append(serve(control_app.make_app(name, read_token(settings)), control))
     await asyncio.gather(*servers)
