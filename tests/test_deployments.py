@@ -112,7 +112,9 @@ def test_a_dashboard_asks_for_what_there_is(file, answers):
         for family in text_string_to_metric_families(answers.get("/metrics").text)
         for sample in family.samples
     }
-    known |= {metric.prometheus_name for metric in TABLE if metric.by_default}  # of a machine that has no cgroup, or no PSI
+    known |= {
+        metric.prometheus_name for metric in TABLE if metric.by_default
+    }  # of a machine that has no cgroup, or no PSI
     assert len({panel["title"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) > 0
     for panel in dashboard["panels"]:
         assert panel["description"]

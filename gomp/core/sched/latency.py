@@ -15,7 +15,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import P_LATENCIES, SINCE_LOCKED, SINCE_MASK, SINCE_READY, WAITS_FOR_LOCK, g_at, self_p
 
-TRACKED_EVERY = 8  # gTrackingPeriod
+TRACKED_EVERY = 8  # gTrackingPeriod; a power of two
 _LATENCIES = layout.SELF_BASE + P_LATENCIES
 
 
@@ -32,8 +32,10 @@ def note_ready(g: int) -> None:
     since = gp.since_ns
     if since & SINCE_MASK == SINCE_LOCKED:
         self_p().lock_wait_ns += nanotime() - since
-    is_tracked = (gp.runs + layout.g_number(g)) % TRACKED_EVERY == 0
-    gp.since_ns = nanotime() & ~SINCE_MASK | SINCE_READY if is_tracked else 0
+    if (gp.runs + layout.g_number(g)) & (TRACKED_EVERY - 1) == 0:
+        gp.since_ns = nanotime() & ~SINCE_MASK | SINCE_READY
+    elif since != 0:
+        gp.since_ns = 0
 
 
 @inline
