@@ -15,8 +15,10 @@ from gomp.core.heap.sizeclass import SIZES
 from gomp.core.sched import timehist
 from gomp.core.shm import layout, records
 from gomp.runtime import gcstats
+from gomp.runtime.metrics.client import CLIENT_METRICS
 from gomp.runtime.metrics.golang import ABSENT, GO_METRICS
 from gomp.runtime.metrics.histograms import SIZE_BUCKETS, TIME_BUCKETS, Float64Histogram, coarse_bounds
+from gomp.runtime.metrics.own import OWN_METRICS
 from gomp.runtime.metrics.snapshot import Snapshot, Sources
 from gomp.runtime.metrics.table import BY_NAME, TABLE
 
@@ -211,3 +213,19 @@ def test_without_a_runtime_there_is_nothing_to_read():
 
 def test_sizes_are_those_of_the_classes():
     assert SIZE_BUCKETS[1:-1] == tuple(size + 1.0 for size in SIZES[1:])
+
+
+def test_the_guide_lists_each_with_unit_and_meaning():
+    lines = (Path(__file__).parent.parent / "docs/guide/metrics.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    expected = []
+    for metric in (m for group in (GO_METRICS, CLIENT_METRICS, OWN_METRICS) for m in group):
+        label = f" `{{{metric.label}}}`" if metric.label else ""
+        which = "" if metric.by_default else " (all)"
+        expected.append(
+            f"| `{metric.name}`{label} | {metric.kind} | {metric.unit or 'number'} | {metric.help}{which} |"
+        )
+    assert rows == expected
+    assert [f"- `{name}`: {why}." for name, why in ABSENT.items()] == [
+        line for line in lines if line.startswith("- `/")
+    ]
