@@ -34,13 +34,14 @@ from gomp.errors import (
 )
 
 if TYPE_CHECKING:
-    from gomp import debug
+    from gomp import debug, metrics
     from gomp.runtime.arrays import Array, array
     from gomp.runtime.boxes import Box, box
     from gomp.runtime.chan import Chan
     from gomp.runtime.compiled import compiled
     from gomp.runtime.current import gc, go, num_goroutine, num_procs
     from gomp.runtime.executor import Executor
+    from gomp.runtime.figures import gc_stats, mem_stats
     from gomp.runtime.frames import Action, Frame, frame
     from gomp.runtime.hashmap import Map, map
     from gomp.runtime.kinds import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
@@ -73,6 +74,8 @@ _HOMES = {
     "Action": "gomp.runtime.frames",
     "Frame": "gomp.runtime.frames",
     "frame": "gomp.runtime.frames",
+    "gc_stats": "gomp.runtime.figures",
+    "mem_stats": "gomp.runtime.figures",
     "Map": "gomp.runtime.hashmap",
     "map": "gomp.runtime.hashmap",
     "Cleanup": "gomp.runtime.lifetimes",
@@ -163,6 +166,7 @@ __all__ = [
     "float64",
     "frame",
     "gc",
+    "gc_stats",
     "globals",
     "go",
     "int8",
@@ -171,6 +175,8 @@ __all__ = [
     "int64",
     "keep_alive",
     "map",
+    "mem_stats",
+    "metrics",
     "ndarray",
     "new",
     "num_goroutine",
@@ -191,8 +197,8 @@ __all__ = [
 
 
 def __getattr__(name: builtins.str) -> Any:
-    if name == "debug":
-        return importlib.import_module("gomp.debug")
+    if name in ("debug", "metrics"):
+        return importlib.import_module(f"gomp.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gomp' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), f"{name}_" if name in ("bytes", "str") else name)

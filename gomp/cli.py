@@ -52,6 +52,7 @@ PacerTapeFile = Annotated[str | None, _flag("pacer_tape")]
 Godebug = Annotated[str | None, _flag("godebug")]
 LogLevel = Annotated[str | None, _flag("log_level")]
 MetricsHost = Annotated[str | None, _flag("metrics_host")]
+Metrics = Annotated[str | None, _flag("metrics")]
 MetricsPort = Annotated[str | None, _flag("metrics_port")]
 ControlKind = Annotated[str | None, _flag("control")]
 ControlPort = Annotated[str | None, _flag("control_port")]
@@ -76,6 +77,7 @@ def serve(
     name: Name = None,
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
+    metrics: Metrics = None,
     control: ControlKind = None,
     control_port: ControlPort = None,
     control_token_file: ControlTokenFile = None,
@@ -98,6 +100,7 @@ def serve(
         name=name,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        metrics=metrics,
         control=control,
         control_port=control_port,
         control_token_file=control_token_file,

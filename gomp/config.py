@@ -333,6 +333,9 @@ class ServiceSettings(RuntimeSettings):
     )
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that /metrics is served on")
     metrics_port: int = Field(6070, ge=0, le=65535, description="its port; 0 takes any free one")
+    metrics: Literal["default", "all"] = Field(
+        "default", description="which metrics are served: Go's client's and our own, or all of Go's too"
+    )
     control: Literal["unix", "tcp", "off"] = Field(
         "unix", description="how settings are changed while it runs: over a Unix socket, 127.0.0.1, or not at all"
     )

@@ -1,8 +1,8 @@
 """A coordinator reduced to what the service needs: segments, a control socket, and figures that move on request.
 
-Run as a script, with the seconds after which who does not read is cut off: prints one line of JSON with the URL and the process ids, then obeys
-lines from stdin until it ends: ``ready``, ``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process PID), ``stop`` and
-``start`` the world.
+Run as a script, told which metrics to serve and after how many seconds who does not read is cut off: prints one line of JSON with the URL and the
+process ids, then obeys lines from stdin until it ends: ``ready``, ``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process
+PID), ``stop`` and ``start`` the world.
 """
 
 import json
@@ -21,8 +21,8 @@ from gomp.service import process
 
 
 def main():
-    process.UNREAD_S = int(sys.argv[1])
-    settings = load(ServiceSettings, name="stand-in", metrics_port=0, procs=2, memory_limit="off")
+    process.UNREAD_S = int(sys.argv[2])
+    settings = load(ServiceSettings, name="stand-in", metrics_port=0, metrics=sys.argv[1], procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     runtime.nprocs = runtime.nrecords = settings.procs
@@ -37,6 +37,7 @@ def main():
         ours.close()
         process.run(settings, "stand-in", listener, None, theirs)
     theirs.close()
+    runtime.service_pid = service_pid
     print(json.dumps({"url": process.url(listener), "pid": os.getpid(), "service": service_pid}), flush=True)
     for line in sys.stdin:
         obey(line.split())
@@ -74,9 +75,9 @@ def obey(command):
 class StandIn:
     """For tests: this script in a process of its own, and a client of its service."""
 
-    def __init__(self, unread_s=process.UNREAD_S):
+    def __init__(self, metrics="default", unread_s=process.UNREAD_S):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(unread_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, metrics, str(unread_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.info = json.loads(self.process.stdout.readline())
         self.client = httpx.Client(base_url=self.info["url"], timeout=10)

@@ -20,7 +20,7 @@ FILE = re.compile(r'(?:href|src)="(static/[^"]+)"|from "\./([^"]+)"')
 
 @pytest.fixture(scope="module")
 def service():
-    made = StandIn(UNREAD_S)
+    made = StandIn(unread_s=UNREAD_S)
     yield made
     made.close()
 

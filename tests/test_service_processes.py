@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from gomp.runtime.processes import PERIOD_S, ProcessMemories
 from gomp.runtime.residency import ProcessMemory
-from gomp.service.processes import PERIOD_S, ProcessMemories
 
 PROCESSES = [("P0", 10), ("P1", 0), ("service", 30)]
 

@@ -13,12 +13,13 @@ import pytest
 from served import Service, environment_in
 from service_stand_in import StandIn
 
-from gomp.service import metrics
+from gomp.runtime.metrics.table import TABLE
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 30
 CONFIG = """
 metrics_port = 0
+metrics = "all"
 max_heap = "512MiB"
 [[programs]]
 program = "mixed"
@@ -94,6 +95,12 @@ def dashboards():
     return [q for q in queries if not any(name in q for name in ("gomp_cgroup", "gomp_memory_pressure", "gomemlimit"))]
 
 
+def public_dashboards():
+    """What other people's ask of any Go program."""
+    lines = (ROOT / "tests/data/metrics/public-dashboards.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
 def eventually(ask, query, accept):
     deadline = time.monotonic() + DEADLINE_S
     while not accept(values := ask(query)):
@@ -107,12 +114,12 @@ def test_cycles_live_heap_and_goal_of_a_service_move(served, scrape):
     eventually(ask, "increase(go_gc_cycles_total_gc_cycles_total[1m])", lambda values: bool(values) and values[0] > 3)
     for gauge in ("gomp_heap_live_bytes", "go_memstats_next_gc_bytes", "go_gc_heap_live_bytes"):
         eventually(ask, f"changes({gauge}[1m])", lambda values: bool(values) and values[0] > 0)
-    for query in dashboards():
+    for query in dashboards() + public_dashboards():
         eventually(ask, query, bool)
-    for entry in metrics.TABLE:
-        if entry.kind == "counter":
-            resets = set(ask(f"resets({entry.name}[1m])"))
-            assert resets == {0.0} or (entry.label == "pool" and not resets), entry.name  # the service has no pools
+    for metric in TABLE:
+        if metric.kind == "counter":
+            resets = set(ask(f"resets({metric.prometheus_name}[1m])"))
+            assert resets == {0.0} or (metric.label == "pool" and not resets), metric.name  # the service has no pools
 
 
 def test_what_the_service_says_is_what_prometheus_stores(stand_in, scrape):

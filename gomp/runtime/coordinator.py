@@ -221,6 +221,7 @@ class Coordinator:
             settings = cast(ServiceSettings, self.settings)
             service = self.family.fork_service(settings, self.registration.name, self.metrics, control)
             self.events.watch(service.pidfd, lambda: self._on_service_death(service), is_urgent=True)
+            view(runtime_dtype, RUNTIME)[0].service_pid = service.pid
         for idx in range(self.settings.procs):
             self.ps.fork(idx)
         view(runtime_dtype, RUNTIME)[0].xready = 1

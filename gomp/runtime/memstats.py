@@ -45,7 +45,7 @@ class SizeStats:
 
 @dataclass(frozen=True)
 class PStats:
-    """What one P has done so far. Times in seconds of CPU, but ``stopped_s`` and ``resume_max_s``, which are wall time."""
+    """What one P has done so far. Times in seconds; those called cpu are of the processor's, the others of the clock's."""
 
     idx: int
     pid: int  # 0: nobody
@@ -54,9 +54,17 @@ class PStats:
     cycle_assist_s: float  # of that, in the cycle that is on or was the last
     assist_debt: int  # bytes allocated while marking and not paid for yet
     sweep_cpu_s: float
+    mutator_s: float  # for its programs, and in idleness: up to the end of the last marking
+    idle_s: float
     stopped_s: float
     stops: int
     resume_max_s: float
+    safepoints: int  # stops that it has met in the middle of something, and how long that has taken each time
+    safepoint_s: float
+    safepoint_max_s: float
+    lock_wait_s: float  # for locks: it, and goroutines that it has woken
+    steals: int  # goroutines taken from other Ps
+    barrier_flushes: int
     refills: int
     programs: int
     stack_copies: int
@@ -87,6 +95,7 @@ class GoroutineStats:
     runnable: int
     running: int
     waiting: int
+    not_in_go: int  # of programs that wait for Python meanwhile
     created: int
     record_bytes: int  # committed for their records, free ones among them
     leaked: int  # that wait for ever, as the last look for such has found
@@ -170,7 +179,12 @@ class MemStats:
     num_automatic_gc: int
     gc_cpu_fraction: float
     by_size: tuple[SizeStats, ...] = field(repr=False)
+    lookups: int  # always 0, as in Go
+    enable_gc: bool  # always true
+    debug_gc: bool  # always false
 
+    allocs_by_size: tuple[int, ...] = field(repr=False)  # objects of each size class from 1 on, and last the large ones
+    frees_by_size: tuple[int, ...] = field(repr=False)
     heap_free: int  # idle, but not returned to the system
     heap_live: int  # what the pacer believes to be live: marked, plus allocated since
     heap_marked: int  # by the last cycle
@@ -259,6 +273,8 @@ class MemStats:
             "pause_end": tuple(data["pause_end"]),
             "stop_ns": tuple(data["stop_ns"]),
             "by_size": tuple(SizeStats(**row) for row in data["by_size"]),
+            "allocs_by_size": tuple(data["allocs_by_size"]),
+            "frees_by_size": tuple(data["frees_by_size"]),
             "goroutines": GoroutineStats(**data["goroutines"]),
             "limiter": LimiterStats(**data["limiter"]),
             "scavenge": ScavengeStats(**data["scavenge"]),
@@ -303,6 +319,9 @@ def read() -> MemStats:
     return MemStats(
         **objects,
         **memory,
+        lookups=0,
+        enable_gc=True,
+        debug_gc=False,
         next_gc=int(goal.heap_goal()),
         last_gc=int(gc.last_gc_unix_ns),
         pause_total_ns=int(gc.pause_total_ns),
@@ -363,9 +382,17 @@ def _p_stats(idx: int, p: Any) -> PStats:
         cycle_assist_s=int(p.cycle_assist_ns) / 1e9,
         assist_debt=max(-int(p.assist_bytes), 0),
         sweep_cpu_s=int(p.sweep_ns) / 1e9,
+        mutator_s=int(p.mutator_ns) / 1e9,
+        idle_s=int(p.idle_ns) / 1e9,
         stopped_s=int(p.stopped_ns) / 1e9,
         stops=int(p.stops),
         resume_max_s=int(p.resume_max_ns) / 1e9,
+        safepoints=int(p.safepoints),
+        safepoint_s=int(p.safepoint_ns) / 1e9,
+        safepoint_max_s=int(p.safepoint_max_ns) / 1e9,
+        lock_wait_s=int(p.lock_wait_ns) / 1e9,
+        steals=int(p.steals),
+        barrier_flushes=int(p.barrier_flushes),
         refills=int(p.refills),
         programs=int(p.programs),
         stack_copies=int(p.stack_copies),
@@ -378,14 +405,17 @@ def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     sched = records.view(records.sched_dtype, records.SCHED)[0]
     count = max(int(sched.ngs - sched.nfree) - sum(int(p.g_nfree + p.g_ncases) for p in ps), 0)
     queued = int(sched.xrunq_size) + sum(int(p.xrunq_tail - p.xrunq_head) + int(p.xrunnext != 0) for p in ps)
-    running = min(sum(int(p.curg != 0) for p in ps), count)
-    runnable = min(max(queued, 0), count - running)
+    in_python = sum(int(p.curg != 0 and p.xnative_kept != 0) for p in ps)
+    running = min(sum(int(p.curg != 0) for p in ps) - in_python, count)
+    in_python = min(in_python, count - running)
+    runnable = min(max(queued, 0), count - running - in_python)
     created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
     return GoroutineStats(
         count=count,
         runnable=runnable,
         running=running,
-        waiting=count - running - runnable,
+        waiting=count - running - runnable - in_python,
+        not_in_go=in_python,
         created=created,
         record_bytes=int(sched.gs_committed),
         leaked=int(sched.leaked),
@@ -475,6 +505,8 @@ def _read_objects(ps: list[Any]) -> dict[str, Any]:
         "frees": frees,
         "heap_objects": mallocs - frees,
         "tiny_allocs": tiny,
+        "allocs_by_size": (*small_alloc[1:], large_alloc_count),
+        "frees_by_size": (*small_free[1:], large_free_count),
         "by_size": tuple(
             SizeStats(SIZES[i], small_alloc[i] if i else 0, small_free[i] if i else 0) for i in range(BY_SIZE_CLASSES)
         ),

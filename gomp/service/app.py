@@ -9,14 +9,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from gomp.runtime.metrics.snapshot import is_ready
 from gomp.service import metrics, pprof
 from gomp.service.live import routes as live
 from gomp.service.live.feed import Feed
 
 
-def make_app(name: str, feed: Feed, page: live.Page) -> Starlette:
+def make_app(name: str, feed: Feed, page: live.Page, all_metrics: bool = False) -> Starlette:
     """The application of the runtime called ``name``, whose segments are mapped in this process."""
-    registry = metrics.registry()
+    registry = metrics.registry(all_metrics)
 
     async def scrape(request: Request) -> Response:
         return _encode(registry, request.headers.get("accept", ""))
@@ -44,6 +45,6 @@ async def _livez(request: Request) -> Response:
 
 async def _readyz(request: Request) -> Response:
     """The runtime takes programs."""
-    if metrics.is_ready():
+    if is_ready():
         return PlainTextResponse("ready\n")
     return PlainTextResponse("not ready\n", status_code=503)

@@ -198,7 +198,7 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
         control=settings.control if control else "off",
         control_url=url(control) if control and settings.control == "tcp" else "",
     )
-    servers = [serve(app.make_app(name, feed, page), metrics)]
+    servers = [serve(app.make_app(name, feed, page, settings.metrics == "all"), metrics)]
     if control:
         servers.append(serve(control_app.make_app(name, read_token(settings), feed), control))
     await asyncio.gather(*servers)

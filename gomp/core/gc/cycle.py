@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import credit, leaks, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
+from gomp.core.gc import cpuclasses, credit, leaks, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
@@ -123,6 +123,7 @@ def begin_cycle(kind: int, deadline_ns: int) -> int:
 
 @inline
 def _stop(deadline_ns: int) -> int:
+    runtime().stop_is_gc = 1
     code = stop_world(deadline_ns)
     if code != OK:
         start_world()
@@ -212,7 +213,7 @@ def _end_pause_stw(began: int, stopped: int) -> int:
     stats.pause_max_ns = max(stats.pause_max_ns, pause)
     stats.stop_ns[stats.stops % STOPS_KEPT] = pause
     stats.stopping_total_ns += stopped - began
-    stats.pause_cpu_ns += pause * runtime().nprocs
+    stats.pause_cpu_ns += runtime().stopping_cpu_ns + (now - stopped) * runtime().nprocs
     stats.stops += 1
     return now
 
@@ -330,6 +331,7 @@ def _settle_stw(unix_ns: int) -> None:
     stats.num_gc += 1
     stats.num_forced += stats.last_forced
     stats.num_automatic += 1 - stats.last_forced
+    cpuclasses.account_stw(ended)
 
 
 @inline

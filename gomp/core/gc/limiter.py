@@ -34,10 +34,12 @@ from gomp.core.shm.records import (
     LIMITER_XLOCK,
     P_XEVENT,
     P_XIDLE,
+    P_XIDLE_NS,
     P_XSLICE,
     gcstats,
     limiter,
     runtime,
+    self_p,
 )
 
 EVENT_IDLE, EVENT_ASSIST = 1, 2
@@ -71,13 +73,15 @@ def add_idle_time(ns: int) -> None:
 
 
 @inline
-def take_from_idle(p: int, ns: int) -> None:
+def take_from_idle(p: int, ns: int, is_free: int) -> None:
     """So much of the time of the P at ``p`` was not idle, though it waits: the coordinator was a worker in its place.
 
-    In Go such a P is not idle.
+    In Go such a P is not idle; but what an idle worker does, which ``is_free``, counts here as if it were.
     """
     if load_acquire(p + P_XEVENT) & _KIND == EVENT_IDLE:
-        add_relaxed(LIMITER_XIDLE, -ns)
+        add_relaxed(p + P_XIDLE_NS, -ns)
+        if not is_free:
+            add_relaxed(LIMITER_XIDLE, -ns)
 
 
 @inline
@@ -92,6 +96,8 @@ def end_event(now_ns: int) -> None:
     took = max(now_ns - (event >> 2), 0)
     if event & _KIND == EVENT_IDLE:
         add_idle_time(took)
+        if self_p().idx < runtime().nprocs:
+            add_relaxed(layout.SELF_BASE + P_XIDLE_NS, took)
     elif event & _KIND == EVENT_ASSIST:
         add_assist_time(took)
 
@@ -149,6 +155,16 @@ def end_pause(now_ns: int) -> None:
         _accumulate(0, (now_ns - last) * lim.nprocs, now_ns)
     store_relaxed(LIMITER_XLAST_UPDATE, now_ns)
     lim.transitioning = 0
+    _begin_idle_anew(now_ns)
+
+
+@inline
+def _begin_idle_anew(now_ns: int) -> None:
+    """Who was idle when the pause began was stopped since then, as all were (in Go a stop takes the idle Ps)."""
+    for i in range(runtime().nprocs):
+        event = load_acquire(layout.p_addr(i) + P_XEVENT)
+        if event & _KIND == EVENT_IDLE:
+            cas_acq_rel(layout.p_addr(i) + P_XEVENT, event, now_ns << 2 | EVENT_IDLE)
 
 
 @kernel("void(int64, int64)")
@@ -190,6 +206,7 @@ def _update_locked(now_ns: int) -> None:
             took = max(now_ns - (event >> 2), 0)
             if event & _KIND == EVENT_IDLE:
                 idle += took
+                add_relaxed(layout.p_addr(i) + P_XIDLE_NS, took)
             else:
                 collecting += took
     if lim.gc_enabled:

@@ -44,6 +44,7 @@ from gomp.core.shm.records import (
     PACER_XSTACK_WORK,
     SCHED_XSCANNED_BYTES,
     SCHED_XSCANNED_STACKS,
+    SINCE_MASK,
     STACKPOOL_XMAX_STACK,
     WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
@@ -104,7 +105,7 @@ def try_scan(p: int, g: int) -> int:
     work = 0
     if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
         if status == G_WAITING and g_at(g).since_ns == 0:
-            g_at(g).since_ns = pacer().mark_start_ns
+            g_at(g).since_ns = pacer().mark_start_ns & ~SINCE_MASK
         if not is_stack_scanned(g) and not (sched().leak_mode != LEAKS_IGNORED and stays_hidden(g, status)):
             work = scan_stack(p, g)
             shrink_stack(g)

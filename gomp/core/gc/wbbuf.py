@@ -27,6 +27,7 @@ def flush(p: int) -> int:
         grey_later(p, load64(p + P_WBBUF + 8 * i), 0)
     grey_pending(p)
     pp.wb_n = 0
+    pp.barrier_flushes += n > 0
     return n
 
 

@@ -277,12 +277,12 @@ def _stand_in(i: int, now: int, alone: int) -> None:
         if not idle and not dedicated and _has_had_fraction(p, now, now + took):
             break
     p_at(p).stand_in_ns += cputime() - began_cpu
+    limiter.take_from_idle(p, took, 1 if idle else 0)
     if idle:
         add_relaxed(PACER_XIDLE_NS, took)
     else:
         p_at(p).fractional_ns += took
         add_relaxed(PACER_XFRACTIONAL_NS, took)
-        limiter.take_from_idle(p, took)
 
 
 @inline

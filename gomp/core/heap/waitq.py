@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.sched import redo
+from gomp.core.sched.latency import since_waiting
 from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, load64, load_acquire
@@ -71,7 +72,7 @@ def _prepare(g: int, at: int, why: int) -> None:
     gp.wait = why
     gp.chan = at
     gp.done = 0
-    gp.since_ns = 0
+    gp.since_ns = since_waiting(why)
     gp.leaked = 0
     gp.next = NO_G
     if why == WAITS_TO_RECEIVE:

@@ -55,6 +55,7 @@ from gomp.core.mutator.select import (
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.mutator.sync import holder, lock_mutex, wait_group
 from gomp.core.mutator.waits import blacken
+from gomp.core.sched.latency import note_ready
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import wake_one
 from gomp.core.sched.runq import NO_G, is_ring_empty, runq_put
@@ -162,6 +163,7 @@ def go(type_addr: int) -> int:
     if g < 0:
         return g
     goid = g_at(g).id
+    note_ready(g)
     store_release(g, G_RUNNABLE)
     runq_put(layout.g_number(g), 1)
     end_critical()
@@ -201,6 +203,7 @@ def _describe(g: int, home: int, type_addr: int) -> None:
     gp.home = home
     gp.entry = type_addr
     gp.wait = NOT_WAITING
+    gp.since_ns = 0
     gp.listens = 0
     gp.site = me.call_site
     gp.id = next_id()

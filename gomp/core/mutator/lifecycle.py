@@ -68,6 +68,8 @@ def change_procs_stw(nprocs: int) -> None:
     rt, now = runtime(), nanotime()
     limiter.reset_capacity(now, nprocs)  # what is left of the time until now is the old Ps'
     rt.cpu_before_ns += (now - rt.resized_ns) * rt.nprocs
+    for i in range(rt.nprocs):
+        p_at(layout.p_addr(i)).available_ns += now - rt.resized_ns
     rt.resized_ns = now
     for i in range(nprocs, rt.nprocs):
         spill_ring_stw(layout.p_addr(i))

@@ -21,6 +21,7 @@ from gomp.core.sched.status import (
     become_safe,
     grow_native_stack,
     has_room_for_others,
+    note_safepoint,
     note_wait,
     shut_down_if_orphaned,
     wait_to_enter,
@@ -155,6 +156,13 @@ def poll_slow() -> int:
 def park_until(word: int, least: int) -> None:
     """Wait, in a compiled program, until no stop is on and the counter at ``word`` is at least ``least``."""
     began = nanotime()
+    note_safepoint(began)
+    _sleep_until(word, least)
+    note_wait(began)
+
+
+@inline
+def _sleep_until(word: int, least: int) -> None:
     become_safe()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0:
@@ -168,7 +176,6 @@ def park_until(word: int, least: int) -> None:
             break
         else:
             wait_to_enter(_NAP_NS)
-    note_wait(began)
 
 
 # --- asking for a collection ------------------------------------------------------------------------------------------
@@ -275,7 +282,7 @@ def _park_for_credit() -> None:
     _join_waiters()
     if is_credit_awaited():
         limiter.begin_event(limiter.EVENT_IDLE, nanotime())  # nobody's program runs here
-        park_until(PACER_XCREDIT_GIVEN, given + 1)
+        _sleep_until(PACER_XCREDIT_GIVEN, given + 1)
         now = nanotime()
         limiter.end_event(now)
         store_relaxed(layout.SELF_BASE + P_XSLICE, now)

@@ -27,6 +27,7 @@ from gomp.core.mutator.goroutine import (
 from gomp.core.mutator.poll import POLL_SHUT_DOWN, poll
 from gomp.core.mutator.pythoncalls import begin_call, end_call
 from gomp.core.mutator.waits import blacken, change_status, stop_waiting
+from gomp.core.sched.latency import note_ready, note_run
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import begin_spinning, end_spinning, end_wait, is_any_queued, park, ring, wake_one, wakes
 from gomp.core.sched.runq import NO_G, get_global, has_ring, put_global, runq_get, runq_put, runq_steal
@@ -290,6 +291,7 @@ def _run(g: int) -> None:
     if not cas_acq_rel(at, G_RUNNABLE, G_RUNNING):  # a marker has its stack
         runq_put(g, 0)
         return
+    note_run(at)
     under = me.curg
     gp.under = under
     gp.runs += 1
@@ -304,6 +306,7 @@ def _run(g: int) -> None:
         begin_critical()  # runnable, and not in a queue yet
         blacken(at)  # a cycle may have begun meanwhile, and this P may be white
         me.curg = under
+        note_ready(at)
         store_release(at, G_RUNNABLE)
         put_global(g)
         end_critical()
@@ -369,6 +372,7 @@ def await_done(g: int) -> int:
         if load_acquire(RT_XSHUTDOWN) != 0:
             store_release(g, G_RUNNING)  # and nobody repairs anything any more
             break
+    note_run(g)
     g_at(g).runs += 1
     me.curg = g
     blacken(g)
@@ -467,6 +471,7 @@ def release_strange(number: int) -> int:
     begin_critical()
     g = layout.g_addr(number)
     self_p().strange = _without(self_p().strange, number)
+    note_ready(g)
     change_status(g, G_WAITING, G_RUNNABLE)
     g_at(g).home = ANYWHERE  # last, but for its wait: of one that was ready, and at home here, repair knows what to do
     g_at(g).wait = NOT_WAITING

@@ -16,6 +16,7 @@ from gomp.core.mutator.hashmap import lock_of
 from gomp.core.mutator.mapcalls import try_lock_map
 from gomp.core.mutator.schedule import await_done
 from gomp.core.mutator.waits import blacken, unlock
+from gomp.core.sched.latency import note_run
 from gomp.core.sched.locks import release
 from gomp.core.sched.status import OK, RETRY, SELF_POLL, enter, leave, park_call_while_stopped, stop_requested
 from gomp.core.shm import layout
@@ -193,6 +194,7 @@ def run_again(g: int, gives_up: bool) -> None:
 def run_ended(g: int) -> None:
     """The goroutine at ``g`` is RUNNING, by this P."""
     me = self_p()
+    note_run(g)
     g_at(g).under = me.curg
     me.curg = g
     blacken(g)  # what it has been given leaves it

@@ -13,6 +13,7 @@ from gomp.core.gc.stackscan import is_stack_scanned, scan_stack
 from gomp.core.heap.waitq import GAVE_UP, OPEN, commit_done, list_ended, unlink_locked
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.hashmap import lock_of, make_room
+from gomp.core.sched.latency import note_ready
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.sched.parking import ring, tell_over, wake_one
 from gomp.core.sched.runq import NO_G, runq_put
@@ -87,6 +88,7 @@ def change_status(g: int, was: int, becomes: int) -> None:
 def make_ready(g: int) -> None:
     """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
     home, listens = g_at(g).home, g_at(g).listens
+    note_ready(g)
     change_status(g, G_WAITING, G_RUNNABLE)
     if home != 0:
         if listens:

@@ -92,7 +92,7 @@ def acquire_within(lock: int, patience_ns: int) -> None:
     me = self_p()
     me.waiting_for = lock
     mine = me.idx + 1
-    tries, waited, times = 0, 0, 0
+    tries, waited, times, since = 0, 0, 0, nanotime()
     while True:
         word = load_acquire(lock)
         if word == 0:
@@ -104,7 +104,9 @@ def acquire_within(lock: int, patience_ns: int) -> None:
         if tries < _SPINS:
             cpu_pause()
         elif me.no_park == 0 and stop_requested():
+            me.lock_wait_ns += nanotime() - since
             park_while_stopped()
+            since = nanotime()
         elif tries < 2 * _SPINS:
             sched_yield()
         elif word & CONTENDED or cas_acq_rel(lock, word, word | CONTENDED):
@@ -119,6 +121,7 @@ def acquire_within(lock: int, patience_ns: int) -> None:
                     break
                 waited = 0
                 times += 1
+    me.lock_wait_ns += nanotime() - since
     me.no_park += 1
     me.waiting_for = 0
 

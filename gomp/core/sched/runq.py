@@ -208,6 +208,7 @@ def runq_steal(victim: int, takes_next: int) -> int:
         if cas_acq_rel(victim + P_XRUNQ_HEAD, head, head + n):
             break
     store_release(p + P_XRUNQ_TAIL, tail + n - 1)
+    self_p().steals += n
     return load64(_place(p, tail + n - 1))
 
 
@@ -220,7 +221,10 @@ def _steal_next(victim: int) -> int:
         until = nanotime() + _LET_RUN_NS
         while nanotime() < until:
             cpu_pause()
-    return g if cas_acq_rel(victim + P_XRUNNEXT, g, NO_G) else NO_G
+    if not cas_acq_rel(victim + P_XRUNNEXT, g, NO_G):
+        return NO_G
+    self_p().steals += 1
+    return g
 
 
 @kernel("int64()")

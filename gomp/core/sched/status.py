@@ -27,6 +27,7 @@ compare-and-swap to KERNEL: whoever finds it SAFE finds the roots.
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
+from gomp.core.sched import timehist
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
     and_acq_rel,
@@ -67,6 +68,10 @@ from gomp.core.shm.records import (
     STATUS_CLAIMED,
     STATUS_KERNEL,
     STATUS_SAFE,
+    STOPPED_GC,
+    STOPPED_OTHER,
+    STOPPING_GC,
+    STOPPING_OTHER,
     p_at,
     runtime,
     self_p,
@@ -193,6 +198,7 @@ def native_kept() -> int:
 def park_while_stopped() -> None:
     """Wait, as a P that holds no lock, until no stop is on. At shutdown it returns SAFE: a stop may then never end."""
     became_safe_ns = nanotime()
+    note_safepoint(became_safe_ns)
     become_safe()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
@@ -210,6 +216,7 @@ def park_call_while_stopped() -> None:
     It has the interpreter's lock all the time, so no other thread of this process can act as this P meanwhile.
     """
     became_safe_ns = nanotime()
+    note_safepoint(became_safe_ns)
     leave()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and enter() != OK:
@@ -218,6 +225,17 @@ def park_call_while_stopped() -> None:
         if naps % NAPS_PER_LOOK == 0:
             shut_down_if_orphaned()
     note_wait(became_safe_ns)
+
+
+@inline
+def note_safepoint(now_ns: int) -> None:
+    """Account for a stop, if one is on, that this P has met in the middle of something."""
+    stop = load_acquire(RT_XSTOP)
+    if stop != 0:
+        me, took = self_p(), max(now_ns - stop, 0)
+        me.safepoints += 1
+        me.safepoint_ns += took
+        me.safepoint_max_ns = max(me.safepoint_max_ns, took)
 
 
 @inline
@@ -337,14 +355,33 @@ def stop_world(deadline_ns: int) -> int:
     OK, or -1 - p if P p has not stopped by ``deadline_ns``, or when something came up that the coordinator must look at first.
     """
     rt = runtime()
-    store_seq_cst(RT_XSTOP, nanotime() | 1)  # any number whose low half is not 0; store→load, against enter()
+    began = nanotime() | 1
+    rt.stop_began_ns = began
+    rt.stop_stood_ns = 0
+    store_seq_cst(RT_XSTOP, began)  # any number whose low half is not 0; store→load, against enter()
     for i in range(rt.nrecords):
-        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_STOP)
+        p = layout.p_addr(i)
+        or_acq_rel(p + P_XPOLL, POLL_STOP)
+        p_at(p).stood_ns = 0 if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL else began
     for i in range(rt.nrecords):
-        deadline_ns = _wait_until_not_running(layout.p_addr(i), deadline_ns)
+        p = layout.p_addr(i)
+        deadline_ns = _wait_until_not_running(p, deadline_ns)
         if deadline_ns == MISSED:
             return -1 - i
+        if p_at(p).stood_ns == 0:
+            p_at(p).stood_ns = nanotime()
+    _note_stood()
     return OK
+
+
+@inline
+def _note_stood() -> None:
+    rt, now = runtime(), nanotime()
+    rt.stop_stood_ns = now
+    waited = 0
+    for i in range(rt.nprocs):
+        waited += now - p_at(layout.p_addr(i)).stood_ns
+    rt.stopping_cpu_ns = waited
 
 
 @inline
@@ -380,5 +417,19 @@ def start_world() -> None:
     for i in range(rt.nrecords):
         and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
     rt.stop_ended_ns = nanotime()
+    _note_stop(rt.stop_ended_ns)
     store_seq_cst(RT_XSTOP, 0)
     futex_wake(RT_XSTOP)
+
+
+@inline
+def _note_stop(now_ns: int) -> None:
+    """Count the stop that ends now, if there was one; also one that was given up before the world stood."""
+    rt = runtime()
+    began, is_gc = rt.stop_began_ns, rt.stop_is_gc
+    rt.stop_began_ns = 0
+    rt.stop_is_gc = 0
+    if began != 0:
+        stood = rt.stop_stood_ns if rt.stop_stood_ns != 0 else now_ns
+        timehist.add(STOPPING_GC if is_gc else STOPPING_OTHER, stood - began)
+        timehist.add(STOPPED_GC if is_gc else STOPPED_OTHER, now_ns - began)

@@ -133,6 +133,12 @@ runtime_dtype = record(
         ("nspecials", "i8"),  # records ever made: numbers 1..nspecials
         ("specials_free", "i8"),  # number of the first free one, 0: none
         ("special_ids", "i8"),  # ids ever given
+        # the stop that is on: by who stops the world
+        ("stop_is_gc", "i8"),  # 1: a pause of the collector's; said before it begins
+        ("stop_began_ns", "i8"),  # when it was asked for; 0: the world runs
+        ("stop_stood_ns", "i8"),  # when all Ps stood, 0: not yet
+        ("stopping_cpu_ns", "i8"),  # until then: what those that stood first have waited for the last
+        ("service_pid", "i8"),  # 0: there is none; constant
     ],
     1024,
 )
@@ -326,6 +332,25 @@ cycle_dtype = record(
     ],
     128,
 )
+# How long something took, how often (histogram.go): counts of durations, and their exact sum. See sched/timehist.py. One writer.
+TIME_BUCKETS = 162
+timehist_dtype = record([("counts", "i8", (TIME_BUCKETS,)), ("sum_ns", "i8")], 1344)
+
+# What the CPU time of the Ps was spent on, in ns, up to the end of the last marking: see gc/cpuclasses.py. Written whole, then published by
+# the head's word.
+(
+    CPU_PAUSE,
+    CPU_DEDICATED,
+    CPU_SCAVENGE_BACKGROUND,
+    CPU_SCAVENGE_ASSIST,
+    CPU_MARK_IDLE,
+    CPU_ASSIST,
+    CPU_IDLE,
+    CPU_USER,
+    CPU_CLASSES,
+) = range(9)
+cpu_head_dtype = record([("xpublished", "i8")], 64)  # how often: the last is in cpu_dtype number xpublished % 2
+cpu_dtype = record([("ns", "i8", (CPU_CLASSES,)), ("total_ns", "i8")], 128)
 
 # Go's gcCPULimiterState: a bucket of CPU time that collection fills and programs drain. Under its lock, but for the x-fields.
 limiter_dtype = record(
@@ -460,6 +485,14 @@ SCAV_XBACKGROUND, SCAV_XEAGER, SCAV_XFORCED, SCAV_XBACKGROUND_NS, SCAV_XEAGER_NS
 PACER_LOG = layout.RUNTIME_BASE + 32768
 PACER_EVENTS = PACER_LOG + pacer_log_dtype.itemsize
 CYCLES = layout.RUNTIME_BASE + (60 << 10)
+# Stops by who wanted them: how long until the world stood, and how long until it ran again.
+STOPPING_OTHER, STOPPED_OTHER, STOPPING_GC, STOPPED_GC = (
+    layout.RUNTIME_BASE + 53248 + i * timehist_dtype.itemsize for i in range(4)
+)
+CPU_HEAD = STOPPED_GC + timehist_dtype.itemsize
+CPU_STATS = CPU_HEAD + cpu_head_dtype.itemsize
+CPU_XPUBLISHED = CPU_HEAD + offset_of(cpu_head_dtype, "xpublished")
+CPU_NS, CPU_TOTAL = offset_of(cpu_dtype, "ns"), offset_of(cpu_dtype, "total_ns")
 
 RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
     RUNTIME + offset_of(runtime_dtype, name)
@@ -585,7 +618,8 @@ p_dtype = record(
         ("xstatus", "i8"),
         ("_pad0", "i8", (7,)),
         ("xpoll", "i8"),
-        ("_pad1", "i8", (7,)),
+        ("stood_ns", "i8"),  # in a stop: since when it has stood, as far as who stops the world has seen; 0: it ran yet
+        ("_pad1", "i8", (6,)),
         # written by this P's process
         ("idx", "i8"),
         ("xpid", "i8"),
@@ -674,6 +708,19 @@ p_dtype = record(
         ("stops", "i8"),
         ("resume_ns", "i8"),  # from the end of the last stop to running again
         ("resume_max_ns", "i8"),
+        ("safepoints", "i8"),  # stops that it has met in a program or a long call ...
+        ("safepoint_ns", "i8"),  # ... and from the request of each until it met it
+        ("safepoint_max_ns", "i8"),
+        ("xidle_ns", "i8"),  # time idle, up to the event that is on (xevent); by whoever counts that
+        (
+            "idle_ns",
+            "i8",
+        ),  # that, and what its programs had of its time, when they were last accounted for (gc/cpuclasses.py)
+        ("mutator_ns", "i8"),
+        ("available_ns", "i8"),  # time for which it was to run programs, up to the last change of how many Ps do
+        ("lock_wait_ns", "i8"),  # time that it has waited for locks, and goroutines did that it has woken
+        ("steals", "i8"),  # goroutines that it has taken from other Ps, and the others that came along
+        ("barrier_flushes", "i8"),  # of its write barrier's buffer, with something in it
         # totals, ever; only grow
         ("tiny_alloc_count", "i8"),
         ("large_alloc", "i8"),
@@ -778,6 +825,7 @@ P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
 P_RUNQ = 20 << 10  # RUNQ_SIZE words
 RUNQ_SIZE = 256
+P_LATENCIES = 22 << 10  # a timehist_dtype: how long goroutines that it runs were ready before
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
@@ -789,6 +837,7 @@ P_XIDLE = offset_of(p_dtype, "xidle")
 P_XSLICE = offset_of(p_dtype, "xslice")
 P_XDEAD = offset_of(p_dtype, "xdead")
 P_XEVENT = offset_of(p_dtype, "xevent")
+P_XIDLE_NS = offset_of(p_dtype, "xidle_ns")
 P_XAWAITS_CREDIT = offset_of(p_dtype, "xawaits_credit")
 P_XREDO_N = offset_of(p_dtype, "xredo_n")
 P_REDO_ADDR = offset_of(p_dtype, "redo_addr")
@@ -1024,7 +1073,10 @@ g_dtype = record(
         ("site", "i4"),  # number of the place in a program that has started it, 0: unknown (mutator/sites.py)
         ("leaked", "i4"),  # 1: a collection has found that nothing can end its wait; means nothing once that has ended
         ("runs", "i8"),  # how often it was given a P: its frames are the same while this is
-        ("since_ns", "i8"),  # when a collection has first seen it wait as it does, 0: none has (Go's waitsince)
+        (
+            "since_ns",
+            "i8",
+        ),  # when a collection has first seen it wait as it does, 0: none has (Go's waitsince); or as its low bits say, SINCE_*
         ("ending", "i8"),  # how it ended: see mutator/goroutine.py
         ("raised_code", "i8"),  # what a step has raised, in the process of its P
         ("raised_info", "i8"),
@@ -1040,6 +1092,7 @@ G_XSTACK, G_CHAN, G_ELEM, G_NEXT, G_DONE, G_ID, G_RUNS, G_DEPTH, G_XCLAIM, G_LIN
     offset_of(g_dtype, name)
     for name in ("xstack", "chan", "elem", "next", "done", "id", "runs", "depth", "xclaim", "linked")
 )
+SINCE_READY, SINCE_LOCKED, SINCE_MASK = 1, 2, 3  # it is ready, or waits for a lock, since then
 CHAN_WOULD_BLOCK, CHAN_DONE, CHAN_CLOSED = 0, 1, 2
 AGAIN = -1
 
@@ -1058,7 +1111,7 @@ RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
     arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, site_dtype, stackpool_dtype, sched_dtype,
-    wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype,
+    wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype, timehist_dtype, cpu_head_dtype, cpu_dtype,
 )  # fmt: skip
 
 
