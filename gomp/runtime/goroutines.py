@@ -13,7 +13,7 @@ from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks
-from gomp.runtime.callsites import MADE, begin_at
+from gomp.runtime.callsites import begin_at
 from gomp.runtime.compiled import Compiled, compiled
 from gomp.runtime.endings import raise_end
 from gomp.runtime.frames import FrameMeta
@@ -21,6 +21,7 @@ from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
 from gomp.runtime.here import here
 from gomp.runtime.labels import number_of
+from gomp.runtime.places import MADE
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
 
