@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
+import numpy as np
+
 from gomp.core.mutator.pythonstack import CODE_RECORD, CODES, CODES_BYTES
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import allow_range
@@ -22,10 +24,10 @@ def _tell() -> None:
 
 def _forget() -> None:
     """Another runtime has other places. The code that was kept may go."""
-    for at in range(0, CODES * CODE_RECORD // 8, CODE_RECORD // 8):
-        code, _table[at] = _table[at], 0
-        if code:
-            _decref(code)
+    codes = np.ctypeslib.as_array(_table)[: CODES * CODE_RECORD // 8 : CODE_RECORD // 8]
+    for at in codes.nonzero()[0].tolist():
+        code, codes[at] = int(codes[at]), 0
+        _decref(code)
 
 
 handles.on_open(_tell)
