@@ -429,7 +429,7 @@ class Lower(lowering.Lower):  # type: ignore[misc]
         if isinstance(inst, ir.Assign):
             self._check_container(inst)
         note_call(self, inst)
-        stand_at(self, inst.loc)
+        stand_at(self, inst)
         super().lower_inst(inst)
 
     def _check_container(self, inst: ir.Assign) -> None:

@@ -262,7 +262,9 @@ def is_program(caller: int) -> bool:
 
 @inline
 def _place_of(caller: int) -> int:
-    return caller if caller > PYTHON_AGAIN else NO_PLACE
+    if caller == PROGRAM:
+        return self_p().makes_at
+    return caller if is_program(caller) else NO_PLACE
 
 
 @inline

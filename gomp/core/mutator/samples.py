@@ -3,7 +3,8 @@
 Its stack, the innermost frame first:
 
 1. in compiled code, the place of the call that makes it. A constant of the code, which costs nothing until it is asked for: the key of a place
-   (:mod:`~gomp.core.mutator.sites`), the length of its text, the text.
+   (:mod:`~gomp.core.mutator.sites`), the length of its text, the text. Functions that many calls share, those of maps and texts, do not get it:
+   before such a call it is stored to the P's ``makes_at``.
 2. the frames of the goroutine that runs here; if there is none, or it has none, those of Python, around the program.
 
 The lock of the specials is held for a few hundred instructions, once in half a MiB.

@@ -728,6 +728,10 @@ p_dtype = record(
             "codes",
             "i8",
         ),  # in its process's own memory: what is known of Python's code. See mutator/pythonstack.py; 0: nothing is kept
+        (
+            "makes_at",
+            "i8",
+        ),  # in its process's own memory: where the call stands that may make something and does not say so, 0: unknown. See mutator/samples.py
         ("program_site", "i8"),  # number of the place where the program begins that runs here, 0: none, or unknown
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
@@ -762,6 +766,7 @@ P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
 P_RUNQ = 20 << 10  # RUNQ_SIZE words
 RUNQ_SIZE = 256
+P_MAKES_AT = offset_of(p_dtype, "makes_at")
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
