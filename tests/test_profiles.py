@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import inspect
 import os
+import shutil
 import socket
+import subprocess
+import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,6 +43,14 @@ def blocks(n: int, size: int) -> gomp.Array[gomp.Array[int]]:
     made = gomp.array(gomp.Array[int], n)
     for i in range(n):
         made[i] = gomp.array(int, size)
+    return made
+
+
+@gomp.compiled
+def numbers(n: int) -> gomp.Map[int, Link]:
+    made = gomp.map(int, Link)
+    for i in range(n):
+        made[i] = None
     return made
 
 
@@ -125,6 +136,14 @@ def test_arrays_large_ones_too(rt):
     assert max(found) == 802_816
     assert found[802_816].frames[0].line == line_in(blocks.py_func, "gomp.array(int")
     assert len(kept) == 3
+
+
+def test_what_maps_and_texts_make_has_the_line_of_the_call(rt):
+    kept = numbers(100)
+    made = [r for r in profile_of(rt) if r.in_use and r.frames[0].function == "numbers"]
+    assert {r.frames[0].line for r in made} == {line_in(numbers.py_func, text) for text in ("gomp.map", "made[i]")}
+    assert sum(r.in_use for r in made) > 100
+    assert len(kept) == 100
 
 
 def test_a_goroutine_has_its_frames(rt):
@@ -213,6 +232,33 @@ def test_heap_and_allocs_in_both_forms(service):
         )
         assert profile.string_table[profile.default_sample_type] == default
         assert profile.period == 4096
+
+
+def test_what_has_come_in_a_second(service):
+    answer = service.client.get("/debug/pprof/allocs?seconds=1")
+    profile = pprof._profile_class().FromString(gzip.decompress(answer.content))
+    assert 'filename="allocs-delta"' in answer.headers["content-disposition"]
+    assert sum(sample.value[1] for sample in profile.sample) > 0
+    for query in ("goroutine?seconds=1", "heap?seconds=1&debug=1", "heap?seconds=0"):
+        answer = service.client.get(f"/debug/pprof/{query}")
+        assert (answer.status_code, answer.text.count("\n")) == (400, 1)
+
+
+@pytest.mark.slow  # the tool is compiled first, which takes a minute
+@pytest.mark.parametrize(("which", "kind"), [("heap", "inuse_space"), ("allocs", "alloc_space"), ("profile", "cpu")])
+def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which, kind):
+    go = shutil.which("go", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+    file = tmp_path / "profile.pb.gz"
+    query = {"seconds": 1} if which == "profile" else {"gc": 1}
+    file.write_bytes(service.client.get(f"/debug/pprof/{which}", params=query).content)
+    cache = tmp_path_factory.getbasetemp() / "go-cache"
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(cache)}
+    top = subprocess.run(
+        [go, "tool", "pprof", "-top", str(file)], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    assert f"Type: {kind}" in top
+    shown = [line.split(maxsplit=5)[5] for line in top.splitlines() if "%" in line and not line.startswith("Showing")]
+    assert "churn" in shown[0] if which != "profile" else "main" in {name.split(".")[-1] for name in shown}
 
 
 def test_the_index_lists_all_and_the_command_line_is_there(service):

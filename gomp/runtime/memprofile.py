@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,18 @@ def read() -> list[MemProfileRecord]:
     per = rate()
     found = [MemProfileRecord(size, made, died, frames, per) for (size, frames), (made, died) in counts.items()]
     return sorted(found, key=lambda r: r.in_use * r.object_bytes, reverse=True)
+
+
+def since(before: list[MemProfileRecord], now: list[MemProfileRecord]) -> list[MemProfileRecord]:
+    """What ``now`` has more than the profile ``before``; less, where numbers are below 0."""
+    old = {(r.object_bytes, r.frames): r for r in before}
+    found = []
+    for r in now:
+        was = old.get((r.object_bytes, r.frames))
+        allocs, frees = (r.allocs - was.allocs, r.frees - was.frees) if was else (r.allocs, r.frees)
+        if allocs or frees:
+            found.append(replace(r, allocs=allocs, frees=frees))
+    return found
 
 
 def scaled(count: int, object_bytes: int, rate: int) -> tuple[int, int]:

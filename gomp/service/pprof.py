@@ -8,7 +8,7 @@
     /debug/pprof/cmdline        how the runtime was started
 
 ``?debug=0`` is what ``go tool pprof`` reads, ``debug=1`` a text with those together that stand at the same lines, ``debug=2`` one with each goroutine
-by itself.
+by itself. ``?seconds=N`` of ``heap`` and ``allocs`` is what has come in N seconds.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _goroutines(only_leaked: bool, debug: int) -> str:
     return goroutineprofile.tracebacks(goroutineprofile.read(only_leaked, _MOST_SHOWN))
 
 
-def _memory(default: str) -> bytes:
-    return pprof.encode_memory(memprofile.read(), memprofile.rate(), default)
+def _memory(which: str) -> bytes:
+    return pprof.encode_memory(memprofile.read(), memprofile.rate(), _DEFAULTS[which])
 
 
 def _memory_text(debug: int) -> str:
@@ -75,7 +75,7 @@ def _memory_text(debug: int) -> str:
 
 
 _PROFILES = {
-    "allocs": Profile("objects made, ever; a sample", _no_need, lambda: _memory("alloc_space"), _memory_text),
+    "allocs": Profile("objects made, ever; a sample", _no_need, lambda: _memory("allocs"), _memory_text),
     "goroutine": Profile(
         "stacks of all goroutines",
         _no_need,
@@ -88,15 +88,15 @@ _PROFILES = {
         lambda: pprof.encode_goroutines(goroutineprofile.groups(only_leaked=True), "goroutineleak"),
         lambda debug: _goroutines(True, debug),
     ),
-    "heap": Profile(
-        "objects in use; a sample. gc=1 collects first", _collect, lambda: _memory("inuse_space"), _memory_text
-    ),
+    "heap": Profile("objects in use; a sample. gc=1 collects first", _collect, lambda: _memory("heap"), _memory_text),
 }
 _OTHERS = {
     "cmdline": "how the runtime was started",
     "profile": "CPU time, of programs and of the collector, by P, for seconds=30",
 }
+_DEFAULTS = {"heap": "inuse_space", "allocs": "alloc_space"}
 _SECONDS, _MOST_SECONDS = 30, 600
+_GONE = 499  # nginx's: the client has closed the connection
 
 
 def routes(name: str) -> list[Route]:
@@ -114,25 +114,33 @@ def routes(name: str) -> list[Route]:
         if debug not in ("0", "1", "2"):
             return _refusal(400, f"debug is 0, 1 or 2, not {debug[:20]!r}")
         collect = request.query_params.get("gc", "0") not in ("", "0")
+        if (seconds := request.query_params.get("seconds")) is not None:
+            if which not in _DEFAULTS or debug != "0":
+                return _refusal(400, "seconds is for heap and allocs without debug, and for profile")
+            return await difference(request, which, seconds)
         async with turn:
             try:
                 return await run_in_threadpool(_answer, name, which, int(debug), collect)
             except GompError as error:
                 return _refusal(503, str(error))
 
+    async def difference(request: Request, which: str, seconds: str) -> Response:
+        if not _is_duration(seconds):
+            return _no_duration(seconds)
+        before = await run_in_threadpool(memprofile.read)
+        if not await _pass_time(request, int(seconds), lambda: None):
+            return _refusal(_GONE, "nobody waits for it any more")
+        found = memprofile.since(before, await run_in_threadpool(memprofile.read))
+        return _attachment(f"{which}-delta", pprof.encode_memory(found, memprofile.rate(), _DEFAULTS[which]))
+
     async def cpu(request: Request) -> Response:
         seconds = request.query_params.get("seconds", str(_SECONDS))
-        if not (seconds.isdecimal() and len(seconds) < 9 and 1 <= int(seconds) <= _MOST_SECONDS):
-            return _refusal(400, f"seconds is a whole number from 1 to {_MOST_SECONDS}, not {seconds[:20]!r}")
+        if not _is_duration(seconds):
+            return _no_duration(seconds)
         async with cpu_turn:
             looks = cpuprofile.CpuProfile()
-            until = time.monotonic() + int(seconds)
-            while time.monotonic() < until:
-                if await request.is_disconnected():
-                    return _refusal(499, "nobody waits for it any more")
-                looks.look()
-                await asyncio.sleep(1 / cpuprofile.HZ)
-            looks.look()
+            if not await _pass_time(request, int(seconds), looks.look):
+                return _refusal(_GONE, "nobody waits for it any more")
         return _attachment("profile", await run_in_threadpool(looks.encode))
 
     async def cmdline(request: Request) -> Response:
@@ -145,6 +153,26 @@ def routes(name: str) -> list[Route]:
         Route("/debug/pprof/profile", cpu),
         Route("/debug/pprof/{which}", profile),
     ]
+
+
+def _is_duration(seconds: str) -> bool:
+    return seconds.isascii() and seconds.isdecimal() and len(seconds) < 9 and 1 <= int(seconds) <= _MOST_SECONDS
+
+
+def _no_duration(seconds: str) -> Response:
+    return _refusal(400, f"seconds is a whole number from 1 to {_MOST_SECONDS}, not {seconds[:20]!r}")
+
+
+async def _pass_time(request: Request, seconds: int, look: Callable[[], None]) -> bool:
+    """Look a hundred times a second, and once more at the end; false if who has asked goes away meanwhile."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if await request.is_disconnected():
+            return False
+        look()
+        await asyncio.sleep(1 / cpuprofile.HZ)
+    look()
+    return True
 
 
 def _refusal(status: int, why: str) -> Response:
