@@ -111,6 +111,7 @@ class Debug:
     adaptivestackstart: int = 1  # 0: goroutine stacks begin with 2 KiB, however large others have become
     stackcopyalways: int = 0  # 1: goroutine stacks move at every call
     gccollectevery: int = 0  # k: a collection at every k-th slow allocation
+    memprofilerate: int = 512 << 10  # an object is sampled for each so many bytes that are allocated; 0: none, 1: all
     verify: int = 0  # 1..3: the heap is verified at this level after each cycle
 
 

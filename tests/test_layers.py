@@ -41,7 +41,9 @@ LAYERS = (
     "gomp.runtime.gcstats",
     "gomp.runtime.metrics",
     "gomp.runtime.goroutineprofile",
+    "gomp.runtime.memprofile",
     "gomp.runtime.pprof",
+    "gomp.runtime.cpuprofile",
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
     "gomp.service",
@@ -203,7 +205,16 @@ def test_the_service_only_reads_and_asks(module):
     }
     figures = {
         f"gomp.runtime.{name}"
-        for name in ("memstats", "cyclelog", "residency", "goroutineprofile", "sitecounts", "pprof")
+        for name in (
+            "memstats",
+            "cyclelog",
+            "residency",
+            "goroutineprofile",
+            "memprofile",
+            "cpuprofile",
+            "sitecounts",
+            "pprof",
+        )
     }
     assert of_runtime <= figures | {"gomp.runtime.discovery"}
 

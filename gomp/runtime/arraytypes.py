@@ -18,13 +18,14 @@ from numba.extending import intrinsic, lower_builtin
 
 from gomp.core.jit import inline
 from gomp.core.mutator.boundary import ARRAY_HEADER, set_length
-from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_typed
+from gomp.core.mutator.malloc import new_bytes, new_typed
 from gomp.core.mutator.types import find_type
 from gomp.core.shm.atomics import load64
 from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import arrays
 from gomp.runtime.arrays import MAX_ARRAY, Array
 from gomp.runtime.parts import ByValue
+from gomp.runtime.places import caller_here
 from gomp.runtime.polling import poll_in_loop
 from gomp.runtime.references import array_class, key_of
 from gomp.runtime.refops import address, check_part, check_range, load_part, raise_out_of_memory, store_part
@@ -73,26 +74,27 @@ def _element(type_: types.Type) -> Any:
 @lower_builtin(arrays.array, types.Any, types.int64)
 def _lower_array(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     allocate = _array_allocator(sig.return_type.cls)
-    return context.compile_internal(builder, allocate, types.int64(types.int64), (args[1],))
+    words = args[1], caller_here(context, builder)
+    return context.compile_internal(builder, allocate, types.int64(types.int64, types.int64), words)
 
 
 @functools.cache
-def _array_allocator(cls: type[Array[Any]]) -> Callable[[int], int]:
+def _array_allocator(cls: type[Array[Any]]) -> Callable[[int, int], int]:
     key, width = key_of(cls), cls.layout.part.size
 
-    def new_references(n: int) -> int:
+    def new_references(n: int, caller: int) -> int:
         _check_length(n)
         nbytes = ARRAY_HEADER + width * n
-        addr = new_typed(nbytes, find_type(key), PROGRAM)
+        addr = new_typed(nbytes, find_type(key), caller)
         if addr == 0:
             raise_out_of_memory(nbytes)
         set_length(addr, n)
         return addr
 
-    def new_numbers(n: int) -> int:
+    def new_numbers(n: int, caller: int) -> int:
         _check_length(n)
         nbytes = (ARRAY_HEADER + width * n + 7) & -8
-        addr = new_bytes(nbytes, PROGRAM)
+        addr = new_bytes(nbytes, caller)
         if addr == 0:
             raise_out_of_memory(nbytes)
         set_length(addr, n)

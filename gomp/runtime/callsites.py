@@ -20,12 +20,12 @@ from gomp.core.mutator.sites import note_known_site, note_site
 from gomp.core.shm.records import FRAME_LINE
 from gomp.runtime import current, sitetable
 from gomp.runtime.frametypes import FrameClass, FrameRef
+from gomp.runtime.places import MADE
 from gomp.runtime.refops import call_inline
 from gomp.runtime.reftypes import ChanRef, GroupRef, MutexRef
 from gomp.runtime.select import select
 from gomp.runtime.sitetable import Site
 
-MADE = "<frame "  # so begin the files of functions that gomp makes for Python: they are told their place
 _I32, _I64 = llvm_ir.IntType(32), llvm_ir.IntType(64)
 _STARTS_OR_WAITS = (FrameClass, ChanRef, GroupRef, MutexRef)
 

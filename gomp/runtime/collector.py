@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gomp.config import Debug
-from gomp.core.gc import cycle, leaks, sweep, worker
+from gomp.core.gc import cycle, leaks, memprofile, sweep, worker
 from gomp.core.heap import gs, stackalloc
 from gomp.core.mutator.poll import take_request
 from gomp.core.sched.status import OK, start_world
@@ -188,6 +188,7 @@ class Collector:
     def _sweep(self) -> None:
         if not sweep.sweep_step(_SWEEP_SLICE):
             self._sweeps_for_waiters = False
+            memprofile.publish(1)
             cycle.announce_end()
 
     def _free_stacks(self) -> bool:

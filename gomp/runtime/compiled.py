@@ -40,6 +40,7 @@ from gomp.core.jit import COMPILED, inline
 from gomp.core.machine_code import Loaded
 from gomp.core.mutator.boundary import NO_SLOT, OK, fill_handle
 from gomp.core.mutator.poll import clear_dead_stack
+from gomp.core.mutator.samples import NO_PLACE
 from gomp.core.sched.status import EVERY_STACK, enter_waiting, leave
 from gomp.core.shm.records import POLL_INTERRUPT, self_p
 from gomp.errors import Interrupted, RuntimeLost
@@ -415,6 +416,7 @@ def _begin(frame: int, thread: int) -> int:
         return _NEVER
     me.native_base = frame
     me.stack_guard = EVERY_STACK
+    me.makes_at = NO_PLACE
     clear_dead_stack()
     return OK
 

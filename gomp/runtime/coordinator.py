@@ -36,11 +36,13 @@ from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
+    MEMPROFILE,
     MHEAP,
     PACER_EVENT_SET,
     RUNTIME,
     STACKPOOL,
     layout_version,
+    memprofile_dtype,
     mheap_dtype,
     runtime_dtype,
     stackpool_dtype,
@@ -182,6 +184,7 @@ class Coordinator:
         rt.scavenge_lazily = int(s.debug.madvdontneed == 0)
         rt.keep_free = s.debug.scavengeoff
         rt.stop_the_world = s.debug.gcstoptheworld
+        view(memprofile_dtype, MEMPROFILE)[0].rate = max(s.debug.memprofilerate, 0)
         stacks = view(stackpool_dtype, STACKPOOL)[0]
         stacks.never_shrink = s.debug.gcshrinkstackoff
         stacks.start_small = int(s.debug.adaptivestackstart == 0)

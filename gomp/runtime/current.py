@@ -11,6 +11,7 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
 from gomp.core.shm.records import p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost
+from gomp.runtime import codes as codes  # which has kernels know of this process's
 from gomp.runtime import coroutines, handles, waiting
 from gomp.runtime.coroutines import Body, PythonGoroutine
 from gomp.runtime.frames import Frame, FrameMeta

@@ -20,6 +20,7 @@ import numpy as np
 
 from gomp.core.mutator.goroutinedump import DUMP_BYTES, MOST_FRAMES, dump_goroutines
 from gomp.core.mutator.sites import NO_SITE
+from gomp.core.shm import layout
 from gomp.core.shm.atomics import allow_range
 from gomp.core.shm.records import (
     G_RUNNABLE,
@@ -33,7 +34,7 @@ from gomp.core.shm.records import (
     WAITS_TO_RECEIVE,
     WAITS_TO_SEND,
 )
-from gomp.runtime.sitetable import UNKNOWN, Labels, Site, labels_of, site_of, site_with_key
+from gomp.runtime.sitetable import UNKNOWN, Labels, Site, frame_at, labels_of, site_of
 
 _AT_A_TIME = 2048  # goroutines
 _WORDS = (
@@ -111,8 +112,7 @@ def _dumps() -> Iterator[Any]:
 
 @functools.lru_cache(maxsize=4096)
 def _frame(key: int, line: int) -> Site:
-    step = site_with_key(key)
-    return Site(step.function, step.file, line or step.line)
+    return frame_at(key, line)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -190,6 +190,17 @@ def read(only_leaked: bool = False, most: int | None = None) -> list[GoroutineRe
     return sorted(found, key=lambda g: g.id)
 
 
+def frames_of_running(g: int) -> tuple[Site, ...]:
+    """Those of the goroutine whose record is at ``g``, the innermost first; none if it has ended meanwhile."""
+    buffer = np.zeros(8 + DUMP_BYTES, np.uint8)
+    allow_range(buffer.ctypes.data, buffer.nbytes)
+    dump_goroutines((g - layout.GS_BASE) // layout.G_RECORD, 1, buffer.ctypes.data)
+    if not int(buffer[:8].view("i8")[0]):
+        return ()
+    dump = buffer[8:].view(_dtype)[0]
+    return tuple(frame_at(int(key), int(line)) for key, line in dump["frames"][: int(dump["nframes"])])
+
+
 def groups(only_leaked: bool = False) -> list[Group]:
     """Goroutines by their frames, most of them first. A million takes some tenths of a second."""
     _forget_names()
@@ -243,7 +254,7 @@ def _quoted(text: str) -> str:
 def summary(found: list[Group], name: str = "goroutine") -> str:
     """As Go's goroutine profile with debug=1: how many have the same frames."""
     parts = [f"{name} profile: total {sum(group.count for group in found)}\n"]
-    places = addresses(found)
+    places = addresses(group.frames for group in found)
     for group in found:
         at = " ".join(f"{places[frame]:#x}" for frame in group.frames)
         parts.append(f"{group.count} @ {at}\n")
@@ -255,10 +266,10 @@ def summary(found: list[Group], name: str = "goroutine") -> str:
     return "".join(parts)
 
 
-def addresses(found: Iterable[Group]) -> dict[Site, int]:
+def addresses(stacks: Iterable[Iterable[Site]]) -> dict[Site, int]:
     """A number for each place, where Go has the address of an instruction."""
     places: dict[Site, int] = {}
-    for group in found:
-        for frame in group.frames:
+    for stack in stacks:
+        for frame in stack:
             places.setdefault(frame, len(places) + 1)
     return places

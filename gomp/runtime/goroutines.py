@@ -14,13 +14,14 @@ from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, declarations, frames, stacks, steps
-from gomp.runtime.callsites import MADE, begin_at
+from gomp.runtime.callsites import begin_at
 from gomp.runtime.compiled import Compiled, compiled
 from gomp.runtime.endings import raise_failure
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
 from gomp.runtime.labels import number_of
+from gomp.runtime.places import MADE
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
 

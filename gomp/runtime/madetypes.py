@@ -17,13 +17,14 @@ from numba.extending import models, register_model, typeof_impl
 from gomp.core.heap.waitq import BUFFER, HOLDS_LINKS, SIZE
 from gomp.core.mutator.barrier import write_pointer
 from gomp.core.mutator.chan import CHAN_CLASS, CHAN_MASK, CHAN_SLOT, SCAN_BYTES
-from gomp.core.mutator.malloc import PROGRAM, new_noscan, new_small
+from gomp.core.mutator.malloc import new_noscan, new_small
 from gomp.core.mutator.sync import SYNC_BYTES, SYNC_CLASS, SYNC_SLOT
 from gomp.core.shm.atomics import store64
 from gomp.errors import OutOfMemory
 from gomp.runtime.arrays import array
 from gomp.runtime.chan import MOST, ChanMeta
 from gomp.runtime.kinds import INT
+from gomp.runtime.places import caller_here
 from gomp.runtime.references import array_class, is_declared
 from gomp.runtime.refops import HEAP_FULL, address
 from gomp.runtime.reftypes import GenericName, StructClass, numba_type, rejection, shown
@@ -90,20 +91,23 @@ def _no_value(context: Any, builder: Any, type_: types.Type, value: object) -> A
 @lower_builtin(_CHANNEL, types.int64)
 def _lower_channel(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     n = args[0] if args else context.get_constant(types.int64, 0)
-    return context.compile_internal(builder, _channel_maker(sig.return_type.cls), types.int64(types.int64), (n,))
+    words = n, caller_here(context, builder)
+    return context.compile_internal(
+        builder, _channel_maker(sig.return_type.cls), types.int64(types.int64, types.int64), words
+    )
 
 
 @functools.cache
-def _channel_maker(cls: Any) -> Callable[[int], int]:
+def _channel_maker(cls: Any) -> Callable[[int, int], int]:
     holds_links, elem = int(cls.sends_links), cls.elem if cls.sends_links else INT
     array_class(elem)
     wrong = f"{cls.__name__}(n): n is how many values it holds, 0 to {MOST - 1}"
 
-    def make(n: int) -> int:
+    def make(n: int, caller: int) -> int:
         if not 0 <= n < MOST:
             raise ValueError(wrong)
         buffer = address(array(elem, n)) if n != 0 else 0
-        ch = new_small(CHAN_CLASS, CHAN_SLOT, CHAN_SLOT >> 3, CHAN_MASK, SCAN_BYTES, PROGRAM)
+        ch = new_small(CHAN_CLASS, CHAN_SLOT, CHAN_SLOT >> 3, CHAN_MASK, SCAN_BYTES, caller)
         if ch == 0:
             raise OutOfMemory(HEAP_FULL)
         if n != 0:
@@ -120,11 +124,11 @@ def _channel_maker(cls: Any) -> Callable[[int], int]:
 
 @lower_builtin(_SYNC)
 def _lower_sync(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
-    return context.compile_internal(builder, _make_sync, types.int64(), ())
+    return context.compile_internal(builder, _make_sync, types.int64(types.int64), (caller_here(context, builder),))
 
 
-def _make_sync() -> int:
-    addr = new_noscan(SYNC_BYTES, SYNC_CLASS, SYNC_SLOT, PROGRAM)
+def _make_sync(caller: int) -> int:
+    addr = new_noscan(SYNC_BYTES, SYNC_CLASS, SYNC_SLOT, caller)
     if addr == 0:
         raise OutOfMemory(HEAP_FULL)
     return addr

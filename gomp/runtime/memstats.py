@@ -522,7 +522,8 @@ def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
-    other_sys = int(heap.xtable_bytes) - mcache_sys
+    buck_hash_sys = _profile_bytes()
+    other_sys = int(heap.xtable_bytes) - mcache_sys - buck_hash_sys
     heap_sys = committed + released - stacks
     return {
         "heap_sys": heap_sys,
@@ -536,11 +537,17 @@ def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
         "mspan_sys": mspan_sys,
         "mcache_inuse": int(runtime.nprocs) * _MCACHE_BYTES,
         "mcache_sys": mcache_sys,
-        "buck_hash_sys": 0,
+        "buck_hash_sys": buck_hash_sys,
         "gc_sys": gc_sys,
         "other_sys": other_sys,
-        "sys": heap_sys + stacks + mspan_sys + mcache_sys + gc_sys + other_sys,
+        "sys": heap_sys + stacks + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys,
     }
+
+
+def _profile_bytes() -> int:
+    """The memory profile's hash table, and what is committed for its buckets."""
+    made = int(load_acquire(records.MEMPROFILE_XNBUCKETS)) * layout.BUCKET_RECORD
+    return layout.PROFILE_CHAINS * 8 - (-made // layout.TABLE_STEP) * layout.TABLE_STEP
 
 
 def _by_class(arrays: Iterable[Any]) -> list[int]:

@@ -46,6 +46,7 @@ from gomp.runtime.frames import FrameLink
 from gomp.runtime.frametypes import FrameRef, check_slot
 from gomp.runtime.keywords import TranslateByteCode
 from gomp.runtime.kinds import Scalar
+from gomp.runtime.places import stand_at
 from gomp.runtime.pythoncalls import PythonFunction
 from gomp.runtime.references import ReferenceMeta
 from gomp.runtime.refops import check_part, check_range
@@ -428,6 +429,7 @@ class Lower(lowering.Lower):  # type: ignore[misc]
         if isinstance(inst, ir.Assign):
             self._check_container(inst)
         note_call(self, inst)
+        stand_at(self, inst)
         super().lower_inst(inst)
 
     def _check_container(self, inst: ir.Assign) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import functools
 import gzip
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gomp.runtime.goroutineprofile import Group, addresses
+from gomp.runtime.memprofile import MemProfileRecord
 from gomp.runtime.sitetable import Site
 
 # Of each message its fields: name, number, kind; a kind in capitals is a message.
 _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "ValueType": [("type", 1, "int64"), ("unit", 2, "int64")],
     "Sample": [("location_id", 1, "uint64*"), ("value", 2, "int64*"), ("label", 3, "Label*")],
-    "Label": [("key", 1, "int64"), ("str", 2, "int64")],
+    "Label": [("key", 1, "int64"), ("str", 2, "int64"), ("num", 3, "int64"), ("num_unit", 4, "int64")],
     "Line": [("function_id", 1, "uint64"), ("line", 2, "int64")],
     "Location": [("id", 1, "uint64"), ("address", 3, "uint64"), ("line", 4, "Line*")],
     "Function": [
@@ -34,11 +37,19 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
         ("function", 5, "Function*"),
         ("string_table", 6, "string*"),
         ("time_nanos", 9, "int64"),
+        ("duration_nanos", 10, "int64"),
         ("period_type", 11, "ValueType"),
         ("period", 12, "int64"),
+        ("default_sample_type", 14, "int64"),
     ],
 }
 _PACKAGE = "perftools.profiles"
+MEMORY_KINDS = (
+    ("alloc_objects", "count"),
+    ("alloc_space", "bytes"),
+    ("inuse_objects", "count"),
+    ("inuse_space", "bytes"),
+)
 
 
 @functools.cache
@@ -73,21 +84,65 @@ class _Strings:
         return self.numbers.setdefault(text, len(self.numbers))
 
 
-def encode(groups: list[Group], name: str = "goroutine") -> bytes:
-    """The profile ``name`` of goroutines in ``groups``: one sample a group, which counts them."""
+ValueKind = tuple[str, str]  # what is counted, and its unit
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where something was seen, the innermost frame first, and how much of each kind; labels are texts or numbers of bytes."""
+
+    frames: tuple[Site, ...]
+    values: tuple[int, ...]
+    labels: tuple[tuple[str, str | int], ...] = ()
+
+
+def encode(
+    kinds: Sequence[ValueKind],
+    samples: Iterable[Sample],
+    period: tuple[ValueKind, int],
+    default: str = "",
+    duration_ns: int = 0,
+) -> bytes:
+    """A profile of ``samples``, whose values are of these ``kinds``; one was taken each ``period``. ``default``: the kind that is shown first."""
+    samples = list(samples)
     profile, string = _profile_class()(), _Strings()
-    kind = profile.sample_type.add(type=string(name), unit=string("count"))
-    profile.period_type.CopyFrom(kind)
-    profile.period = 1
-    profile.time_nanos = time.time_ns()
-    places = addresses(groups)
+    for name, unit in kinds:
+        profile.sample_type.add(type=string(name), unit=string(unit))
+    (name, unit), profile.period = period
+    profile.period_type.type, profile.period_type.unit = string(name), string(unit)
+    profile.time_nanos, profile.duration_nanos = time.time_ns() - duration_ns, duration_ns
+    profile.default_sample_type = string(default)
+    places = addresses(sample.frames for sample in samples)
     _add_places(profile, places, string)
-    for group in groups:
-        sample = profile.sample.add(location_id=[places[frame] for frame in group.frames], value=[group.count])
-        for key, value in group.labels:
-            sample.label.add(key=string(key), str=string(value))
+    for sample in samples:
+        made = profile.sample.add(location_id=[places[frame] for frame in sample.frames], value=sample.values)
+        for key, value in sample.labels:
+            if isinstance(value, str):
+                made.label.add(key=string(key), str=string(value))
+            else:
+                made.label.add(key=string(key), num=value, num_unit=string("bytes"))
     profile.string_table.extend(string.numbers)
     return gzip.compress(profile.SerializeToString(), mtime=0)
+
+
+def encode_goroutines(groups: list[Group], name: str = "goroutine") -> bytes:
+    """The profile ``name`` of goroutines in ``groups``: one sample a group, which counts them."""
+    kind = name, "count"
+    samples = (Sample(group.frames, (group.count,), group.labels) for group in groups)
+    return encode([kind], samples, (kind, 1))
+
+
+def encode_memory(records: list[MemProfileRecord], rate: int, default: str = "inuse_space") -> bytes:
+    """The profile of what was made and what is in use, of objects sampled at that rate (protomem.go, writeHeapProto)."""
+    samples = (
+        Sample(
+            record.frames,
+            (record.alloc_objects, record.alloc_bytes, record.in_use_objects, record.in_use_bytes),
+            (("bytes", record.object_bytes),),
+        )
+        for record in records
+    )
+    return encode(MEMORY_KINDS, samples, (("space", "bytes"), rate), default)
 
 
 def _add_places(profile: Any, places: dict[Site, int], string: _Strings) -> None:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gomp.errors import ConfigError, ProgramError, StaleReference, WorkerDied
-from gomp.runtime import coroutines, transit
+from gomp.runtime import coroutines, sites, transit
 
 MAX_NAME = 200
 
@@ -53,12 +53,14 @@ class Call:
     def _call(self) -> Any:
         kwargs = self.kwargs or {}
         if not isinstance(self.target, str):
-            return self.target(*self.args, **kwargs)
+            with sites.program(self.target):
+                return self.target(*self.args, **kwargs)
         function = find_program(self.target)
         bound = check_parameters(str(self), function, self.args, kwargs)
         if bound:
             check_types(self.target, function, bound.arguments)
-        return function(*self.args, **kwargs)
+        with sites.program(function):
+            return function(*self.args, **kwargs)
 
 
 def find_program(name: str) -> Callable[..., Any]:

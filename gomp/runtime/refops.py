@@ -21,7 +21,7 @@ from numba.extending import intrinsic, lower_builtin
 from gomp.core.heap.sizeclass import MAX_SMALL_REQUEST, TINY_SIZE
 from gomp.core.jit import inline
 from gomp.core.mutator.barrier import read_pointer, write_pointer
-from gomp.core.mutator.malloc import PROGRAM, new_bytes, new_noscan, new_small, new_tiny, new_typed
+from gomp.core.mutator.malloc import new_bytes, new_noscan, new_small, new_tiny, new_typed
 from gomp.core.mutator.types import find_type
 from gomp.core.shm import layout as memory
 from gomp.core.shm.records import runtime
@@ -29,6 +29,7 @@ from gomp.errors import NilDereference, OutOfMemory
 from gomp.runtime import pointers, structs
 from gomp.runtime.kinds import FLOAT32_MAX, Scalar
 from gomp.runtime.parts import Embedded, Part
+from gomp.runtime.places import caller_here
 from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
     ESCAPES,
@@ -266,7 +267,9 @@ class _New(AbstractTemplate):  # type: ignore[misc]
 @lower_builtin(structs.new, types.VarArg(types.Any))
 def _lower_new(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     layout = structs.info(sig.args[0].cls)
-    addr = context.compile_internal(builder, _allocator(layout), types.int64(), ())
+    addr = context.compile_internal(
+        builder, _allocator(layout), types.int64(types.int64), (caller_here(context, builder),)
+    )
     names = list(sig.pysig.parameters)[1:]
     for name, given, value in zip(names, sig.args[1:], args[1:], strict=True):
         field = layout.fields[name]
@@ -276,38 +279,38 @@ def _lower_new(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
 
 
 @functools.cache
-def _allocator(layout: StructInfo) -> Callable[[], int]:
-    """The function that makes such an object, with everything that malloc wants to know as constants."""
+def _allocator(layout: StructInfo) -> Callable[[int], int]:
+    """The function that makes such an object for a caller, with everything else that malloc wants to know as constants."""
     how = layout.allocation
     size, span_class, elem_size, nwords = how.size, how.span_class, how.elem_size, how.elem_size >> 3
     mask, scan_bytes, key = how.mask, how.scan_bytes, layout.key
 
-    def new_with_references() -> int:
-        addr = new_small(span_class, elem_size, nwords, mask, scan_bytes, PROGRAM)
+    def new_with_references(caller: int) -> int:
+        addr = new_small(span_class, elem_size, nwords, mask, scan_bytes, caller)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         return addr
 
-    def new_by_type() -> int:
-        addr = new_typed(size, find_type(key), PROGRAM)
+    def new_by_type(caller: int) -> int:
+        addr = new_typed(size, find_type(key), caller)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         return addr
 
-    def new_plain() -> int:
-        addr = new_noscan(size, span_class, elem_size, PROGRAM)
+    def new_plain(caller: int) -> int:
+        addr = new_noscan(size, span_class, elem_size, caller)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         return addr
 
-    def new_small_plain() -> int:
-        addr = new_tiny(size, PROGRAM)
+    def new_small_plain(caller: int) -> int:
+        addr = new_tiny(size, caller)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         return addr
 
-    def new_large_plain() -> int:
-        addr = new_bytes(size, PROGRAM)
+    def new_large_plain(caller: int) -> int:
+        addr = new_bytes(size, caller)
         if addr == 0:
             raise OutOfMemory(HEAP_FULL)
         return addr

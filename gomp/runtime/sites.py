@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import struct as packing
 import sys
+from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
 from gomp.core.mutator.sites import NO_SITE, find_site, publish_site
+from gomp.core.shm import layout
+from gomp.core.shm.records import p_dtype, view
 from gomp.errors import OutOfMemory
 from gomp.runtime import handles, sitetable
 from gomp.runtime.handles import table
@@ -30,13 +34,30 @@ def number_of_caller() -> int:
 
 def number_of(frame: Any) -> int:
     """Number of the line at which a frame is."""
-    where = frame.f_code, frame.f_lineno
+    return _number_of(frame.f_code, frame.f_lineno)
+
+
+def _number_of(code: CodeType, line: int) -> int:
+    where = code, line
     number = _numbers.get(where)
     if number is None:
-        code = where[0]
-        site = Site(code.co_qualname, code.co_filename, where[1])
+        site = Site(code.co_qualname, code.co_filename, line)
         number = _numbers[where] = publish(sitetable.key_of(site.text), site.text)
     return number
+
+
+@contextlib.contextmanager
+def program(function: Any) -> Iterator[None]:
+    """What runs on this P meanwhile is ``function``, for those who look at it from outside."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    me = view(p_dtype, layout.SELF_BASE)[0]
+    outer = int(me.program_site)
+    me.program_site = outer if code is None else _number_of(code, code.co_firstlineno)
+    try:
+        yield
+    finally:
+        if table.is_open:
+            me.program_site = outer
 
 
 def is_ours(names: dict[str, Any]) -> bool:

@@ -61,6 +61,12 @@ def labels_of(number: int) -> Labels:
     return tuple((key, value) for key, value in json.loads(text_of(number) or "[]"))
 
 
+def frame_at(key: int, line: int) -> Site:
+    """A frame on a stack: of what is at the place with that key, which begins there, the line; FRAME_IS_PLACE: the place itself."""
+    place = site_with_key(key)
+    return Site(place.function, place.file, line if line > 0 else place.line)
+
+
 def site_with_key(key: int) -> Site:
     """The place that the table has under ``key``: of a frame's type, where its step begins."""
     return site_of(int(find_site(key)))

@@ -243,9 +243,31 @@ def pool_use_while_marking(world):
     return body
 
 
+def sample_all(world):
+    records.view(records.memprofile_dtype, records.MEMPROFILE)[0].rate = 1
+
+
+def objects_sampled(world):
+    sample_all(world)
+    return lambda: [world.new(VICTIM, size) for size in (5, 64, 64, 600, 40_000)]
+
+
+def sweep_of_sampled(world):
+    """Whoever sweeps, each of them is counted as dead once."""
+    sample_all(world)
+    for size in (5, 64, 600, 40_000):
+        for p in (SURVIVOR, VICTIM):
+            world.new(p, size)
+            world.drop(world.new(p, size))
+    things_with_specials(Lifetimes(world), SURVIVOR, (1, 2))
+    world.expected = [("cleanup", 2), ("cleanup", 102), ("finalizer", 1), ("finalizer", 2)]
+    world.collect(GC_TRIGGER_HEAP)
+    return in_kernel(world, lambda: sweep.sweep_step(1000))
+
+
 SCENARIOS = (
     finalizers_set_and_cleared, cleanups_added_and_stopped, weak_pointers, weak_pointers_of_programs, sweep_of_specials, finalizers_run,
     map_insertions, map_growth, map_replacements_and_removals, map_changes_while_marking, map_cleared, pool_use,
     pool_use_while_marking,
 )  # fmt: skip
-SLOW_SCENARIOS = (specials_lost,)
+SLOW_SCENARIOS = (specials_lost, objects_sampled, sweep_of_sampled)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from heap_world import heap_world
 
+from gomp.core.gc.memprofile import find_or_make_bucket_locked
+from gomp.core.gc.specials import profile_locked
 from gomp.core.gc.stackrebuild import manual_span_of
 from gomp.core.gc.verify import problems as codes
 from gomp.core.heap import mspan
@@ -44,6 +46,10 @@ class Broken:
         self.special = records.view(records.special_dtype, layout.SPECIALS_BASE)[
             add_cleanup(self.nodes[0][1], 8, 1) - 1
         ]
+
+        bucket = find_or_make_bucket_locked(self.a, 0, SIZE)
+        self.bucket = records.view(records.bucket_dtype, layout.PROFILE_BUCKETS_BASE)[0]
+        self.profiled = records.view(records.special_dtype, layout.SPECIALS_BASE, 2)[profile_locked(self.b, bucket) - 1]
 
         self.stacks = records.view(records.stackpool_dtype, records.STACKPOOL)[0]
         self.g = take_g()
@@ -245,6 +251,14 @@ def damage_special_state(h):
     h.special.xstate = records.SPECIAL_FREE
 
 
+def damage_profile_bucket(h):
+    h.profiled.value = 2
+
+
+def damage_profile_counts(h):
+    h.bucket.published_frees = 1
+
+
 def damage_special_queue(h):
     h.world.ps[0].cleanups = 1
 
@@ -331,6 +345,7 @@ DAMAGES = [
     (codes.CACHE_WINDOW, damage_window, FRESH), (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
     (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
     (codes.SPECIAL_ADDRESS, damage_special_address, FRESH), (codes.SPECIAL_LISTED, damage_special_list, FRESH),
+    (codes.PROFILE_BUCKET, damage_profile_bucket, SWEPT), (codes.PROFILE_COUNTS, damage_profile_counts, SWEPT),
     (codes.SPECIAL_ORDER, damage_special_state, FRESH), (codes.SPECIAL_QUEUES, damage_special_queue, FRESH),
     (codes.STACK_BYTES, damage_stack_bytes, SWEPT), (codes.STACK_COUNT, damage_stack_count, FRESH),
     (codes.STACK_FREE, damage_cached_stacks, FRESH), (codes.STACK_OF_G, damage_stack_of_goroutine, SWEPT),

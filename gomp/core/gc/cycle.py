@@ -14,7 +14,7 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import cpuclasses, credit, leaks, limiter, pacer, pacerlog, scavenger, spanq, sweep, work
+from gomp.core.gc import cpuclasses, credit, leaks, limiter, memprofile, pacer, pacerlog, scavenger, spanq, sweep, work
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
@@ -281,6 +281,7 @@ def finish_cycle(unix_ns: int) -> None:
     _settle_stw(unix_ns)
     start_world()
     credit.call_all()  # nobody needs any now
+    memprofile.publish(0)
 
 
 @kernel("int64(int64, int64)")
@@ -312,6 +313,7 @@ def _settle_stw(unix_ns: int) -> None:
     stats.heap2 = marked
     pacer.reset_live(marked)
     sweep.begin_sweep_stw()
+    memprofile.next_cycle_stw()
     set_start_size_stw()
     for i in range(p_records()):
         empty_caches_stw(nth_p(i))
@@ -413,6 +415,7 @@ def collect(kind: int, unix_ns: int, deadline_ns: int) -> int:
         return code
     if kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT):
         _sweep_all()
+        memprofile.publish(1)
     announce_end()
     return OK
 
@@ -436,7 +439,9 @@ def collect_stopped(kind: int, unix_ns: int, deadline_ns: int) -> int:
         _sweep_all()
     start_world()
     futex_wake(RT_XCYCLES)
+    memprofile.publish(0)
     if kind in (GC_TRIGGER_FORCED, GC_TRIGGER_LAST_RESORT):
         _sweep_all()
+        memprofile.publish(1)
     announce_end()
     return OK

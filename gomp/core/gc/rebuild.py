@@ -26,7 +26,7 @@ from gomp.core.gc.sweep import clear_marks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
 from gomp.core.heap.lazyscav import forget_lazy_locked
-from gomp.core.heap.mcache import entry_addr, release_all_stw
+from gomp.core.heap.mcache import entry_addr, offered, release_all_stw
 from gomp.core.heap.mcentral import push_span_locked, reset_mcentrals_stw, swept_set, unswept_set
 from gomp.core.heap.mheap import span_elem_size
 from gomp.core.heap.palloc import CHUNK_WORDS, rebuild_summaries_locked, set_alloc_range_locked
@@ -134,11 +134,12 @@ def _flush_mcache(p: int) -> None:
         e = mcache_at(entry_addr(p, span_class))
         if e.page != mspan.NO_SPAN:
             sp = spans()[e.page]
-            offered = 0
+            nfree = 0
             if e.window >= 0:
-                sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
-                offered = popcount(e.free)
-            sp.alloc_count = _count_allocated(e.page) + offered
+                free = offered(entry_addr(p, span_class))
+                sp.freeindex = min(sp.nelems, 64 * e.window + ctz(free))
+                nfree = popcount(free)
+            sp.alloc_count = _count_allocated(e.page) + nfree
     release_all_stw(p)
 
 

@@ -1,4 +1,4 @@
-"""Specials: what an object has beside its bytes. A finalizer, weak handles, cleanups.
+"""Specials: what an object has beside its bytes. A finalizer, weak handles, cleanups, its place in the memory profile.
 
 Nouns
 -----
@@ -13,24 +13,28 @@ States::
            ARMED → QUEUED → RUNNING → FREE      cleanup: the object died; its memory is free at once
            ARMED → DYING → QUEUED → RUNNING → FREE    finalizer: the object died, and lives until the function has run
            ARMED → CANCELLED → FREE             a finalizer that another process cleared: its own one forgets the function
+    FREE → ARMED → FREE                         profile: the object died; both steps together with the bucket's count, as one redo record
 
 What sweeping does with a slot that is not marked (GO-style, mgcsweep.go):
 
 1. Its finalizers become DYING. If it has none, go on with 4.
 2. Its weak handles are set to 0 and their records freed; then the slot is marked: it survives this cycle.
 3. The finalizers are QUEUED. Everything else stays. Done.
-4. Its weak handles are set to 0 and their records freed, its cleanups QUEUED. The slot becomes free as any other.
+4. Its weak handles are set to 0 and their records freed, its cleanups QUEUED, its death counted in the profile. The slot becomes free as any other.
 
 All of it happens under one lock, before the sweep copies the marks. A process may be killed before any of these stores: the span is then swept again
 (:mod:`~gomp.core.gc.sweep`, step 1), with the lists made anew from the records. DYING tells that second sweep what the mark cannot any more, that
 the slot is not alive by itself. Nobody can take a record from a queue before its slot is marked, as that takes the lock, and repair comes
 first if its holder died: a QUEUED record is in no queue before the redo record that made it so is withdrawn.
 
+An object is in the profile before it is whole: who is killed in between leaves a record for a free slot, which repair counts as dead.
+
 Lists and queues are derived. Whoever follows a dead holder of the lock may find one that has lost records; never one that has a record twice.
 """
 
 from __future__ import annotations
 
+from gomp.core.gc.memprofile import made_addr, plan_one_more, swept_addr
 from gomp.core.heap import mspan
 from gomp.core.heap.scavenge import make_room
 from gomp.core.jit import inline, kernel
@@ -56,6 +60,7 @@ from gomp.core.shm.records import (
     SPECIAL_FINALIZER,
     SPECIAL_FREE,
     SPECIAL_NEXT,
+    SPECIAL_PROFILE,
     SPECIAL_QUEUED,
     SPECIAL_RUNNING,
     SPECIAL_WEAK,
@@ -228,6 +233,17 @@ def add_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> i
 
     The span may still have to be swept: the object is marked then, so the sweep leaves its records alone, whether it sees this one or not.
     """
+    n = _new_record_locked(addr, kind, owner, value, type_key)
+    if n != NONE:
+        # The publishing store: repair, which may come before the next line, puts it into the list.
+        set_state(n, SPECIAL_ARMED)
+        _insert_locked(mspan.span_of(addr), n)
+    return n
+
+
+@inline
+def _new_record_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> int:
+    """One that still counts as free, or NONE."""
     n = _take_record_locked()
     if n == NONE:
         return NONE
@@ -241,11 +257,28 @@ def add_locked(addr: int, kind: int, owner: int, value: int, type_key: int) -> i
     s.id = rt.special_ids
     s.next = NONE
     s.type_key = type_key
-    set_state(
-        n, SPECIAL_ARMED
-    )  # the publishing store: repair, which may come before the next line, puts it into the list
-    _insert_locked(mspan.span_of(addr), n)
     return n
+
+
+@kernel("int64(int64, int64)")
+def profile_locked(addr: int, bucket: int) -> int:
+    """Have the slot at ``addr``, of a span that this P has cached or makes, in the profile's ``bucket``: its record, or NONE without memory."""
+    n = _new_record_locked(addr, SPECIAL_PROFILE, 0, bucket, 0)
+    if n != NONE:
+        plan_one_more(0, made_addr(bucket))
+        redo.plan(1, special_addr(n) + SPECIAL_XSTATE, SPECIAL_ARMED)
+        redo.commit(2)
+        _insert_locked(mspan.span_of(addr), n)
+    return n
+
+
+@inline
+def _end_profile_locked(n: int) -> None:
+    """The object of a record that is in no list any more is dead."""
+    plan_one_more(0, swept_addr(special_at(special_addr(n)).value))
+    redo.plan(1, special_addr(n) + SPECIAL_XSTATE, SPECIAL_FREE)
+    redo.commit(2)
+    free_record_locked(n)
 
 
 # --- the queues of Ps -------------------------------------------------------------------------------------------------
@@ -419,12 +452,14 @@ def _sweep_slot(page: int, link: int, idx: int) -> int:
     n = load64(link)
     while _is_of_slot(page, n, idx):
         s = special_at(special_addr(n))
-        is_due = state_of(n) == SPECIAL_DYING if resurrects else s.kind in (SPECIAL_FINALIZER, SPECIAL_CLEANUP)
+        is_due = state_of(n) == SPECIAL_DYING if resurrects else s.kind != SPECIAL_WEAK
         if not is_due:
             link = next_link(n)
         else:
             store64(link, s.next)
-            if _is_owner_there(s.owner):
+            if s.kind == SPECIAL_PROFILE:
+                _end_profile_locked(n)
+            elif _is_owner_there(s.owner):
                 _queue_locked(n)
             else:
                 _lose_locked(n)
@@ -460,8 +495,19 @@ def rebuild_specials_stw() -> None:
             runtime().specials_free = n
         elif state in (SPECIAL_QUEUED, SPECIAL_CANCELLED):
             _push_locked(n)
+        elif special_at(special_addr(n)).kind == SPECIAL_PROFILE and not _is_allocated(
+            special_at(special_addr(n)).addr
+        ):
+            _end_profile_locked(n)
         elif state != SPECIAL_RUNNING:
             _insert_locked(mspan.span_of(special_at(special_addr(n)).addr), n)
+
+
+@inline
+def _is_allocated(addr: int) -> bool:
+    """Precondition: no span is cached."""
+    page = mspan.find_span(addr)
+    return page != mspan.NO_SPAN and mspan.is_allocated(page, mspan.obj_idx_of(page, addr))
 
 
 @inline

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from gomp.core.jit import inline
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import load_relaxed
+from gomp.core.shm.atomics import load_acquire, load_relaxed
 from gomp.core.shm.records import (
+    MEMPROFILE_XNBUCKETS,
     MHEAP_XCOMMITTED,
     MHEAP_XINUSE,
     MHEAP_XMETADATA,
@@ -116,6 +117,12 @@ def wbuf_bytes_stw() -> int:
 
 
 @inline
+def profile_bytes() -> int:
+    """What is committed for the buckets of the memory profile."""
+    return layout.align_up(layout.BUCKET_RECORD * load_acquire(MEMPROFILE_XNBUCKETS), layout.TABLE_STEP)
+
+
+@inline
 def table_bytes_stw() -> int:
     rt = runtime()
     n = _FIXED + rt.committed_ps * layout.P_BYTES + _pages(rt.tasks_committed * _TASK_RECORD)
@@ -124,7 +131,7 @@ def table_bytes_stw() -> int:
         layout.align_up(layout.GLOBAL_RECORD * load_relaxed(RT_XNGLOBALS), layout.TABLE_STEP)
         + load_relaxed(RT_XNPOOLS) * layout.POOL_BYTES
     )
-    n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP)
+    n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP) + profile_bytes()
     for i in range(p_records()):
         pp = p_at(nth_p(i))
         n += pp.handles_committed + pp.native_committed

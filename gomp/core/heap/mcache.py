@@ -1,5 +1,7 @@
 """A P's mcache: for each span class one span and a window of 64 of its slots, so that the fast path is a bit operation.
 
+What a window still offers is in two words, ``free`` and ``held``; the fast path knows the first (:mod:`~gomp.core.heap.sampling`).
+
 The span's ``alloc_count`` counts a whole window when it is opened and is corrected when the window is given back: the fast path counts
 nothing. ``freeindex`` is right only while no window is open.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from gomp.core.heap import mspan
 from gomp.core.heap.mcentral import push_span, swept_set
+from gomp.core.heap.sampling import UNDRAWN
 from gomp.core.heap.sizeclass import TINY_SPAN_CLASS
 from gomp.core.jit import inline, kernel
 from gomp.core.sched import redo
@@ -24,7 +27,7 @@ from gomp.core.shm.atomics import add_relaxed, ctz, load64, load_relaxed, lsl, l
 from gomp.core.shm.records import (
     GC_OFF,
     MCACHE_ENTRY,
-    MCACHE_FREE,
+    MCACHE_HELD,
     MCACHE_PAGE,
     MCACHE_WINDOW,
     MHEAP_XALLOC,
@@ -52,8 +55,15 @@ def entry_addr(p: int, span_class: int) -> int:
 
 
 @inline
+def offered(entry: int) -> int:
+    """The slots of the open window that were not taken yet."""
+    e = mcache_at(entry)
+    return e.free | e.held
+
+
+@inline
 def next_window(entry: int) -> bool:
-    """Open the next window that has a free slot in the span of this mcache entry, one of this P's; false if there is none."""
+    """Open the next window that has a free slot in the span of this mcache entry, one of this P's; false if there is none. They are all held."""
     e = mcache_at(entry)
     if e.page == mspan.NO_SPAN:
         return False
@@ -70,7 +80,7 @@ def next_window(entry: int) -> bool:
             if load_relaxed(RT_XGCPHASE) != GC_OFF:
                 mspan.blacken_free(page, window, free)
                 self_p().bytes_marked += popcount(free) * sp.elem_size
-            store_release(entry + MCACHE_FREE, free)
+            store_release(entry + MCACHE_HELD, free)
             store_release(entry + MCACHE_WINDOW, window)
             return True
     return False
@@ -97,11 +107,12 @@ def uncache_span(p: int, span_class: int) -> None:
         return
     sp = spans()[page]
     if e.window >= 0:
-        sp.alloc_count -= popcount(e.free)
-        if e.free != 0 and load_relaxed(RT_XGCPHASE) != GC_OFF:
-            mspan.whiten_free(page, e.window, e.free)
-            p_at(p).bytes_marked -= popcount(e.free) * sp.elem_size
-        sp.freeindex = min(sp.nelems, 64 * e.window + ctz(e.free))
+        free = offered(entry_addr(p, span_class))
+        sp.alloc_count -= popcount(free)
+        if free != 0 and load_relaxed(RT_XGCPHASE) != GC_OFF:
+            mspan.whiten_free(page, e.window, free)
+            p_at(p).bytes_marked -= popcount(free) * sp.elem_size
+        sp.freeindex = min(sp.nelems, 64 * e.window + ctz(free))
     used, allocated = p + P_SMALL_ALLOC + 8 * (span_class >> 1), sp.alloc_count - sp.alloc_before_cache
     redo.plan(0, used, load64(used) + allocated)
     redo.plan(1, mspan.span_addr(page) + SPAN_ALLOC_BEFORE_CACHE, sp.alloc_count)
@@ -112,6 +123,8 @@ def uncache_span(p: int, span_class: int) -> None:
     store_release(entry_addr(p, span_class) + MCACHE_PAGE, mspan.NO_SPAN)
     e.window = -1
     e.free = 0
+    e.held = 0
+    e.until_sample = UNDRAWN  # what it had allowed for was not all taken
     mspan.set_sweepgen(page, runtime().sweepgen)
     push_span(span_class, swept_set(SET_PARTIAL if sp.alloc_count < sp.nelems else SET_FULL), page)
 
@@ -146,6 +159,8 @@ def reset_mcache(p: int) -> None:
     for span_class in range(layout.NUM_SPAN_CLASSES):
         e = mcache_at(entry_addr(p, span_class))
         e.free = 0
+        e.held = 0
+        e.until_sample = UNDRAWN
         e.base_addr = 0
         e.window = -1
         e.page = mspan.NO_SPAN

@@ -99,6 +99,9 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.steps = 0
     p.scheduler = 0
     p.waiter = 0
+    p.codes = 0
+    p.makes_at = 0
+    p.program_site = 0
     store_relaxed(layout.p_addr(idx) + P_XMAIL, 0)
     store_relaxed(layout.p_addr(idx) + P_XOVER, 0)
     p.main_thread = 0

@@ -24,10 +24,12 @@ from gomp.core.gc.goal import trigger
 from gomp.core.heap import mheap, mspan
 from gomp.core.heap.mcache import next_window
 from gomp.core.heap.mcentral import push_span, swept_set
+from gomp.core.heap.sampling import hand_out, is_sampled
 from gomp.core.heap.sizeclass import MAX_INLINE, MAX_SMALL_REQUEST, SIZES, TINY_SIZE, TINY_SPAN_CLASS, size_class
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.poll import assist_waiting, poll_slow, request_collection, wait_for_cycle
 from gomp.core.mutator.refill import publish_live, refill
+from gomp.core.mutator.samples import NO_PLACE, take_sample
 from gomp.core.sched import redo
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import OK, RETRY, park_call_while_stopped, stop_requested
@@ -53,6 +55,7 @@ from gomp.core.shm.records import (
     GC_TRIGGER_LAST_RESORT,
     GC_WAIT_CREDIT,
     MCACHE_ENTRY,
+    MCACHE_HELD,
     MHEAP_XALLOC,
     P_LARGE_ALLOC,
     P_LARGE_ALLOC_COUNT,
@@ -69,7 +72,11 @@ from gomp.core.shm.records import (
 )
 
 OUT_OF_MEMORY = 0
-PYTHON, PROGRAM, PYTHON_AGAIN = 0, 1, 2
+PYTHON, PROGRAM, PYTHON_AGAIN = (
+    0,
+    1,
+    2,
+)  # a caller is one of them; or a program, by the address of the place where it stands (mutator/samples.py)
 _SELF_MCACHE = layout.SELF_BASE + P_MCACHE
 _SELF_PENDING = layout.SELF_BASE + P_XPENDING
 _ZERO_STEP = 256 << 10
@@ -225,10 +232,12 @@ def malloc_slow(span_class: int, caller: int) -> int:
     me.slow_allocs += 1
     elem_size = mheap.span_elem_size(span_class)
     entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
-    tested, last_resort = False, False
+    tested, last_resort, sampled = False, False, 0
     while load64(entry) == 0:  # a stop while this P waited may have emptied its mcache
-        if next_window(entry):
-            _pay(popcount(load64(entry)) * elem_size, caller)
+        if load64(entry + MCACHE_HELD) != 0:
+            sampled = hand_out(entry, elem_size)
+        elif next_window(entry):
+            _pay(popcount(load64(entry + MCACHE_HELD)) * elem_size, caller)
         elif refill(span_class) != OK:
             if last_resort or caller == PYTHON_AGAIN:
                 return OUT_OF_MEMORY
@@ -240,7 +249,22 @@ def malloc_slow(span_class: int, caller: int) -> int:
         elif not tested and needs_collection():
             tested = True
             _collect(caller)
-    return _lowest_free(span_class, elem_size)
+    addr = _lowest_free(span_class, elem_size)
+    if sampled:
+        take_sample(addr, elem_size, _place_of(caller))
+    return addr
+
+
+@inline
+def is_program(caller: int) -> bool:
+    return caller != PYTHON and caller != PYTHON_AGAIN
+
+
+@inline
+def _place_of(caller: int) -> int:
+    if caller == PROGRAM:
+        return self_p().makes_at
+    return caller if is_program(caller) else NO_PLACE
 
 
 @inline
@@ -258,7 +282,7 @@ def needs_collection() -> bool:
 def _pay(nbytes: int, caller: int) -> None:
     """For what is about to be allocated, if the heap is being marked."""
     if assist.debit(nbytes):
-        if caller == PROGRAM:
+        if is_program(caller):
             assist_waiting()
         elif assist.try_assist() == assist.IN_DEBT:
             self_p().gc_wait = GC_WAIT_CREDIT
@@ -266,7 +290,7 @@ def _pay(nbytes: int, caller: int) -> None:
 
 @inline
 def _collect(caller: int) -> None:
-    if caller == PROGRAM:
+    if is_program(caller):
         wait_for_cycle(GC_TRIGGER_HEAP)
     else:
         request_collection(GC_TRIGGER_HEAP)
@@ -298,7 +322,7 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
     if spans()[page].needzero:
         for at in range(addr, addr + npages * layout.PAGE_SIZE, _ZERO_STEP):
             zero_range(at, min(_ZERO_STEP, addr + npages * layout.PAGE_SIZE - at))
-            if caller == PROGRAM:
+            if is_program(caller):
                 poll_slow()
             elif stop_requested():
                 park_call_while_stopped()
@@ -307,6 +331,9 @@ def _new_large(size: int, type_addr: int, caller: int) -> int:
         spans()[page].large_type = type_addr
         me.scan_alloc += npages * layout.PAGE_SIZE
     fence_release()
+    size_of_span = npages * layout.PAGE_SIZE
+    if is_sampled(_SELF_MCACHE + (1 if type_addr == 0 else 0) * MCACHE_ENTRY, size_of_span):
+        take_sample(addr, size_of_span, _place_of(caller))
     store_relaxed(_SELF_PENDING, 0)
     return addr
 
@@ -319,7 +346,7 @@ def _take_large(npages: int, noscan: int, size: int, caller: int) -> int:
     sweep.deduct_sweep_credit(npages * layout.PAGE_SIZE, npages)
     sweep.reclaim(npages)
     end_critical()  # only the pages that it takes are in hand while they are committed, and every stop knows those
-    page = mheap.take_pages(npages, mheap.PROGRAM_PARKS if caller == PROGRAM else mheap.CALL_PARKS)
+    page = mheap.take_pages(npages, mheap.PROGRAM_PARKS if is_program(caller) else mheap.CALL_PARKS)
     begin_critical()
     if page >= 0:
         mheap.make_span(page, npages, noscan)

@@ -48,7 +48,9 @@ WBUF_SIZE = 2048
 MAX_WBUFS = 1 << 21
 MAX_SPANQ = 1 << 17  # entries of a P's span queue
 MAX_TYPES = 1 << 12
-MAX_SITES = 1 << 11  # places in programs at which goroutines are started
+MAX_SITES = (
+    1 << 12
+)  # places in programs at which goroutines are started and objects sampled, and what is on the stacks there
 SITE_RECORD = 32
 MAX_GLOBALS = 1 << 16
 MAX_TASKS = 1 << 16
@@ -69,6 +71,9 @@ GLOBAL_RECORD = 64  # of a named root
 POOL_RECORD = 128  # of a pool and a P
 POOL_BYTES = MAX_PS * POOL_RECORD  # of a pool
 POOL_HEAD_BYTES = 64
+PROFILE_CHAINS = 1 << 10  # of the memory profile: its hash table
+MAX_BUCKETS = 1 << 13
+BUCKET_RECORD = 1024
 SUMMARY_LEVELS = 5
 MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
 
@@ -80,12 +85,14 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("map_locks", MAP_LOCKS * MAP_LOCK_SIZE),
     ("pool_heads", MAX_POOLS * POOL_HEAD_BYTES),
     ("sites", MAX_SITES * SITE_RECORD),
+    ("profile_chains", PROFILE_CHAINS * 8),
     ("ps", MAX_PS * P_STRIDE),
     ("type_masks", 4 << 20),
     ("globals", MAX_GLOBALS * GLOBAL_RECORD),
     ("tasks", MAX_TASKS * 128),
     ("gs", MAX_GS * G_RECORD),
     ("specials", MAX_SPECIALS * 64),
+    ("profile_buckets", MAX_BUCKETS * BUCKET_RECORD),
     ("pools", MAX_POOLS * POOL_BYTES),
     ("handles", MAX_PS * HANDLES_PER_P * 8),
     ("native_roots", MAX_PS * NATIVE_ROOTS_BYTES),
@@ -129,6 +136,8 @@ GLOBALS_BASE = REGION["globals"]
 TASKS_BASE = REGION["tasks"]
 GS_BASE = REGION["gs"]
 SPECIALS_BASE = REGION["specials"]
+PROFILE_CHAINS_BASE = REGION["profile_chains"]
+PROFILE_BUCKETS_BASE = REGION["profile_buckets"]
 HANDLES_BASE = REGION["handles"]
 NATIVE_ROOTS_BASE = REGION["native_roots"]
 WBUFS_BASE = REGION["wbufs"]

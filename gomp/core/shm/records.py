@@ -493,6 +493,7 @@ CPU_HEAD = STOPPED_GC + timehist_dtype.itemsize
 CPU_STATS = CPU_HEAD + cpu_head_dtype.itemsize
 CPU_XPUBLISHED = CPU_HEAD + offset_of(cpu_head_dtype, "xpublished")
 CPU_NS, CPU_TOTAL = offset_of(cpu_dtype, "ns"), offset_of(cpu_dtype, "total_ns")
+MEMPROFILE = CPU_STATS + 2 * cpu_dtype.itemsize
 
 RT_XSTOP, RT_XGC_REQUEST, RT_XCYCLE_DONE, RT_XSHUTDOWN, RT_XTHROW, RT_XSWEEP_CLASS, RT_XSWEEPERS, RT_XPAGES_SWEPT = (
     RUNTIME + offset_of(runtime_dtype, name)
@@ -597,20 +598,24 @@ POLL_STOP, POLL_RAGGED, POLL_INTERRUPT, POLL_SHUTDOWN, POLL_WORK, POLL_CLEAR, PO
 )
 POLL_OTHERS = POLL_SCHED | POLL_OVERDUE  # others are to have their turn; and a slice later they still wait for it
 
-MCACHE_ENTRY = 32
+MCACHE_ENTRY = 48
 mcache_dtype = record(
     [
-        ("free", "i8"),  # bit i: the slot at base + i * elem_size is free
+        ("free", "i8"),  # bit i: the slot at base + i * elem_size is free, and the fast path may take it
         ("base_addr", "i8"),  # address of the window's first slot
         ("page", "i8"),  # the span's first page, or -1: no span
         (
             "window",
             "i8",
-        ),  # number of the window of 64 slots in the span, or -1: none is open, free and base_addr say nothing
+        ),  # number of the window of 64 slots in the span, or -1: none is open, free, held and base_addr say nothing
+        ("held", "i8"),  # free slots above all those in free: they come when these are used up. See heap/sampling.py
+        ("until_sample", "i8"),  # bytes that may be taken from held before an object is sampled, -1: not drawn yet
     ],
     MCACHE_ENTRY,
 )
-MCACHE_FREE, MCACHE_WINDOW, MCACHE_PAGE = (offset_of(mcache_dtype, name) for name in ("free", "window", "page"))
+MCACHE_FREE, MCACHE_WINDOW, MCACHE_PAGE, MCACHE_HELD = (
+    offset_of(mcache_dtype, name) for name in ("free", "window", "page", "held")
+)
 
 p_dtype = record(
     [
@@ -793,6 +798,16 @@ p_dtype = record(
         ),  # ... and of the labels that a goroutine gets which is started there, 0: those of who starts it
         ("python_g", "i8"),  # id of the goroutine of Python's that the main thread runs, 0: none
         ("python_labels", "i8"),  # number of its labels
+        ("sample_random", "i8"),  # state of the generator that draws which objects are sampled, 0: not seeded
+        (
+            "codes",
+            "i8",
+        ),  # in its process's own memory: what is known of Python's code. See mutator/pythonstack.py; 0: nothing is kept
+        (
+            "makes_at",
+            "i8",
+        ),  # in its process's own memory: where the call stands that may make something and does not say so, 0: unknown. See mutator/samples.py
+        ("program_site", "i8"),  # number of the place where the program begins that runs here, 0: none, or unknown
         ("small_alloc", "i8", (68,)),  # objects by size class
         ("small_free", "i8", (68,)),
         ("refills", "i8"),
@@ -816,16 +831,18 @@ p_dtype = record(
     4096,
 )
 P_MCACHE = 4096  # the mcache entries follow in the P's 16 KiB
-P_OUT = 10 << 10  # the slots of a frame that is to be, or a result: OUT_BYTES
+P_OUT = 11 << 10  # the slots of a frame that is to be, or a result: OUT_BYTES
 OUT_BYTES = 512
 P_CONTEXT = 12 << 10  # where save_registers puts a ucontext_t
-P_PENDING = 9 << 10  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
+P_PENDING = P_OUT + 512  # pointers whose marks are being fetched: PENDING_ENTRIES pairs (pointer, holder), a ring
 PENDING_ENTRIES = 16
+P_STACK = 14 << 10  # of the object that is sampled: as in bucket_dtype
 P_WBBUF = 16 << 10  # the write barrier's buffer: WB_ENTRIES words
 WB_ENTRIES = 512
 P_RUNQ = 20 << 10  # RUNQ_SIZE words
 RUNQ_SIZE = 256
 P_LATENCIES = 22 << 10  # a timehist_dtype: how long goroutines that it runs were ready before
+P_MAKES_AT = offset_of(p_dtype, "makes_at")
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
@@ -974,7 +991,10 @@ special_dtype = record(
         ("kind", "i8"),
         ("addr", "i8"),  # of the object, or of a place in it
         ("owner", "i8"),  # whose function it is: P | its epoch << 16
-        ("value", "i8"),  # weak: address of the handle; finalizer, cleanup: number of the function in its process
+        (
+            "value",
+            "i8",
+        ),  # weak: address of the handle; finalizer, cleanup: number of the function in its process; profile: of the bucket
         ("id", "i8"),  # grows from record to record; a queued one has a new one
         ("next", "i8"),  # number of the next in its list, 0 at the end
         ("type_key", "i8"),  # of a finalizer's object, if its class has one; else 0
@@ -984,6 +1004,43 @@ special_dtype = record(
 SPECIAL_XSTATE = offset_of(special_dtype, "xstate")
 SPECIAL_NEXT = offset_of(special_dtype, "next")
 SPECIAL_ADDR, SPECIAL_VALUE = (offset_of(special_dtype, name) for name in ("addr", "value"))
+# The memory profile: see gc/memprofile.py.
+memprofile_dtype = record(
+    [
+        ("rate", "i8"),  # an object is sampled for each so many bytes on average; 0: none, 1: all. Constant
+        ("cycle", "i8"),  # of the profile: grows at each mark termination. Changed with the world stopped
+        ("xnbuckets", "i8"),  # buckets there are: numbers 1..nbuckets. Under specials_lock, read without it
+        ("xflushes", "i8"),  # odd while counts move from cycles to what is published: by the coordinator alone
+        ("xlost", "i8"),  # samples for which there was no memory; by atomic addition
+    ],
+    64,
+)
+MEMPROFILE_XNBUCKETS, MEMPROFILE_XFLUSHES, MEMPROFILE_XLOST = (
+    MEMPROFILE + offset_of(memprofile_dtype, name) for name in ("xnbuckets", "xflushes", "xlost")
+)
+# Objects of one size that were made with one stack. sum of allocs - sum of frees == armed SPECIAL_PROFILE records that name it
+PROFILE_FRAMES = 56  # the innermost ones
+bucket_dtype = record(
+    [
+        # constant once its chain leads to it
+        ("next", "i8"),  # number of the next in its chain, 0 at the end
+        ("hash", "i8"),
+        ("object_bytes", "i8"),  # of an object's slot
+        ("nframes", "i8"),  # 0: nobody knows where, or there was no room for its stack
+        # changed by the coordinator alone
+        ("published_allocs", "i8"),
+        ("published_frees", "i8"),
+        # by cycle % 3: under specials_lock and the redo record; those of a cycle that is over, by the coordinator
+        ("allocs", "i8", (3,)),
+        ("frees", "i8", (3,)),
+        # constant. Two words a frame: key of a place (mutator/sites.py), and the line in it; FRAME_IS_PLACE: its own
+        ("frames", "i8", (2 * PROFILE_FRAMES,)),
+    ],
+    layout.BUCKET_RECORD,
+)
+FRAME_IS_PLACE = -1
+BUCKET_ALLOCS, BUCKET_FREES, BUCKET_FRAMES = (offset_of(bucket_dtype, name) for name in ("allocs", "frees", "frames"))
+
 # A pool: what all processes agree on. Constant once runtime.xnpools counts it.
 pool_head_dtype = record([("type_key", "i8"), ("max_bytes", "i8"), ("name", "S32")], layout.POOL_HEAD_BYTES)
 POOL_TYPE, POOL_NAME = offset_of(pool_head_dtype, "type_key"), offset_of(pool_head_dtype, "name")
@@ -1111,7 +1168,7 @@ RECORDS = (
     runtime_dtype, mheap_dtype, pacer_dtype, limiter_dtype, scavpace_dtype,
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
     arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, site_dtype, stackpool_dtype, sched_dtype,
-    wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype, timehist_dtype, cpu_head_dtype, cpu_dtype,
+    memprofile_dtype, bucket_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype, timehist_dtype, cpu_head_dtype, cpu_dtype,
 )  # fmt: skip
 
 
@@ -1176,6 +1233,7 @@ _scavpaces = table(scavpace_dtype, SCAVPACE, 1)
 _limiters = table(limiter_dtype, LIMITER, 1)
 _gcstats = table(gcstats_dtype, GCSTATS, 1)
 _pacer_logs = table(pacer_log_dtype, PACER_LOG, 1)
+_memprofiles = table(memprofile_dtype, MEMPROFILE, 1)
 _stackpools = table(stackpool_dtype, STACKPOOL, 1)
 _scheds = table(sched_dtype, SCHED, 1)
 _selves = table(p_dtype, layout.SELF_BASE, 1)
@@ -1217,6 +1275,11 @@ def pacer_log() -> Any:
 
 
 @inline
+def memprofile() -> Any:
+    return _memprofiles()[0]
+
+
+@inline
 def stackpool() -> Any:
     return _stackpools()[0]
 
@@ -1249,6 +1312,7 @@ g_at = pointer_to(g_dtype)
 wbuf_at = pointer_to(wbuf_dtype)
 type_at = pointer_to(type_dtype)
 special_at = pointer_to(special_dtype)
+bucket_at = pointer_to(bucket_dtype)
 site_at = pointer_to(site_dtype)
 pool_head_at = pointer_to(pool_head_dtype)
 mcache_at = pointer_to(mcache_dtype)

@@ -30,7 +30,7 @@ from gomp.core.gc.verify.slots import after, count_allocated, entry_of, next_spa
 from gomp.core.gc.verify.stacks import pages_of_stacks
 from gomp.core.heap import mspan
 from gomp.core.heap.accounting import metadata_bytes_stw, table_bytes_stw, wbuf_bytes_stw
-from gomp.core.heap.mcache import entry_addr
+from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, popcount, store64
@@ -151,7 +151,7 @@ def _unsettled(p: int, span_class: int) -> int:
     if e.page == mspan.NO_SPAN:
         return 0
     sp = spans()[e.page]
-    return sp.alloc_count - popcount(e.free) - sp.alloc_before_cache
+    return sp.alloc_count - popcount(offered(entry_addr(p, span_class))) - sp.alloc_before_cache
 
 
 @kernel("void(int64)")

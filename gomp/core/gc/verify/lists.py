@@ -5,7 +5,7 @@ from __future__ import annotations
 from gomp.core.gc.verify.problems import CACHE_ENTRY, CACHE_WINDOW, LIST_COUNT, LIST_MEMBER, LIST_TAIL, problem
 from gomp.core.gc.verify.slots import after, allocated_word, next_span, p_number, slots_of_window
 from gomp.core.heap import mspan
-from gomp.core.heap.mcache import entry_addr
+from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.heap.mcentral import EMPTY
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
@@ -68,15 +68,15 @@ def _check_list_membership(out: int) -> None:
 @kernel("void(int64, int64, int64)")
 def _check_cache_entry(out: int, p: int, span_class: int) -> None:
     e = mcache_at(entry_addr(layout.p_addr(p), span_class))
-    page = e.page
+    page, free = e.page, offered(entry_addr(layout.p_addr(p), span_class))
     if page == mspan.NO_SPAN:
-        if e.free != 0:
+        if free != 0:
             problem(out, CACHE_ENTRY, p, span_class, page)
         return
     gen = mspan.sweepgen_of(mspan.state_of(page))
     if not _is_member(page, span_class, SET_NONE) or gen != runtime().sweepgen + 3:
         problem(out, CACHE_ENTRY, p, span_class, page)
-    elif e.free != 0 and not _is_window_free(page, e.window, e.base_addr, e.free):
+    elif free != 0 and not _is_window_free(page, e.window, e.base_addr, free):
         problem(out, CACHE_WINDOW, p, span_class, page)
 
 

@@ -20,9 +20,9 @@ PROBLEM_WORDS = 4
     SPAN_SHAPE, SPAN_PAST_END, SPAN_STATE, NOT_CACHED, IN_NO_LIST, IN_WRONG_LIST, ALLOC_COUNT, STRAY_BITS, STRAY_MARK, MARKED_FREE,
     LIST_MEMBER, LIST_COUNT, LIST_TAIL, CACHE_ENTRY, CACHE_WINDOW,
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
-    SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES,
+    SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, PROFILE_BUCKET, PROFILE_COUNTS,
     STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
-) = range(1, 55)  # fmt: skip
+) = range(1, 57)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -68,6 +68,8 @@ PROBLEMS = {
     SPECIAL_LISTED: "{a} specials are in the lists of spans, expected {b}: the armed ones",
     SPECIAL_QUEUES: "{a} specials are in the queues of Ps, expected {b}: those that are due",
     SPECIAL_ORDER: "special {b} in the list of the span at page {a} is in state {c}, or not of this span, or out of order",
+    PROFILE_BUCKET: "special {a} of the memory profile names bucket {b}, of {c}",
+    PROFILE_COUNTS: "the memory profile counts {a} objects made and not dead, expected {b}: its specials",
     STACK_BYTES: "xspan_bytes is {a}, expected {b}: the spans of stacks",
     STACK_COUNT: "the span of stacks at page {a}: alloc_count is {b}, expected {c}: those of goroutines and in the caches of Ps",
     STACK_FREE: "the span of stacks at page {a} has {b} free ones in its list, expected {c}",

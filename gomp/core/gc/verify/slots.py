@@ -6,7 +6,7 @@ A P is reached through ``p_addr`` only, this process's own too: see the alias ru
 from __future__ import annotations
 
 from gomp.core.heap import mspan
-from gomp.core.heap.mcache import entry_addr
+from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_relaxed, lsr, popcount
@@ -67,7 +67,7 @@ def allocated_word(page: int, entry: int, window: int) -> int:
         if window < e.window:
             return slots
         if window == e.window:
-            return slots & ~e.free
+            return slots & ~offered(entry)
     word = load_relaxed(mspan.alloc_bits_addr(page) + 8 * window)
     below = sp.freeindex - 64 * window
     if below >= 64:

@@ -26,7 +26,7 @@ from gomp.core.gc.verify.slots import (
     slots_of_window,
 )
 from gomp.core.heap import mspan
-from gomp.core.heap.mcache import entry_addr
+from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.heap.mheap import span_elem_size, span_pages
 from gomp.core.heap.sizeclass import DIV_MAGIC, SPAN_NELEMS
 from gomp.core.jit import inline, kernel
@@ -128,10 +128,10 @@ def _count_caches(page: int) -> int:
 @kernel("void(int64, int64, int64)")
 def _check_count(out: int, page: int, entry: int) -> None:
     sp = spans()[page]
-    offered = popcount(mcache_at(entry).free) if entry != 0 else 0
+    nfree = popcount(offered(entry)) if entry != 0 else 0
     allocated = count_allocated(page, entry)
-    if sp.alloc_count - offered != allocated:
-        problem(out, ALLOC_COUNT, page, sp.alloc_count - offered, allocated)
+    if sp.alloc_count - nfree != allocated:
+        problem(out, ALLOC_COUNT, page, sp.alloc_count - nfree, allocated)
 
 
 @kernel("void(int64, int64, int64)")

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from gomp.core.gc.memprofile import bucket_addr
 from gomp.core.gc.specials import special_addr
-from gomp.core.gc.verify.problems import SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, expect, problem
+from gomp.core.gc.verify.problems import (
+    PROFILE_BUCKET,
+    PROFILE_COUNTS,
+    SPECIAL_ADDRESS,
+    SPECIAL_LISTED,
+    SPECIAL_ORDER,
+    SPECIAL_QUEUES,
+    expect,
+    problem,
+)
 from gomp.core.gc.verify.slots import after, checked_span, is_slot_allocated, next_span, p_number
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_acquire
 from gomp.core.shm.records import (
+    MEMPROFILE_XNBUCKETS,
     SPECIAL_ARMED,
     SPECIAL_CANCELLED,
     SPECIAL_DYING,
+    SPECIAL_PROFILE,
     SPECIAL_QUEUED,
+    bucket_at,
     mheap,
     p_at,
     runtime,
@@ -28,7 +41,7 @@ def check_specials(out: int) -> None:
 
     A list is strictly ordered, so it has nobody twice; a queue that is too long goes in circles. So it is enough to count.
     """
-    armed, due = 0, 0
+    armed, due, profiled = 0, 0, 0
     for n in range(1, runtime().nspecials + 1):
         state, s = load_acquire(special_addr(n)), special_at(special_addr(n))
         if state in (SPECIAL_ARMED, SPECIAL_DYING):
@@ -36,6 +49,10 @@ def check_specials(out: int) -> None:
             page = checked_span(s.addr)
             if page == mspan.NO_SPAN or not is_slot_allocated(page, mspan.obj_idx_of(page, s.addr)):
                 problem(out, SPECIAL_ADDRESS, n, s.addr, 0)
+            if s.kind == SPECIAL_PROFILE:
+                profiled += 1
+                if not 1 <= s.value <= load_acquire(MEMPROFILE_XNBUCKETS):
+                    problem(out, PROFILE_BUCKET, n, s.value, load_acquire(MEMPROFILE_XNBUCKETS))
         elif state in (SPECIAL_QUEUED, SPECIAL_CANCELLED):
             due += 1
     listed = 0
@@ -48,7 +65,20 @@ def check_specials(out: int) -> None:
         pp = p_at(layout.p_addr(p_number(i)))
         queued += _count_due(pp.finalizers) + _count_due(pp.finalizer_batch) + _count_due(pp.cleanups)
     expect(out, SPECIAL_LISTED, listed, armed)
+    expect(out, PROFILE_COUNTS, _count_profiled(), profiled)
     expect(out, SPECIAL_QUEUES, queued, due)
+
+
+@kernel("int64()")
+def _count_profiled() -> int:
+    """Objects made less objects dead, of all buckets, published or not."""
+    n = 0
+    for bucket in range(1, load_acquire(MEMPROFILE_XNBUCKETS) + 1):
+        b = bucket_at(bucket_addr(bucket))
+        n += b.published_allocs - b.published_frees
+        for i in range(3):
+            n += b.allocs[i] - b.frees[i]
+    return n
 
 
 @kernel("int64(int64)")

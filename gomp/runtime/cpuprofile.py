@@ -1,0 +1,141 @@
+"""The CPU profile: what each P does, looked at a hundred times a second, and the CPU time that its process had since the last look.
+
+Nobody is interrupted, nothing is written: a look reads a few words of each P's record, and the clock of its process. So the collector and programs
+are beside each other, as in Go's profile, but functions of a program are there only as far as shared memory has them: where a goroutine stands, and
+with which function the program on a P began.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gomp.core.gc.limiter import EVENT_ASSIST
+from gomp.core.gc.worker import DEDICATED
+from gomp.core.shm import layout
+from gomp.core.shm.records import (
+    GC_MARK,
+    RESTS_NOT,
+    RUNTIME,
+    STATUS_KERNEL,
+    STATUS_SAFE,
+    p_dtype,
+    runtime_dtype,
+    view,
+)
+from gomp.runtime.goroutineprofile import frames_of_running
+from gomp.runtime.pprof import Sample, ValueKind, encode
+from gomp.runtime.sitetable import UNKNOWN, Site, site_of
+
+HZ = 100
+PERIOD_NS = 1_000_000_000 // HZ
+KINDS: tuple[ValueKind, ...] = (("samples", "count"), ("cpu", "nanoseconds"), ("wall", "nanoseconds"))
+# What a P does, where it is not a program: the innermost frame of the sample.
+MARK, MARK_DEDICATED, ASSIST, SWEEP = "gc: mark", "gc: mark, dedicated", "gc: assist", "gc: sweep"
+STOPPED, AWAITS_CREDIT, IDLE, WAITS, CLAIMED = "stopped", "gc: waits for credit", "idle", "waits", "scanned by another"
+COORDINATOR = "coordinator"
+_EVENT_KIND = 3  # of xevent
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of a P, what grows."""
+
+    cpu_ns: int
+    sweep_ns: int
+    mark_ns: int
+
+
+class CpuProfile:
+    """What was seen so far. Each :meth:`look` stands for the time since the last."""
+
+    def __init__(self) -> None:
+        self._runtime = view(runtime_dtype, RUNTIME)[0]
+        self._counts: Counter[tuple[str, tuple[Site, ...]]] = Counter()
+        self._cpu_ns: Counter[tuple[str, tuple[Site, ...]]] = Counter()
+        self._wall_ns: Counter[tuple[str, tuple[Site, ...]]] = Counter()
+        self._seen: dict[int, _Seen] = {}  # by process
+        self._began_ns = self._looked_ns = time.monotonic_ns()
+
+    @property
+    def duration_ns(self) -> int:
+        return self._looked_ns - self._began_ns
+
+    def look(self) -> None:
+        now_ns = time.monotonic_ns()
+        passed_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        for idx in (*range(int(self._runtime.nrecords)), layout.COORDINATOR_P):
+            p = view(p_dtype, layout.p_addr(idx))[0]
+            pid = int(p.xpid)
+            seen = _Seen(_cpu_ns(pid), int(p.sweep_ns), int(p.mark_ns)) if pid else None
+            if seen is None or seen.cpu_ns < 0:
+                continue
+            before, self._seen[pid] = self._seen.get(pid, seen), seen
+            frames = self._coordinator(before, seen) if idx == layout.COORDINATOR_P else self._p(p, before, seen)
+            key = COORDINATOR if idx == layout.COORDINATOR_P else f"P{idx}", frames
+            self._counts[key] += 1
+            self._cpu_ns[key] += max(seen.cpu_ns - before.cpu_ns, 0)
+            self._wall_ns[key] += passed_ns
+
+    def samples(self) -> Iterator[Sample]:
+        """By P and frames; what took most CPU time first."""
+        for key in sorted(self._counts, key=lambda key: -self._cpu_ns[key]):
+            p, frames = key
+            yield Sample(frames, (self._counts[key], self._cpu_ns[key], self._wall_ns[key]), (("p", p),))
+
+    def encode(self) -> bytes:
+        """For ``go tool pprof``."""
+        return encode(KINDS, self.samples(), (KINDS[1], PERIOD_NS), "cpu", self.duration_ns)
+
+    def _coordinator(self, before: _Seen, seen: _Seen) -> tuple[Site, ...]:
+        doing = IDLE
+        if self._runtime.xstop:
+            doing = STOPPED
+        elif seen.mark_ns > before.mark_ns or (
+            self._runtime.xgcphase == GC_MARK and self._runtime.xresting == RESTS_NOT
+        ):
+            doing = MARK
+        elif seen.sweep_ns > before.sweep_ns:
+            doing = SWEEP
+        return Site(doing), Site(COORDINATOR)
+
+    def _p(self, p: Any, before: _Seen, seen: _Seen) -> tuple[Site, ...]:
+        program = _program(p)
+        doing = self._doing(p, before, seen)
+        return (Site(doing), *program) if doing else program
+
+    def _doing(self, p: Any, before: _Seen, seen: _Seen) -> str:
+        """ "" if it is the program's time."""
+        status = int(p.xstatus)
+        if status == STATUS_KERNEL:
+            if p.xmarking:
+                is_assist = int(p.xevent) & _EVENT_KIND == EVENT_ASSIST
+                return ASSIST if is_assist else MARK_DEDICATED if p.xmarking == DEDICATED else MARK
+            return SWEEP if 2 * (seen.sweep_ns - before.sweep_ns) > PERIOD_NS else ""
+        if status != STATUS_SAFE:
+            return CLAIMED
+        if p.xidle or p.xparked:
+            return IDLE
+        if p.xawaits_credit:
+            return AWAITS_CREDIT
+        if self._runtime.xstop:
+            return STOPPED
+        return "" if seen.cpu_ns > before.cpu_ns else WAITS
+
+
+def _program(p: Any) -> tuple[Site, ...]:
+    """Where the goroutine on a P stands, and the program, the innermost first."""
+    frames = frames_of_running(int(p.curg)) if p.curg else ()
+    site = site_of(int(p.program_site))
+    return (*frames, site) if site != UNKNOWN else (*frames, Site(f"P{int(p.idx)}"))
+
+
+def _cpu_ns(pid: int) -> int:
+    """CPU time of a process, all its threads; -1 if it is gone."""
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)  # MAKE_PROCESS_CPUCLOCK of Linux, as clock_getcpuclockid makes it
+    except OSError:
+        return -1

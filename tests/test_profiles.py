@@ -1,0 +1,296 @@
+"""The memory profile and the CPU profile of real processes: the right lines, the right sums, and what the service gives."""
+
+from __future__ import annotations
+
+import gzip
+import inspect
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import gomp
+from gomp.config import RuntimeSettings
+from gomp.runtime import cpuprofile, pprof
+from gomp.runtime.sitetable import Site
+from tests.served import Service, environment_in
+from tests.test_leaks import wait_until
+
+HERE = os.path.abspath(__file__)
+
+
+@gomp.struct
+class Link:
+    next: Link
+    value: int
+
+
+@gomp.compiled
+def chain(n: int) -> Link:
+    head: Link = None
+    for i in range(n):
+        head = gomp.new(Link, next=head, value=i)
+    return head
+
+
+@gomp.compiled
+def blocks(n: int, size: int) -> gomp.Array[gomp.Array[int]]:
+    made = gomp.array(gomp.Array[int], n)
+    for i in range(n):
+        made[i] = gomp.array(int, size)
+    return made
+
+
+@gomp.compiled
+def numbers(n: int) -> gomp.Map[int, Link]:
+    made = gomp.map(int, Link)
+    for i in range(n):
+        made[i] = None
+    return made
+
+
+@gomp.frame
+class Grows(gomp.Frame[Link]):
+    depth: int
+    made: Link
+
+    def step(f) -> gomp.Action:
+        if f.depth == 0:
+            return f.ret(gomp.new(Link, value=1))
+        if f.made is not None:
+            return f.ret(f.made)
+        return f.call(Grows, depth=f.depth - 1, into="made")
+
+
+def hold(n):
+    return chain(n)
+
+
+def spin(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        chain(10_000)
+
+
+def line_in(function, text: str) -> int:
+    lines, first = inspect.getsourcelines(function)
+    return first + next(i for i, line in enumerate(lines) if text in line)
+
+
+def profile_of(rt):
+    rt.gc()
+    return gomp.debug.heap_profile()
+
+
+def test_sums_are_right_at_a_higher_rate():
+    """200 MiB, of which one in 32 KiB is sampled: 6400 samples, so 5% is four times the standard deviation."""
+    with gomp.Runtime.of(RuntimeSettings(procs=1, godebug="memprofilerate=32768")) as rt:
+        kept = blocks(200 << 10, 126)
+        rt.gc()
+        found = gomp.debug.heap_profile()
+        true = rt.stats().heap_alloc
+        assert sum(r.in_use_bytes for r in found) == pytest.approx(true, rel=0.05)
+        assert found[0].frames[0].function == "blocks"
+        assert len(kept) == 200 << 10
+
+
+@pytest.fixture(scope="module")
+def rt():
+    with gomp.Runtime.of(RuntimeSettings(procs=1, godebug="memprofilerate=1")) as runtime:
+        yield runtime
+        assert runtime.verify(3).startswith("verified")
+
+
+def test_an_object_of_python_has_the_line_that_made_it(rt):
+    kept = [gomp.new(Link, value=i) for i in range(10)]
+    here = next(r for r in profile_of(rt) if r.object_bytes == 16 and r.in_use == 10)
+    name = "test_an_object_of_python_has_the_line_that_made_it"
+    line = line_in(test_an_object_of_python_has_the_line_that_made_it, "kept = ")
+    assert here.frames[0].function in (name, f"{name}.<locals>.<listcomp>")
+    assert (here.frames[0].file, here.frames[0].line) == (HERE, line)
+    del kept
+    assert not any(r.in_use for r in profile_of(rt) if r.frames[0] == here.frames[0])
+
+
+def test_compiled_code_has_its_line_and_those_of_its_callers_in_python(rt):
+    kept = hold(1000)
+    (found,) = (r for r in profile_of(rt) if r.in_use and r.frames[0].function == "chain")
+    assert (found.in_use, found.allocs, found.object_bytes, found.in_use_bytes) == (1000, 1000, 16, 16_000)
+    assert found.frames[0] == Site("chain", HERE, line_in(chain.py_func, "gomp.new"))
+    assert found.frames[1] == Site("hold", HERE, line_in(hold, "chain(n)"))
+    assert found.frames[2].line == line_in(
+        test_compiled_code_has_its_line_and_those_of_its_callers_in_python, "kept = hold"
+    )
+    assert kept.value == 999
+
+
+def test_arrays_large_ones_too(rt):
+    kept = blocks(3, 100_000)
+    found = {r.object_bytes: r for r in profile_of(rt) if r.in_use and r.frames[0].function == "blocks"}
+    assert [r.in_use for r in found.values()] == [3, 1]
+    assert max(found) == 802_816
+    assert found[802_816].frames[0].line == line_in(blocks.py_func, "gomp.array(int")
+    assert len(kept) == 3
+
+
+def test_what_maps_and_texts_make_has_the_line_of_the_call(rt):
+    kept = numbers(100)
+    made = [r for r in profile_of(rt) if r.in_use and r.frames[0].function == "numbers"]
+    assert {r.frames[0].line for r in made} == {line_in(numbers.py_func, text) for text in ("gomp.map", "made[i]")}
+    assert sum(r.in_use for r in made) > 100
+    assert len(kept) == 100
+
+
+def test_a_goroutine_has_its_frames(rt):
+    kept = Grows.run(depth=2)
+    (found,) = (r for r in profile_of(rt) if r.in_use and r.frames[0].function == "Grows.step")
+    lines = [line_in(Grows.step, text) for text in ("f.ret(gomp.new", "f.call", "f.call")]
+    assert [(f.function, f.line) for f in found.frames] == [("Grows.step", line) for line in lines]
+    assert kept.value == 1
+
+
+def test_a_program_on_a_p_is_named(rt):
+    kept = rt.run(hold, 50)
+    found = [r for r in profile_of(rt) if r.in_use == 50 and r.frames[0].function == "chain"]
+    assert [r.frames[1].function for r in found] == ["hold"]
+    assert kept.value == 49
+
+
+def test_the_table_of_code_is_per_runtime_and_bad_places_are_none(rt):
+    """Stacks deeper than a bucket has room for have their innermost frames."""
+
+    def deep(n):
+        return gomp.new(Link, value=7) if n == 0 else deep(n - 1)
+
+    kept = deep(100)
+    found = next(r for r in profile_of(rt) if r.in_use == 1 and r.frames[0].function.endswith("deep"))
+    assert {f.function for f in found.frames} == {found.frames[0].function}
+    assert 40 < len(found.frames) <= 56
+    assert kept.value == 7
+
+
+def test_a_file_for_go_tool_pprof(rt, tmp_path):
+    kept = hold(10)
+    rt.gc()
+    gomp.debug.write_heap_profile(tmp_path / "heap.pb.gz")
+    profile = pprof._profile_class().FromString(gzip.decompress((tmp_path / "heap.pb.gz").read_bytes()))
+    texts = list(profile.string_table)
+    kinds = [(texts[kind.type], texts[kind.unit]) for kind in profile.sample_type]
+    assert kinds == list(pprof.MEMORY_KINDS)
+    assert texts[profile.default_sample_type] == "inuse_space"
+    assert profile.period == 1
+    assert {label.num for sample in profile.sample for label in sample.label} >= {16}
+    assert "chain" in {texts[function.name] for function in profile.function}
+    assert kept.value == 9
+
+
+def test_the_cpu_profile_says_what_a_p_does(rt):
+    looks = cpuprofile.CpuProfile()
+    running = rt.go(spin, 0.5)
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        looks.look()
+        time.sleep(0.01)
+    running.wait()
+    by_p = {}
+    for sample in looks.samples():
+        by_p.setdefault(dict(sample.labels)["p"], []).append(sample)
+    assert {"P0", "coordinator"} <= set(by_p)
+    spinning = [s for s in by_p["P0"] if "spin" in {f.function for f in s.frames}]
+    assert sum(s.values[1] for s in spinning) > 0.1e9, "CPU time of the program, some of it in assists"
+    assert sum(s.values[2] for s in by_p["P0"]) == pytest.approx(looks.duration_ns, rel=0.1)
+
+
+# --- a service --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("service")
+    config = 'name = "served"\nprocs = 1\nmetrics_port = 0\nmax_heap = "256MiB"\ngodebug = "memprofilerate=4096"\n[[programs]]\nprogram = "churn"\n'
+    (directory / "service.toml").write_text(config + "parameters = { live = 1000, ops = 1000000000 }\n")
+    made = Service(directory / "service.toml", environment_in(directory))
+    wait_until(lambda: made.samples().get(("go_memstats_mallocs_total",), 0) > 100_000)
+    yield made
+    made.close()
+
+
+def test_heap_and_allocs_in_both_forms(service):
+    text = service.client.get("/debug/pprof/heap?gc=1&debug=1").text
+    assert text.startswith("heap profile: ")
+    assert "@ heap/8192\n" in text
+    assert "churn.py:" in text
+    assert "# HeapAlloc = " in text
+    for which, default in (("heap", "inuse_space"), ("allocs", "alloc_space")):
+        profile = pprof._profile_class().FromString(
+            gzip.decompress(service.client.get(f"/debug/pprof/{which}").content)
+        )
+        assert profile.string_table[profile.default_sample_type] == default
+        assert profile.period == 4096
+
+
+def test_what_has_come_in_a_second(service):
+    answer = service.client.get("/debug/pprof/allocs?seconds=1")
+    profile = pprof._profile_class().FromString(gzip.decompress(answer.content))
+    assert 'filename="allocs-delta"' in answer.headers["content-disposition"]
+    assert sum(sample.value[1] for sample in profile.sample) > 0
+    for query in ("goroutine?seconds=1", "heap?seconds=1&debug=1", "heap?seconds=0"):
+        answer = service.client.get(f"/debug/pprof/{query}")
+        assert (answer.status_code, answer.text.count("\n")) == (400, 1)
+
+
+@pytest.mark.slow  # the tool is compiled first, which takes a minute
+@pytest.mark.parametrize(("which", "kind"), [("heap", "inuse_space"), ("allocs", "alloc_space"), ("profile", "cpu")])
+def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which, kind):
+    go = shutil.which("go", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
+    file = tmp_path / "profile.pb.gz"
+    query = {"seconds": 1} if which == "profile" else {"gc": 1}
+    file.write_bytes(service.client.get(f"/debug/pprof/{which}", params=query).content)
+    cache = tmp_path_factory.getbasetemp() / "go-cache"
+    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(cache)}
+    top = subprocess.run(
+        [go, "tool", "pprof", "-top", str(file)], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    assert f"Type: {kind}" in top
+    shown = [line.split(maxsplit=5)[5] for line in top.splitlines() if "%" in line and not line.startswith("Showing")]
+    assert "churn" in shown[0] if which != "profile" else "main" in {name.split(".")[-1] for name in shown}
+
+
+def test_the_index_lists_all_and_the_command_line_is_there(service):
+    index = service.client.get("/debug/pprof/").text
+    listed = [line.split()[0] for line in index.splitlines()]
+    assert listed == ["allocs", "cmdline", "goroutine", "goroutineleak", "heap", "profile"]
+    assert service.client.get("/debug/pprof/cmdline").text.split("\0")[1:4] == ["-m", "gomp", "serve"]
+
+
+def test_two_who_want_the_cpu_profile_get_one_after_the_other(service):
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(service.client.get, ["/debug/pprof/profile?seconds=1"] * 2))
+    assert [a.status_code for a in answers] == [200, 200]
+    assert time.monotonic() - began > 1.9
+    profile = pprof._profile_class().FromString(gzip.decompress(answers[0].content))
+    texts = list(profile.string_table)
+    assert [texts[kind.type] for kind in profile.sample_type] == ["samples", "cpu", "wall"]
+    assert profile.duration_nanos == pytest.approx(1e9, rel=0.5)
+    assert {texts[label.str] for sample in profile.sample for label in sample.label} >= {"P0", "coordinator"}
+    assert any("churn" in texts[function.filename] for function in profile.function)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "601", "1.5", "x", "", "99999999999999999999"])
+def test_absurd_seconds_are_refused_in_one_line(service, seconds):
+    answer = service.client.get(f"/debug/pprof/profile?seconds={seconds}")
+    assert answer.status_code == 400
+    assert answer.text.startswith("seconds is a whole number from 1 to 600, not ")
+
+
+def test_a_client_that_goes_away_ends_its_profile(service):
+    with socket.create_connection((service.client.base_url.host, service.client.base_url.port)) as gone:
+        gone.sendall(b"GET /debug/pprof/profile?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)
+    assert service.client.get("/debug/pprof/profile?seconds=1").status_code == 200
