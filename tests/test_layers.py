@@ -39,6 +39,9 @@ LAYERS = (
     "gomp.runtime.pprof",
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
+    "gomp.runtime.traced",
+    "gomp.runtime.timeline",
+    "gomp.runtime.traces",
     "gomp.service",
     "gomp.runtime",
     "gomp.debug",
@@ -193,7 +196,10 @@ def test_the_core_knows_nothing_of_the_rest():
 def test_the_service_only_reads_and_asks(module):
     """Of the runtime it knows the figures, and the way to the coordinator, not the machinery."""
     of_runtime = {i for i in imports(module) if i.startswith("gomp.runtime")}
-    figures = {f"gomp.runtime.{name}" for name in ("memstats", "residency", "goroutineprofile", "sitecounts", "pprof")}
+    figures = {
+        f"gomp.runtime.{name}"
+        for name in ("memstats", "residency", "goroutineprofile", "sitecounts", "pprof", "traces")
+    }
     assert of_runtime <= figures | {"gomp.runtime.discovery"}
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gomp.service import metrics, page, pprof
+from gomp.service import metrics, page, pprof, trace
 
 _PAGE_HEADERS = {
     "Cache-Control": "no-store",
@@ -35,6 +35,7 @@ def make_app(name: str) -> Starlette:
             Route("/livez", _livez),
             Route("/readyz", _readyz),
             *pprof.routes(name),
+            *trace.routes(name),
         ]
     )
 

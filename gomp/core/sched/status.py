@@ -67,10 +67,16 @@ from gomp.core.shm.records import (
     STATUS_CLAIMED,
     STATUS_KERNEL,
     STATUS_SAFE,
+    TRACE_STOP,
+    TRACE_STOP_END,
+    TRACE_STOPPED,
+    TRACE_WAIT,
+    TRACE_WAIT_END,
     p_at,
     runtime,
     self_p,
 )
+from gomp.core.shm.tracing import is_tracing, tell, tell_at
 
 OK, RETRY = 0, -1
 TOO_DEEP, NO_MEMORY = 1, 2
@@ -193,6 +199,8 @@ def native_kept() -> int:
 def park_while_stopped() -> None:
     """Wait, as a P that holds no lock, until no stop is on. At shutdown it returns SAFE: a stop may then never end."""
     became_safe_ns = nanotime()
+    if is_tracing():
+        tell_at(became_safe_ns, TRACE_WAIT, 0, 0)
     become_safe()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
@@ -210,6 +218,8 @@ def park_call_while_stopped() -> None:
     It has the interpreter's lock all the time, so no other thread of this process can act as this P meanwhile.
     """
     became_safe_ns = nanotime()
+    if is_tracing():
+        tell_at(became_safe_ns, TRACE_WAIT, 0, 0)
     leave()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and enter() != OK:
@@ -230,6 +240,8 @@ def note_wait(began_ns: int) -> None:
     if ended_ns > began_ns:
         me.resume_ns = now - ended_ns
         me.resume_max_ns = max(me.resume_max_ns, me.resume_ns)
+    if is_tracing():
+        tell_at(now, TRACE_WAIT_END, 0, 0)
 
 
 @kernel("void()")
@@ -336,14 +348,18 @@ def stop_world(deadline_ns: int) -> int:
 
     OK, or -1 - p if P p has not stopped by ``deadline_ns``, or when something came up that the coordinator must look at first.
     """
-    rt = runtime()
-    store_seq_cst(RT_XSTOP, nanotime() | 1)  # any number whose low half is not 0; store→load, against enter()
+    rt, began = runtime(), nanotime()
+    if is_tracing():
+        tell_at(began, TRACE_STOP, 0, 0)
+    store_seq_cst(RT_XSTOP, began | 1)  # any number whose low half is not 0; store→load, against enter()
     for i in range(rt.nrecords):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_STOP)
     for i in range(rt.nrecords):
         deadline_ns = _wait_until_not_running(layout.p_addr(i), deadline_ns)
         if deadline_ns == MISSED:
             return -1 - i
+    if is_tracing():
+        tell(TRACE_STOPPED, 0, 0)
     return OK
 
 
@@ -380,5 +396,7 @@ def start_world() -> None:
     for i in range(rt.nrecords):
         and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
     rt.stop_ended_ns = nanotime()
+    if is_tracing():
+        tell_at(rt.stop_ended_ns, TRACE_STOP_END, 0, 0)
     store_seq_cst(RT_XSTOP, 0)
     futex_wake(RT_XSTOP)
