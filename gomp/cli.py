@@ -10,13 +10,14 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
@@ -28,7 +29,7 @@ from gomp.errors import ConfigError, GompError, HeapCorrupt, ProgramError
 if TYPE_CHECKING:
     from gomp.runtime.memstats import MemStats
 
-EXIT_FAILED, EXIT_USAGE, EXIT_CORRUPT = 1, 2, 3
+EXIT_FAILED, EXIT_USAGE, EXIT_CORRUPT, EXIT_INTERRUPTED = 1, 2, 3, 130
 _LEAST_CONTAINER = 160 << 20  # of a service with two Ps, idle
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -376,6 +377,35 @@ def goroutines(
     query = f"debug={1 if grouped else 2}&leaked={str(leaked).lower()}"
     answer = _ask(name, url, token_file, "GET", f"/control/goroutines?{query}")
     return _tell(as_json, answer, answer["text"].rstrip("\n"))
+
+
+@app.command()
+def trace(
+    file: Annotated[Path, typer.Option("--output", "-o", help="where it goes; ui.perfetto.dev opens it")],
+    name: Annotated[str | None, typer.Argument(help="which runtime; the only one running, if left out")] = None,
+    seconds: Annotated[str, typer.Option(help="for how long; Ctrl-C ends it before")] = "5",
+) -> int:
+    """Record what every P of a running runtime does."""
+    from gomp.runtime.discovery import choose
+    from gomp.runtime.traces import Recording, check_seconds
+
+    length, info = check_seconds(seconds), choose(name)
+    with _open_to_write(file) as out:
+        recording = Recording(info, length, maps=True)
+        if file.is_file():
+            out.truncate(0)
+        signal.signal(signal.SIGINT, lambda *_: recording.stop())
+        out.writelines(recording.pieces())
+    print(f"{file}: {recording.summary()}", file=sys.stderr)
+    return EXIT_INTERRUPTED if recording.was_stopped else 0
+
+
+def _open_to_write(file: Path) -> TextIO:
+    """What is there stays until there is something to take its place. Raises ConfigError."""
+    try:
+        return file.open("a", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
 
 
 @app.command()

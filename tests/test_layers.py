@@ -46,6 +46,9 @@ LAYERS = (
     "gomp.runtime.cpuprofile",
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
+    "gomp.runtime.traced",
+    "gomp.runtime.timeline",
+    "gomp.runtime.traces",
     "gomp.service",
     "gomp.runtime",
     "gomp.debug",
@@ -214,6 +217,7 @@ def test_the_service_only_reads_and_asks(module):
             "cpuprofile",
             "sitecounts",
             "pprof",
+            "traces",
         )
     }
     assert of_runtime <= figures | {"gomp.runtime.discovery"}

@@ -33,6 +33,7 @@ from gomp.runtime.memstats import MemStats
 from gomp.runtime.requests import Asker
 from gomp.runtime.scavenger import Scavenger
 from gomp.runtime.stopping import NAMES_SHOWN
+from gomp.runtime.tracing import Tracing
 
 _WALKS = ("verify", "retainers")
 
@@ -47,6 +48,7 @@ class Answers:
         dispatcher: Dispatcher,
         limits: Limits,
         deadlocks: Deadlocks,
+        tracing: Tracing,
         resize: Callable[[Asker], None],
         stopped_world: Callable[[], AbstractContextManager[None]],
         is_held_up: Callable[[], bool],
@@ -56,6 +58,7 @@ class Answers:
         self._dispatcher = dispatcher
         self._limits = limits
         self._deadlocks = deadlocks
+        self._tracing = tracing
         self._resize = resize
         self._stopped_world = stopped_world
         self._is_held_up = is_held_up
@@ -81,12 +84,14 @@ class Answers:
         self._give_deferred()
         self._end_collections()
         self._end_releases()
+        self._tracing.step()
 
     def forget(self, channel: Channel) -> None:
         """Nobody is left to hear the answers to what ``channel`` has asked."""
         self._deferred = [asker for asker in self._deferred if asker.channel is not channel]
         self._collecting = [waiter for waiter in self._collecting if waiter[1].channel is not channel]
         self._releasing = [asker for asker in self._releasing if asker.channel is not channel]
+        self._tracing.forget(channel)
 
     def _try(self, asker: Asker, may_wait: bool) -> None:
         message = asker.request
@@ -98,6 +103,10 @@ class Answers:
             self._collecting.append((self._collector.want_leaks(), asker))
         elif message.op == "set" and message["setting"] == "procs":
             self._resize(asker)
+        elif message.op == "trace":
+            self._tracing.begin(asker)
+        elif message.op == "end_trace":
+            self._tracing.end(asker)
         elif message.op == "declare":
             self._declarations[message["key"]] = message["pickle"]
         elif message.op == "declared":

@@ -28,12 +28,14 @@ from gomp.core.shm.records import (
     RUNTIME,
     SCHED,
     SWEEP_SETS,
+    TRACE_CYCLE_SWEPT,
     gcstats_dtype,
     pacer_dtype,
     runtime_dtype,
     sched_dtype,
     view,
 )
+from gomp.core.shm.tracing import tell_if_tracing
 from gomp.errors import OutOfMemory
 from gomp.runtime import gctrace, memstats, pacerlog
 from gomp.runtime.pacertape import PacerTape
@@ -222,6 +224,7 @@ class Collector:
             while sweep.sweep_step(_SWEEP_SLICE):
                 pass
             self._is_sweeping = False
+            tell_if_tracing(TRACE_CYCLE_SWEPT, int(self._runtime.xcycles), 0)
             self._scavenger.on_swept()
             if self._trace:
                 print(sweep_line(int(view(pacer_dtype, PACER)[0].xheap_live)), file=sys.stderr, flush=True)

@@ -157,7 +157,7 @@ def _timeval(seconds: float) -> tuple[int, int]:
     return int(seconds), int(seconds % 1 * 1e6)
 
 
-def open_channel(name: str) -> Channel:
+def open_channel(name: str, takes_descriptors: bool = False) -> Channel:
     """A connection to the runtime ``name``. Raises RuntimeLost."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
@@ -167,7 +167,7 @@ def open_channel(name: str) -> Channel:
     except OSError as error:
         sock.close()
         raise RuntimeLost(f"the runtime {name} does not answer: {error.strerror or error}") from None
-    return Channel(sock)
+    return Channel(sock, takes_descriptors)
 
 
 class Client:

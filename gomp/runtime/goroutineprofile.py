@@ -46,7 +46,7 @@ if _dtype.itemsize != DUMP_BYTES:
 
 _STATES = {G_RUNNABLE: "runnable", G_RUNNING: "running", G_WAITING: "waiting"}
 # What Go calls them, and behind: what it does not have.
-_WAITS = {
+WAITS = {
     WAITS_TO_RECEIVE: "chan receive",
     WAITS_TO_SEND: "chan send",
     WAITS_FOR_GROUP: "sync.WaitGroup.Wait",
@@ -154,7 +154,7 @@ def _records(dumps: Any) -> Iterator[GoroutineRecord]:
 
 def _record(dump: dict[str, int], frames: tuple[Site, ...], now_ns: int) -> GoroutineRecord:
     is_waiting, since = dump["status"] == G_WAITING, dump["since_ns"]
-    reason = _WAITS.get(dump["wait"], "waiting") if is_waiting else ""
+    reason = WAITS.get(dump["wait"], "waiting") if is_waiting else ""
     if is_waiting and not dump["has_chan"]:
         reason += _AT_NOTHING.get(dump["wait"], "")
     return GoroutineRecord(

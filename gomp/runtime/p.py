@@ -26,13 +26,15 @@ from gomp.core.mutator.lifecycle import init_p
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout, segments
 from gomp.core.shm.libc import libc
-from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
+from gomp.core.shm.records import GC_MARK, RUNTIME, TRACE_PROCESS, p_dtype, runtime_dtype, view
+from gomp.core.shm.tracing import tell_if_tracing
 from gomp.errors import MessageTooLarge, RuntimeLost, StaleReference
 from gomp.runtime import compiled, coroutines, current, goroutines, steps
 from gomp.runtime.channel import Channel, Message
 from gomp.runtime.here import here
 from gomp.runtime.peer import NO_REQUEST, OF_GOROUTINE, Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
+from gomp.runtime.traced import told_of
 from gomp.runtime.transit import Sent, outbox
 from gomp.service import logs
 
@@ -123,7 +125,8 @@ class P(Peer):
         if take_ticket(g, message["id"], int(self._record.idx)) != TAKEN:
             return
         self.mailbox.post("started", g=g)
-        succeeded, payload, sent = dump_outcome(lambda: self._call(message), heir)
+        with told_of(message["id"], message["name"]):
+            succeeded, payload, sent = dump_outcome(lambda: self._call(message), heir)
         self._record.programs += 1
         try:
             self.mailbox.post("done", payload, g=g, ok=succeeded, parcel=self._keep(sent))
@@ -185,6 +188,7 @@ def run(
     segments.protect_from_fork()
     segments.map_self(shared, idx)
     init_p(idx, os.getpid(), shared.heap_fd, shared.meta_fd, wake_fd, channel.fileno())
+    tell_if_tracing(TRACE_PROCESS, os.getpid(), 0)
     if log_sock:
         logs.attach(log_sock, f"P{idx}")
     else:

@@ -8,6 +8,7 @@ A request may have a number, ``request``; its answer has the same, so that a pro
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "declare": {"key": int, "pickle": str},
     "declared": {"key": int},
     "waits": {"seconds": int},
+    "trace": {"ms": int},
+    "end_trace": {},
     "looked": {"n": int, "state": str, "changes": int, "why": str},
 }
 SETTINGS = ("gogc", "memory_limit", "procs")
@@ -72,13 +75,19 @@ class Asker:
     def answer(self, **fields: Any) -> None:
         self._send(self.request.op, fields)
 
+    def hand(self, descriptors: Sequence[int], **fields: Any) -> None:
+        """As :meth:`answer`, with descriptors, which stay open here."""
+        with contextlib.suppress(RuntimeLost):
+            self.channel.send(self.request.op, descriptors=descriptors, **self._numbered(fields))
+
     def refuse(self, problem: str) -> None:
         """Say that the request cannot be served, so that nobody waits for ever."""
         self._send("error", {"text": problem})
 
     def _send(self, op: str, fields: dict[str, Any]) -> None:
-        number = self.request.fields.get("request")
-        if isinstance(number, int):
-            fields["request"] = number
         with contextlib.suppress(RuntimeLost):
-            self.channel.answer(op, **fields)
+            self.channel.answer(op, **self._numbered(fields))
+
+    def _numbered(self, fields: dict[str, Any]) -> dict[str, Any]:
+        number = self.request.fields.get("request")
+        return fields | {"request": number} if isinstance(number, int) else fields

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gomp.runtime.metrics.snapshot import is_ready
-from gomp.service import metrics, pprof
+from gomp.service import metrics, pprof, trace
 from gomp.service.live import routes as live
 from gomp.service.live.feed import Feed
 
@@ -29,6 +29,7 @@ def make_app(name: str, feed: Feed, page: live.Page, all_metrics: bool = False) 
             Route("/livez", _livez),
             Route("/readyz", _readyz),
             *pprof.routes(name),
+            *trace.routes(name),
         ]
     )
 

@@ -13,7 +13,17 @@ from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load_relaxed, store_release
 from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import GC_MARK, P_XMARKING, PACER_XASSIST_NS, RT_XGCPHASE, pacer, self_p
+from gomp.core.shm.records import (
+    GC_MARK,
+    P_XMARKING,
+    PACER_XASSIST_NS,
+    RT_XGCPHASE,
+    TRACE_ASSIST,
+    TRACE_ASSIST_END,
+    pacer,
+    self_p,
+)
+from gomp.core.shm.tracing import is_tracing, tell_at
 
 PAID, IN_DEBT, DRY = 0, 1, 2
 _MARKING = layout.SELF_BASE + P_XMARKING
@@ -47,9 +57,12 @@ def try_assist() -> int:
     if need < _OVER_ASSIST:
         need = _OVER_ASSIST
         debt = int(pc.assist_bytes_per_work * float(_OVER_ASSIST))
-    need -= _steal_credit(need, debt)
+    stolen = _steal_credit(need, debt)
+    need -= stolen
     if need > 0:
         began = nanotime()
+        if is_tracing():
+            tell_at(began, TRACE_ASSIST, debt, stolen)
         limiter.begin_event(limiter.EVENT_ASSIST, began)
         store_release(_MARKING, 1)
         done = _drain_unless_limited(need)
@@ -62,6 +75,8 @@ def try_assist() -> int:
         me.cycle_assist_ns += took
         add_relaxed(PACER_XASSIST_NS, took)
         me.assist_bytes += 1 + int(pc.assist_bytes_per_work * float(done))
+        if is_tracing():
+            tell_at(now, TRACE_ASSIST_END, done, me.assist_bytes)
         if me.assist_bytes >= 0 and done < need and not has_work():
             return DRY
     return PAID if me.assist_bytes >= 0 else IN_DEBT

@@ -14,7 +14,20 @@ A pause is stamped before anybody is woken.
 
 from __future__ import annotations
 
-from gomp.core.gc import cpuclasses, credit, leaks, limiter, memprofile, pacer, pacerlog, scavenger, spanq, sweep, work
+from gomp.core.gc import (
+    cpuclasses,
+    credit,
+    goal,
+    leaks,
+    limiter,
+    memprofile,
+    pacer,
+    pacerlog,
+    scavenger,
+    spanq,
+    sweep,
+    work,
+)
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
 from gomp.core.gc.ragged import begin_ragged, for_each_p
@@ -68,6 +81,14 @@ from gomp.core.shm.records import (
     RT_XOVERFLOW,
     RT_XRAGGED,
     SPAN_IN_USE,
+    TRACE_CYCLE,
+    TRACE_CYCLE_MARKED,
+    TRACE_DETAIL_SHIFT,
+    TRACE_HEAP,
+    TRACE_STOP_WHY,
+    TRACE_TO_COLLECT,
+    TRACE_TO_END,
+    TRACE_TO_MARK,
     cycles,
     gcstats,
     mheap,
@@ -79,6 +100,7 @@ from gomp.core.shm.records import (
 )
 from gomp.core.shm.records import limiter as limiter_record
 from gomp.core.shm.records import pacer as pacer_record
+from gomp.core.shm.tracing import is_tracing, tell, tell_at
 
 NOT_DONE = 1
 STOPS_KEPT = 512
@@ -148,6 +170,8 @@ def _begin_mark_stw(kind: int, began: int) -> None:
         p_at(nth_p(i)).cycle_assist_ns = 0
         store_release(nth_p(i) + P_XMARKING, 0)
     stats.heap0 = load_relaxed(PACER_XLIVE)
+    if is_tracing():
+        tell(TRACE_STOP_WHY | TRACE_TO_MARK << TRACE_DETAIL_SHIFT, 0, 0)
     stats.last_start_ns = began
     stats.last_forced = 1 if kind == GC_TRIGGER_FORCED else 0
     stats.last_pause_ns = 0
@@ -161,6 +185,9 @@ def _begin_mark_stw(kind: int, began: int) -> None:
     pacerlog.note(PACER_EVENT_STARTED, began, kind)
     _start_from_roots_stw()
     stats.last_mark_ns = nanotime()
+    if is_tracing():
+        tell_at(stats.last_mark_ns, TRACE_CYCLE, load_relaxed(RT_XCYCLES), kind)
+        tell_at(stats.last_mark_ns, TRACE_HEAP, stats.heap0, goal.heap_goal())
 
 
 @inline
@@ -245,6 +272,8 @@ def stop_marking(deadline_ns: int) -> int:
     if code != OK:
         return code
     stopped = nanotime()
+    if is_tracing():
+        tell_at(stopped, TRACE_STOP_WHY | TRACE_TO_END << TRACE_DETAIL_SHIFT, 0, 0)
     if load_acquire(RT_XOVERFLOW) == 0 and (is_work_left_stw() or _is_leak_round_due_stw()):
         _end_pause_stw(term, stopped)
         start_world()
@@ -334,6 +363,9 @@ def _settle_stw(unix_ns: int) -> None:
     stats.num_forced += stats.last_forced
     stats.num_automatic += 1 - stats.last_forced
     cpuclasses.account_stw(ended)
+    if is_tracing():
+        tell_at(ended, TRACE_CYCLE_MARKED, load_relaxed(RT_XCYCLES), marked)
+        tell_at(ended, TRACE_HEAP, load_relaxed(PACER_XLIVE), goal.heap_goal())
 
 
 @inline
@@ -430,6 +462,8 @@ def collect_stopped(kind: int, unix_ns: int, deadline_ns: int) -> int:
         return code
     stopped = nanotime()
     _begin_mark_stw(kind, began)
+    if is_tracing():
+        tell(TRACE_STOP_WHY | TRACE_TO_COLLECT << TRACE_DETAIL_SHIFT, 0, 0)
     _mark_all_stw()
     stats = gcstats()
     stats.last_term_ns = began

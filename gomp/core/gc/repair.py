@@ -52,17 +52,26 @@ from gomp.core.shm.records import (
     PACER_XWAITERS,
     RT_XGCPHASE,
     STATUS_SAFE,
+    TRACE_DEATH,
+    TRACE_DETAIL_SHIFT,
+    TRACE_REPAIR,
+    TRACE_REPAIR_END,
+    TRACE_STOP_WHY,
+    TRACE_TO_REPAIR,
     gcstats,
     nth_p,
     p_at,
     p_records,
 )
+from gomp.core.shm.tracing import is_tracing, tell
 
 
 @kernel("void(int64)")
 def bury(p: int) -> None:
     """Have nobody wait for the P at ``p``, whose process has died. Called by the coordinator, whatever the world does."""
     store_release(p + P_XDEAD, 1)
+    if is_tracing():
+        tell(TRACE_DEATH, p_at(p).idx, 0)
     release_claims_of(p)
     gcstats().repaired_locks += release_locks_of(p)
     let_go_of_stack(p)
@@ -99,6 +108,9 @@ def repair(deadline_ns: int) -> int:
 @kernel("void()")
 def repair_stw() -> None:
     """As :func:`repair`. World: stopped."""
+    if is_tracing():
+        tell(TRACE_STOP_WHY | TRACE_TO_REPAIR << TRACE_DETAIL_SHIFT, 0, 0)
+        tell(TRACE_REPAIR, 0, 0)
     for i in range(p_records()):
         if load_acquire(nth_p(i) + P_XDEAD):
             _settle(nth_p(i))
@@ -111,6 +123,8 @@ def repair_stw() -> None:
         if load_acquire(nth_p(i) + P_XDEAD):
             reset_mcache(nth_p(i))
             store_release(nth_p(i) + P_XDEAD, 0)
+    if is_tracing():
+        tell(TRACE_REPAIR_END, 0, 0)
 
 
 @kernel("void(int64)")

@@ -36,6 +36,7 @@ from gomp.core.shm.atomics import (
 )
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
+    DETAIL_SWEEPS,
     INLINE_MARKS,
     MHEAP_XALLOC,
     P_LARGE_FREE,
@@ -51,10 +52,12 @@ from gomp.core.shm.records import (
     STEP_CLEARING,
     STEP_SWEEPING,
     SWEEP_SETS,
+    TRACE_SWEPT,
     runtime,
     self_p,
     spans,
 )
+from gomp.core.shm.tracing import begin_detail, is_tracing, leave_out, tell_at
 
 NOTHING_LEFT = -1
 _CLOBBER = 0xDEADBEEFDEADBEEF - (1 << 64)
@@ -209,13 +212,32 @@ def _take_unswept() -> int:
 @kernel("int64(int64)")
 def sweep_step(nspans: int) -> int:
     """Sweep at most ``nspans`` spans; 1 if there may be more."""
-    began, more = nanotime(), 1
+    began, more, swept = nanotime(), 1, 0
     for _ in range(nspans):
         if sweep_one() == NOTHING_LEFT:
             more = 0
             break
-    self_p().sweep_ns += nanotime() - began
+        swept += 1
+    _note_sweep(began, swept)
     return more
+
+
+@inline
+def _note_sweep(began: int, nspans: int) -> None:
+    """Account for a sweep of so many spans that has just ended."""
+    now = nanotime()
+    self_p().sweep_ns += now - began
+    if nspans > 0 and is_tracing():
+        tell_sweep(began, now, nspans)
+
+
+@kernel("void(int64, int64, int64)")
+def tell_sweep(began: int, now: int, nspans: int) -> None:
+    """Only while tracing."""
+    if begin_detail(DETAIL_SWEEPS, now) != 0:
+        tell_at(now, TRACE_SWEPT, began, nspans)
+    else:
+        leave_out(DETAIL_SWEEPS, now - began)
 
 
 @kernel("void(int64, int64)")
@@ -226,12 +248,13 @@ def deduct_sweep_credit(span_bytes: int, caller_pages: int) -> None:
         return
     new = span_bytes + max(0, load_relaxed(PACER_XLIVE) - rt.sweep_basis_live)
     target = int(rt.sweep_ratio * float(new)) - caller_pages
-    began = nanotime()
+    began, swept = nanotime(), 0
     while target > load_relaxed(RT_XPAGES_SWEPT) - rt.sweep_basis_pages:
         if sweep_one() == NOTHING_LEFT:
             rt.sweep_ratio = 0.0
             break
-    self_p().sweep_ns += nanotime() - began
+        swept += 1
+    _note_sweep(began, swept)
 
 
 @kernel("void(int64)")

@@ -59,6 +59,13 @@ from gomp.core.shm.records import (
     RT_XRESTING,
     SPAN_IN_USE,
     STATUS_KERNEL,
+    TRACE_DEDICATED,
+    TRACE_DETAIL_SHIFT,
+    TRACE_FRACTIONAL,
+    TRACE_IDLE,
+    TRACE_MARK,
+    TRACE_MARK_END,
+    TRACE_STAND_IN,
     mheap,
     nth_p,
     p_at,
@@ -68,6 +75,7 @@ from gomp.core.shm.records import (
     self_p,
     spans,
 )
+from gomp.core.shm.tracing import is_tracing, tell, tell_at
 
 RESTING, WORKING, DRY = 0, 1, 2
 DEDICATED = 2
@@ -187,8 +195,13 @@ def run_worker() -> None:
     if not is_dedicated and (pc.fractional_goal == 0.0 or not _is_fraction_due(p, began)):
         return
     store_release(p + P_XMARKING, DEDICATED if is_dedicated else 1)
+    if is_tracing():
+        kind = TRACE_DEDICATED if is_dedicated else TRACE_FRACTIONAL
+        tell_at(began, TRACE_MARK | kind << TRACE_DETAIL_SHIFT, pp.idx, 0)
+    scanned = 0
     while True:
         done = drain(_CHECK_EVERY)
+        scanned += done
         credit.give(done)
         if done < _CHECK_EVERY:
             break
@@ -204,6 +217,8 @@ def run_worker() -> None:
     else:
         pp.fractional_ns += nanotime() - began
         add_relaxed(PACER_XFRACTIONAL_NS, nanotime() - began)
+    if is_tracing():
+        tell(TRACE_MARK_END, pp.idx, scanned)
 
 
 # --- the coordinator --------------------------------------------------------------------------------------------------
@@ -264,10 +279,13 @@ def _stand_in(i: int, now: int, alone: int) -> None:
     """Mark for a slice at the expense of P ``i``: as long as that cannot, or for all of it ``alone``."""
     p = layout.p_addr(i)
     idle, dedicated = _is_idle(p) and not _is_worker_due(p, now), load_relaxed(PACER_XDEDICATED_NEEDED) > 0
+    if is_tracing():
+        tell_at(now, TRACE_MARK | (TRACE_IDLE if idle else TRACE_STAND_IN) << TRACE_DETAIL_SHIFT, i, 0)
     began_cpu = cputime()
-    done, took = _CHECK_EVERY, 0
+    done, took, scanned = _CHECK_EVERY, 0, 0
     while done >= _CHECK_EVERY and took < _STEP_NS:
         done = drain(_CHECK_EVERY)
+        scanned += done
         credit.give(done)
         took = nanotime() - now
         if alone:
@@ -278,6 +296,8 @@ def _stand_in(i: int, now: int, alone: int) -> None:
             break
     p_at(p).stand_in_ns += cputime() - began_cpu
     limiter.take_from_idle(p, took, 1 if idle else 0)
+    if is_tracing():
+        tell_at(now + took, TRACE_MARK_END, i, scanned)
     if idle:
         add_relaxed(PACER_XIDLE_NS, took)
     else:

@@ -134,5 +134,5 @@ def table_bytes_stw() -> int:
     n += layout.align_up(_SPECIAL_RECORD * rt.nspecials, layout.TABLE_STEP) + profile_bytes()
     for i in range(p_records()):
         pp = p_at(nth_p(i))
-        n += pp.handles_committed + pp.native_committed
+        n += pp.handles_committed + pp.native_committed + pp.trace_committed
     return n

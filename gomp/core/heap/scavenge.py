@@ -30,10 +30,12 @@ from gomp.core.shm.records import (
     P_XEVENT,
     SCAV_XEAGER,
     SCAV_XEAGER_NS,
+    TRACE_SCAVENGED,
     pacer,
     runtime,
     scavpace,
 )
+from gomp.core.shm.tracing import is_tracing, tell
 
 ALWAYS, UNLESS_LIMITED = 0, 1
 
@@ -70,6 +72,7 @@ def scavenge(nbytes: int, least: int, force: int, when: int) -> int:
     gigabytes is not one long pause.
     ``force``: of nearly full chunks too. ``when``: ALWAYS, or UNLESS_LIMITED: while the GC CPU limiter is not on.
     """
+    began = nanotime() if is_tracing() else 0
     begin_critical()
     done = 0
     while done < nbytes and (when == ALWAYS or load_relaxed(LIMITER_XLIMITING) == 0):
@@ -80,6 +83,8 @@ def scavenge(nbytes: int, least: int, force: int, when: int) -> int:
             break
         done += n << layout.PAGE_SHIFT
     end_critical()
+    if began != 0 and done > 0:
+        tell(TRACE_SCAVENGED, began, done)
     return done
 
 

@@ -54,7 +54,7 @@ from gomp.core.mutator.select import (
 )
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.mutator.sync import holder, lock_mutex, wait_group
-from gomp.core.mutator.waits import blacken
+from gomp.core.mutator.waits import blacken, tell_ready
 from gomp.core.sched.latency import note_ready
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.parking import wake_one
@@ -91,6 +91,7 @@ from gomp.core.shm.records import (
     POLL_OTHERS,
     SCHED_XGOIDS,
     SCHED_XRUNQ_SIZE,
+    TRACE_CREATE,
     TYPE_BYTES,
     WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
@@ -99,6 +100,7 @@ from gomp.core.shm.records import (
     self_p,
     stackpool,
 )
+from gomp.core.shm.tracing import is_tracing
 
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
@@ -164,6 +166,8 @@ def go(type_addr: int) -> int:
         return g
     goid = g_at(g).id
     note_ready(g)
+    if is_tracing():
+        tell_ready(TRACE_CREATE, goid, g_at(g).parent)
     store_release(g, G_RUNNABLE)
     runq_put(layout.g_number(g), 1)
     end_critical()

@@ -26,11 +26,15 @@ from gomp.core.shm.records import (
     P_XOVER,
     RT_XSWEEP_CLASS,
     SWEEP_SETS,
+    TRACE_DETAIL_SHIFT,
+    TRACE_STOP_WHY,
+    TRACE_TO_RESIZE,
     p_at,
     runtime,
     stackpool,
 )
 from gomp.core.shm.records import pacer as pacer_record
+from gomp.core.shm.tracing import is_tracing, tell_at
 
 _FIRST_SWEEPGEN = 2
 _MAX_STACK = 1_000_000_000  # bytes, as in Go on 64-bit machines
@@ -66,6 +70,8 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
 def change_procs_stw(nprocs: int) -> None:
     """GOMAXPROCS is ``nprocs`` from now on (proc.go, procresize). World: stopped, and no cycle is on: it goes by one number from end to end."""
     rt, now = runtime(), nanotime()
+    if is_tracing():
+        tell_at(now, TRACE_STOP_WHY | TRACE_TO_RESIZE << TRACE_DETAIL_SHIFT, 0, 0)
     limiter.reset_capacity(now, nprocs)  # what is left of the time until now is the old Ps'
     rt.cpu_before_ns += (now - rt.resized_ns) * rt.nprocs
     for i in range(rt.nprocs):

@@ -59,8 +59,16 @@ from gomp.core.shm.records import (
     RT_XGCPHASE,
     RT_XSHUTDOWN,
     RT_XSTOP,
+    TRACE_DETAIL_SHIFT,
+    TRACE_FOR_COLLECTION,
+    TRACE_FOR_CREDIT,
+    TRACE_FOR_CYCLE,
+    TRACE_FOR_STOP,
+    TRACE_WAIT,
+    TRACE_WAIT_END,
     self_p,
 )
+from gomp.core.shm.tracing import is_tracing, tell_at
 
 POLL_INTERRUPTED, POLL_OVERFLOW, POLL_SHUT_DOWN, POLL_NO_MEMORY = 1, 2, 3, 4
 _NAP_NS = 1_000_000
@@ -141,7 +149,7 @@ def poll_slow() -> int:
     if bits & POLL_RAGGED:
         pass_ragged()
     if bits & POLL_STOP and load_acquire(RT_XSTOP) != 0:
-        park_until(RT_XCYCLES, 0)
+        park_until(RT_XCYCLES, 0, TRACE_FOR_STOP)
     if load_acquire(RT_XSHUTDOWN) != 0:
         return POLL_SHUT_DOWN
     if bits & POLL_WORK:
@@ -152,11 +160,13 @@ def poll_slow() -> int:
     return OK
 
 
-@kernel("void(int64, int64)")
-def park_until(word: int, least: int) -> None:
-    """Wait, in a compiled program, until no stop is on and the counter at ``word`` is at least ``least``."""
+@kernel("void(int64, int64, int64)")
+def park_until(word: int, least: int, why: int) -> None:
+    """Wait, in a compiled program, until no stop is on and the counter at ``word`` is at least ``least``. ``why``: TRACE_FOR_*."""
     began = nanotime()
     note_safepoint(began)
+    if is_tracing():
+        tell_at(began, TRACE_WAIT | why << TRACE_DETAIL_SHIFT, 0, 0)
     _sleep_until(word, least)
     note_wait(began)
 
@@ -206,10 +216,10 @@ def wait_for_cycle(kind: int) -> None:
     """
     target = request_collection(kind)
     if kind != GC_TRIGGER_HEAP:
-        park_until(RT_XCYCLE_DONE, target)
+        park_until(RT_XCYCLE_DONE, target, TRACE_FOR_COLLECTION)
         return
     self_p().cycle_asked_for = target  # its slice of the processor goes on
-    park_until(RT_XCYCLES, target)
+    park_until(RT_XCYCLES, target, TRACE_FOR_CYCLE)
     and_acq_rel(SELF_POLL, ~POLL_WORK)
 
 
@@ -249,6 +259,8 @@ def assist_waiting() -> None:
 def _await_end(given: int) -> None:
     """Leave the coordinator a moment to end the marking before this P allocates more that is born black (in Go the assist ends it, gcMarkDone)."""
     began = nanotime()
+    if is_tracing():
+        tell_at(began, TRACE_WAIT | TRACE_FOR_CREDIT << TRACE_DETAIL_SHIFT, 0, 0)
     _join_waiters()
     become_safe()
     futex_wait(PACER_XCREDIT_GIVEN, given, _END_NAP_NS)
@@ -281,9 +293,14 @@ def _park_for_credit() -> None:
     given = load_acquire(PACER_XCREDIT_GIVEN)
     _join_waiters()
     if is_credit_awaited():
-        limiter.begin_event(limiter.EVENT_IDLE, nanotime())  # nobody's program runs here
+        began = nanotime()
+        limiter.begin_event(limiter.EVENT_IDLE, began)  # nobody's program runs here
+        if is_tracing():
+            tell_at(began, TRACE_WAIT | TRACE_FOR_CREDIT << TRACE_DETAIL_SHIFT, 0, 0)
         _sleep_until(PACER_XCREDIT_GIVEN, given + 1)
         now = nanotime()
+        if is_tracing():
+            tell_at(now, TRACE_WAIT_END, 0, 0)
         limiter.end_event(now)
         store_relaxed(layout.SELF_BASE + P_XSLICE, now)
     _leave_waiters()

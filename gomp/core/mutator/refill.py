@@ -14,6 +14,7 @@ from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import SELF_POLL
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed, or_acq_rel, store_release
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     GC_OFF,
     MCACHE_PAGE,
@@ -28,6 +29,7 @@ from gomp.core.shm.records import (
     self_p,
     spans,
 )
+from gomp.core.shm.tracing import is_tracing
 
 _SWEEP_BUDGET = 100
 _REFILLS_PER_CLEARING = (
@@ -84,6 +86,7 @@ def _cache_span(span_class: int) -> int:
 @inline
 def _sweep_for_span(span_class: int) -> int:
     """Sweep spans of the class, at most 101 as Go does, until one has a free slot."""
+    began, swept = nanotime() if is_tracing() else 0, 0
     add_acq_rel(RT_XSWEEPERS, 1)
     found = EMPTY
     for _ in range(_SWEEP_BUDGET + 1):
@@ -94,9 +97,12 @@ def _sweep_for_span(span_class: int) -> int:
             break
         if not sweep.try_own(page):
             continue
+        swept += 1
         if sweep.sweep_span(page) < spans()[page].nelems:
             found = page
             break
         push_span(span_class, swept_set(SET_FULL), page)
     add_acq_rel(RT_XSWEEPERS, -1)
+    if began != 0 and swept > 0:
+        sweep.tell_sweep(began, nanotime(), swept)
     return found

@@ -7,11 +7,13 @@ comes before all of it, at the polls.
 
 from __future__ import annotations
 
+import numpy as np
+
 from gomp.core.gc import limiter
 from gomp.core.heap.gs import drop_g
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
-from gomp.core.mutator.action import forget_action
+from gomp.core.mutator.action import ACTION_SELECT, COUNT_BITS, forget_action
 from gomp.core.mutator.goroutine import (
     ANYWHERE,
     ENDED,
@@ -47,6 +49,7 @@ from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, 
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import nanotime, stack_pointer
 from gomp.core.shm.records import (
+    DETAIL_RUNS,
     FRAME_TYPE,
     G_IDLE,
     G_RUNNABLE,
@@ -59,6 +62,14 @@ from gomp.core.shm.records import (
     POLL_CLEAR,
     RT_XSHUTDOWN,
     RUNQ_SIZE,
+    TRACE_DETAIL_SHIFT,
+    TRACE_FOR_PROGRAM,
+    TRACE_RUN,
+    TRACE_RUN_END,
+    TRACE_SITE_SHIFT,
+    TRACE_WAIT,
+    TRACE_WAIT_END,
+    TYPE_BYTES,
     WAITS_FOR_STEP,
     WAITS_FOR_TAKER,
     g_at,
@@ -66,6 +77,7 @@ from gomp.core.shm.records import (
     self_p,
     type_at,
 )
+from gomp.core.shm.tracing import begin_detail, is_tracing, tell, tell_at, was_running
 
 NOBODY = 0
 # Why :func:`schedule` comes back; or what a poll says.
@@ -297,7 +309,12 @@ def _run(g: int) -> None:
     gp.runs += 1
     me.curg = at
     blacken(at)
+    goid, shown, action = gp.id, 0, me.out_for
+    if is_tracing():
+        shown = _tell_run(at)
     why = execute(at)
+    if is_tracing() and (shown != 0 or was_running(goid)):
+        _tell_run_end(goid, why, action)
     if why == PARKED:  # the record is whose it may be
         me.curg = under
     elif why == ENDED:
@@ -314,6 +331,27 @@ def _run(g: int) -> None:
     else:
         me.curg = under
         _set_aside(at, why)
+
+
+@kernel("int64(int64)")
+def _tell_run(g: int) -> int:
+    """Only while tracing: 1 if it is told that the goroutine at ``g`` runs here from now on, 0 if there are too many."""
+    now = begin_detail(DETAIL_RUNS, 0)
+    if now == 0:
+        return 0
+    gp = g_at(g)
+    tell_at(now, TRACE_RUN, gp.id, (gp.entry - layout.TYPES_BASE) // TYPE_BYTES | np.int64(gp.site) << TRACE_SITE_SHIFT)
+    return 1
+
+
+@kernel("void(int64, int64, int64)")
+def _tell_run_end(goid: int, why: int, before: int) -> None:
+    """That goroutine stops, ``why`` as :func:`execute` says. What it waits for is its action; one in a select that has to wait on has made none since
+    ``before``, the P's last."""
+    action = self_p().out_for
+    if action == before:
+        action = ACTION_SELECT
+    tell(TRACE_RUN_END | (action & ~COUNT_BITS & 0xFFFF) << TRACE_DETAIL_SHIFT, goid, why)
 
 
 @inline
@@ -409,11 +447,15 @@ def _wait_aside(g: int, seen: int) -> int:
     region = begin_call()
     if region < 0:
         return OK
+    if is_tracing():
+        tell(TRACE_WAIT | (TRACE_FOR_PROGRAM + np.int64(g_at(g).wait)) << TRACE_DETAIL_SHIFT, 0, 0)
     if has_ring() and stack_thread == me.main_thread and load_acquire(_MAIL) == 0:
         _nap(seen, _NAP_NS)
     if not _is_ready(g) and (wakes() == seen or load_acquire(_MAIL) != 0):
         _look_no_more()
         call_at(me.waiter, g)
+    if is_tracing():
+        tell(TRACE_WAIT_END, 0, 0)
     return OK if end_call(region, native_base, stack_low, stack_thread) == OK else POLL_SHUT_DOWN
 
 

@@ -50,11 +50,14 @@ from gomp.core.shm.records import (
     SCHED_XSPINNING,
     SCHED_XSYSMON,
     STATUS_KERNEL,
+    TRACE_PARK,
+    TRACE_PARK_END,
     nth_p,
     p_records,
     runtime,
     self_p,
 )
+from gomp.core.shm.tracing import is_tracing, look_again, tell
 
 _MAIL = layout.SELF_BASE + P_XMAIL
 _OVER = layout.SELF_BASE + P_XOVER
@@ -77,12 +80,17 @@ def is_any_queued() -> bool:
 @inline
 def park(seen: int, timeout_ns: int) -> None:
     """Sleep, SAFE and without the interpreter's lock, until something is to be run or ``xwake`` is not ``seen`` any more; at most so long."""
+    if is_tracing():
+        tell(TRACE_PARK, 0, 0)
     thread = release_interpreter()
     say_parked()
     if not (has_ring() and is_any_queued()):
         futex_wait(_WAKE, seen, timeout_ns)
     say_not_parked()
     take_interpreter(thread)
+    if is_tracing():
+        tell(TRACE_PARK_END, 0, 0)
+        look_again()
 
 
 @inline

@@ -72,10 +72,16 @@ from gomp.core.shm.records import (
     STOPPED_OTHER,
     STOPPING_GC,
     STOPPING_OTHER,
+    TRACE_STOP,
+    TRACE_STOP_END,
+    TRACE_STOPPED,
+    TRACE_WAIT,
+    TRACE_WAIT_END,
     p_at,
     runtime,
     self_p,
 )
+from gomp.core.shm.tracing import is_tracing, tell, tell_at
 
 OK, RETRY = 0, -1
 TOO_DEEP, NO_MEMORY = 1, 2
@@ -199,6 +205,8 @@ def park_while_stopped() -> None:
     """Wait, as a P that holds no lock, until no stop is on. At shutdown it returns SAFE: a stop may then never end."""
     became_safe_ns = nanotime()
     note_safepoint(became_safe_ns)
+    if is_tracing():
+        tell_at(became_safe_ns, TRACE_WAIT, 0, 0)
     become_safe()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and not become_running():
@@ -217,6 +225,8 @@ def park_call_while_stopped() -> None:
     """
     became_safe_ns = nanotime()
     note_safepoint(became_safe_ns)
+    if is_tracing():
+        tell_at(became_safe_ns, TRACE_WAIT, 0, 0)
     leave()
     naps = 0
     while load_acquire(RT_XSHUTDOWN) == 0 and enter() != OK:
@@ -248,6 +258,8 @@ def note_wait(began_ns: int) -> None:
     if ended_ns > began_ns:
         me.resume_ns = now - ended_ns
         me.resume_max_ns = max(me.resume_max_ns, me.resume_ns)
+    if is_tracing():
+        tell_at(now, TRACE_WAIT_END, 0, 0)
 
 
 @kernel("void()")
@@ -358,6 +370,8 @@ def stop_world(deadline_ns: int) -> int:
     began = nanotime() | 1
     rt.stop_began_ns = began
     rt.stop_stood_ns = 0
+    if is_tracing():
+        tell_at(began, TRACE_STOP, 0, 0)
     store_seq_cst(RT_XSTOP, began)  # any number whose low half is not 0; store→load, against enter()
     for i in range(rt.nrecords):
         p = layout.p_addr(i)
@@ -371,6 +385,8 @@ def stop_world(deadline_ns: int) -> int:
         if p_at(p).stood_ns == 0:
             p_at(p).stood_ns = nanotime()
     _note_stood()
+    if is_tracing():
+        tell(TRACE_STOPPED, 0, 0)
     return OK
 
 
@@ -418,6 +434,8 @@ def start_world() -> None:
         and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
     rt.stop_ended_ns = nanotime()
     _note_stop(rt.stop_ended_ns)
+    if is_tracing():
+        tell_at(rt.stop_ended_ns, TRACE_STOP_END, 0, 0)
     store_seq_cst(RT_XSTOP, 0)
     futex_wake(RT_XSTOP)
 

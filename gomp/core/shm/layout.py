@@ -74,6 +74,10 @@ POOL_HEAD_BYTES = 64
 PROFILE_CHAINS = 1 << 10  # of the memory profile: its hash table
 MAX_BUCKETS = 1 << 13
 BUCKET_RECORD = 1024
+TRACE_EVENT = 32
+TRACE_EVENTS = 1 << 14  # of a P, that a trace's reader has not taken yet
+TRACE_HEADER = 4096
+TRACE_RING = TRACE_HEADER + TRACE_EVENTS * TRACE_EVENT
 SUMMARY_LEVELS = 5
 MAX_CHUNKS = HEAP_PAGES // CHUNK_PAGES
 
@@ -99,6 +103,7 @@ REGIONS: tuple[tuple[str, int], ...] = (
     ("wbufs", MAX_WBUFS * WBUF_SIZE),
     ("wbuf_stacks", 2 * MAX_WBUFS * 8),
     ("spanqs", MAX_PS * MAX_SPANQ * 8),
+    ("traces", MAX_PS * TRACE_RING),
     ("arenas", HEAP_MAX // ARENA_SIZE * 64),
     ("chunks", MAX_CHUNKS * 128),
     ("densities", MAX_CHUNKS * 32),
@@ -143,6 +148,7 @@ NATIVE_ROOTS_BASE = REGION["native_roots"]
 WBUFS_BASE = REGION["wbufs"]
 WBUF_STACKS_BASE = REGION["wbuf_stacks"]
 SPANQS_BASE = REGION["spanqs"]
+TRACES_BASE = REGION["traces"]
 ARENAS_BASE = REGION["arenas"]
 CHUNKS_BASE = REGION["chunks"]
 DENSITIES_BASE = REGION["densities"]
@@ -210,3 +216,9 @@ def spanq_addr(p_idx: int) -> int:
 @inline
 def native_roots_addr(p_idx: int) -> int:
     return NATIVE_ROOTS_BASE + p_idx * NATIVE_ROOTS_BYTES
+
+
+@inline
+def trace_addr(p_idx: int) -> int:
+    """Of the ring of events of P ``p_idx``."""
+    return TRACES_BASE + p_idx * TRACE_RING

@@ -827,6 +827,9 @@ p_dtype = record(
         ("special_run", "i8", (2,)),  # by the P that ran them
         ("special_failed", "i8", (2,)),  # of those, which raised
         ("special_lost", "i8", (2,)),  # by whoever found that the process which had registered them is gone
+        # a trace: see shm/tracing.py. By the coordinator
+        ("xtracing", "i8"),  # 1: this P keeps what happens; only while its ring is there
+        ("trace_committed", "i8"),  # bytes of its ring
     ],
     4096,
 )
@@ -868,6 +871,7 @@ P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XOVER, P_XPARKED, P_
     for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xover", "xparked", "xspinning")
 )
 P_XENDED_WAITS = offset_of(p_dtype, "xended_waits")
+P_XTRACING = offset_of(p_dtype, "xtracing")
 P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
@@ -1161,6 +1165,64 @@ site_dtype = record([("key", "i8"), ("text", "i8"), ("text_bytes", "i8")], layou
 FRAME_CALLER, FRAME_TYPE, FRAME_INTO, FRAME_LINE, FRAME_HEADER = 0, 8, 16, 20, 24
 INTO_BITS = 24  # of a slot's place: its offset in the frame; above that its bytes
 
+# What a trace tells (shm/tracing.py): one of these, above it a detail, and two numbers. An end has the numbers of what it ends.
+# By a P:
+TRACE_PROCESS = 1  # it has a process: its number
+TRACE_TEXT = 2  # 16 more bytes of the name that the next event wants
+TRACE_PROGRAM, TRACE_PROGRAM_END = 3, 4  # id
+# A goroutine runs: its id; place of its type in the table of types | the place in a program that started it << TRACE_SITE_SHIFT. Then why it
+# stops, as execute says, and in the detail its action.
+TRACE_RUN, TRACE_RUN_END = 5, 6
+TRACE_CREATE, TRACE_READY = 7, 8  # a goroutine by this P: id; of the first also that of its parent
+TRACE_PARK, TRACE_PARK_END = 9, 10
+TRACE_WAIT, TRACE_WAIT_END = 11, 12  # detail: TRACE_FOR_*, from TRACE_FOR_PROGRAM on WAITS_*
+TRACE_MARK, TRACE_MARK_END = 13, 14  # detail: TRACE_DEDICATED ...; the P in whose place, bytes scanned
+TRACE_ASSIST, TRACE_ASSIST_END = (
+    15,
+    16,
+)  # debt in bytes, work that credit has done; its own work, bytes that may be allocated now
+TRACE_SWEPT = 17  # over already: since when, spans
+TRACE_SCAVENGED = 18  # the same, bytes
+TRACE_LEFT_OUT = 19  # detail: DETAIL_*; how many, and their time in ns where it is known
+# By the coordinator:
+TRACE_STOP, TRACE_STOPPED, TRACE_STOP_WHY, TRACE_STOP_END = 32, 33, 34, 35  # detail of the third: TRACE_TO_*
+TRACE_CYCLE, TRACE_CYCLE_MARKED, TRACE_CYCLE_SWEPT = (
+    36,
+    37,
+    38,
+)  # its number; of the first GC_TRIGGER_*, of the second bytes marked
+TRACE_HEAP = 39  # live, goal
+TRACE_DEATH = 40  # number of the P
+TRACE_REPAIR, TRACE_REPAIR_END = 41, 42
+TRACE_DETAIL_SHIFT, TRACE_SITE_SHIFT = 8, 16
+TRACE_FOR_STOP, TRACE_FOR_CYCLE, TRACE_FOR_COLLECTION, TRACE_FOR_CREDIT, TRACE_FOR_PROGRAM = range(5)
+TRACE_DEDICATED, TRACE_FRACTIONAL, TRACE_IDLE, TRACE_STAND_IN = range(4)
+TRACE_TO_MARK, TRACE_TO_END, TRACE_TO_COLLECT, TRACE_TO_REPAIR, TRACE_TO_RESIZE = range(5)
+
+# What may come more often than a trace can show: so many in a window of time are shown, the others counted. By the P alone.
+DETAIL_RUNS, DETAIL_READIES, DETAIL_SWEEPS = range(3)
+DETAIL_KINDS = 3
+trace_detail_dtype = record(
+    [
+        ("until_ns", "i8"),  # end of the window
+        ("left", "i8"),  # how many more are shown until then
+        ("count", "i8"),  # left out since, and not told yet
+        ("ns", "i8"),  # the time that those took, where it is known
+    ],
+    64,
+)
+trace_ring_dtype = record(
+    [
+        ("xwritten", "i8"),  # events ever
+        ("running", "i8"),  # id of the goroutine that ran when the trace began, and has not stopped since, 0: none
+        ("_pad0", "i8", (6,)),
+        ("details", trace_detail_dtype, (DETAIL_KINDS,)),
+    ],
+    layout.TRACE_HEADER,
+)
+TRACE_DETAILS, TRACE_RUNNING = (offset_of(trace_ring_dtype, name) for name in ("details", "running"))
+trace_event_dtype = record([("at_ns", "i8"), ("what", "i8"), ("a", "i8"), ("b", "i8")], layout.TRACE_EVENT)
+
 WBUF_OBJECTS = 253
 wbuf_dtype = record([("nobj", "i8"), ("_link", "i8", (2,)), ("obj", "i8", (WBUF_OBJECTS,))], layout.WBUF_SIZE)
 
@@ -1169,6 +1231,7 @@ RECORDS = (
     gcstats_dtype, p_dtype, mcache_dtype, span_dtype, mcentral_dtype, chunk_dtype, density_dtype,
     arena_dtype, type_dtype, global_dtype, special_dtype, pool_head_dtype, pool_dtype, task_dtype, g_dtype, site_dtype, stackpool_dtype, sched_dtype,
     memprofile_dtype, bucket_dtype, wbuf_dtype, pacer_event_dtype, pacer_log_dtype, cycle_dtype, timehist_dtype, cpu_head_dtype, cpu_dtype,
+    trace_event_dtype, trace_detail_dtype, trace_ring_dtype,
 )  # fmt: skip
 
 
@@ -1316,6 +1379,8 @@ bucket_at = pointer_to(bucket_dtype)
 site_at = pointer_to(site_dtype)
 pool_head_at = pointer_to(pool_head_dtype)
 mcache_at = pointer_to(mcache_dtype)
+trace_event_at = pointer_to(trace_event_dtype)
+trace_detail_at = pointer_to(trace_detail_dtype)
 spans = table(span_dtype, layout.SPANS_BASE, layout.HEAP_PAGES)
 mcentrals = table(mcentral_dtype, layout.MCENTRALS_BASE, layout.NUM_SPAN_CLASSES)
 chunks = table(chunk_dtype, layout.CHUNKS_BASE, layout.MAX_CHUNKS)

@@ -95,6 +95,15 @@ def map_segments(segments: Segments, *, inherit: bool = False) -> None:
     _map(layout.META_BASE, layout.META_SIZE, segments.meta_fd, 0, inherit)
 
 
+def map_metadata(meta_fd: int) -> None:
+    """Map the metadata of a runtime here, for a process that only looks at it and has no runtime of its own."""
+    addr, flags = layout.META_BASE, mmap.MAP_SHARED | _MAP_NORESERVE | _MAP_FIXED_NOREPLACE
+    if libc.mmap(addr, layout.META_SIZE, mmap.PROT_READ, flags, meta_fd, 0) != addr:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot map {layout.META_SIZE} bytes at {addr:#x}: {os.strerror(number)}")
+    allow_range(addr, layout.META_SIZE)
+
+
 def map_self(segments: Segments, p_idx: int) -> None:
     """Make SELF_BASE the record of P ``p_idx``. A second call moves it."""
     offset = layout.PS_BASE - layout.META_BASE + p_idx * layout.P_STRIDE

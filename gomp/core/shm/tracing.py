@@ -1,0 +1,193 @@
+"""What a trace is made of: events that each P writes into a ring of its own while somebody wants them.
+
+Nouns
+-----
+event   four words: when, what (TRACE_*, and a detail above it), and two numbers that depend on that. A stretch of time has an event where it begins
+        and one where it ends; those that are short or end in one kernel have one, at the end.
+ring    a P's last TRACE_EVENTS events, in shared memory. Event n is in place n % TRACE_EVENTS, and ``xwritten`` says how many there ever were.
+detail  what may happen more often than anybody can read: switches of goroutines, those made ready, spans swept. So many in a window of 10 ms are
+        told, the others counted.
+
+A ring is written by its P's process alone, with the interpreter's lock, so by one thread at a time: the words of an event, then ``xwritten``
+(release). The words of the next are stored after that is visible (``fence_release``). A reader loads ``xwritten``, the events, each word with
+acquire, then ``xwritten`` again: what the writer may have overwritten meanwhile it drops and counts. It takes no lock, and nobody waits for it. A
+process that is killed leaves a ring with whole events: the one that it was about to write is not counted.
+
+Off, it costs a load of a word in the P's own record where an event would be, and nothing in the fast path of an allocation. That load is
+relaxed: stores are not done before the branch that they depend on. The coordinator commits a P's ring before it sets the word, and it stays
+committed: who has read the word may write however late.
+"""
+
+from __future__ import annotations
+
+from gomp.core.jit import inline, kernel
+from gomp.core.shm import layout
+from gomp.core.shm.atomics import fence_release, load64, load_acquire, load_relaxed, store64, store_release
+from gomp.core.shm.commit import commit_table
+from gomp.core.shm.libc import nanotime
+from gomp.core.shm.records import (
+    DETAIL_KINDS,
+    P_XTRACING,
+    TRACE_DETAIL_SHIFT,
+    TRACE_DETAILS,
+    TRACE_LEFT_OUT,
+    TRACE_RUNNING,
+    g_at,
+    p_at,
+    self_p,
+    trace_detail_at,
+    trace_detail_dtype,
+    trace_event_at,
+)
+
+OK = 0
+WINDOW_NS = 10_000_000
+MOST_DETAILS = 100  # of a kind in a window
+_LOOK_EVERY = 16  # of those left out, at the clock
+_TRACING = layout.SELF_BASE + P_XTRACING
+_DETAIL_BYTES = trace_detail_dtype.itemsize
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@inline
+def is_tracing() -> bool:
+    """Whether this P is to tell what happens."""
+    return load_relaxed(_TRACING) != 0
+
+
+@kernel("void(int64, int64, int64, int64)")
+def tell_at(at_ns: int, what: int, a: int, b: int) -> None:
+    """Only while :func:`is_tracing`: at ``at_ns`` this happened."""
+    ring = layout.trace_addr(self_p().idx)
+    n = load_relaxed(ring)
+    event = trace_event_at(ring + layout.TRACE_HEADER + n % layout.TRACE_EVENTS * layout.TRACE_EVENT)
+    fence_release()
+    event.at_ns = at_ns
+    event.what = what
+    event.a = a
+    event.b = b
+    store_release(ring, n + 1)  # pairs with take_events
+
+
+@kernel("void(int64, int64, int64)")
+def tell(what: int, a: int, b: int) -> None:
+    """As :func:`tell_at`, now."""
+    tell_at(nanotime(), what, a, b)
+
+
+@kernel("void(int64, int64, int64)")
+def tell_if_tracing(what: int, a: int, b: int) -> None:
+    """For Python."""
+    if is_tracing():
+        tell_at(nanotime(), what, a, b)
+
+
+@kernel("int64()")
+def is_this_p_tracing() -> int:
+    """For Python."""
+    return 1 if is_tracing() else 0
+
+
+@kernel("int64(int64, int64)")
+def begin_detail(which: int, now_ns: int) -> int:
+    """The time, if this one of ``which``, DETAIL_*, is to be told; 0 if it is one too many. ``now_ns``: 0 if the caller has not looked at the clock,
+    which is not looked at for each one that is left out."""
+    detail = trace_detail_at(layout.trace_addr(self_p().idx) + TRACE_DETAILS + which * _DETAIL_BYTES)
+    if detail.left == 0:
+        detail.count += 1
+        if now_ns == 0 and detail.count % _LOOK_EVERY != 0:
+            return 0
+    now = now_ns if now_ns != 0 else nanotime()
+    if now >= detail.until_ns:
+        if detail.count > 1:
+            tell_at(now, TRACE_LEFT_OUT | which << TRACE_DETAIL_SHIFT, detail.count - 1, detail.ns)
+        detail.until_ns = now + WINDOW_NS
+        detail.left = MOST_DETAILS
+        detail.count = 0
+        detail.ns = 0
+    if detail.left == 0:
+        return 0
+    detail.left -= 1
+    return now
+
+
+@kernel("void(int64, int64)")
+def leave_out(which: int, took_ns: int) -> None:
+    """One that :func:`begin_detail` has not let be told took so long."""
+    trace_detail_at(layout.trace_addr(self_p().idx) + TRACE_DETAILS + which * _DETAIL_BYTES).ns += took_ns
+
+
+@kernel("void()")
+def look_again() -> None:
+    """This P has slept: the next of each kind looks at the clock, however many were left out."""
+    ring = layout.trace_addr(self_p().idx)
+    for which in range(DETAIL_KINDS):
+        detail = trace_detail_at(ring + TRACE_DETAILS + which * _DETAIL_BYTES)
+        detail.left = max(detail.left, 1)
+
+
+@inline
+def was_running(goid: int) -> bool:
+    """Only while tracing: whether the goroutine that stops here now has run since before the trace began."""
+    at = layout.trace_addr(self_p().idx) + TRACE_RUNNING
+    if load64(at) != goid:
+        return False
+    store64(at, 0)
+    return True
+
+
+# --- the coordinator --------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def begin_tracing(p: int) -> int:
+    """Have the P at ``p`` tell what happens from now on: OK, or a negated errno if there is no memory for its ring. World: stopped, or that P does
+    not run."""
+    pp = p_at(p)
+    ring = layout.trace_addr(pp.idx)
+    if pp.trace_committed == 0:
+        code = commit_table(self_p().meta_fd, ring - layout.META_BASE, layout.TRACE_RING)
+        if code != OK:
+            return code
+        pp.trace_committed = layout.TRACE_RING
+    for which in range(DETAIL_KINDS):
+        detail = trace_detail_at(ring + TRACE_DETAILS + which * _DETAIL_BYTES)
+        detail.until_ns = 0
+        detail.left = 1  # so the first of all looks at the clock
+        detail.count = 0
+    store64(ring + TRACE_RUNNING, g_at(pp.curg).id if pp.curg != 0 else 0)
+    store_release(p + P_XTRACING, 1)
+    return OK
+
+
+@kernel("void(int64)")
+def end_tracing(p: int) -> None:
+    store_release(p + P_XTRACING, 0)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@kernel("int64(int64)")
+def count_events(p_idx: int) -> int:
+    """Events that P ``p_idx`` ever wrote. Its ring is committed."""
+    return load_acquire(layout.trace_addr(p_idx))
+
+
+@kernel("int64(int64, int64, int64)")
+def take_events(p_idx: int, first: int, out: int) -> int:
+    """Copy the events of P ``p_idx`` from number ``first`` on, or the last TRACE_EVENTS of them, to ``out``, behind a word for the number of the
+    first that is whole: the others were overwritten meanwhile. Returns the number of the event after the last."""
+    ring = layout.trace_addr(p_idx)
+    end = load_acquire(ring)  # pairs with tell_at
+    kept = max(first, end - layout.TRACE_EVENTS)
+    to = out + 8
+    for n in range(kept, end):
+        event = ring + layout.TRACE_HEADER + n % layout.TRACE_EVENTS * layout.TRACE_EVENT
+        for at in range(0, layout.TRACE_EVENT, 8):
+            store64(to + at, load_acquire(event + at))
+        to += layout.TRACE_EVENT
+    store64(out, min(max(kept, load_acquire(ring) + 1 - layout.TRACE_EVENTS), end))  # the next one may be half written
+    return end

@@ -1,0 +1,235 @@
+"""Recording a trace: events are taken from the Ps' rings while they come, and what is made of them is handed on at once, as pieces of one JSON text.
+
+Any process of the user may: one that has the segments mapped, as the service, or one that is handed the metadata by the coordinator. Nobody waits
+for it, and it keeps only what is open. If it is too slow, events are overwritten before it has read them; the trace says where, and how many.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gomp.core.gc.goal import NO_LIMIT, heap_goal
+from gomp.core.jit import load_kernels
+from gomp.core.shm import layout, segments, tracing
+from gomp.core.shm.atomics import allow_range
+from gomp.core.shm.records import (
+    MHEAP,
+    PACER,
+    RUNTIME,
+    layout_version,
+    mheap_dtype,
+    p_dtype,
+    pacer_dtype,
+    runtime_dtype,
+    trace_event_dtype,
+    view,
+)
+from gomp.errors import ConfigError, RuntimeLost, SegmentError
+from gomp.runtime import discovery
+from gomp.runtime.channel import check_answer
+from gomp.runtime.timeline import Timeline
+
+MOST_SECONDS = 3600.0
+_TURN_S = 0.01  # between two looks at the rings
+_ANSWER_S = 60.0
+_HEAD = '{"displayTimeUnit":"ns","traceEvents":[\n'
+_event_dtype = np.dtype([(name, "i8") for name in ("p", "at_ns", "what", "a", "b")])
+_NONE = np.zeros(0, _event_dtype)
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=False).encode
+
+
+def check_seconds(text: str | float) -> float:
+    """How long a trace is to be. Raises ConfigError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ConfigError(f"seconds={str(text)[:40]}: give a number above 0, up to {MOST_SECONDS:.0f}")
+    return seconds
+
+
+class Rings:
+    """The events that Ps have told since this was made. Those of a P come in their order."""
+
+    def __init__(self, ps: list[int]) -> None:
+        self._next = {p: int(tracing.count_events(p)) for p in ps}
+        self._buffer = np.zeros(8 + layout.TRACE_EVENTS * layout.TRACE_EVENT, np.uint8)
+        allow_range(self._buffer.ctypes.data, self._buffer.nbytes)
+
+    def add(self, p: int) -> None:
+        """Another P tells, too."""
+        self._next[p] = int(tracing.count_events(p))
+
+    @property
+    def ps(self) -> list[int]:
+        return list(self._next)
+
+    def take(self, p: int) -> tuple[int, Any]:
+        """How many events of P ``p`` are lost since the last time, and those that have come after them."""
+        first = self._next[p]
+        end = int(tracing.take_events(p, first, self._buffer.ctypes.data))
+        kept = max(first, end - layout.TRACE_EVENTS)
+        whole = int(self._buffer[:8].view("i8")[0])
+        events = self._buffer[8 : 8 + (end - kept) * layout.TRACE_EVENT].view(trace_event_dtype)[whole - kept :].copy()
+        self._next[p] = end
+        return whole - first, events
+
+
+class Recording:
+    """A trace of the runtime ``info`` that begins now and takes ``seconds``. ``maps``: this process has not mapped the segments.
+
+    Raises ConfigError, RuntimeLost, and GompError if there is another one.
+    """
+
+    def __init__(self, info: discovery.RuntimeInfo, seconds: float, maps: bool) -> None:
+        self.ended_early = ""  # why
+        self.seconds = 0.0  # that it took
+        self.was_stopped = False
+        load_kernels()  # which takes a second, where they are not loaded yet
+        self._channel = discovery.open_channel(info.name, takes_descriptors=maps)
+        try:
+            began = self._ask("trace", ms=math.ceil(seconds * 1e3))
+            if maps:
+                self._map(began["version"], info.name)
+            self._began_ns: int = began["began_ns"]
+            self._end_ns = self._began_ns + int(seconds * 1e9)
+            self._unix_ns: int = began["unix_ns"]
+            self._info = info
+            self.timeline = Timeline(self._began_ns, began["pid"])
+            self._later: dict[int, Any] = {}  # by P: events that wait for those of others
+            self._rings = Rings([layout.COORDINATOR_P, *(state["p"] for state in began["ps"])])
+            self.timeline.begin(began["ps"])
+        except BaseException:
+            self.close()
+            raise
+
+    def _map(self, version: int, name: str) -> None:
+        fd = self._channel.descriptors.pop()
+        try:
+            if version != layout_version():
+                raise ConfigError(
+                    f"the runtime {name} is of another version of gomp: use the gomp that it was started with"
+                )
+            segments.map_metadata(fd)
+        except OSError as error:
+            raise SegmentError(error.errno, error.strerror) from None
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Nobody tells anything any more."""
+        self._channel.close()
+
+    def stop(self) -> None:
+        """End it before its time. From anywhere."""
+        self.was_stopped = True
+
+    def summary(self) -> str:
+        """What has become of it, for people."""
+        lost = f", {self.timeline.lost:,} lost: this process was too slow" if self.timeline.lost else ""
+        why = f"; {self.ended_early}" if self.ended_early else ""
+        return f"{self.seconds:.3g} s of {self._info.name}, {self.timeline.told:,} events{lost}{why}"
+
+    def pieces(self) -> Iterator[str]:
+        """The trace, as it comes: one JSON object in the end."""
+        try:
+            yield _HEAD + self._text().removeprefix(",\n")
+            ended_ns = 0
+            while not ended_ns:
+                ended_ns = self._wait()
+                now_ns = time.monotonic_ns()
+                self._turn(math.inf if ended_ns else now_ns)
+                self._count(now_ns)
+                yield self._text()
+            self.timeline.end(ended_ns)
+            yield self._text() + self._tail(ended_ns)
+        finally:
+            self.close()
+
+    def _wait(self) -> int:
+        """Until the rings are to be looked at; when everybody has been told to end, if that is now."""
+        now = time.monotonic_ns()
+        try:
+            if self.was_stopped or now >= self._end_ns:
+                if self.was_stopped:
+                    self.ended_early = "ended before its time"
+                return int(self._ask("end_trace")["ended_ns"])
+            message = self._channel.next(min(_TURN_S, (self._end_ns - now) / 1e9))
+            if message is not None:
+                check_answer(message)
+        except RuntimeLost as error:
+            self.ended_early = f"the runtime has ended: {error}"
+            return time.monotonic_ns()
+        return 0
+
+    def _turn(self, until_ns: float) -> None:
+        """Hand the events that have come to the timeline, by their times: those until ``until_ns``, as of later ones some may not be there yet."""
+        self._look_for_ps()
+        ready = []
+        for p in self._rings.ps:
+            lost, events = self._rings.take(p)
+            if lost:
+                self._add(self._later.pop(p, _NONE))
+                self.timeline.lose(p, lost)
+            new = np.zeros(len(events), _event_dtype)
+            new["p"] = p
+            new["at_ns"] = np.maximum.accumulate(events["at_ns"])
+            for name in ("what", "a", "b"):
+                new[name] = events[name]
+            waiting = np.concatenate([self._later.pop(p, _NONE), new])
+            n = int(np.searchsorted(waiting["at_ns"], until_ns, "right"))
+            ready.append(waiting[:n])
+            if n < len(waiting):
+                self._later[p] = waiting[n:]
+        events = np.concatenate(ready)
+        self._add(events[np.argsort(events["at_ns"], kind="stable")])
+
+    def _add(self, events: Any) -> None:
+        for event in events.tolist():
+            self.timeline.add(*event)
+
+    def _look_for_ps(self) -> None:
+        """Those that have come since the trace began."""
+        known = self._rings.ps
+        for p in range(int(view(runtime_dtype, RUNTIME)[0].nrecords)):
+            record = view(p_dtype, layout.p_addr(p))[0]
+            if p not in known and record.xtracing:
+                self._rings.add(p)
+                self.timeline.open_p(p, int(record.xpid))
+
+    def _count(self, now_ns: int) -> None:
+        pacer, heap = view(pacer_dtype, PACER)[0], view(mheap_dtype, MHEAP)[0]
+        self.timeline.count_heap(now_ns, int(pacer.xheap_live), int(heap_goal()))
+        mapped = int(heap.xheap_committed + heap.xmetadata_bytes + heap.xwbuf_bytes + heap.xtable_bytes)
+        limit = int(pacer.memory_limit)
+        self.timeline.count(now_ns, "memory", mapped=mapped, **({"limit": limit} if limit < NO_LIMIT else {}))
+
+    def _text(self) -> str:
+        out, self.timeline.out = self.timeline.out, []
+        return ",\n" + _encode(out)[1:-1] if out else ""
+
+    def _tail(self, ended_ns: int) -> str:
+        self.seconds = (ended_ns - self._began_ns) / 1e9
+        about = {
+            "runtime": self._info.name,
+            "began_unix_ns": self._unix_ns,
+            "seconds": self.seconds,
+            "events": self.timeline.told,
+            "lost_events": self.timeline.lost,
+        }
+        return f'\n],"otherData":{_encode(about)}}}\n'
+
+    def _ask(self, op: str, **fields: Any) -> Any:
+        self._channel.send(op, **fields)
+        answer = self._channel.next(_ANSWER_S)
+        if answer is None:
+            raise RuntimeLost("the coordinator did not answer within a minute")
+        return check_answer(answer)

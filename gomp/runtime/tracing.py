@@ -1,0 +1,120 @@
+"""The coordinator's part in traces: for whom one is recorded, which Ps tell what happens, and when that ends.
+
+A trace belongs to the connection that has asked for it. When that is gone, or its time and some more is over, nobody tells anything any more: so a
+reader that was killed, or stopped, costs nothing for long. How a trace is written: :mod:`gomp.core.shm.tracing`; how it is read: ``traces``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from gomp.core.shm import layout, tracing
+from gomp.core.shm.records import RUNTIME, g_dtype, layout_version, p_dtype, runtime_dtype, view
+from gomp.runtime.channel import Channel
+from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.requests import Asker
+
+log = logging.getLogger("gomp.coordinator")
+
+_GRACE_S = 30.0  # that a reader may be late
+
+
+class Tracing:
+    """One trace at a time. There may be ``slots`` Ps that run programs; ``stopped_world()`` stops the world for a block."""
+
+    def __init__(
+        self,
+        meta_fd: int,
+        slots: int,
+        dispatcher: Dispatcher,
+        stopped_world: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._meta_fd = meta_fd
+        self._slots = slots
+        self._dispatcher = dispatcher
+        self._stopped_world = stopped_world
+        self._runtime = view(runtime_dtype, RUNTIME)[0]
+        self._reader: Channel | None = None
+        self._until = math.inf
+        self._traced: set[int] = set()  # Ps that tell
+
+    def begin(self, asker: Asker) -> None:
+        """Have everybody tell, and say what each does at that moment. Raises RuntimeLost."""
+        if self._reader is not None:
+            asker.refuse("a trace is being recorded already: there is one at a time; wait until it has ended")
+            return
+        with self._stopped_world():
+            has_room = all(self._begin(p) for p in (layout.COORDINATOR_P, *self._ps()))
+            began_ns, ps = time.monotonic_ns(), [self._state(p) for p in self._ps()]
+        if not has_room:
+            self._end()
+            asker.refuse("there is no memory for the events of a trace: raise the memory limit of the container")
+            return
+        self._reader = asker.channel
+        self._until = time.monotonic() + asker.request["ms"] / 1e3 + _GRACE_S
+        asker.hand(
+            [self._meta_fd],
+            version=layout_version(),
+            began_ns=began_ns,
+            unix_ns=time.time_ns(),
+            pid=int(self._runtime.coordinator_pid),
+            ps=ps,
+        )
+
+    def end(self, asker: Asker) -> None:
+        if asker.channel is self._reader:
+            self._end()
+        asker.answer(ended_ns=time.monotonic_ns())
+
+    def forget(self, channel: Channel) -> None:
+        """Who has asked on ``channel`` is gone."""
+        if channel is self._reader:
+            self._end()
+
+    def step(self) -> None:
+        """End what is overdue; and have those tell that have come since."""
+        if self._reader is None:
+            return
+        if time.monotonic() > self._until:
+            log.warning("a trace has not been ended by who has begun it: it ends now")
+            self._end()
+            return
+        for p in self._ps():
+            if p not in self._traced and not self._begin(p):
+                log.warning("there is no memory for the events of P%d: they are missing in the trace", p)
+
+    def _ps(self) -> list[int]:
+        """Those that run programs, and those of attached processes."""
+        return [*range(int(self._runtime.nprocs)), *range(self._slots, int(self._runtime.nrecords))]
+
+    def _begin(self, p: int) -> bool:
+        self._traced.add(p)
+        return bool(tracing.begin_tracing(layout.p_addr(p)) == tracing.OK)
+
+    def _end(self) -> None:
+        for p in self._traced:
+            tracing.end_tracing(layout.p_addr(p))
+        self._traced.clear()
+        self._reader, self._until = None, math.inf
+
+    def _state(self, p: int) -> dict[str, Any]:
+        """What P ``p`` does. World: stopped."""
+        record = view(p_dtype, layout.p_addr(p))[0]
+        tasks = self._dispatcher.tasks.of(p) if p < self._slots else []
+        state: dict[str, Any] = {
+            "p": p,
+            "pid": int(record.xpid),
+            "is_script": p >= self._slots,
+            "is_parked": bool(record.xparked),
+            "programs": [(task.id, task.name) for task in tasks if task.has_started],
+        }
+        if record.curg:
+            g = view(g_dtype, int(record.curg))[0]
+            if g.entry:  # else it stands for a program that waits
+                state["goroutine"] = int(g.id), int(g.entry), int(g.site)
+        return state

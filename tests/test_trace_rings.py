@@ -1,0 +1,102 @@
+"""The rings that a trace is read from: what is told is read in its order, what was overwritten or left out is counted."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from heap_world import heap_world
+
+from gomp.core.heap.gs import take_g
+from gomp.core.shm import layout, records, tracing
+from gomp.core.shm.records import DETAIL_RUNS, DETAIL_SWEEPS, TRACE_DETAIL_SHIFT, TRACE_LEFT_OUT
+from gomp.runtime.traces import Rings
+
+WHAT = 77
+
+
+@pytest.fixture
+def world():
+    with heap_world(2) as made:
+        yield made
+
+
+@pytest.fixture
+def ring(world):
+    """The ring of P 0, which this process is, while it tells."""
+    assert tracing.begin_tracing(layout.p_addr(0)) == tracing.OK
+    return Rings([0])
+
+
+def told(ring, p=0):
+    lost, events = ring.take(p)
+    return lost, [(int(e["at_ns"]), int(e["what"]), int(e["a"]), int(e["b"])) for e in events]
+
+
+def test_nothing_is_told_unless_somebody_wants_it(world):
+    tracing.tell_if_tracing(WHAT, 1, 2)
+    assert world.ps[0].trace_committed == 0
+    tracing.begin_tracing(layout.p_addr(0))
+    tracing.tell_if_tracing(WHAT, 3, 4)
+    tracing.end_tracing(layout.p_addr(0))
+    tracing.tell_if_tracing(WHAT, 5, 6)
+    assert tracing.count_events(0) == 1
+
+
+def test_events_are_read_once_and_in_their_order(ring):
+    for i in range(5):
+        tracing.tell_at(100 + i, WHAT, i, -i)
+    assert told(ring) == (0, [(100 + i, WHAT, i, -i) for i in range(5)])
+    assert told(ring) == (0, [])
+    tracing.tell_at(200, WHAT, 9, 9)
+    assert told(ring) == (0, [(200, WHAT, 9, 9)])
+
+
+@pytest.mark.parametrize("too_many", [0, 1, 5])
+def test_what_was_overwritten_is_counted(ring, too_many):
+    """The place that comes next may be half written: so a full ring has one event less to read."""
+    n = layout.TRACE_EVENTS - 1 + too_many
+    for i in range(n):
+        tracing.tell_at(i, WHAT, i, 0)
+    lost, events = told(ring)
+    assert lost == too_many
+    assert [a for _, _, a, _ in events] == list(range(too_many, n))
+
+
+def test_a_ring_that_stays_is_accounted_for_and_taken_again(world):
+    before = int(world.mheap.xtable_bytes)
+    for _ in range(2):
+        tracing.begin_tracing(layout.p_addr(0))
+        tracing.end_tracing(layout.p_addr(0))
+        assert int(world.mheap.xtable_bytes) - before == layout.TRACE_RING
+    world.verify()
+
+
+def test_of_many_in_a_short_time_the_first_are_told_and_the_others_counted(ring):
+    second = 1_000_000_000
+    shown = [tracing.begin_detail(DETAIL_SWEEPS, second + i) for i in range(tracing.MOST_DETAILS + 7)]
+    assert shown == [second + i for i in range(tracing.MOST_DETAILS)] + [0] * 7
+    for _ in range(7):
+        tracing.leave_out(DETAIL_SWEEPS, 30)
+    later = second + tracing.WINDOW_NS + 1000
+    assert tracing.begin_detail(DETAIL_SWEEPS, later) == later
+    assert told(ring)[1] == [(later, TRACE_LEFT_OUT | DETAIL_SWEEPS << TRACE_DETAIL_SHIFT, 7, 210)]
+    assert tracing.begin_detail(DETAIL_RUNS, 0) > 0, "each kind has a share of its own"
+
+
+def test_after_a_burst_and_a_sleep_the_next_is_told(ring):
+    while tracing.begin_detail(DETAIL_RUNS, 0):
+        pass
+    time.sleep(2 * tracing.WINDOW_NS / 1e9)
+    assert [tracing.begin_detail(DETAIL_RUNS, 0) for _ in range(3)] == [0] * 3, "the clock is looked at now and then"
+    tracing.look_again()
+    assert tracing.begin_detail(DETAIL_RUNS, 0) > 0
+
+
+def test_whoever_ran_when_the_trace_began_is_known(world):
+    g = take_g()
+    records.view(records.g_dtype, layout.g_addr(g))[0].id = 17
+    world.ps[0].curg = layout.g_addr(g)
+    tracing.begin_tracing(layout.p_addr(0))
+    world.ps[0].curg = 0
+    assert records.view(records.trace_ring_dtype, layout.trace_addr(0))[0].running == 17
