@@ -600,3 +600,65 @@ def test_of_one_that_runs_all_lines_are_shown(rt: gomp.Runtime) -> None:
 
 def _where() -> list[str]:
     return gomp.go(_says_where_it_is()).wait(20)  # type: ignore[no-any-return]
+
+
+# --- in asyncio, and at their end -------------------------------------------------------------------------------------
+
+
+def test_one_that_a_loop_awaits_has_its_turns_in_the_loop(rt: gomp.Runtime) -> None:
+    async def both() -> list[int]:
+        ch = gomp.Chan[int]()
+        started = [gomp.go(_receives, ch), gomp.go(_receives, ch), gomp.go(_counts(3))]
+        for value in (1, 2):
+            await ch.sending(value)
+        return [await g for g in started]
+
+    assert sorted(asyncio.run(asyncio.wait_for(both(), 20))) == [1, 2, 3]
+    assert not listening.loops
+    wait_until_none()
+
+
+def _counts(n: int) -> Generator[Any, Any, int]:
+    for _ in range(n):
+        yield
+    return n
+
+
+def _raises(error: BaseException) -> Generator[Any, Any, None]:
+    yield
+    raise error
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit()])
+def test_what_ends_a_body_ends_nothing_else(rt: gomp.Runtime, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        gomp.go(_raises(error)).wait(20)
+    assert rt.run(_survives, repr(error).partition("(")[0]) == 3
+
+
+def _survives(name: str) -> int:
+    errors = {"SystemExit": SystemExit, "CancelledError": asyncio.CancelledError, "GeneratorExit": GeneratorExit}
+    ended = gomp.go(_raises(errors[name]()))
+    other = gomp.go(_counts(3))
+    with pytest.raises(errors[name]):
+        ended.wait(20)
+    return other.wait(20)  # type: ignore[no-any-return]
+
+
+def test_a_call_goes_to_a_p_whose_main_thread_is_free(rt: gomp.Runtime) -> None:
+    busy = rt.run(_compute_later, 2.0)
+    time.sleep(0.2)
+    began = time.monotonic()
+    others = {rt.run(os.getpid) for _ in range(5)}
+    assert busy not in others
+    assert time.monotonic() - began < 1.5
+
+
+def _compute_later(seconds: float) -> int:
+    gomp.go(_computes(seconds))
+    return os.getpid()
+
+
+def _computes(seconds: float) -> Generator[Any, Any, None]:
+    yield
+    time.sleep(seconds)

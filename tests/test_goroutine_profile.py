@@ -294,3 +294,13 @@ def test_labels_are_those_of_who_starts_it(rt):
     with pytest.raises(TypeError, match="labels= is a dict of texts"):
         gomp.go(Deep, ch=ch, labels={"n": 1})
     ch.close()
+
+
+def test_lines_of_two_files_that_are_alike_are_told_apart(rt):
+    ch, ids = gomp.Chan[int](), {}
+    for name in ("one.py", "two.py"):
+        names = {"gomp": gomp, "Deep": Deep, "ch": ch}
+        exec(compile("def start():\n    return gomp.go(Deep, ch=ch)\n", name, "exec"), names)
+        ids[names["start"]()] = name
+    assert {g.id: g.created_at.file for g in gomp.debug.goroutines() if g.id in ids} == ids
+    ch.close()

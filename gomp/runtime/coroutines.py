@@ -24,7 +24,7 @@ from gomp.runtime import handles
 from gomp.runtime.handles import table
 from gomp.runtime.here import Identity, here
 from gomp.runtime.labels import number_of
-from gomp.runtime.listening import Signal, hear, num_goroutines_waiting
+from gomp.runtime.listening import Signal, hear, loops, num_goroutines_waiting
 from gomp.runtime.sites import number_of_caller
 
 Body: TypeAlias = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
@@ -142,14 +142,14 @@ class PythonGoroutine:
             got = resumed.send(value) if error is None else resumed.throw(error)
         except StopIteration as stop:
             return self._ended(stop.value, None)
-        except Exception as raised:
-            if isinstance(raised, RuntimeError) and "no running event loop" in str(raised):
-                raised.__notes__ = [_NO_LOOP]
-            return self._ended(None, raised)
-        except BaseException as raised:  # for the main thread, too
+        except KeyboardInterrupt as raised:  # for the main thread, too
             self._awaited = None
             self._ended(None, raised)
             raise
+        except BaseException as raised:  # its own end, as in a thread
+            if isinstance(raised, RuntimeError) and "no running event loop" in str(raised):
+                raised.__notes__ = [_NO_LOOP]
+            return self._ended(None, raised)
         return self._got(got)
 
     def _ended(self, value: Any, error: BaseException | None) -> bool:
@@ -257,6 +257,15 @@ def is_any_ready() -> bool:
 def _wake_main_thread() -> None:
     if table.is_open:
         parking.ring(layout.SELF_BASE)
+    loops.wake()
+
+
+def _run_in_loop() -> bool:
+    run_ready()
+    return bool(_ready)
+
+
+loops.run = _run_in_loop
 
 
 def _publish() -> None:

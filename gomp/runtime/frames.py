@@ -217,6 +217,10 @@ def frame(cls: type[T]) -> type[T]:
     made.called = f"frame {cls.__name__}"
     names = names_around(made, {**sys._getframe(1).f_locals, cls.__name__: made})
     annotations = inspect.get_annotations(cls)
+    if given := [name for name in annotations if name in vars(cls)]:
+        raise TypeError(
+            f"slot {given[0]} of {cls.__name__} is given a value where it is declared, but slots begin as zero or None: give it to gomp.go or f.call"
+        )
     slots = [_slot(evaluated(a, names), made, name) for name, a in annotations.items()]
     offsets, size, _ = placed(cast(list[Part], slots), made.called)
     at = (FRAME_HEADER + offset for offset in offsets)

@@ -18,7 +18,7 @@ from gomp.core.shm.atomics import load64, store64
 from gomp.errors import OutOfMemory
 from gomp.runtime.references import key_of, name_of
 from gomp.runtime.refops import address
-from gomp.runtime.reftypes import GlobalType, can_store, in_compiled_code, numba_type, rejection, shown
+from gomp.runtime.reftypes import GlobalType, can_store, in_compiled_code, numba_type, refusal, shown
 from gomp.runtime.root_table import UNBOUND, Global
 
 _I64 = ir.IntType(64)
@@ -83,7 +83,8 @@ def _get(root: Any) -> Any:
 @in_compiled_code(GlobalType, "set")
 def _set(root: Any, value: Any) -> Any:
     if not can_store(numba_type(root.root.cls), value):
-        raise rejection(f"global {root.root.name!r} holds {root.root.cls.__name__}, not {shown(value)}")
+        where = f"global {root.root.name!r}"
+        raise refusal(where, value, f"{where} holds {root.root.cls.__name__}, not {shown(value)}")
     place, key = _place_finder(root.root), key_of(root.root.cls)
     message = _wrong_type(root.root)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.errors import RuntimeLost
-from gomp.runtime import current, declarations, frames, stacks, steps
+from gomp.runtime import current, declarations, endings, frames, stacks, steps
 from gomp.runtime.callsites import begin_at
 from gomp.runtime.compiled import Compiled, compiled
 from gomp.runtime.endings import raise_failure
@@ -131,8 +132,14 @@ def _look_aside() -> None:
             raise
         except Exception as error:
             goid, name = schedule.goroutine_id(failed), _failed_name(failed)
-            log.error("goroutine %d (%s) has ended: %s: %s", goid, name, type(error).__name__, error)
+            log.error("goroutine %d (%s) has ended%s: %s: %s", goid, name, _where(error), type(error).__name__, error)
         table.call(schedule.bury_failed, failed)
+
+
+def _where(error: BaseException) -> str:
+    """At which line of a step it was raised, if one has."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if at.filename == endings.__file__ or at.filename == __file__ else f" at {at.filename}:{at.lineno}"
 
 
 def _failed_name(failed: int) -> str:

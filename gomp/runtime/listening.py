@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -21,6 +22,42 @@ from gomp.runtime.slots import Handle, empty, slot_in
 from gomp.runtime.waits import call, check_goroutine, handing, note_place
 
 _THREAD = "gomp-listener"
+
+
+class Loops:
+    """The loops of the main thread in which something is awaited, and by how many: Python's goroutines have their turns there meanwhile."""
+
+    def __init__(self) -> None:
+        self._awaited: Counter[Any] = Counter()
+        self.run: Callable[[], bool] = lambda: False  # gives each that is ready its turn; whether more are
+
+    def enter(self, loop: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._awaited[loop] += 1
+            _ensure_thread()
+            loop.call_soon(self._turn)
+
+    def leave(self, loop: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._awaited[loop] -= 1
+            if not self._awaited[loop]:
+                del self._awaited[loop]
+
+    def wake(self) -> None:
+        """There is something to run. From any thread."""
+        for loop in list(self._awaited):
+            with contextlib.suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(self._turn)
+
+    def _turn(self) -> None:
+        if self.run():
+            self.wake()
+
+    def __bool__(self) -> bool:
+        return bool(self._awaited)
+
+
+loops = Loops()
 
 
 class Signal:
@@ -46,8 +83,13 @@ class Signal:
     def __await__(self) -> Generator[Any, None, None]:
         if self._future is None:
             yield self
-        else:
+            return
+        loop = self._future.get_loop()
+        loops.enter(loop)
+        try:
             yield from self._future
+        finally:
+            loops.leave(loop)
 
 
 def _running_loop() -> Any:
@@ -236,7 +278,7 @@ def _listen() -> None:
 def _is_done_listening() -> bool:
     hear()
     with _thread_lock:
-        if any(wait.is_for_loop for wait in list(_waits.values())):
+        if loops or any(wait.is_for_loop for wait in list(_waits.values())):
             return False
         _forget_thread()
         return True

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+from gomp.core.mutator.goroutinedump import MOST_FRAMES
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import coroutines
@@ -56,25 +57,29 @@ def _frames(started: PythonGoroutine) -> tuple[Site, ...]:
     found: list[Site] = []
     body: Any = started.body
     while body is not None:
-        frame = getattr(body, "gi_frame", None) or getattr(body, "cr_frame", None)
+        frame = _frame_of(body)
         if frame is not None and not is_ours(frame.f_globals):
             found.append(_site(frame))
-        body = getattr(body, "gi_yieldfrom", None) or getattr(body, "cr_await", None)
-    return tuple(reversed(found))
+        body = getattr(body, "gi_yieldfrom", None) or getattr(body, "cr_await", None) or getattr(body, "ag_await", None)
+    return tuple(reversed(found[-MOST_FRAMES:]))
 
 
 def _running_frames(body: Any) -> tuple[Site, ...]:
     """Of one in whose body the main thread is: down from where that is, as far as it has not left it meanwhile."""
-    outermost = getattr(body, "gi_frame", None) or getattr(body, "cr_frame", None)
+    outermost = _frame_of(body)
     found: list[Site] = []
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if not is_ours(frame.f_globals):
             found.append(_site(frame))
         if frame is outermost:
-            return tuple(found)
+            return tuple(found[:MOST_FRAMES])
         frame = frame.f_back
     return ()
+
+
+def _frame_of(body: Any) -> Any:
+    return getattr(body, "gi_frame", None) or getattr(body, "cr_frame", None) or getattr(body, "ag_frame", None)
 
 
 def _site(frame: Any) -> Site:

@@ -43,6 +43,7 @@ from gomp.runtime.reftypes import (
     can_store,
     in_compiled_code,
     numba_type,
+    refusal,
     rejection,
     shown,
 )
@@ -145,7 +146,7 @@ def _check_held(m: MapRef, value: types.Type, what: str) -> None:
     """CompileError if a value of that type, or None, is not what the map holds."""
     elem = _require_elem(m)
     if not can_store(numba_type(elem), value):
-        raise rejection(f"{what} a {shown(m)} is a {elem.__name__}, not {shown(value)}")
+        raise refusal(f"a {shown(m)}", value, f"{what} a {shown(m)} is a {elem.__name__}, not {shown(value)}")
 
 
 @in_compiled_code(MapRef, "get")

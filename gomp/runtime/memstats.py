@@ -89,7 +89,10 @@ class RepairStats:
 
 @dataclass(frozen=True)
 class GoroutineStats:
-    """Goroutines with frames, and programs that wait at channels, which are goroutines meanwhile. Of one moment if nothing changes meanwhile."""
+    """Goroutines, and programs that wait at channels, which are goroutines meanwhile. Of one moment if nothing changes meanwhile.
+
+    Those of Python's that wait for nothing in the heap, but for their turn or for each other, count as runnable.
+    """
 
     count: int
     runnable: int
@@ -409,11 +412,13 @@ def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     running = min(sum(int(p.curg != 0) for p in ps) - in_python, count)
     in_python = min(in_python, count - running)
     runnable = min(max(queued, 0), count - running - in_python)
+    python = max(sum(int(p.python_gs) for p in ps), 0)
+    python_running = min(sum(int(p.python_g != 0) for p in ps), python)
     created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
     return GoroutineStats(
-        count=count,
-        runnable=runnable,
-        running=running,
+        count=count + python,
+        runnable=runnable + python - python_running,
+        running=running + python_running,
         waiting=count - running - runnable - in_python,
         not_in_go=in_python,
         created=created,

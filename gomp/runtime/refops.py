@@ -32,7 +32,6 @@ from gomp.runtime.parts import Embedded, Part
 from gomp.runtime.places import caller_here
 from gomp.runtime.references import how_made, is_struct
 from gomp.runtime.reftypes import (
-    ESCAPES,
     REFERENCES,
     NullType,
     RefType,
@@ -45,6 +44,7 @@ from gomp.runtime.reftypes import (
     in_compiled_code,
     numba_type,
     part_type,
+    refusal,
     rejection,
     shown,
 )
@@ -113,7 +113,7 @@ def store_part(context: Any, builder: Any, part: Part, addr: Any, offset: int, g
 def check_part(part: Part, given: types.Type, where: str) -> None:
     """When a store is compiled. CompileError if values of the type ``given`` are none that the part takes."""
     if isinstance(given, StackAddress):
-        raise rejection(f"{where} cannot hold a {shown(given)}, an address in a goroutine's stack, {ESCAPES}")
+        raise refusal(where, given)
     if isinstance(part, Embedded):
         raise rejection(f"{where} is a {part.cls.__name__} by value: it cannot be replaced, set what is in it")
     wanted = part_type(part)

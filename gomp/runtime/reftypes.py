@@ -74,6 +74,13 @@ def rejection(message: str) -> errors.TypingError:
     return errors.TypingError(MARK + message)
 
 
+def refusal(where: str, given: types.Type, otherwise: str = "") -> errors.TypingError:
+    """Why what is ``where`` takes no value of the type ``given``: it would lead into a stack, or as ``otherwise`` says."""
+    if isinstance(given, StackAddress):
+        return rejection(f"{where} cannot hold a {shown(given)}, an address in a goroutine's stack, {ESCAPES}")
+    return rejection(otherwise)
+
+
 # --- types ------------------------------------------------------------------------------------------------------------
 
 

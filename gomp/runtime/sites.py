@@ -19,7 +19,7 @@ from gomp.runtime.handles import table
 from gomp.runtime.sitetable import Site
 from gomp.runtime.type_table import reserved
 
-_numbers: dict[tuple[CodeType, int], int] = {}
+_numbers: dict[tuple[str, str, int], int] = {}  # not by code objects: those of two files may be equal
 handles.on_open(_numbers.clear)
 handles.on_close(_numbers.clear)
 
@@ -38,11 +38,11 @@ def number_of(frame: Any) -> int:
 
 
 def _number_of(code: CodeType, line: int) -> int:
-    where = code, line
+    where = code.co_qualname, code.co_filename, line
     number = _numbers.get(where)
     if number is None:
-        site = Site(code.co_qualname, code.co_filename, line)
-        number = _numbers[where] = publish(sitetable.key_of(site.text), site.text)
+        text = Site(*where).text
+        number = _numbers[where] = publish(sitetable.key_of(text), text)
     return number
 
 

@@ -82,8 +82,9 @@ class Tasks:
 
     @staticmethod
     def _is_busy(i: int) -> bool:
-        """Whether P ``i`` runs a goroutine, which may go on for long: a hint."""
-        return int(view(p_dtype, layout.p_addr(i))[0].curg) != 0
+        """Whether P ``i`` runs a goroutine, with frames or of Python's, which may go on for long: a hint."""
+        record = view(p_dtype, layout.p_addr(i))[0]
+        return int(record.curg) != 0 or int(record.python_g) != 0
 
     def set_absent(self, p: int, is_absent: bool) -> None:
         """Whether P ``p`` has no process."""

@@ -460,10 +460,41 @@ class IntoSlot:
         return f.ret()
 
 
-@pytest.mark.parametrize("frame", [IntoField, IntoArray, AsResult, IntoSlot], ids=lambda frame: frame.__name__)
+@gomp.frame
+class IntoGlobal:
+    def step(f):
+        ROOT.set(f)
+        return f.ret()
+
+
+@gomp.frame
+class IntoMap:
+    m: gomp.Map[Node]
+
+    def step(f):
+        f.m["up"] = f
+        return f.ret()
+
+
+@pytest.mark.parametrize(
+    "frame", [IntoField, IntoArray, AsResult, IntoSlot, IntoGlobal, IntoMap], ids=lambda frame: frame.__name__
+)
 def test_no_address_of_a_frame_leaves_the_stack(heap, frame):
     with pytest.raises(StackEscapeError, match=ESCAPES):
         frame.run()
+
+
+def test_a_slot_has_no_value_where_it_is_declared():
+    with pytest.raises(
+        TypeError, match="slot n of Given is given a value where it is declared, but slots begin as zero or None"
+    ):
+
+        @gomp.frame
+        class Given:
+            n: int = 5
+
+            def step(f):
+                return f.ret()
 
 
 @gomp.frame
