@@ -279,9 +279,8 @@ def test_labels_are_those_of_who_starts_it(rt):
     ids = [gomp.go(Deep, ch=ch, labels={"path": "/index", "kind": "a b"}), gomp.go(Deep, ch=ch)]
     before = {g.id for g in gomp.debug.goroutines()}
     gomp.go(Starts, ch=ch, labels={"path": "/child"})
-    wait_until(lambda: waiting() >= set(ids) and len({g.id for g in gomp.debug.goroutines()} - before) == 1)
-    child = next(g for g in gomp.debug.goroutines() if g.id not in before)
-    wait_until(lambda: child.id in waiting())
+    wait_until(lambda: waiting() >= set(ids) and len(waiting() - before) == 1)
+    child = next(g for g in gomp.debug.goroutines() if g.id in waiting() - before)
     labels = {g.id: g.labels for g in gomp.debug.goroutines()}
     assert labels[ids[0]] == (("kind", "a b"), ("path", "/index"))
     assert labels[ids[1]] == ()
