@@ -80,9 +80,15 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector):
-        return self.find(selector).text
+        """What the first of them says, "" if there is none: looked at in one step, as rows come and go."""
+        return self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText.trim() ?? ''", selector
+        )
 
-    def wait(self, holds, seconds=10):
+    def newest_cycle(self):
+        return int((self.text("#cycles th") or "0").split()[0])
+
+    def wait(self, holds, seconds=30):
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: holds())
 
     def wait_for_figures(self):
@@ -110,11 +116,10 @@ def test_the_figures_move_and_everything_is_drawn(page, service):
         page.wait(lambda chart=chart: page.colours(f"#{chart}-chart canvas") > 3)
     page.wait(lambda: page.colours("#map") > 2)
     assert re.match(r"[\d,]+ cells of .*: .* from the lowest address", page.text("#map-caption"))
-    rows = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#ps th")]
-    assert rows == ["P0", "coordinator"]
+    assert [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#ps th")] == ["P0", "coordinator"]
     assert page.colours("#ps canvas") > 1
-    newest = int(page.text("#cycles th").split()[0])
-    page.wait(lambda: int(page.text("#cycles th").split()[0]) > newest)
+    newest = page.newest_cycle()
+    page.wait(lambda: page.newest_cycle() > newest)
 
 
 def test_every_figure_of_a_picture_is_there_as_text(page, service):
