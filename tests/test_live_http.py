@@ -14,7 +14,7 @@ from service_stand_in import StandIn
 
 from gomp.service.live.feed import MAX_FOLLOWERS
 
-UNREAD_S = 2
+UNREAD_S = 1
 FILE = re.compile(r'(?:href|src)="(static/[^"]+)"|from "\./([^"]+)"')
 
 

@@ -64,7 +64,9 @@ process.prepare()
 before = set(sys.modules)
 import uvicorn
 from gomp.service import app, control
-for application in (app.make_app("x"), control.make_app("x", None)):
+from gomp.service.live import feed, routes
+shared = feed.Feed()
+for application in (app.make_app("x", shared, routes.Page("x", "unix")), control.make_app("x", b"word", shared)):
     uvicorn.Config(application, log_config=None, lifespan="off").load()
 print(sorted(set(sys.modules) - before))
 """
