@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -13,6 +15,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from served import Service, environment_in
+
+from gomp.service.live.feed import MAX_FOLLOWERS
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium here: apt-get install chromium chromium-driver"
@@ -172,6 +176,30 @@ def test_what_is_held_does_not_move(page, service):
     assert (page.text("#uptime"), page.text("#cycles")) == held
     page.find("#hold").click()
     page.wait(lambda: page.text("#uptime") != held[0])
+
+
+def test_a_page_in_the_background_lets_go_of_its_stream_and_goes_on_when_it_is_looked_at(page, service):
+    def is_there_room():
+        return service.client.head("/live").status_code == 200
+
+    url = service.client.base_url
+    page.open("about:blank")
+    time.sleep(0.5)  # what was open is closed
+    with ExitStack() as others:
+        for _ in range(MAX_FOLLOWERS - 1):
+            other = others.enter_context(socket.create_connection((url.host, url.port)))
+            other.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert other.recv(12) == b"HTTP/1.1 200"
+        page.open(service.url)
+        page.wait(lambda: not is_there_room())
+        page.driver.minimize_window()
+        page.wait(is_there_room)
+        page.driver.set_window_rect(0, 0, DESK, 900)
+        page.wait(lambda: not is_there_room())
+    uptime = page.text("#uptime")
+    page.wait(lambda: page.text("#uptime") != uptime)
+    numbers = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#cycles th")]
+    assert len(set(numbers)) == len(numbers), "what is told again is not shown again"
 
 
 def test_the_control_listener_tells_nothing_without_the_token(control_url):

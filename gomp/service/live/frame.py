@@ -41,14 +41,13 @@ def read(doing: list[str]) -> dict[str, Any]:
             "trigger": _or_none(int(goal.trigger()), max_heap),
             "marked": stats.heap_marked,
             "objects": stats.heap_objects,
-            "max": max_heap,
         },
         "memory": _memory(stats),
         "container": _container(),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
-        "goroutines": {"count": stats.goroutines.count, "waiting": stats.goroutines.waiting},
+        "goroutines": stats.goroutines.count,
         "ps": [_p(p, doing) for p in stats.ps if p.pid],
     }
 

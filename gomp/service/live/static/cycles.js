@@ -8,9 +8,12 @@ const SHOWN = 20;
 export class Cycles {
   #cycles = [];
 
+  /** Which of them are new: after an interruption some are told again. */
   add(cycles) {
     const last = this.#cycles.at(-1)?.number ?? 0;
-    this.#cycles = [...this.#cycles, ...cycles.filter((cycle) => cycle.number > last)].slice(-SHOWN);
+    const fresh = cycles.filter((cycle) => cycle.number > last);
+    this.#cycles = [...this.#cycles, ...fresh].slice(-SHOWN);
+    return fresh;
   }
 
   clear() {

@@ -5,9 +5,18 @@ const AVERAGE_MS = 10_000;
 
 export class History {
   constructor() {
+    this.clear();
+  }
+
+  clear() {
     this.heap = []; // {t, live, goal, trigger, mapped, limit}; undefined where a point says nothing of it
     this.cpu = []; // {t, shares: by kind}
     this.pauses = []; // {t, s}
+    this.interrupt();
+  }
+
+  /** What follows does not follow at once. */
+  interrupt() {
     this.totals = null; // the highest CPU times seen: in a pause some are told without what comes later
   }
 
@@ -59,9 +68,5 @@ export class History {
       const first = list.findIndex((point) => point.t >= now - WINDOW_MS);
       list.splice(0, first < 0 ? list.length : first);
     }
-  }
-
-  clear() {
-    this.totals = null; // another process may answer now
   }
 }

@@ -17,6 +17,7 @@ const settings = { name: document.body.dataset.name, control: document.body.data
 
 let token = "";
 let isHeld = false;
+let uptime = 0;
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
 const past = new History();
@@ -30,13 +31,15 @@ const setCpu = figures(at("cpu-figures"), [...CPU_KINDS, ["total", "together"]])
 function take(kind, data) {
   if (kind === "frame") takeFrame(data);
   else if (kind === "map" && !isHeld) map.update(data);
-  else if (kind === "cycles") {
-    cycles.add(data);
-    data.forEach((cycle) => past.addCycle(cycle));
-  }
+  else if (kind === "cycles") cycles.add(data).forEach((cycle) => past.addCycle(cycle));
 }
 
 function takeFrame(frame) {
+  if (frame.uptime_s < uptime) {
+    past.clear(); // it is another runtime, that began with cycle 1
+    cycles.clear();
+  }
+  uptime = frame.uptime_s;
   past.addFrame(frame);
   if (isHeld) return;
   showHead(frame);
@@ -56,7 +59,7 @@ function showHead({ state, uptime_s, settings: now, goroutines, cycles: { is_lim
   show("gogc", now.gogc === null ? "off" : String(now.gogc));
   show("limit", (now.memory_limit === null ? "off" : bytes(now.memory_limit)) + (now.memory_limit_is_auto ? " (auto)" : ""));
   show("procs", String(now.procs) + (now.procs_are_auto ? " (auto)" : ""));
-  show("goroutines", count(goroutines.count));
+  show("goroutines", count(goroutines));
   at("limiter").hidden = !is_limited;
 }
 
@@ -98,19 +101,22 @@ function setState(state, isBad = false) {
 async function run() {
   for (let failures = 0; ; failures += 1) {
     await whenVisible();
+    past.interrupt();
+    ps.interrupt();
     const problem = await followOnce(() => (failures = 0));
     if (problem?.status === 401) return askForToken(problem.message);
     if (document.hidden) continue;
     setState(problem?.status === 503 ? "too many pages are open" : "connection lost", true);
-    past.clear();
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
   }
 }
 
 async function followOnce(onFrame) {
   const abort = new AbortController();
+  const leave = () => document.hidden && abort.abort(); // at once: a page that one has gone back from may be kept, without its timers
   let heard = Date.now();
-  const watch = setInterval(() => (document.hidden || Date.now() - heard > SILENT_MS) && abort.abort(), 500);
+  const watch = setInterval(() => Date.now() - heard > SILENT_MS && abort.abort(), 500);
+  document.addEventListener("visibilitychange", leave);
   try {
     await follow(headers(), (kind, data) => {
       heard = Date.now();
@@ -121,6 +127,7 @@ async function followOnce(onFrame) {
     return error;
   } finally {
     clearInterval(watch);
+    document.removeEventListener("visibilitychange", leave);
   }
   return null;
 }

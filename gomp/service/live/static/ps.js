@@ -34,6 +34,11 @@ export class Ps {
     for (const p of ps) this.#row(p).update(p);
   }
 
+  /** What each did from now on does not follow what is shown. */
+  interrupt() {
+    for (const row of this.#rows.values()) row.clear();
+  }
+
   redraw() {
     for (const row of this.#rows.values()) row.draw();
   }
@@ -76,6 +81,10 @@ class Row {
     };
     for (const [key, text] of Object.entries(texts)) this.#cells[key].textContent = text;
     this.draw();
+  }
+
+  clear() {
+    this.#did = "";
   }
 
   draw() {
