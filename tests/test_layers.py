@@ -317,10 +317,12 @@ def test_records_of_which_there_is_one_do_not_overlap():
     ones = [
         (r.RUNTIME, r.runtime_dtype), (r.MHEAP, r.mheap_dtype), (r.PACER, r.pacer_dtype), (r.LIMITER, r.limiter_dtype),
         (r.SCAVPACE, r.scavpace_dtype), (r.STACKPOOL, r.stackpool_dtype), (r.SCHED, r.sched_dtype), (r.GCSTATS, r.gcstats_dtype),
-        (r.PACER_LOG, r.pacer_log_dtype),
+        (r.PACER_LOG, r.pacer_log_dtype), (r.CPU_HEAD, r.cpu_head_dtype), (r.MEMPROFILE, r.memprofile_dtype),
+        *((at, r.timehist_dtype) for at in (r.STOPPING_OTHER, r.STOPPED_OTHER, r.STOPPING_GC, r.STOPPED_GC)),
     ]  # fmt: skip
     spaces = [(base, base + dtype.itemsize) for base, dtype in ones]
     spaces.append((r.PACER_EVENTS, r.PACER_EVENTS + r.MAX_PACER_EVENTS * r.pacer_event_dtype.itemsize))
+    spaces.append((r.CPU_STATS, r.CPU_STATS + 2 * r.cpu_dtype.itemsize))
     spaces.append((r.CYCLES, r.CYCLES + r.CYCLES_KEPT * r.cycle_dtype.itemsize))
     spaces.append((r.layout.MCENTRALS_BASE, r.layout.TYPES_BASE))
     assert all(end <= start for (_, end), (start, _) in pairwise(sorted(spaces)))
