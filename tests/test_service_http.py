@@ -108,6 +108,11 @@ def test_open_metrics_is_spoken_to_who_asks_for_it(shared):
     assert answer.text.endswith("# EOF\n")
 
 
+def test_a_scrape_does_not_wait_for_a_stopped_world(service):
+    service.tell("stop")
+    assert service.samples()[("go_gc_gogc_percent",)] == 100
+
+
 def test_the_probes_follow_the_runtime(service):
     assert (service.get("/livez").status_code, service.get("/readyz").status_code) == (200, 503)
     service.tell("ready")

@@ -25,7 +25,7 @@ CLIENT_METRICS = (
     Metric("go_info", "gauge", "Always 1; the Go whose memory system this is.", lambda s: [(GO_VERSION, 1)], "version"),
     Metric("go_goroutines", "gauge", "Goroutines with frames, and programs that wait at channels.", lambda s: s.stats.goroutines.count),
     Metric("go_threads", "gauge", "Threads of coordinator, Ps and service.", _usage(lambda u: u.threads)),
-    Metric("go_gc_duration_seconds", "summary", "Pauses of the last 256 cycles by quantile; all of them in count and sum.", _pauses, plot="pauses"),
+    Metric("go_gc_duration_seconds", "summary", "Pauses of the last 256 cycles by quantile; all of them in count and sum.", _pauses),
     # what programs allocated
     Metric("go_memstats_alloc_bytes", "gauge", "Bytes in objects, live or not yet swept.", lambda s: s.stats.alloc),
     Metric("go_memstats_alloc_bytes_total", "counter", "Bytes allocated so far.", lambda s: s.stats.total_alloc),

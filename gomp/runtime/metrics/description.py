@@ -1,4 +1,4 @@
-"""What is said of a metric, once: ``/metrics``, :func:`gomp.metrics.read`, the page and the documentation are made from it."""
+"""What is said of a metric, once: ``/metrics``, :func:`gomp.metrics.read` and the documentation are made from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Metric:
     """One metric. ``name`` is Go's, as ``/gc/heap/live:bytes``, or else Prometheus's, which begins with ``go_``, ``process_`` or ``gomp_``.
 
     ``read`` gives its value; None where this system has none; or, for one with a label, the values with what the label says. ``by_default``:
-    Prometheus gets it unless told otherwise. ``plot``: where it is drawn, "" nowhere.
+    Prometheus gets it unless told otherwise.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Metric:
     read: Callable[[Snapshot], Value | None]
     label: str = ""
     by_default: bool = True
-    plot: str = ""
 
     @property
     def is_go(self) -> bool:
