@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from gomp.runtime.metrics.histograms import Float64Histogram
@@ -56,7 +57,7 @@ class Metric:
         words = self.name.removesuffix("_total").split("_")
         return words[-1] if words[-1] in _BASE_UNITS else ""
 
-    @property
+    @cached_property
     def prometheus_name(self) -> str:
         """What Prometheus calls it: of Go's, what Go's own client makes of the name (client_golang, RuntimeMetricsToProm)."""
         if not self.is_go:
