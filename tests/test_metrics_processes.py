@@ -121,7 +121,7 @@ def is_over(goroutine):
 
 
 def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
-    running = rt.go("churn", live=20_000, ops=1_000_000)
+    running = rt.go("churn", live=10_000, ops=500_000)
     before, readings, names = {}, 0, [metric.name for metric in FIGURES]
     while not is_over(running):
         now = dict(totals(gomp.metrics.read(*names)))

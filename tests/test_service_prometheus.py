@@ -70,7 +70,7 @@ def scrape(tmp_path):
 
 @pytest.fixture
 def stand_in():
-    made = StandIn()
+    made = StandIn(metrics="all")
     made.tell("ready")
     yield made
     made.close()
@@ -143,5 +143,4 @@ def test_promtool_finds_nothing_to_complain_about(stand_in):
     lint = subprocess.run(
         [promtool, "check", "metrics"], input=stand_in.get("/metrics").text, capture_output=True, text=True, check=False
     )
-    ours = [line for line in lint.stderr.splitlines() if line.startswith("gomp_")]
-    assert ours == []
+    assert (lint.returncode, lint.stderr) == (0, "")
