@@ -49,8 +49,9 @@ def blocks(n: int, size: int) -> gomp.Array[gomp.Array[int]]:
 @gomp.compiled
 def numbers(n: int) -> gomp.Map[int, Link]:
     made = gomp.map(int, Link)
+    one = gomp.new(Link)
     for i in range(n):
-        made[i] = None
+        made[i] = one
     return made
 
 
@@ -141,7 +142,9 @@ def test_arrays_large_ones_too(rt):
 def test_what_maps_and_texts_make_has_the_line_of_the_call(rt):
     kept = numbers(100)
     made = [r for r in profile_of(rt) if r.in_use and r.frames[0].function == "numbers"]
-    assert {r.frames[0].line for r in made} == {line_in(numbers.py_func, text) for text in ("gomp.map", "made[i]")}
+    assert {r.frames[0].line for r in made} == {
+        line_in(numbers.py_func, text) for text in ("gomp.map", "gomp.new", "made[i]")
+    }
     assert sum(r.in_use for r in made) > 100
     assert len(kept) == 100
 
