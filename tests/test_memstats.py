@@ -66,7 +66,8 @@ def test_memory_adds_up(heap):
     parts = ("heap_sys", "stack_sys", "mspan_sys", "mcache_sys", "buck_hash_sys", "gc_sys", "other_sys")
     assert stats.sys == sum(getattr(stats, part) for part in parts)
     assert stats.heap_sys + stats.stack_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
-    assert stats.mcache_sys + stats.other_sys == 1 << 20
+    assert stats.mcache_sys + stats.buck_hash_sys + stats.other_sys == 1 << 20
+    assert stats.buck_hash_sys == 8192
     assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (
         1 << 20
     )  # what the memory limit counts
