@@ -19,7 +19,6 @@ from gomp.config import RuntimeSettings
 from gomp.runtime import cpuprofile, pprof
 from gomp.runtime.sitetable import Site
 from tests.served import Service, environment_in
-from tests.test_leaks import wait_until
 
 HERE = os.path.abspath(__file__)
 
@@ -218,7 +217,10 @@ def service(tmp_path_factory):
     config = 'name = "served"\nprocs = 1\nmetrics_port = 0\nmax_heap = "256MiB"\ngodebug = "memprofilerate=4096"\n[[programs]]\nprogram = "churn"\n'
     (directory / "service.toml").write_text(config + "parameters = { live = 1000, ops = 1000000000 }\n")
     made = Service(directory / "service.toml", environment_in(directory))
-    wait_until(lambda: made.samples().get(("go_memstats_mallocs_total",), 0) > 100_000)
+    deadline = time.monotonic() + 60
+    while made.samples().get(("go_memstats_mallocs_total",), 0) < 100_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     yield made
     made.close()
 
