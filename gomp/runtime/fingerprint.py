@@ -215,7 +215,7 @@ _COMPILER = (
     "actiontypes", "arrays", "arraytypes", "arraywalks", "boxes", "boxtypes", "callsites", "chan", "chantypes", "classnames",
     "collecttypes", "compiled", "crossing", "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap",
     "keywords", "kinds", "lifetimes", "lifetypes", "madetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts",
-    "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
+    "places", "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",
     "sitetable", "stacks", "steps", "structs", "sync", "synctypes", "texts", "texttypes", "textwalks", "weak",
 )  # fmt: skip
 

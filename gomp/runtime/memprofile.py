@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ from gomp.runtime.goroutineprofile import addresses
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.sitetable import Site, frame_at
 
-_PACKAGE = str(Path(__file__).parents[1]) + "/"
+_OURS = (f"{Path(__file__).parents[1]}/", "<frozen runpy>")
+_P = str(Path(__file__).with_name("p.py"))  # around it are the frames of the coordinator, from which a P was forked
 _NAP_S, _PATIENCE_S = 0.0001, 1.0
 
 
@@ -138,10 +138,10 @@ def _frames(bucket: Any, names: dict[tuple[int, int], Site]) -> list[Site]:
     return found
 
 
-def _shown(frames: Iterable[Site]) -> tuple[Site, ...]:
-    """Without those of gomp itself, as Go leaves out the runtime's; unless there are no others."""
-    frames = tuple(frames)
-    return tuple(frame for frame in frames if not frame.file.startswith(_PACKAGE)) or frames
+def _shown(frames: list[Site]) -> tuple[Site, ...]:
+    """Without those of gomp itself, as Go leaves out the runtime's, and what has started the process; unless there are no others."""
+    first = next((i for i, frame in enumerate(frames) if frame.file == _P), len(frames))
+    return tuple(f for f in frames[:first] if not f.file.startswith(_OURS)) or tuple(frames)
 
 
 def summary(found: list[MemProfileRecord], stats: MemStats) -> str:

@@ -12,7 +12,7 @@ from gomp.core.mutator.malloc import PROGRAM
 from gomp.core.shm import layout
 from gomp.core.shm.records import P_MAKES_AT
 from gomp.runtime import arrays, sitetable, structs
-from gomp.runtime.reftypes import MapRef, SlotType, TextRef, holds
+from gomp.runtime.reftypes import MapRef, SlotType, TextRef
 from gomp.runtime.sitetable import Site
 
 MADE = "<frame "  # so begin the files of functions that gomp makes for Python
@@ -41,7 +41,9 @@ def _shares_what_it_calls(lower: Any, inst: ir.Stmt) -> bool:
     callee = lower.typeof(inst.value.func.name)
     if isinstance(callee, types.BoundFunction):
         return isinstance(callee.this, (MapRef, TextRef))
-    return getattr(callee, "typing_key", None) not in _SAY_SO and holds(made, SlotType) and not _is_compiled(callee)
+    return (
+        isinstance(made, SlotType) and getattr(callee, "typing_key", None) not in _SAY_SO and not _is_compiled(callee)
+    )
 
 
 def _is_compiled(callee: types.Type) -> bool:

@@ -26,7 +26,6 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Function": [
         ("id", 1, "uint64"),
         ("name", 2, "int64"),
-        ("system_name", 3, "int64"),
         ("filename", 4, "int64"),
         ("start_line", 5, "int64"),
     ],
@@ -151,8 +150,7 @@ def _add_places(profile: Any, places: dict[Site, int], string: _Strings) -> None
         key = site.function or "?", site.file
         if key not in functions:
             functions[key] = len(functions) + 1
-            profile.function.add(
-                id=functions[key], name=string(key[0]), system_name=string(key[0]), filename=string(key[1])
-            )
+            # Without a system's name, which pprof would take for one of C++, and drop what is in <>.
+            profile.function.add(id=functions[key], name=string(key[0]), filename=string(key[1]))
         location = profile.location.add(id=number, address=number)
         location.line.add(function_id=functions[key], line=site.line)
