@@ -8,7 +8,7 @@ import gomp
 from gomp.core.jit import COMPILED
 from gomp.runtime.residency import private_bytes
 
-MOST_AT_START = 6 << 20
+MOST_AT_START = 7 << 20
 MOST = 13 << 20
 
 
