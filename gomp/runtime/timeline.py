@@ -242,9 +242,11 @@ class Timeline:
 
     # --- what it is told ----------------------------------------------------------------------------------------------
 
-    def begin(self, ps: Iterable[Event]) -> None:
-        """What each P does when the trace begins, as the coordinator has told."""
+    def begin(self, ps: Iterable[Event], phase: str = "", cycle: int = 0) -> None:
+        """What each P does when the trace begins, as the coordinator has told; and the collector, which marks or sweeps or does nothing."""
         at = self.began_ns
+        if phase:
+            self._gc.begin(at, "cycle", phase, "gc", {"cycle": cycle})
         for state in ps:
             p = state["p"]
             track = self.open_p(p, state["pid"], state["is_script"])
