@@ -220,7 +220,7 @@ class Recording:
         self.timeline.count(now_ns, "memory", mapped=mapped, **({"limit": limit} if limit < NO_LIMIT else {}))
 
     def _text(self) -> str:
-        out, self.timeline.out = self.timeline.out, []
+        out = self.timeline.take()
         return ",\n" + _encode(out)[1:-1] if out else ""
 
     def _tail(self, ended_ns: int) -> str:
