@@ -47,6 +47,7 @@ LAYERS = (
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
     "gomp.runtime.traced",
+    "gomp.runtime.tracks",
     "gomp.runtime.timeline",
     "gomp.runtime.traces",
     "gomp.service",

@@ -102,6 +102,17 @@ def test_a_trace_that_begins_in_the_middle_begins_with_what_each_p_does():
     assert unfinished == ["serve"]
 
 
+def test_a_trace_that_begins_in_the_middle_of_a_cycle_begins_with_it():
+    line = Timeline(BEGAN, PID)
+    line.begin([], "mark", 6)
+    line.add(COORDINATOR, BEGAN + 9_000, records.TRACE_CYCLE_MARKED, 6, 555)
+    line.end(BEGAN + 10_000)
+    assert [(name, began, took, args) for _, _, name, began, took, args in slices(line.out)] == [
+        ("mark", 0, 9, {"cycle": 6, "marked_bytes": 555}),
+        ("sweep", 9, 1, {"cycle": 6, "unfinished": True}),
+    ]
+
+
 def test_ends_of_what_began_before_the_trace_are_dropped_and_what_is_over_is_cut():
     objects = made(
         (0, 5, records.TRACE_WAIT_END, 0, 0),

@@ -12,7 +12,7 @@ death of its process or at the end of the trace ends there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gomp.core.gc.goal import NO_GOAL
 from gomp.core.mutator import action
@@ -78,8 +78,8 @@ from gomp.core.shm.records import (
 from gomp.runtime.goroutineprofile import WAITS
 from gomp.runtime.sitetable import site_of, site_with_key
 from gomp.runtime.traced import TEXT_WORDS
+from gomp.runtime.tracks import Event, Track, microseconds
 
-Event = dict[str, Any]
 _KIND_MASK = (1 << TRACE_DETAIL_SHIFT) - 1
 _MAIN, _GC, _STOPS, _LEFT_OUT = range(1, 5)  # tracks of a process
 _MOST_PENDING = 1 << 16  # arrows that have not arrived
@@ -120,74 +120,6 @@ _PARKED_FOR = {
 _DETAILS = {DETAIL_RUNS: "switches", DETAIL_READIES: "wake-ups", DETAIL_SWEEPS: "sweeps"}
 
 
-class Slice(NamedTuple):
-    """Something that goes on. ``key``: by which its end finds it; ``event``: what is shown of it, but for its duration."""
-
-    key: object
-    began_ns: int
-    event: Event
-
-
-class Track:
-    """What one process's track shows, while it grows: what is open lies one within the other."""
-
-    def __init__(self, timeline: Timeline, pid: int, tid: int) -> None:
-        self._timeline = timeline
-        self.pid, self.tid = pid, tid
-        self.open: list[Slice] = []
-
-    def begin(self, at_ns: int, key: object, name: str, kind: str, args: Event | None = None) -> None:
-        if (
-            self.open and at_ns <= self.open[-1].began_ns
-        ):  # what begins within has to begin later, for who sorts by that
-            at_ns = self.open[-1].began_ns + 1
-        self.open.append(Slice(key, at_ns, self._event("X", at_ns, name, kind, args)))
-
-    def end(self, at_ns: int, key: object, args: Event | None = None) -> None:
-        """The last of that key ends, and whatever has begun within it."""
-        for i in range(len(self.open) - 1, -1, -1):
-            if self.open[i].key == key:
-                if args:
-                    self.open[i].event["args"].update(args)
-                self.end_all(at_ns, i)
-                return
-
-    def end_all(self, at_ns: int, above: int = 0, **args: Any) -> None:
-        while len(self.open) > above:
-            _, began_ns, event = self.open.pop()
-            event["dur"] = max(at_ns - began_ns, 0) / 1e3
-            if args:
-                event["args"].update(args)
-            self._timeline.out.append(event)
-
-    def complete(self, began_ns: int, ended_ns: int, name: str, kind: str, args: Event) -> None:
-        """Something that is over."""
-        event = self._event("X", began_ns, name, kind, args)
-        event["dur"] = max(ended_ns - max(began_ns, self._timeline.began_ns), 0) / 1e3
-        self._timeline.out.append(event)
-
-    def instant(self, at_ns: int, name: str, args: Event) -> None:
-        self._timeline.out.append(self._event("i", at_ns, name, "note", args) | {"s": "t"})
-
-    def arrow(self, phase: str, at_ns: int, number: int) -> None:
-        event = self._event(phase, at_ns, "ready", "wake-up", None)
-        event["id"] = number
-        if phase == "f":
-            event["bp"] = "e"  # to what encloses that moment
-        self._timeline.out.append(event)
-
-    def _event(self, phase: str, at_ns: int, name: str, kind: str, args: Event | None) -> Event:
-        return {
-            "ph": phase,
-            "pid": self.pid,
-            "tid": self.tid,
-            "ts": self._timeline.microseconds(at_ns),
-            "name": name,
-            "cat": kind,
-            "args": {} if args is None else args,
-        }
-
-
 class Timeline:
     """Takes events, in the order of their times, and has made objects of them in ``out``, for whoever takes them from there.
 
@@ -213,8 +145,11 @@ class Timeline:
         self._stops = self._named_track(pid, _STOPS, "stops of the world")
         self._do: dict[int, Callable[[int, int, int, int, int], None]] = self._handlers()
 
-    def microseconds(self, at_ns: int) -> float:
-        return max(at_ns - self.began_ns, 0) / 1e3
+    def take(self) -> list[Event]:
+        """What there is so far; it is the caller's."""
+        taken = self.out[:]
+        self.out.clear()
+        return taken
 
     # --- tracks -------------------------------------------------------------------------------------------------------
 
@@ -222,7 +157,7 @@ class Timeline:
         if process:
             self._name("process_name", pid, 0, name=process)
         self._name("thread_name", pid, tid, name=name)
-        return Track(self, pid, tid)
+        return Track(self.out, self.began_ns, pid, tid)
 
     def _name(self, what: str, pid: int, tid: int, **args: Any) -> None:
         self.out.append({"ph": "M", "pid": pid, "tid": tid, "ts": 0, "name": what, "args": args})
@@ -242,9 +177,11 @@ class Timeline:
 
     # --- what it is told ----------------------------------------------------------------------------------------------
 
-    def begin(self, ps: Iterable[Event]) -> None:
-        """What each P does when the trace begins, as the coordinator has told."""
+    def begin(self, ps: Iterable[Event], phase: str = "", cycle: int = 0) -> None:
+        """What each P does when the trace begins, as the coordinator has told; and the collector, which marks or sweeps or does nothing."""
         at = self.began_ns
+        if phase:
+            self._gc.begin(at, "cycle", phase, "gc", {"cycle": cycle})
         for state in ps:
             p = state["p"]
             track = self.open_p(p, state["pid"], state["is_script"])
@@ -274,7 +211,7 @@ class Timeline:
 
     def count(self, at_ns: int, name: str, **values: int) -> None:
         """Counters of the whole runtime."""
-        ts = self.microseconds(at_ns)
+        ts = microseconds(at_ns, self.began_ns)
         self.out.append({"ph": "C", "pid": self._pid, "tid": _MAIN, "ts": ts, "name": name, "args": values})
 
     def end(self, at_ns: int) -> None:
@@ -384,7 +321,7 @@ class Timeline:
 
     def _on_left_out(self, p: int, at: int, which: int, n: int, ns: int) -> None:
         track = self._track(p)
-        Track(self, track.pid, _LEFT_OUT).instant(
+        Track(self.out, self.began_ns, track.pid, _LEFT_OUT).instant(
             at, f"{n:,} {_DETAILS.get(which, '')} left out", {"count": n} | ({"ms": ns / 1e6} if ns else {})
         )
 

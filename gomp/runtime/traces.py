@@ -38,6 +38,7 @@ from gomp.runtime.timeline import Timeline
 
 MOST_SECONDS = 3600.0
 _TURN_S = 0.01  # between two looks at the rings
+_AT_A_TIME = 8192  # events, of half a KiB each until they are text
 _ANSWER_S = 60.0
 _HEAD = '{"displayTimeUnit":"ns","traceEvents":[\n'
 _event_dtype = np.dtype([(name, "i8") for name in ("p", "at_ns", "what", "a", "b")])
@@ -57,10 +58,10 @@ def check_seconds(text: str | float) -> float:
 
 
 class Rings:
-    """The events that Ps have told since this was made. Those of a P come in their order."""
+    """The events that Ps tell, of each P from the number on that ``first`` has for it. Those of a P come in their order."""
 
-    def __init__(self, ps: list[int]) -> None:
-        self._next = {p: int(tracing.count_events(p)) for p in ps}
+    def __init__(self, first: dict[int, int]) -> None:
+        self._next = first
         self._buffer = np.zeros(8 + layout.TRACE_EVENTS * layout.TRACE_EVENT, np.uint8)
         allow_range(self._buffer.ctypes.data, self._buffer.nbytes)
 
@@ -105,8 +106,10 @@ class Recording:
             self._info = info
             self.timeline = Timeline(self._began_ns, began["pid"])
             self._later: dict[int, Any] = {}  # by P: events that wait for those of others
-            self._rings = Rings([layout.COORDINATOR_P, *(state["p"] for state in began["ps"])])
-            self.timeline.begin(began["ps"])
+            self._rings = Rings(
+                {layout.COORDINATOR_P: began["first"]} | {state["p"]: state["first"] for state in began["ps"]}
+            )
+            self.timeline.begin(began["ps"], began["phase"], began["cycle"])
         except BaseException:
             self.close()
             raise
@@ -146,7 +149,7 @@ class Recording:
             while not ended_ns:
                 ended_ns = self._wait()
                 now_ns = time.monotonic_ns()
-                self._turn(math.inf if ended_ns else now_ns)
+                yield from self._turn(math.inf if ended_ns else now_ns)
                 self._count(now_ns)
                 yield self._text()
             self.timeline.end(ended_ns)
@@ -170,8 +173,9 @@ class Recording:
             return time.monotonic_ns()
         return 0
 
-    def _turn(self, until_ns: float) -> None:
-        """Hand the events that have come to the timeline, by their times: those until ``until_ns``, as of later ones some may not be there yet."""
+    def _turn(self, until_ns: float) -> Iterator[str]:
+        """What becomes of the events that have come, in the order of their times: of those until ``until_ns``, as of later ones some may not be there
+        yet."""
         self._look_for_ps()
         ready = []
         for p in self._rings.ps:
@@ -190,7 +194,10 @@ class Recording:
             if n < len(waiting):
                 self._later[p] = waiting[n:]
         events = np.concatenate(ready)
-        self._add(events[np.argsort(events["at_ns"], kind="stable")])
+        events = events[np.argsort(events["at_ns"], kind="stable")]
+        for at in range(0, len(events), _AT_A_TIME):
+            self._add(events[at : at + _AT_A_TIME])
+            yield self._text()
 
     def _add(self, events: Any) -> None:
         for event in events.tolist():
@@ -213,7 +220,7 @@ class Recording:
         self.timeline.count(now_ns, "memory", mapped=mapped, **({"limit": limit} if limit < NO_LIMIT else {}))
 
     def _text(self) -> str:
-        out, self.timeline.out = self.timeline.out, []
+        out = self.timeline.take()
         return ",\n" + _encode(out)[1:-1] if out else ""
 
     def _tail(self, ended_ns: int) -> str:

@@ -14,7 +14,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from gomp.core.shm import layout, tracing
-from gomp.core.shm.records import RUNTIME, g_dtype, layout_version, p_dtype, runtime_dtype, view
+from gomp.core.shm.records import (
+    GC_MARK,
+    RUNTIME,
+    SWEEP_SETS,
+    g_dtype,
+    layout_version,
+    p_dtype,
+    runtime_dtype,
+    view,
+)
 from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.requests import Asker
@@ -50,7 +59,7 @@ class Tracing:
             return
         with self._stopped_world():
             has_room = all(self._begin(p) for p in (layout.COORDINATOR_P, *self._ps()))
-            began_ns, ps = time.monotonic_ns(), [self._state(p) for p in self._ps()]
+            began = self._everything_now() if has_room else {}
         if not has_room:
             self._end()
             asker.refuse("there is no memory for the events of a trace: raise the memory limit of the container")
@@ -60,10 +69,9 @@ class Tracing:
         asker.hand(
             [self._meta_fd],
             version=layout_version(),
-            began_ns=began_ns,
-            unix_ns=time.time_ns(),
             pid=int(self._runtime.coordinator_pid),
-            ps=ps,
+            unix_ns=time.time_ns(),
+            **began,
         )
 
     def end(self, asker: Asker) -> None:
@@ -102,6 +110,18 @@ class Tracing:
         self._traced.clear()
         self._reader, self._until = None, math.inf
 
+    def _everything_now(self) -> dict[str, Any]:
+        """Where the trace begins. World: stopped."""
+        rt = self._runtime
+        phase = "mark" if rt.xgcphase == GC_MARK else "sweep" if rt.xsweep_class < SWEEP_SETS else ""
+        return {
+            "began_ns": time.monotonic_ns(),
+            "first": int(tracing.count_events(layout.COORDINATOR_P)),
+            "phase": phase,
+            "cycle": int(rt.xcycles),
+            "ps": [self._state(p) for p in self._ps()],
+        }
+
     def _state(self, p: int) -> dict[str, Any]:
         """What P ``p`` does. World: stopped."""
         record = view(p_dtype, layout.p_addr(p))[0]
@@ -109,6 +129,7 @@ class Tracing:
         state: dict[str, Any] = {
             "p": p,
             "pid": int(record.xpid),
+            "first": int(tracing.count_events(p)),
             "is_script": p >= self._slots,
             "is_parked": bool(record.xparked),
             "programs": [(task.id, task.name) for task in tasks if task.has_started],

@@ -78,6 +78,7 @@ from gomp.core.shm.records import (
     CHAN_CLOSED,
     CHAN_DONE,
     CHAN_WOULD_BLOCK,
+    DETAIL_READIES,
     FRAME_HEADER,
     FRAME_INTO,
     FRAME_TYPE,
@@ -100,7 +101,7 @@ from gomp.core.shm.records import (
     self_p,
     stackpool,
 )
-from gomp.core.shm.tracing import is_tracing
+from gomp.core.shm.tracing import is_too_much, is_tracing
 
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
@@ -166,7 +167,7 @@ def go(type_addr: int) -> int:
         return g
     goid = g_at(g).id
     note_ready(g)
-    if is_tracing():
+    if is_tracing() and not is_too_much(DETAIL_READIES):
         tell_ready(TRACE_CREATE, goid, g_at(g).parent)
     store_release(g, G_RUNNABLE)
     runq_put(layout.g_number(g), 1)

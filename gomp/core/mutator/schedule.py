@@ -77,7 +77,7 @@ from gomp.core.shm.records import (
     self_p,
     type_at,
 )
-from gomp.core.shm.tracing import begin_detail, is_tracing, tell, tell_at, was_running
+from gomp.core.shm.tracing import begin_detail, is_too_much, is_tracing, tell, tell_at, was_running
 
 NOBODY = 0
 # Why :func:`schedule` comes back; or what a poll says.
@@ -310,7 +310,7 @@ def _run(g: int) -> None:
     me.curg = at
     blacken(at)
     goid, shown, action = gp.id, 0, me.out_for
-    if is_tracing():
+    if is_tracing() and not is_too_much(DETAIL_RUNS):
         shown = _tell_run(at)
     why = execute(at)
     if is_tracing() and (shown != 0 or was_running(goid)):
@@ -336,8 +336,8 @@ def _run(g: int) -> None:
 @kernel("int64(int64)")
 def _tell_run(g: int) -> int:
     """Only while tracing: 1 if it is told that the goroutine at ``g`` runs here from now on, 0 if there are too many."""
-    now = begin_detail(DETAIL_RUNS, 0)
-    if now == 0:
+    now = nanotime()
+    if begin_detail(DETAIL_RUNS, now) == 0:
         return 0
     gp = g_at(g)
     tell_at(now, TRACE_RUN, gp.id, (gp.entry - layout.TYPES_BASE) // TYPE_BYTES | np.int64(gp.site) << TRACE_SITE_SHIFT)

@@ -19,6 +19,7 @@ from gomp.core.sched.parking import ring, tell_over, wake_one
 from gomp.core.sched.runq import NO_G, runq_put
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, load_relaxed
+from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     DETAIL_READIES,
     G_RUNNABLE,
@@ -32,7 +33,7 @@ from gomp.core.shm.records import (
     g_at,
     self_p,
 )
-from gomp.core.shm.tracing import begin_detail, is_tracing, tell_at
+from gomp.core.shm.tracing import begin_detail, is_too_much, is_tracing, tell_at
 
 
 @inline
@@ -90,8 +91,8 @@ def change_status(g: int, was: int, becomes: int) -> None:
 @kernel("void(int64, int64, int64)")
 def tell_ready(what: int, goid: int, parent: int) -> None:
     """Only while tracing: that goroutine is ready to run, unless there are too many."""
-    now = begin_detail(DETAIL_READIES, 0)
-    if now != 0:
+    now = nanotime()
+    if begin_detail(DETAIL_READIES, now) != 0:
         tell_at(now, what, goid, parent)
 
 
@@ -100,7 +101,7 @@ def make_ready(g: int) -> None:
     """The goroutine at ``g``, which waits, may go on. The caller has it in hand, and does not park."""
     home, listens = g_at(g).home, g_at(g).listens
     note_ready(g)
-    if is_tracing():
+    if is_tracing() and not is_too_much(DETAIL_READIES):
         tell_ready(TRACE_READY, g_at(g).id, 0)
     change_status(g, G_WAITING, G_RUNNABLE)
     if home != 0:
