@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import signal
@@ -255,7 +256,9 @@ class Confuses:
 def test_one_that_fails_is_told_of_and_the_others_go_on():
     script = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=60)
     assert script.stdout == "verified\n"
-    assert script.stderr.count("(frame Fails) has ended: ValueError: no more turns") == 50
+    lines, first = inspect.getsourcelines(Fails.step)
+    line = first + next(i for i, text in enumerate(lines) if "raise" in text)
+    assert script.stderr.count(f"(frame Fails) has ended at {__file__}:{line}: ValueError: no more turns") == 50
     assert script.stderr.count("(frame Confuses) has ended: RuntimeError: a step made one action and returned an") == 1
     assert len(script.stderr.splitlines()) == 51
 

@@ -36,7 +36,13 @@ STEADY = (
     "churn20k_forced_p1",
     "churn20k_off_forced_p2",
 )
-LONG = ("churn20k_forced_p1", "nolive_gogc100_p1", "churn20k_off_forced_p2", "large_gogc100_lim64_p1")
+LONG = (
+    "churn20k_forced_p1",
+    "churn20k_gogc100_p1",
+    "nolive_gogc100_p1",
+    "churn20k_off_forced_p2",
+    "large_gogc100_lim64_p1",
+)
 
 
 def run(case, tape):

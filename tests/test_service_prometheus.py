@@ -88,11 +88,17 @@ def served(tmp_path, compiled_kernels):
 
 
 def dashboards():
-    """What our own ask, but for the cgroup's figures and PSI's, which not every machine has, and a memory limit, which this service has not."""
+    """What our own ask, but for the cgroup's figures and PSI's, which not every machine has, and a memory limit and goroutines with a
+    place, which this service has not."""
     files = (ROOT / "configs/grafana/provisioning/dashboards").glob("*.json")
     panels = [panel for file in files for panel in json.loads(file.read_text())["panels"]]
-    queries = [target["expr"].replace("$instance", ".*") for panel in panels for target in panel["targets"]]
-    return [q for q in queries if not any(name in q for name in ("gomp_cgroup", "gomp_memory_pressure", "gomemlimit"))]
+    queries = [
+        target["expr"].replace("$instance", ".*").replace("$__rate_interval", "10s")
+        for panel in panels
+        for target in panel["targets"]
+    ]
+    absent = ("gomp_cgroup", "gomp_memory_pressure", "gomemlimit", "gomp_goroutines{")
+    return [q for q in queries if not any(name in q for name in absent)]
 
 
 def public_dashboards():

@@ -89,7 +89,7 @@ def read() -> list[MemProfileRecord]:
             counts[key] = before[0] + made, before[1] + died
     per = rate()
     found = [MemProfileRecord(size, made, died, frames, per) for (size, frames), (made, died) in counts.items()]
-    return sorted(found, key=lambda r: r.in_use * r.object_bytes, reverse=True)
+    return sorted(found, key=lambda r: r.in_use_bytes, reverse=True)
 
 
 def since(before: list[MemProfileRecord], now: list[MemProfileRecord]) -> list[MemProfileRecord]:
