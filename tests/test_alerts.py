@@ -98,3 +98,4 @@ def test_an_alert_fires_in_its_scenario_and_no_other_does(name, fired, tmp_path)
     finally:
         demo.terminate()
         demo.wait(START_S)
+        demo.stdout.close()

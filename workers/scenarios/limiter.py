@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from workers.scenarios.live import blocks_in, compile_all, forget, keep, litter
+from workers.scenarios.live import allocate_on_all, blocks_in, compile_all, forget, keep
 
 ALERT = "GompHeapDoesNotFit"
 SETTINGS = {"procs": 2, "gogc": 100, "memory_limit": "96MiB"}
@@ -13,7 +11,5 @@ SETTINGS = {"procs": 2, "gogc": 100, "memory_limit": "96MiB"}
 def main(seconds: float = 60.0) -> None:
     compile_all()
     keep(blocks_in(128))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        litter(2000)
+    allocate_on_all(seconds)
     forget()
