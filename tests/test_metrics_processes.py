@@ -121,7 +121,7 @@ def is_over(goroutine):
 
 
 def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
-    running = rt.go("churn", live=10_000, ops=500_000)
+    running = rt.go("churn", live=10_000, ops=3_000_000)
     before, readings, names = {}, 0, [metric.name for metric in FIGURES]
     while not is_over(running):
         now = dict(totals(gomp.metrics.read(*names)))
@@ -135,5 +135,5 @@ def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
         parts = sum(value for name, value in cpu.items() if "total" not in name)
         assert cpu["/cpu/classes/total:cpu-seconds"] == pytest.approx(parts, abs=1e-9)
         assert read["/gc/heap/allocs-by-size:bytes"].count == read["/gc/heap/allocs:objects"]
-    assert readings > 10
+    assert readings > 5
     assert before["/gc/cycles/total:gc-cycles"] > 1
