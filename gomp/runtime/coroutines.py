@@ -147,8 +147,9 @@ class PythonGoroutine:
             self._ended(None, raised)
             raise
         except BaseException as raised:  # its own end, as in a thread
-            if isinstance(raised, RuntimeError) and "no running event loop" in str(raised):
-                raised.__notes__ = [_NO_LOOP]
+            is_told = _NO_LOOP in getattr(raised, "__notes__", ())
+            if isinstance(raised, RuntimeError) and "no running event loop" in str(raised) and not is_told:
+                raised.add_note(_NO_LOOP)
             return self._ended(None, raised)
         return self._got(got)
 
