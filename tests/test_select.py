@@ -128,7 +128,8 @@ def choose(a: gomp.Chan[int], b: gomp.Chan[int], n: int) -> int:
 
 
 def test_any_in_compiled_code(rt):
-    assert 350 < choose(gomp.Chan[int](1), gomp.Chan[int](1), 1000) < 650
+    """Of 4,000, five standard deviations around the half: at an even pace, too, which a choice by the clock does not survive."""
+    assert 1842 < choose(gomp.Chan[int](1), gomp.Chan[int](1), 4000) < 2158
 
 
 @gomp.compiled

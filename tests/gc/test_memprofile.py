@@ -32,7 +32,7 @@ def profiled_heap(rate, nprocs=1):
     with heap_world(nprocs) as world:
         records.view(records.memprofile_dtype, records.MEMPROFILE)[0].rate = rate
         for p in world.ps:
-            p.sample_random = 12345
+            p.cheaprand = 12345
         yield world
 
 

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import math
 
-from gomp.core.jit import inline, kernel
-from gomp.core.shm.atomics import clear_lowest, lsl, lsr, mul64, popcount, store_release
-from gomp.core.shm.libc import nanotime
-from gomp.core.shm.records import MCACHE_FREE, MCACHE_HELD, mcache_at, memprofile, self_p
+from gomp.core.jit import kernel
+from gomp.core.shm.atomics import clear_lowest, popcount, store_release
+from gomp.core.shm.cheaprand import cheaprand
+from gomp.core.shm.records import MCACHE_FREE, MCACHE_HELD, mcache_at, memprofile
 
 UNDRAWN = -1
 NEVER = 1 << 62
 _MOST_MEAN = 0x7000000  # fastexprand
 _RANDOM_BITS = 26
-_MULTIPLIER = 0x2545F4914F6CDD1D
 _MINUS_LN2 = -0.6931471805599453
 
 
@@ -33,22 +32,8 @@ def next_sample() -> int:
         return NEVER
     if rate == 1:
         return 0
-    log = min(math.log2(float(_random_bits() + 1)) - _RANDOM_BITS, 0.0)
+    log = min(math.log2(float(cheaprand(_RANDOM_BITS) + 1)) - _RANDOM_BITS, 0.0)
     return int(log * (_MINUS_LN2 * min(rate, _MOST_MEAN))) + 1
-
-
-@inline
-def _random_bits() -> int:
-    """26 bits of xorshift64* (Vigna, 2016), which is seeded when it is first used."""
-    me = self_p()
-    x = me.sample_random
-    if x == 0:
-        x = nanotime() ^ lsl(me.idx + 1, 48)
-    x ^= lsr(x, 12)
-    x ^= lsl(x, 25)
-    x ^= lsr(x, 27)
-    me.sample_random = x
-    return lsr(mul64(x, _MULTIPLIER), 64 - _RANDOM_BITS)
 
 
 @kernel("int64(int64, int64)")

@@ -25,8 +25,8 @@ from gomp.core.mutator.waits import blacken, change_status, lock, lock_for, unlo
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, load64, load_relaxed, lsr, mul64, store64, store_release
-from gomp.core.shm.libc import nanotime
+from gomp.core.shm.atomics import cas_acq_rel, load64, load_relaxed, store64, store_release
+from gomp.core.shm.cheaprand import cheaprand
 from gomp.core.shm.records import (
     CHAN_WOULD_BLOCK,
     G_ELEM,
@@ -78,10 +78,9 @@ def try_cases(n: int) -> int:
 @inline
 def _shuffled(n: int) -> int:
     """The numbers below ``n`` in any order, four bits each."""
-    order, random = _NIBBLES, mul64(nanotime() ^ self_p().idx << 32, 0x9E3779B97F4A7C15 - (1 << 64))
+    order = _NIBBLES
     for i in range(n - 1, 0, -1):
-        j = lsr(random, 40) % (i + 1)
-        random = mul64(random, 0x5851F42D4C957F2D) + 1442695040888963407
+        j = cheaprand(24) % (i + 1)
         swapped = (order >> 4 * i ^ order >> 4 * j) & 15
         order ^= swapped << 4 * i | swapped << 4 * j
     return order

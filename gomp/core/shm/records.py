@@ -798,7 +798,7 @@ p_dtype = record(
         ),  # ... and of the labels that a goroutine gets which is started there, 0: those of who starts it
         ("python_g", "i8"),  # id of the goroutine of Python's that the main thread runs, 0: none
         ("python_labels", "i8"),  # number of its labels
-        ("sample_random", "i8"),  # state of the generator that draws which objects are sampled, 0: not seeded
+        ("cheaprand", "i8"),  # state of this P's random numbers, 0: not seeded
         (
             "codes",
             "i8",
