@@ -18,8 +18,11 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import _dynfunc
 from numba.core.compiler import CompileResult
+from numba.core.environment import lookup_environment
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
+
+_ENVIRONMENT = "_ZN08NumbaEnv"  # begins the names of those variables
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,17 @@ class Loaded:
 
 def compiled_here(code: CompileResult) -> Loaded:
     address = code.library.get_pointer_to_function(code.fndesc.llvm_cfunc_wrapper_name)
-    return Loaded(code.entry_point, address, (code.environment, *code._find_referenced_environments()), code)
+    return Loaded(code.entry_point, address, (code.environment, *_environments_of(code)), code)
+
+
+def _environments_of(code: CompileResult) -> list[Any]:
+    """Of all functions that are inlined: as Numba finds them, but those it would not put into a cache too."""
+    found = (
+        lookup_environment(v.name)
+        for v in code.library._final_module.global_variables
+        if v.name.startswith(_ENVIRONMENT)
+    )
+    return [environment for environment in found if environment is not None]
 
 
 def pack(code: CompileResult, has_constants: bool = True) -> bytes:

@@ -47,6 +47,7 @@ from gomp.errors import Interrupted, RuntimeLost
 from gomp.runtime import (  # Numba learns from those that are marked
     arraytypes,  # noqa: F401
     arraywalks,  # noqa: F401
+    bodies,
     boxtypes,  # noqa: F401
     chantypes,  # noqa: F401
     collecttypes,  # noqa: F401
@@ -289,8 +290,8 @@ class Compiled(Generic[A, R]):
             described, packed = program_cache.load(file)
 
             def bind(environments: tuple[Any, ...]) -> None:
-                for call in pythoncalls.calls_of(environments):
-                    call.bind(classes, survey.functions)
+                for constant in (*pythoncalls.calls_of(environments), *bodies.started_by(environments)):
+                    constant.bind(classes, survey.functions)
 
             try:
                 result = result_named(described, classes, args)
@@ -393,6 +394,8 @@ class Program:
             else:
                 register(cls)
                 described(cls)
+        for started in bodies.started_by(self.code.environments):
+            started.cls.get_ready()
         self.ready_for = table.first
 
 

@@ -46,7 +46,8 @@ _left_behind: list[
 class PythonGoroutine:
     """One that was started. ``wait`` gives what it returns, or raises what it raised; ``await`` and ``yield`` it elsewhere in the same process."""
 
-    def __init__(self, body: Any, identity: Identity) -> None:
+    def __init__(self, body: Any, identity: Identity, is_anybodys: bool = True) -> None:
+        """``is_anybodys``: somebody may wait for it, or else has dropped it; what it raises is logged only when that is so."""
         self.name = getattr(body, "__qualname__", type(body).__name__)
         self.identity = identity
         self.body = body
@@ -54,6 +55,7 @@ class PythonGoroutine:
         self._awaited: Generator[Any, Any, Any] | None = None  # what it has yielded, which goes on first
         self._value: Any = None  # what is sent into it next, or raised there
         self._error: BaseException | None = None
+        self._is_anybodys = is_anybodys
         self._is_done = False
         self._was_told = False  # somebody has got its error
         self._signals: list[Signal] = []
@@ -98,7 +100,11 @@ class PythonGoroutine:
         raise TypeError("a goroutine is waited for in the process that started it: send what its wait() has given")
 
     def __del__(self) -> None:
+        self._log_error()
+
+    def _log_error(self) -> None:
         if self._error is not None and not self._was_told:
+            self._was_told = True
             log.error("goroutine %d (%s) has ended with an exception", self.id, self.name, exc_info=self._error)
 
     def lose(self) -> None:
@@ -161,6 +167,8 @@ class PythonGoroutine:
             return True
         self._is_done = True
         _all.discard(self)
+        if not self._is_anybodys:
+            self._log_error()
         for signal in self._signals:
             signal.fire()
         _wake_main_thread()
@@ -210,8 +218,12 @@ def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoro
             )
     table.check_open()
     by = here.goroutine
-    identity = Identity(goroutine.next_id(), by.id, number_of_caller(), number_of(labels) or by.labels)
-    started = PythonGoroutine(target, identity)
+    return begin(target, Identity(goroutine.next_id(), by.id, number_of_caller(), number_of(labels) or by.labels))
+
+
+def begin(body: Body, identity: Identity, is_anybodys: bool = True) -> PythonGoroutine:
+    """Have ``body`` go on here, as the goroutine that is said."""
+    started = PythonGoroutine(body, identity, is_anybodys)
     _all.add(started)
     if not table.is_open:  # it was closed meanwhile, and what was there has been told
         _all.discard(started)

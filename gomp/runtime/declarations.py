@@ -12,6 +12,7 @@ import time
 
 from gomp.errors import GompError
 from gomp.runtime import current, handles, pickling, steps
+from gomp.runtime.bodies import BodyMeta
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.references import key_of
 
@@ -41,7 +42,10 @@ def learn(key: int) -> None:
             raise GompError("no process has declared the frame that a goroutine has")
         time.sleep(_NAP_S)
     cls: FrameMeta = pickle.loads(base64.b64decode(text))
-    steps.load(cls)
+    if isinstance(cls, BodyMeta):
+        cls.know()
+    else:
+        steps.load(cls)
     if key_of(cls) != key:
         raise GompError(
             f"frame {cls.__name__} is declared otherwise in the process that has started a goroutine with it"

@@ -25,7 +25,8 @@ from numba.core.extending import _Intrinsic
 from gomp.errors import CompileError
 from gomp.runtime.boxes import all_boxes, box
 from gomp.runtime.classnames import GENERIC, fold_classes
-from gomp.runtime.frames import FrameMeta
+from gomp.runtime.coroutines import makes_body
+from gomp.runtime.frames import FrameMeta, is_known_by_name
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
@@ -76,6 +77,8 @@ class Survey:
         if not self._first_time(function):
             return
         self._note("function", function.__module__, function.__qualname__)
+        if "__name__" not in function.__globals__:  # of exec: Numba's cache does not keep its constants
+            self.certain = False
         self._value("defaults", function.__defaults__)
         self._note(sorted((k, repr(v)) for k, v in function.__annotations__.items()))
         for code in _all_code(function.__code__):
@@ -156,6 +159,10 @@ class Survey:
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
             if isinstance(value, types.FunctionType):
                 self._named(value)
+                if makes_body(value) and not is_known_by_name(
+                    value
+                ):  # the key of what it is given is in the machine code
+                    self._function(value)
         else:
             self.certain = False
 
@@ -212,7 +219,7 @@ def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _COMPILER = (
-    "actiontypes", "arrays", "arraytypes", "arraywalks", "boxes", "boxtypes", "callsites", "chan", "chantypes", "classnames",
+    "actiontypes", "arrays", "arraytypes", "arraywalks", "bodies", "boxes", "boxtypes", "callsites", "chan", "chantypes", "classnames",
     "collecttypes", "compiled", "crossing", "endings", "fingerprint", "frames", "frametypes", "globaltypes", "gotypes", "hashmap",
     "keywords", "kinds", "lifetimes", "lifetypes", "madetypes", "mapkeys", "maptypes", "mapwalks", "ndarrays", "ndarraytypes", "parts",
     "places", "pointers", "polling", "pool", "pooltypes", "pythoncalls", "references", "refops", "reftypes", "root_table", "select", "selecttypes",

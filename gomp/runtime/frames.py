@@ -82,6 +82,7 @@ class FrameInfo:
     """The layout of a frame, header included. ``returns``: INT, FLOAT, BOOL, a class of references, or None for nothing."""
 
     align = 8
+    begins = "frame"  # the text of the key
 
     def __init__(self, cls: FrameMeta, slots: dict[str, tuple[int, Slot]], size: int, returns: Any) -> None:
         self.cls, self.slots, self.size, self.returns = cls, slots, size, returns
@@ -91,19 +92,19 @@ class FrameInfo:
     @property
     def text(self) -> str:
         """For the key."""
-        return f"{self.shape} {self._what_it_does}".rstrip()
+        return f"{self.shape} {self.what_it_does}".rstrip()
 
     @property
     def shape(self) -> str:
         """What the stack has to know."""
         gives = self.returns.text if isinstance(self.returns, Scalar) else self.returns and name_of(self.returns)
-        return f"frame {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
+        return f"{self.begins} {self.size} {gives} {[(name, at, p.text) for name, (at, p) in self.slots.items()]}"
 
     @cached_property
-    def _what_it_does(self) -> str:
+    def what_it_does(self) -> str:
         """Of a frame that is sent by value: it may be declared again under its name, with the same slots, as when a cell of a notebook is run
         anew, or with another value around it; who has learned one must not take the other for it. It goes along with the class."""
-        if _is_known_by_name(self.cls):
+        if is_known_by_name(self.cls):
             return ""
         from gomp.runtime.fingerprint import digest_of_step  # above this
 
@@ -121,9 +122,9 @@ class FrameInfo:
         return self.slots[name]
 
 
-def _is_known_by_name(cls: type) -> bool:
-    """Whether each process that has it has imported the same module."""
-    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__ and cls.__module__ in sys.modules
+def is_known_by_name(what: Any) -> bool:
+    """Of a class or a function: whether each process that has it has imported the same module."""
+    return what.__module__ != "__main__" and "<locals>" not in what.__qualname__ and what.__module__ in sys.modules
 
 
 class FrameMeta(type):
@@ -143,6 +144,10 @@ class FrameMeta(type):
         from gomp.runtime.goroutines import run
 
         return run(cls, slots)
+
+    def reduced(cls) -> Any:
+        """As ``__reduce__``, of a class that is not sent as any other; None: as any other."""
+        return None
 
     def get_ready(cls) -> None:
         """Have this process know the step, in the runtime that is open, and others be able to."""

@@ -13,14 +13,18 @@ from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
+from gomp.core.shm import layout
+from gomp.core.shm.records import g_dtype, view
 from gomp.errors import RuntimeLost
-from gomp.runtime import current, declarations, endings, frames, stacks, steps
+from gomp.runtime import bodies, coroutines, current, declarations, endings, frames, stacks, steps
+from gomp.runtime.bodies import BodyMeta
 from gomp.runtime.callsites import begin_at
 from gomp.runtime.compiled import Compiled, compiled
 from gomp.runtime.endings import raise_failure
 from gomp.runtime.frames import FrameMeta
 from gomp.runtime.gotypes import check_first
 from gomp.runtime.handles import table
+from gomp.runtime.here import Identity
 from gomp.runtime.labels import number_of
 from gomp.runtime.places import MADE
 from gomp.runtime.sites import number_of_caller
@@ -117,14 +121,17 @@ def _look_aside() -> None:
     while (strange := schedule.last_strange()) != NO_G:
         key = schedule.strange_type(strange)
         try:
-            if not steps.is_known(key):
+            if not (steps.is_known(key) or bodies.known_body(key)):
                 declarations.learn(key)
-            table.call(schedule.release_strange, strange)
+            if begins := bodies.known_body(key):
+                _begin_body(begins, strange)
+            else:
+                table.call(schedule.release_strange, strange)
         except RuntimeLost:
             raise
         except Exception as error:
             log.error("goroutine %d has ended: %s", schedule.goroutine_id(strange), error)
-            table.call(schedule.fail_strange, strange)
+            table.call(schedule.bury_strange, strange)
     while (failed := schedule.last_failed()) != NO_G:
         try:
             _raise_failure(failed)
@@ -134,6 +141,15 @@ def _look_aside() -> None:
             goid, name = schedule.goroutine_id(failed), _failed_name(failed)
             log.error("goroutine %d (%s) has ended%s: %s: %s", goid, name, _where(error), type(error).__name__, error)
         table.call(schedule.bury_failed, failed)
+
+
+def _begin_body(cls: BodyMeta, strange: int) -> None:
+    """A function of Python's has its arguments in the frame of a goroutine: from here on its body is that goroutine."""
+    body = cls.body_of(strange)
+    known = view(g_dtype, layout.g_addr(strange))[0]
+    identity = Identity(int(known.id), int(known.parent), int(known.site), int(known.labels))
+    table.call(schedule.bury_strange, strange)  # first: interrupted in between it is lost, and not there twice
+    coroutines.begin(body, identity, is_anybodys=False)
 
 
 def _where(error: BaseException) -> str:

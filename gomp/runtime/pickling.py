@@ -12,6 +12,7 @@ from gomp.runtime.arrays import Array, rebuilt_class
 from gomp.runtime.boxes import box_class, is_box_class, kind_of_box
 from gomp.runtime.chan import Chan, ChanMeta, chan_class
 from gomp.runtime.counted import counted_class, is_counted_class
+from gomp.runtime.frames import FrameMeta
 from gomp.runtime.references import ReferenceMeta, is_map_class, map_class
 
 _NO_FILE = "<dynamic-code>"
@@ -29,6 +30,8 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return counted_class, (obj.counts,)
         if is_map_class(obj):
             return map_class, (obj.elem, obj.key_kind)
+        if isinstance(obj, FrameMeta) and (reduced := obj.reduced()):
+            return reduced
         if isinstance(obj, CodeType):  # cloudpickle may leave out its file, which tracebacks, profiles and reports name
             make, args = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if arg == _NO_FILE else arg for arg in args)

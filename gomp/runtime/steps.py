@@ -74,7 +74,7 @@ def _load_all() -> None:
                 _programs[cls] = Step(cls).program(())
             _programs[cls].get_ready()  # tells of those that it calls
     for cls in done:
-        _register(cls)
+        publish_frame(cls)
         known_steps()[_place_of(key_of(cls))] = _programs[cls].code.entry(NO_SLOT, ())
 
 
@@ -82,7 +82,8 @@ def reached_from(cls: FrameMeta) -> set[FrameMeta]:
     """Every frame that one of ``cls``, which is loaded, may lead to: itself first of all."""
     found, more = {cls}, [cls]
     while more:
-        called = {c for c in _programs[more.pop()].classes if isinstance(c, FrameMeta)} - found
+        program = _programs.get(more.pop())  # a function of Python's, which takes its arguments in a frame, has none
+        called = {c for c in program.classes if isinstance(c, FrameMeta)} - found if program else set()
         found |= called
         more += called
     return found
@@ -118,7 +119,8 @@ handles.on_open(_forget)
 handles.on_close(_forget)
 
 
-def _register(cls: FrameMeta) -> None:
+def publish_frame(cls: FrameMeta) -> None:
+    """Have the runtime that is open know frames of ``cls``, whatever is to be done with them."""
     info = cls.layout
     n = (info.size + 511) // 512
     words = [*mask_words(info.reference_words), *[0] * n][:n]
@@ -131,9 +133,9 @@ def _register(cls: FrameMeta) -> None:
 
 
 def place_of(cls: FrameMeta) -> Site:
-    """Where the step of ``cls`` begins."""
+    """Where the step of ``cls`` begins, or the function that it is given to."""
     code: Any = cls.step.__code__  # type: ignore[attr-defined]
-    return Site(f"{cls.__qualname__}.step", code.co_filename, code.co_firstlineno)
+    return Site(code.co_qualname, code.co_filename, code.co_firstlineno)
 
 
 class Step(Compiled[Any, Any]):

@@ -462,7 +462,7 @@ def plain(x): ...
         (lambda node: plain(node), "plain is a function of Python.*: decorate it with @gomp.compiled"),
         (
             lambda node: gomp.go(node),
-            r"gomp.go\(F, slot=value, ...\) starts a goroutine with a frame F; calls are started from Python",
+            r"gomp.go\(F, slot=value, ...\) starts a goroutine with a frame F, and",
         ),
         (lambda node: gomp.set_finalizer(node), r"write gomp.set_finalizer\(obj, function\)"),
         (lambda node: gomp.set_finalizer(node, lambda x: None), "is one that has a name in its module"),

@@ -45,7 +45,7 @@ from gomp.core.sched.status import (
     stop_requested,
 )
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, store_release
+from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, lsr, store_release
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import nanotime, stack_pointer
 from gomp.core.shm.records import (
@@ -505,6 +505,12 @@ def strange_type(number: int) -> int:
     return type_at(load64(innermost(layout.g_addr(number)) + FRAME_TYPE)).key
 
 
+@kernel("int64(int64, int64)")
+def strange_word(number: int, at: int) -> int:
+    """The word of its innermost frame in which byte ``at`` is, moved so that this byte is the first."""
+    return lsr(load64(innermost(layout.g_addr(number)) + (at & -8)), 8 * (at & 7))
+
+
 @kernel("int64(int64)")
 def release_strange(number: int) -> int:
     """Have that goroutine run again: OK, or RETRY."""
@@ -525,8 +531,8 @@ def release_strange(number: int) -> int:
 
 
 @kernel("int64(int64)")
-def fail_strange(number: int) -> int:
-    """That goroutine is over: there is no way to know its step. OK, or RETRY."""
+def bury_strange(number: int) -> int:
+    """That goroutine is over: there is no way to know its step, or its body is Python's and goes on without it. OK, or RETRY."""
     if enter() != OK:
         return RETRY
     self_p().strange = _without(self_p().strange, number)

@@ -1,0 +1,170 @@
+"""Goroutines of Python's that compiled code starts: ``gomp.go(function, ...)``, where ``function`` makes a generator or a coroutine.
+
+Such a goroutine begins as any other, with a frame in which the arguments are: they are roots, and whichever P comes first takes it. But for that
+frame no process has a step. So the P sets it aside for Python, which makes the body of what the frame holds, and has it go on as a goroutine of
+Python's under the same id (:mod:`~gomp.runtime.goroutines`).
+
+The class of the frame is made when the call is compiled. Compiled code has it as a constant (:class:`Started`), through which the process that loads
+the code from the cache makes its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from types import FunctionType
+from typing import Any
+
+from gomp.core.mutator import schedule
+from gomp.core.mutator.pythoncalls import root_address
+from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
+from gomp.runtime import handles
+from gomp.runtime.frames import FrameInfo, FrameMeta
+from gomp.runtime.kinds import SCALARS, Scalar
+from gomp.runtime.parts import Link, placed
+from gomp.runtime.pythoncalls import function_key
+from gomp.runtime.references import key_of
+from gomp.runtime.slots import filled
+from gomp.runtime.typekeys import class_of_key
+
+Given = tuple[
+    str, Any
+]  # an argument's name, "" by position; and a kind of number, a class of references, or None for None
+
+
+class _BodyInfo(FrameInfo):
+    begins = "body"
+
+
+class BodyMeta(FrameMeta):
+    """The class of such frames' classes. ``step`` is the function, as far as their keys are concerned."""
+
+    layout: _BodyInfo
+    given: tuple[Given, ...]
+
+    def get_ready(cls) -> None:
+        from gomp.runtime import declarations
+
+        cls.know()
+        declarations.declare(cls)
+
+    def know(cls) -> None:
+        """Have this process make bodies of such frames, in the runtime that is open."""
+        from gomp.runtime import steps
+
+        if _known.setdefault(key_of(cls), cls) is cls:
+            steps.publish_frame(cls)
+
+    def reduced(cls) -> Any:
+        return sent_class, (cls.step, cls.given, cls.layout.what_it_does)
+
+    def body_of(cls, number: int) -> Any:
+        """The generator or coroutine, of the arguments that the goroutine of that number, set aside, has in its frame."""
+        args, kwargs = [], {}
+        for i, (name, kind) in enumerate(cls.given):
+            value = None if kind is None else _read(number, *cls.layout.slots[_slot(i)])
+            if name:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return cls.step(*args, **kwargs)
+
+
+def _read(number: int, at: int, p: Any) -> Any:
+    word = int(schedule.strange_word(number, at))
+    if isinstance(p, Link):
+        return filled(p.target, root_address, word)[1] if word else None
+    return memoryview(word.to_bytes(8, "little", signed=True)).cast(p.code)[0]
+
+
+def _slot(i: int) -> str:
+    return f"argument {i + 1}"
+
+
+def slots_given(given: Iterable[Given]) -> Iterable[tuple[int, str]]:
+    """The slots of such a frame, by the positions of what they hold: None needs none."""
+    return ((i, _slot(i)) for i, (_, kind) in enumerate(given) if kind is not None)
+
+
+@functools.cache
+def body_class(function: FunctionType, given: tuple[Given, ...]) -> BodyMeta:
+    """The frames in which arguments of these names and kinds are given to ``function``. TypeError if it cannot take them, or there are too many."""
+    names = {"step": staticmethod(function), "__module__": function.__module__, "__doc__": function.__doc__}
+    made = BodyMeta(function.__name__, (), names)
+    made.__qualname__ = function.__qualname__
+    made.called = f"function {function.__name__}"
+    made.given = given
+    parts = {name: _part(given[i][1]) for i, name in slots_given(given)}
+    offsets, size, _ = placed([*parts.values()], made.called)
+    size = FRAME_HEADER + (size + 7 & -8)
+    if size - FRAME_HEADER > OUT_BYTES:
+        raise TypeError(f"it is given more than {OUT_BYTES // 8} arguments: give it a struct that holds them")
+    by_name = {name: (FRAME_HEADER + at, p) for (name, p), at in zip(parts.items(), offsets, strict=True)}
+    made.layout = _BodyInfo(made, by_name, size, None)
+    return made
+
+
+def _part(kind: Any) -> Scalar | Link:
+    return kind if isinstance(kind, Scalar) else Link(kind, None, "")
+
+
+def sent_class(function: FunctionType, given: tuple[Given, ...], what_it_does: str) -> BodyMeta:
+    """One that another process has made, from its pickle: what the function does, as a hash, that process has worked out."""
+    made = body_class(function, given)
+    vars(made.layout).setdefault("what_it_does", what_it_does)
+    return made
+
+
+# --- in compiled code -------------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A constant of machine code: the class of frames for what the code starts."""
+
+    def __init__(self, cls: BodyMeta) -> None:
+        self.cls = cls
+
+    def __reduce__(self) -> Any:
+        kinds = [(name, _cached(kind)) for name, kind in self.cls.given]
+        return _StartedInCache, (function_key(self.cls.step), kinds, key_of(self.cls))
+
+
+class _StartedInCache(Started):
+    """From the cache of programs, where a function has its name and a class its key."""
+
+    def __init__(self, function: tuple[str, str], given: list[tuple[str, Any]], key: int) -> None:
+        self._function, self._given, self._key = function, given, key
+
+    def bind(self, classes: Iterable[Any], functions: dict[tuple[str, str], Any]) -> None:
+        """Find out this process's class. TypeError if it has none such: the machine code is of no use here."""
+        found = functions.get(self._function)
+        if found is not None:
+            given = tuple((name, _uncached(kind, classes)) for name, kind in self._given)
+            self.cls = body_class(found, given)
+        if found is None or key_of(self.cls) != self._key:
+            raise TypeError(f"a program of the cache starts {'.'.join(self._function)}, which is not what it was")
+
+
+def _cached(kind: Any) -> Any:
+    return kind.name if isinstance(kind, Scalar) else kind and key_of(kind)
+
+
+def _uncached(kind: Any, classes: Iterable[Any]) -> Any:
+    return SCALARS[kind] if isinstance(kind, str) else kind and class_of_key(kind, among=classes)
+
+
+def started_by(environments: Iterable[Any]) -> list[Any]:
+    """Those among the constants of machine code."""
+    return [const for e in environments for const in e.consts if isinstance(const, Started)]
+
+
+# --- in a runtime -----------------------------------------------------------------------------------------------------
+
+_known: dict[int, BodyMeta] = {}  # by their keys
+handles.on_open(_known.clear)
+handles.on_close(_known.clear)
+
+
+def known_body(key: int) -> BodyMeta | None:
+    """The class of frames with that key, if it is one of these, and this process knows it."""
+    return _known.get(key)
