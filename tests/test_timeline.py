@@ -189,7 +189,7 @@ def test_no_goal_and_no_limit_are_not_shown_as_numbers():
 
 
 KINDS = sorted(value for name, value in vars(records).items() if name.startswith("TRACE_") and name not in (
-    "TRACE_EVENT", "TRACE_DETAIL_SHIFT", "TRACE_SITE_SHIFT", "TRACE_DETAILS", "TRACE_RUNNING", "TRACE_PROCESS",
+    "TRACE_EVENT", "TRACE_DETAIL_SHIFT", "TRACE_SITE_SHIFT", "TRACE_DETAILS", "TRACE_PROCESS",
 ) and not name.startswith(("TRACE_FOR_", "TRACE_TO_", "TRACE_DEDI", "TRACE_FRAC", "TRACE_IDLE", "TRACE_STAND")))  # fmt: skip
 
 

@@ -108,4 +108,4 @@ def test_whoever_ran_when_the_trace_began_is_known(world):
     world.ps[0].curg = layout.g_addr(g)
     tracing.begin_tracing(layout.p_addr(0))
     world.ps[0].curg = 0
-    assert records.view(records.trace_ring_dtype, layout.trace_addr(0))[0].running == 17
+    assert world.ps[0].trace_running == 17

@@ -829,6 +829,15 @@ p_dtype = record(
         ("special_lost", "i8", (2,)),  # by whoever found that the process which had registered them is gone
         # a trace: see shm/tracing.py. By the coordinator
         ("xtracing", "i8"),  # 1: this P keeps what happens; only while its ring is there
+        (
+            "trace_running",
+            "i8",
+        ),  # id of the goroutine that ran when the trace began, and has not stopped since, 0: none
+        (
+            "trace_skips",
+            "i8",
+            (2,),
+        ),  # of DETAIL_RUNS and DETAIL_READIES: so many more are left out before the clock is looked at
         ("trace_committed", "i8"),  # bytes of its ring
     ],
     4096,
@@ -871,7 +880,7 @@ P_XRUNQ_HEAD, P_XRUNQ_TAIL, P_XRUNNEXT, P_XWAKE, P_XMAIL, P_XOVER, P_XPARKED, P_
     for f in ("xrunq_head", "xrunq_tail", "xrunnext", "xwake", "xmail", "xover", "xparked", "xspinning")
 )
 P_XENDED_WAITS = offset_of(p_dtype, "xended_waits")
-P_XTRACING = offset_of(p_dtype, "xtracing")
+P_XTRACING, P_TRACE_SKIPS = (offset_of(p_dtype, name) for name in ("xtracing", "trace_skips"))
 P_RAISED_CODE, P_RAISED_INFO = offset_of(p_dtype, "raised_code"), offset_of(p_dtype, "raised_info")
 P_SMALL_ALLOC = offset_of(p_dtype, "small_alloc")
 P_SMALL_FREE = offset_of(p_dtype, "small_free")
@@ -1214,13 +1223,12 @@ trace_detail_dtype = record(
 trace_ring_dtype = record(
     [
         ("xwritten", "i8"),  # events ever
-        ("running", "i8"),  # id of the goroutine that ran when the trace began, and has not stopped since, 0: none
-        ("_pad0", "i8", (6,)),
+        ("_pad0", "i8", (7,)),
         ("details", trace_detail_dtype, (DETAIL_KINDS,)),
     ],
     layout.TRACE_HEADER,
 )
-TRACE_DETAILS, TRACE_RUNNING = (offset_of(trace_ring_dtype, name) for name in ("details", "running"))
+TRACE_DETAILS = offset_of(trace_ring_dtype, "details")
 trace_event_dtype = record([("at_ns", "i8"), ("what", "i8"), ("a", "i8"), ("b", "i8")], layout.TRACE_EVENT)
 
 WBUF_OBJECTS = 253

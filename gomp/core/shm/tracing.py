@@ -27,11 +27,14 @@ from gomp.core.shm.commit import commit_table
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     DETAIL_KINDS,
+    DETAIL_READIES,
+    DETAIL_RUNS,
+    DETAIL_SWEEPS,
+    P_TRACE_SKIPS,
     P_XTRACING,
     TRACE_DETAIL_SHIFT,
     TRACE_DETAILS,
     TRACE_LEFT_OUT,
-    TRACE_RUNNING,
     g_at,
     p_at,
     self_p,
@@ -44,7 +47,7 @@ OK = 0
 WINDOW_NS = 10_000_000
 MOST_DETAILS = 50  # of a kind in a window
 _LOOK_EVERY = 64  # of those left out, at the clock
-_TRACING = layout.SELF_BASE + P_XTRACING
+_TRACING, _SKIPS = layout.SELF_BASE + P_XTRACING, layout.SELF_BASE + P_TRACE_SKIPS
 _DETAIL_BYTES = trace_detail_dtype.itemsize
 
 
@@ -92,13 +95,12 @@ def is_this_p_tracing() -> int:
 
 @inline
 def is_too_much(which: int) -> bool:
-    """Only while :func:`is_tracing`, before :func:`begin_detail`: whether this one of ``which`` is left out, without a look at the clock. It costs no
-    more than that: goroutines switch in 80 ns."""
-    detail = trace_detail_at(_detail_addr(which))
-    n = detail.count + 1
-    if detail.left != 0 or n % _LOOK_EVERY == 0:
+    """Only while :func:`is_tracing`, before :func:`begin_detail`: whether this one of ``which``, DETAIL_RUNS or DETAIL_READIES, is left out, without
+    a look at the clock or at the ring: goroutines switch in 80 ns. It has been counted already."""
+    skips = load64(_SKIPS + 8 * which)
+    if skips == 0:
         return False
-    detail.count = n
+    store64(_SKIPS + 8 * which, skips - 1)
     return True
 
 
@@ -108,6 +110,9 @@ def begin_detail(which: int, now_ns: int) -> int:
     detail = trace_detail_at(_detail_addr(which))
     if detail.left == 0 and now_ns < detail.until_ns:
         detail.count += 1
+        if which != DETAIL_SWEEPS:
+            detail.count += _LOOK_EVERY - 1
+            store64(_SKIPS + 8 * which, _LOOK_EVERY - 1)
         return 0
     if now_ns >= detail.until_ns:
         if detail.count > 0:
@@ -134,18 +139,18 @@ def leave_out(which: int, took_ns: int) -> None:
 @kernel("void()")
 def look_again() -> None:
     """This P has slept: for the next of each kind the clock is looked at, however many were left out."""
-    for which in range(DETAIL_KINDS):
-        detail = trace_detail_at(_detail_addr(which))
-        detail.left = max(detail.left, 1)
+    for which in (DETAIL_RUNS, DETAIL_READIES):
+        trace_detail_at(_detail_addr(which)).count -= load64(_SKIPS + 8 * which)
+        store64(_SKIPS + 8 * which, 0)
 
 
 @inline
 def was_running(goid: int) -> bool:
     """Only while tracing: whether the goroutine that stops here now has run since before the trace began."""
-    at = layout.trace_addr(self_p().idx) + TRACE_RUNNING
-    if load64(at) != goid:
+    me = self_p()
+    if me.trace_running != goid:
         return False
-    store64(at, 0)
+    me.trace_running = 0
     return True
 
 
@@ -166,9 +171,11 @@ def begin_tracing(p: int) -> int:
     for which in range(DETAIL_KINDS):
         detail = trace_detail_at(ring + TRACE_DETAILS + which * _DETAIL_BYTES)
         detail.until_ns = 0
-        detail.left = 1  # so that for the first of all the clock is looked at
+        detail.left = 0
         detail.count = 0
-    store64(ring + TRACE_RUNNING, g_at(pp.curg).id if pp.curg != 0 else 0)
+    for which in (DETAIL_RUNS, DETAIL_READIES):
+        store64(p + P_TRACE_SKIPS + 8 * which, 0)
+    pp.trace_running = g_at(pp.curg).id if pp.curg != 0 else 0
     store_release(p + P_XTRACING, 1)
     return OK
 
