@@ -25,6 +25,7 @@ from gomp.runtime.metrics.table import BY_NAME, TABLE
 DATA = Path(__file__).parent / "data/metrics"
 OF_GO = {m["name"]: m for m in json.loads((DATA / "metrics-all.json").read_text())["metrics"]}
 OF_CLIENT = {m["name"]: m for m in json.loads((DATA / "prometheus-go-names.json").read_text())}
+OF_OLDER_CLIENTS = {"go_memstats_lookups_total"}
 BUCKETS = {
     name: tuple(float(b) for b in bounds)
     for name, bounds in json.loads((DATA / "histogram-buckets.json").read_text()).items()
@@ -67,7 +68,7 @@ def test_go_lists_them_in_the_same_order():
 
 def test_prometheus_has_gos_names_types_and_buckets_of_them():
     for metric in TABLE:
-        if metric.prometheus_name.startswith(("go_", "process_")):
+        if metric.prometheus_name.startswith(("go_", "process_")) and metric.name not in OF_OLDER_CLIENTS:
             of_client = OF_CLIENT[metric.prometheus_name]
             assert of_client["type"] == metric.kind, metric.prometheus_name
             if metric.kind == "histogram":

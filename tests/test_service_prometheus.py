@@ -17,6 +17,7 @@ from gomp.runtime.metrics.table import TABLE
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 30
+SCRAPE_S, LONG_S = 0.5, 300
 CONFIG = """
 metrics_port = 0
 metrics = "all"
@@ -126,6 +127,23 @@ def test_cycles_live_heap_and_goal_of_a_service_move(served, scrape):
         if metric.kind == "counter":
             resets = set(ask(f"resets({metric.prometheus_name}[1m])"))
             assert resets == {0.0} or (metric.label == "pool" and not resets), metric.name  # the service has no pools
+
+
+@pytest.mark.slow
+def test_five_minutes_under_load(served, scrape):
+    ask = scrape(served.client.base_url)
+    eventually(ask, "up{job='gomp'}", lambda values: values == [1.0])
+    time.sleep(LONG_S)
+    without = [query for query in dashboards() + public_dashboards() if not ask(query)]
+    assert not without
+    assert ask("min_over_time(up{job='gomp'}[5m])") == [1.0], "no scrape has failed"
+    (scrapes,) = ask("count_over_time(up{job='gomp'}[5m])")
+    assert scrapes > 0.9 * LONG_S / SCRAPE_S
+    durations = [ask(f"quantile_over_time({q}, scrape_duration_seconds{{job='gomp'}}[5m])")[0] for q in (0.5, 0.99, 1)]
+    print(
+        f"{scrapes:.0f} scrapes, {durations[0] * 1e3:.1f} ms in the median, 99% in {durations[1] * 1e3:.1f}, the longest {durations[2] * 1e3:.1f}"
+    )
+    assert durations[0] < 0.02
 
 
 def test_what_the_service_says_is_what_prometheus_stores(stand_in, scrape):

@@ -31,6 +31,7 @@ CLIENT_METRICS = (
     Metric("go_memstats_alloc_bytes_total", "counter", "Bytes allocated so far.", lambda s: s.stats.total_alloc),
     Metric("go_memstats_mallocs_total", "counter", "Objects allocated so far.", lambda s: s.stats.mallocs),
     Metric("go_memstats_frees_total", "counter", "Objects freed so far.", lambda s: s.stats.frees),
+    Metric("go_memstats_lookups_total", "counter", "Always 0, as in Go; its client no longer tells it, and older dashboards ask.", lambda s: 0),
     # what the heap holds
     Metric("go_memstats_sys_bytes", "gauge", "Bytes of address space the heap and its metadata have taken.", lambda s: s.stats.sys),
     Metric("go_memstats_heap_alloc_bytes", "gauge", "As go_memstats_alloc_bytes.", lambda s: s.stats.heap_alloc),
