@@ -125,7 +125,9 @@ def main() -> None:
     ratios = [b / a for a, b in zip(off, on, strict=True)]
     error = statistics.stdev(ratios) / pairs**0.5
     print(
-        f"{pairs} pairs: {statistics.median(off) / 1e6:.2f} million objects a second with nothing on, {statistics.median(on) / 1e6:.2f} with everything.\n"
+        f"{pairs} pairs, millions of objects a second: {statistics.median(off) / 1e6:.2f} with nothing on, {statistics.median(on) / 1e6:.2f} with everything."
+    )
+    print(
         f"With everything on it is {statistics.mean(ratios):.3f} ± {error:.3f} times as much, median {statistics.median(ratios):.3f}."
     )
 
