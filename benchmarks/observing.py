@@ -120,12 +120,13 @@ def main() -> None:
     pairs = parser.parse_args().pairs
     off, on = [], []
     for i in range(pairs):
-        for everything in (i % 2 == 0, i % 2 != 0):
-            (on if everything else off).append(run(everything))
+        for is_on in (i % 2 == 0, i % 2 != 0):
+            (on if is_on else off).append(run(is_on))
     ratios = [b / a for a, b in zip(off, on, strict=True)]
     error = statistics.stdev(ratios) / pairs**0.5
+    nothing, everything = (statistics.median(rates) / 1e6 for rates in (off, on))
     print(
-        f"{pairs} pairs, millions of objects a second: {statistics.median(off) / 1e6:.2f} with nothing on, {statistics.median(on) / 1e6:.2f} with everything."
+        f"{pairs} pairs, millions of objects a second: {nothing:.2f} with nothing on, {everything:.2f} with everything."
     )
     print(
         f"With everything on it is {statistics.mean(ratios):.3f} ± {error:.3f} times as much, median {statistics.median(ratios):.3f}."

@@ -17,23 +17,12 @@ from tests.served import environment_in
 
 HEIGHT = 740
 SHOWN_S = 75  # of the two minutes that the charts have
-START_S = 60
 PORT_LINE = "gomp is ready: "
 
 
 def picture_of(name: str, driver: webdriver.Chrome) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        command = [
-            sys.executable,
-            "-m",
-            "gomp",
-            "demo",
-            name,
-            "--seconds",
-            str(SHOWN_S + START_S),
-            "--metrics-port",
-            "0",
-        ]
+        command = [sys.executable, "-m", "gomp", "demo", name, "--metrics-port", "0"]
         service = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment_in(Path(directory))
         )

@@ -19,9 +19,9 @@ from gomp.core.mutator import schedule
 from gomp.core.mutator.pythoncalls import root_address
 from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
 from gomp.runtime import handles
-from gomp.runtime.frames import FrameInfo, FrameMeta
+from gomp.runtime.frames import FrameInfo, FrameMeta, Slot
 from gomp.runtime.kinds import SCALARS, Scalar
-from gomp.runtime.parts import Link, placed
+from gomp.runtime.parts import Link, Part, placed
 from gomp.runtime.pythoncalls import function_key
 from gomp.runtime.references import key_of
 from gomp.runtime.slots import filled
@@ -94,13 +94,15 @@ def body_class(function: FunctionType, given: tuple[Given, ...]) -> BodyMeta:
     made.__qualname__ = function.__qualname__
     made.called = f"function {function.__name__}"
     made.given = given
-    parts = {name: _part(given[i][1]) for i, name in slots_given(given)}
-    offsets, size, _ = placed([*parts.values()], made.called)
+    parts: list[Part] = [_part(given[i][1]) for i, _ in slots_given(given)]
+    offsets, size, _ = placed(parts, made.called)
     size = FRAME_HEADER + (size + 7 & -8)
     if size - FRAME_HEADER > OUT_BYTES:
         raise TypeError(f"it is given more than {OUT_BYTES // 8} arguments: give it a struct that holds them")
-    by_name = {name: (FRAME_HEADER + at, p) for (name, p), at in zip(parts.items(), offsets, strict=True)}
-    made.layout = _BodyInfo(made, by_name, size, None)
+    slots: dict[str, tuple[int, Slot]] = {
+        name: (FRAME_HEADER + at, p) for (_, name), at, p in zip(slots_given(given), offsets, parts, strict=True)
+    }
+    made.layout = _BodyInfo(made, slots, size, None)
     return made
 
 
