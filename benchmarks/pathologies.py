@@ -15,7 +15,7 @@ from gomp.demo import scenarios
 from tests.browser import chromium, show_as
 from tests.served import environment_in
 
-HEIGHT = 740
+HEIGHT = 1000
 SHOWN_S = 75  # of the two minutes that the charts have
 PORT_LINE = "gomp is ready: "
 
