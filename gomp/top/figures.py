@@ -13,11 +13,11 @@ def format_count(n: float) -> str:
     """A number of things, or of things in a second."""
     if n < 10_000:
         return f"{n:,.0f}" if n >= 100 or n == int(n) else f"{n:.3g}"
-    for unit in ("k", "M"):
+    for unit in ("k", "M", "G"):
         n /= 1000
         if n < 1000:
             return f"{n:.3g} {unit}"
-    return f"{n / 1000:,.3g} G"
+    return f"{n / 1000:,.3g} T"
 
 
 def format_share(share: float) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gomp.cgroup import MemoryCgroup
+from gomp.core.jit import load_kernels
 from gomp.runtime.discovery import RuntimeInfo
 from gomp.runtime.looking import Look
 from gomp.runtime.metrics.description import Metric
@@ -71,6 +72,7 @@ class Readings:
     """One after the other of the runtime that ``look`` is at; with the ``metrics`` in each."""
 
     def __init__(self, look: Look, info: RuntimeInfo, metrics: Sequence[Metric]) -> None:
+        load_kernels()  # which takes a moment: else it would be within the first interval
         self._look_at = look
         self._name = info.name
         self._metrics = metrics

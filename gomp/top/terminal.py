@@ -82,6 +82,8 @@ class Terminal:
             self._modes = termios.tcgetattr(self._keys)
             modes = termios.tcgetattr(self._keys)
             modes[tty.LFLAG] &= ~(termios.ECHO | termios.ICANON)
+            modes[tty.LFLAG] |= termios.NOFLSH  # Ctrl-C must not cut what is being drawn, nor what ends it
+            modes[tty.CC][termios.VMIN], modes[tty.CC][termios.VTIME] = 1, 0
             modes[tty.CC][termios.VSUSP] = b"\0"  # it comes as a key, so that the terminal is given back before
             _set_modes(self._keys, modes)
         self._console.set_alt_screen(True)

@@ -7,13 +7,14 @@ Colours are the terminal's own eight, so that they are right on dark and light; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
 
 from gomp.service.live import doing
 from gomp.service.units import format_bytes, format_time
+from gomp.top.bars import heap_bar, key_of, memory_bar, titled
 from gomp.top.figures import format_count, format_mib, format_share
 from gomp.top.readings import Reading
 
@@ -21,16 +22,6 @@ LEAST_WIDTH = 80
 FEWEST_CYCLES = 3
 _PLAIN_CYCLES = 10
 _STATE_STYLES = {"running": "green", "marking": "cyan"}
-_BETWEEN = " · "
-# Of the classes of memory: what a bar is drawn with, and in which colour.
-_MEMORY = {
-    "objects": ("█", "green"),
-    "unused": ("▓", "cyan"),
-    "stacks": ("▒", "magenta"),
-    "free": ("░", ""),
-    "metadata": ("▚", "red"),
-}
-_SHORT = {"metadata": "meta"}
 _CPU = {"assists": "assist", "background": "work", "idle": "idle", "pauses": "pause", "sweeping": "sweep", "returning": "return"}  # fmt: skip
 _COLLECTION = ("assists", "background", "idle", "pauses")  # as Go's /cpu/classes/gc/total
 # What a P does, as :mod:`gomp.service.live.doing` has it: what is shown, in which colour, what it means.
@@ -52,18 +43,16 @@ def of_reading(reading: Reading, width: int, height: int | None) -> list[Text]:
     figures, rates = reading.figures, reading.rates
     lines = [
         head(reading),
-        *_heap(figures["heap"], width),
-        *_memory(figures, width),
+        *heap_bar(figures["heap"], width),
+        *memory_bar(figures, width),
         _cpu(rates["cpu"]),
         _cycles(figures, rates),
         _allocation(figures, rates),
         Text(),
     ]
-    room = None if height is None else max(height - len(lines) - 1, 0)
-    key = _key(_DOES.values())
     n_ps = len(figures["ps"])
-    if room is not None:  # each table has a head, and the first a blank line behind it
-        n_ps = min(n_ps, max(room - FEWEST_CYCLES - 3, 1))
+    if height is not None:  # less what is there, the last line, two heads, and a blank line between the tables
+        n_ps = min(n_ps, max(height - len(lines) - FEWEST_CYCLES - 4, 1))
     lines += _ps(reading, n_ps, width)
     n_cycles = _PLAIN_CYCLES if height is None else max(height - len(lines) - 3, 0)
     if n_cycles and reading.cycles:
@@ -71,7 +60,7 @@ def of_reading(reading: Reading, width: int, height: int | None) -> list[Text]:
     if height is not None:
         lines = lines[: height - 1]
         lines += [Text()] * (height - 1 - len(lines))
-    return [*lines, key]
+    return [*lines, key_of(_DOES.values())]
 
 
 def head(reading: Reading) -> Text:
@@ -94,51 +83,6 @@ def head(reading: Reading) -> Text:
     return line
 
 
-def _titled(title: str, parts: Sequence[str]) -> Text:
-    return Text(f"{title:<7}", style="bold").append(_BETWEEN.join(parts), "not bold")
-
-
-# --- bars -------------------------------------------------------------------------------------------------------------
-
-
-def _heap(heap: dict[str, Any], width: int) -> list[Text]:
-    """What is live against where the next cycle begins, and where it is to end."""
-    parts = [f"{format_bytes(heap['live'])} live", f"{format_bytes(heap['marked'])} marked"]
-    parts += [f"{name} {format_bytes(heap[name]) if heap[name] else 'none'}" for name in ("trigger", "goal")]
-    most = max(heap["live"], heap["goal"] or 0, heap["trigger"] or 0, 1)
-    marked = min(heap["marked"], heap["live"])
-    cells = width - 1
-    bar = _bar([(marked, "█", "green"), (heap["live"] - marked, "▒", "cyan")], most, cells)
-    for name, mark in (("trigger", "T"), ("goal", "G")):
-        if heap[name]:
-            at = min(cells * heap[name] // most, cells - 1)
-            bar = Text.assemble(bar[:at], (mark, "bold"), bar[at + 1 :])
-    return [_titled("heap", parts), bar]
-
-
-def _memory(figures: dict[str, Any], width: int) -> list[Text]:
-    """What the memory limit counts, by class, against the limit."""
-    memory, limit, container = figures["memory"], figures["settings"]["memory_limit"], figures["container"]
-    of_limit = f" of {format_bytes(limit)}" if limit else ""
-    parts = [f"{format_bytes(memory['mapped'])} mapped{of_limit}", f"{format_bytes(memory['released'])} returned"]
-    if container and container["usage"] is not None:
-        parts.append(f"container {format_bytes(container['usage'])} of {format_bytes(container['limit'])}")
-    bar = _bar(
-        [(memory[name], *drawn) for name, drawn in _MEMORY.items()], max(memory["mapped"], limit or 0, 1), width - 1
-    )
-    meanings = [(*drawn, f"{_SHORT.get(name, name)} {format_bytes(memory[name])}") for name, drawn in _MEMORY.items()]
-    return [_titled("memory", parts), bar, _key(meanings)]
-
-
-def _bar(parts: Sequence[tuple[int, str, str]], most: int, cells: int) -> Text:
-    """``cells`` of them for ``most``: so many of each part as its share is, and the rest empty."""
-    bar, sum_ = Text(), 0
-    for size, mark, style in parts:
-        sum_ += max(size, 0)
-        bar.append(mark * (min(round(cells * sum_ / most), cells) - len(bar)), style)
-    return bar.append("·" * (cells - len(bar)))
-
-
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -151,18 +95,18 @@ def _cpu(shares: dict[str, float]) -> Text:
 def _cycles(figures: dict[str, Any], rates: dict[str, Any]) -> Text:
     cycles, pauses = figures["cycles"], figures["pauses"]
     p50, p99, longest = (format_time(pauses[f"{name}_s"]) for name in ("p50", "p99", "max"))
-    return _titled(
+    return titled(
         "cycles",
         [
             f"{rates['cycles']:.1f}/s",
-            f"{format_count(cycles['count'])} so far, {format_count(cycles['forced'])} forced",
-            f"pauses p50 {p50}, p99 {p99}, max {longest}",
+            f"{format_count(cycles['count'])} ({format_count(cycles['forced'])} forced)",
+            f"pauses p50 {p50} p99 {p99} max {longest}",
         ],
     )
 
 
 def _allocation(figures: dict[str, Any], rates: dict[str, Any]) -> Text:
-    return _titled(
+    return titled(
         "alloc",
         [
             f"{format_bytes(rates['allocated'])}/s",
@@ -184,7 +128,7 @@ def _ps(reading: Reading, n: int, width: int) -> list[Text]:
             f"{'P':<11} {'PID':>7}  {'MARK':>4} {'ASSIST':>6} {'SWEEP':>5}  {'STOP':>4} {'RAN':>6} {'DIED':>4} ", "bold"
         )
     ]
-    room = width - lines[0].cell_len - 1
+    room = max(width - lines[0].cell_len - 1, 1)
     lines[0].append("LATELY")
     for p in ps if len(ps) <= n else ps[: n - 1]:
         rates = reading.rates["ps"][p["name"]]
@@ -219,8 +163,3 @@ def _last_cycles(cycles: Sequence[dict[str, Any]], now_ms: float) -> list[Text]:
             )
         )
     return lines
-
-
-def _key(meanings: Iterable[tuple[str, str, str]]) -> Text:
-    """What marks stand for: a mark, its colour, its meaning."""
-    return Text(" ").join(Text(mark, style).append(f" {meaning}", "default") for mark, style, meaning in meanings)
