@@ -17,6 +17,7 @@ from pseudo_terminal import OnTerminal
 import gomp
 from gomp import cli
 from gomp.core import COMPILED
+from gomp.runtime import looking
 
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
@@ -225,6 +226,12 @@ def test_a_closed_pipe_ends_it_quietly(shown):
 def test_what_the_user_got_wrong_is_one_line(arguments, message, capsys):
     assert cli.run_command(["top", *arguments]) == 2
     assert capsys.readouterr() == ("", f"gomp: {message}\n")
+
+
+def test_a_runtime_of_another_version_is_refused(rt, monkeypatch, capsys):
+    monkeypatch.setattr(looking, "layout_version", lambda: 0)
+    assert cli.run_command(["top", rt.name]) == 2
+    assert f"the runtime {rt.name} is of another version of gomp: use the gomp" in capsys.readouterr().err
 
 
 def test_without_a_runtime_it_says_how_to_start_one(tmp_path, monkeypatch, capsys):
