@@ -186,6 +186,23 @@ def list_(as_json: AsJson = False) -> int:
 
 
 @app.command()
+def top(
+    name: Annotated[str | None, typer.Argument(help="which runtime; the only one running, if left out")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="show metrics whose names fit instead, as 'gomp_p_*'; may be repeated"),
+    ] = None,
+    interval: Annotated[str, typer.Option(metavar="SECONDS", help="between two readings")] = "1",
+    once: Annotated[bool, typer.Option("--once", help="one reading after one interval, as text")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the same as one JSON object")] = False,
+) -> int:
+    """Show what a running runtime does; q ends it."""
+    from gomp.top.command import show
+
+    return show(name, metric or [], interval, once, as_json)
+
+
+@app.command()
 def verify(
     name: Annotated[str | None, typer.Argument(help="which runtime; the only one running, if left out")] = None,
     level: Annotated[

@@ -56,11 +56,12 @@ def test_a_peer_that_writes_without_end_does_not_hold_its_reader(
     assert set(map(str, theirs.receive())) == {str(Message("stats"))}
 
 
-def test_who_takes_no_answers_is_not_read_until_it_does(pair: tuple[Channel, Channel]) -> None:
+@pytest.mark.parametrize("descriptors", [[], [0]], ids=["text", "descriptors"])
+def test_who_takes_no_answers_is_not_read_until_it_does(pair: tuple[Channel, Channel], descriptors: list[int]) -> None:
     ours, theirs = pair
     theirs.send("stats")
     while not ours.is_clogged:
-        ours.answer("stats", text="x" * 900)
+        ours.answer("stats", descriptors, text="x" * 900)
     assert ours.receive() == []
     kept = sum(len(data) for data, _, _ in ours._out)
     assert MAX_OWED < kept < 1.1 * MAX_OWED

@@ -18,10 +18,12 @@ from gomp.core.shm.records import (
     RUNTIME,
     SCHED,
     gcstats_dtype,
+    layout_version,
     runtime_dtype,
     sched_dtype,
     view,
 )
+from gomp.core.shm.segments import Segments
 from gomp.errors import OutOfMemory, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.channel import Channel
@@ -49,6 +51,7 @@ class Answers:
         limits: Limits,
         deadlocks: Deadlocks,
         tracing: Tracing,
+        shared: Segments,
         resize: Callable[[Asker], None],
         stopped_world: Callable[[], AbstractContextManager[None]],
         is_held_up: Callable[[], bool],
@@ -59,6 +62,7 @@ class Answers:
         self._limits = limits
         self._deadlocks = deadlocks
         self._tracing = tracing
+        self._shared = shared
         self._resize = resize
         self._stopped_world = stopped_world
         self._is_held_up = is_held_up
@@ -69,6 +73,9 @@ class Answers:
 
     def give(self, asker: Asker, may_wait: bool = True) -> None:
         """Answer, or remember to. Without ``may_wait`` no room is made any more for a walk that has none: it has been."""
+        if asker.request.op == "look":  # which needs nobody
+            asker.hand([self._shared.heap_fd, self._shared.meta_fd], version=layout_version())
+            return
         if self._is_held_up():
             self._deferred.append(asker)
             return

@@ -113,10 +113,10 @@ class Channel:
         """
         self._queue(_frame(op, payload, fields), list(descriptors), 0)
 
-    def answer(self, op: str, **fields: Any) -> None:
+    def answer(self, op: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
         """As :meth:`send`, what the peer has asked for."""
         frame = _frame(op, b"", fields)
-        self._queue(frame, [], len(frame))
+        self._queue(frame, list(descriptors), len(frame))
 
     def give_result(self, op: str, payload: bytes, **fields: Any) -> None:
         """As :meth:`send`, the result of a goroutine that the peer has started."""

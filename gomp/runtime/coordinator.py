@@ -166,9 +166,9 @@ class Coordinator:
             self.max_procs, getattr(s, "programs", ()), collector, self.dispatcher, self.ps, self.stopping, self._describe
         )  # fmt: skip
         deadlocks = Deadlocks(self.family, ending, self.dispatcher, s.name or "")
-        tracing = Tracing(self.shared.meta_fd, slots, self.dispatcher, self.stopping.stopped_world)
+        tracing = Tracing(slots, self.dispatcher, self.stopping.stopped_world)
         self.answers = Answers(
-            collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.resizing.ask,
+            collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.shared, self.resizing.ask,
             self.stopping.stopped_world, lambda: self.stopping.is_held_up,
         )  # fmt: skip
         self.attached = Attached(events, ending, self.dispatcher, self.answers.give, self._forget)

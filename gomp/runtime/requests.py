@@ -29,6 +29,7 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "declare": {"key": int, "pickle": str},
     "declared": {"key": int},
     "waits": {"seconds": int},
+    "look": {},
     "trace": {"ms": int},
     "end_trace": {},
     "looked": {"n": int, "state": str, "changes": int, "why": str},
@@ -78,7 +79,7 @@ class Asker:
     def hand(self, descriptors: Sequence[int], **fields: Any) -> None:
         """As :meth:`answer`, with descriptors, which stay open here."""
         with contextlib.suppress(RuntimeLost):
-            self.channel.send(self.request.op, descriptors=descriptors, **self._numbered(fields))
+            self.channel.answer(self.request.op, descriptors=descriptors, **self._numbered(fields))
 
     def refuse(self, problem: str) -> None:
         """Say that the request cannot be served, so that nobody waits for ever."""

@@ -17,13 +17,12 @@ import numpy as np
 
 from gomp.core.gc.goal import NO_LIMIT, heap_goal
 from gomp.core.jit import load_kernels
-from gomp.core.shm import layout, segments, tracing
+from gomp.core.shm import layout, tracing
 from gomp.core.shm.atomics import allow_range
 from gomp.core.shm.records import (
     MHEAP,
     PACER,
     RUNTIME,
-    layout_version,
     mheap_dtype,
     p_dtype,
     pacer_dtype,
@@ -31,9 +30,10 @@ from gomp.core.shm.records import (
     trace_event_dtype,
     view,
 )
-from gomp.errors import ConfigError, RuntimeLost, SegmentError
+from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime import discovery
 from gomp.runtime.channel import check_answer
+from gomp.runtime.looking import map_runtime
 from gomp.runtime.timeline import Timeline
 
 MOST_SECONDS = 3600.0
@@ -99,7 +99,8 @@ class Recording:
         try:
             began = self._ask("trace", ms=math.ceil(seconds * 1e3))
             if maps:
-                self._map(began["version"], info.name)
+                for fd in map_runtime(self._channel, info.name):
+                    os.close(fd)
             self._began_ns: int = began["began_ns"]
             self._end_ns = self._began_ns + int(seconds * 1e9)
             self._unix_ns: int = began["unix_ns"]
@@ -113,19 +114,6 @@ class Recording:
         except BaseException:
             self.close()
             raise
-
-    def _map(self, version: int, name: str) -> None:
-        fd = self._channel.descriptors.pop()
-        try:
-            if version != layout_version():
-                raise ConfigError(
-                    f"the runtime {name} is of another version of gomp: use the gomp that it was started with"
-                )
-            segments.map_metadata(fd)
-        except OSError as error:
-            raise SegmentError(error.errno, error.strerror) from None
-        finally:
-            os.close(fd)
 
     def close(self) -> None:
         """Nobody tells anything any more."""

@@ -19,7 +19,6 @@ from gomp.core.shm.records import (
     RUNTIME,
     SWEEP_SETS,
     g_dtype,
-    layout_version,
     p_dtype,
     runtime_dtype,
     view,
@@ -38,12 +37,10 @@ class Tracing:
 
     def __init__(
         self,
-        meta_fd: int,
         slots: int,
         dispatcher: Dispatcher,
         stopped_world: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._meta_fd = meta_fd
         self._slots = slots
         self._dispatcher = dispatcher
         self._stopped_world = stopped_world
@@ -66,13 +63,7 @@ class Tracing:
             return
         self._reader = asker.channel
         self._until = time.monotonic() + asker.request["ms"] / 1e3 + _GRACE_S
-        asker.hand(
-            [self._meta_fd],
-            version=layout_version(),
-            pid=int(self._runtime.coordinator_pid),
-            unix_ns=time.time_ns(),
-            **began,
-        )
+        asker.answer(pid=int(self._runtime.coordinator_pid), unix_ns=time.time_ns(), **began)
 
     def end(self, asker: Asker) -> None:
         if asker.channel is self._reader:

@@ -19,8 +19,11 @@ from gomp.service.live.pagemap import PageMap
 _CGROUP = MemoryCgroup.of_this_process()
 
 
-def read(doing: list[str]) -> dict[str, Any]:
-    """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`~gomp.service.live.doing.look` for each look."""
+def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
+    """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`~gomp.service.live.doing.look` for each look.
+
+    ``cgroup`` is the runtime's, if this process is in another.
+    """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     stats = memstats.read()
     max_heap = int(runtime.max_pages) * layout.PAGE_SIZE
@@ -41,9 +44,11 @@ def read(doing: list[str]) -> dict[str, Any]:
             "trigger": _or_none(int(goal.trigger()), max_heap),
             "marked": stats.heap_marked,
             "objects": stats.heap_objects,
+            "allocated": stats.total_alloc,
+            "mallocs": stats.mallocs,
         },
         "memory": _memory(stats),
-        "container": _container(),
+        "container": _container(cgroup or _CGROUP),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
@@ -80,9 +85,9 @@ def _memory(stats: MemStats) -> dict[str, int]:
     }
 
 
-def _container() -> dict[str, int | None] | None:
+def _container(cgroup: MemoryCgroup) -> dict[str, int | None] | None:
     """What the cgroup with the strictest limit is charged, and that; None where there is no limit."""
-    strictest = _CGROUP.strictest()
+    strictest = cgroup.strictest()
     return {"usage": strictest.usage(), "limit": strictest.limit()} if strictest else None
 
 
