@@ -26,9 +26,10 @@ class OnTerminal:
         self.resize(rows, columns)
         self.modes_before = self.modes()
         self._written = b""
+        ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gomp", *arguments],
-            stdin=end, stdout=end, stderr=end, start_new_session=True, env=os.environ | {"TERM": "xterm"} | environment,
+            stdin=end, stdout=end, stderr=end, start_new_session=True, env=ours | {"TERM": "xterm"} | environment,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         self._end = end

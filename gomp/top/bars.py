@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from gomp.service.units import format_bytes
+from gomp.top.figures import format_mib
 
 _BETWEEN = " · "
 # Of the classes of memory: what a bar is drawn with, and in which colour.
@@ -18,7 +19,6 @@ _MEMORY = {
     "free": ("░", ""),
     "metadata": ("▚", "red"),
 }
-_SHORT = {"metadata": "meta"}
 
 
 def heap_bar(heap: dict[str, Any], width: int) -> list[Text]:
@@ -45,8 +45,8 @@ def memory_bar(figures: dict[str, Any], width: int) -> list[Text]:
         parts.append(f"container {format_bytes(container['usage'])} of {format_bytes(container['limit'])}")
     most = max(memory["mapped"], limit or 0, 1)
     bar = _bar([(memory[name], *drawn) for name, drawn in _MEMORY.items()], most, width - 1)
-    meanings = [(*drawn, f"{_SHORT.get(name, name)} {format_bytes(memory[name])}") for name, drawn in _MEMORY.items()]
-    return [titled("memory", parts), bar, key_of(meanings)]
+    meanings = [(*drawn, f"{name} {format_mib(memory[name])}") for name, drawn in _MEMORY.items()]
+    return [titled("memory", parts), bar, key_of(meanings).append(" MiB")]
 
 
 def _bar(parts: Sequence[tuple[int, str, str]], most: int, cells: int) -> Text:

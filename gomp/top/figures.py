@@ -27,11 +27,12 @@ def format_share(share: float) -> str:
 
 
 def format_mib(nbytes: int | None) -> str:
-    """As MiB, without the unit; nothing for None."""
-    if nbytes is None:
-        return ""
+    """As MiB, without the unit, and in four characters up to 10 GiB; nothing for None."""
+    if not nbytes:
+        return "" if nbytes is None else "0"
     mib = nbytes / 2**20
-    return f"{mib:.0f}" if mib >= 100 else f"{mib:.3g}"
+    digits = 2 if mib < 9.995 else 1 if mib < 99.95 else 0
+    return f"{mib:.{digits}f}"
 
 
 def format_value(value: float, unit: str, name: str = "") -> str:

@@ -99,7 +99,7 @@ def _cycles(figures: dict[str, Any], rates: dict[str, Any]) -> Text:
         "cycles",
         [
             f"{rates['cycles']:.1f}/s",
-            f"{format_count(cycles['count'])} ({format_count(cycles['forced'])} forced)",
+            format_count(cycles["count"]) + (f" ({format_count(cycles['forced'])} forced)" if cycles["forced"] else ""),
             f"pauses p50 {p50} p99 {p99} max {longest}",
         ],
     )
