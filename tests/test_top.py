@@ -42,9 +42,9 @@ def cycle(number, figures, **fields):
     return {"number": number, "forced": False} | at | ns | size | fields
 
 
-def reading_of(figures, cycles=(), samples=()):
+def reading_of(figures, cycles=(), samples=None):
     lately = {p["name"]: "rrrpmi" * 20 for p in figures["ps"]}
-    return Reading("name", 1.0, figures, rates_between(figures, figures), cycles, lately, list(samples))
+    return Reading("name", 1.0, figures, rates_between(figures, figures), cycles, lately, samples)
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------
@@ -201,6 +201,7 @@ def test_what_has_several_figures_has_a_line_for_each(figures):
         "1,234,567 0/s gomp_p_stops_total{p=0}",
         "0 0/s /sched/none:seconds count",
     ]
+    assert [line.plain for line in lines_of(reading_of(figures, samples=[]), 80, 24)[2:]] == ["VALUE  RATE  METRIC"]
     assert len(metrics.of_rows(reading.metrics, 5)) == 5
     assert metrics.of_rows(reading.metrics, 5)[-1].plain.startswith("… and 5 more")
 

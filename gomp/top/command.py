@@ -86,7 +86,7 @@ def _follow(readings: Readings, interval_s: float, console: Console) -> None:
 
 def lines_of(reading: Reading, width: int, height: int | None) -> list[Text]:
     """The figures of the runtime, or else the metrics that were asked for."""
-    if reading.metrics:
+    if reading.metrics is not None:
         room = None if height is None else height - 2
         return [view.head(reading), Text(), *metrics.of_rows(reading.metrics, room)]
     return view.of_reading(reading, width, height)
@@ -100,6 +100,6 @@ def _plain(reading: Reading, width: int) -> str:
 def to_json(reading: Reading) -> dict[str, Any]:
     """The same in what JSON can hold."""
     about = {"runtime": reading.name, "interval_s": reading.interval_s}
-    if reading.metrics:
+    if reading.metrics is not None:
         return about | {"now": reading.figures["now"], "metrics": [row.to_json() for row in reading.metrics]}
     return about | reading.figures | {"rates": reading.rates, "last_cycles": list(reading.cycles)}

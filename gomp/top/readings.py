@@ -30,7 +30,7 @@ _OF_A_P = ("mark", "assist", "sweep", "stopped")
 class Reading:
     """``figures``: see :func:`gomp.service.live.frame.read`. ``rates``: see :func:`rates_between`. ``cycles``: the last ones, the latest last.
 
-    ``lately``: by the name of a P, its last looks. ``metrics``: of those that were asked for.
+    ``lately``: by the name of a P, its last looks. ``metrics``: of those that were asked for; None if none was.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Reading:
     rates: dict[str, Any]
     cycles: Sequence[dict[str, Any]]
     lately: dict[str, str]
-    metrics: list[Row]
+    metrics: list[Row] | None
 
 
 def rates_between(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Readings:
             rates_between(before, self._figures),
             tuple(self._cycles),
             {name: "".join(looks) for name, looks in self._lately.items()},
-            rows(self._samples, samples_before, interval_s),
+            rows(self._samples, samples_before, interval_s) if self._metrics else None,
         )
 
     def _read(self) -> tuple[dict[str, Any], Samples, float]:
