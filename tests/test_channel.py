@@ -12,7 +12,9 @@ import pytest
 
 import gomp
 from gomp.core.sched.tickets import TAKEN
+from gomp.core.shm import segments
 from gomp.core.shm.records import p_dtype
+from gomp.core.shm.segments import Segments
 from gomp.runtime import channel
 from gomp.runtime.channel import MAX_OWED, Channel, Message
 from gomp.runtime.p import P
@@ -129,8 +131,9 @@ def test_of_who_has_died_only_what_it_has_left_is_received(pair: tuple[Channel, 
 
 
 def test_a_result_that_is_too_large_fails_its_goroutine(
-    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch, mapped: Segments
 ) -> None:
+    segments.map_self(mapped, 0)
     ours, theirs = pair
     monkeypatch.setattr("gomp.runtime.p.take_ticket", lambda *ticket: TAKEN)  # it lies in shared memory
     P(theirs, np.recarray(1, p_dtype)[0]).run(
