@@ -101,7 +101,7 @@ def try_scan(p: int, g: int) -> int:
     me = self_p()
     me.scanning = g
     status = load_acquire(g)
-    while (status == G_RUNNABLE or status == G_WAITING) and not is_stack_scanned(g):
+    while status in (G_RUNNABLE, G_WAITING) and not is_stack_scanned(g):
         if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
             if status == G_WAITING and g_at(g).since_ns == 0:
                 g_at(g).since_ns = pacer().mark_start_ns & ~SINCE_MASK
