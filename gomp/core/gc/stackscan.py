@@ -96,20 +96,21 @@ def run_stack_job(p: int, job: int) -> int:
 @kernel("int64(int64, int64)")
 def try_scan(p: int, g: int) -> int:
     """Scan the goroutine at ``g`` unless somebody runs it, has it in hand, or has scanned it, or it is hidden: the bytes scanned."""
-    status = load_acquire(g)
-    if (status != G_RUNNABLE and status != G_WAITING) or is_stack_scanned(g):
-        return 0
+    work = 0
     begin_critical()
     me = self_p()
     me.scanning = g
-    work = 0
-    if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
-        if status == G_WAITING and g_at(g).since_ns == 0:
-            g_at(g).since_ns = pacer().mark_start_ns & ~SINCE_MASK
-        if not is_stack_scanned(g) and not (sched().leak_mode != LEAKS_IGNORED and stays_hidden(g, status)):
-            work = scan_stack(p, g)
-            shrink_stack(g)
-        store_release(g, status)
+    status = load_acquire(g)
+    while status in (G_RUNNABLE, G_WAITING) and not is_stack_scanned(g):
+        if cas_acq_rel(g, status, status | _scanned_by(me.idx)):
+            if status == G_WAITING and g_at(g).since_ns == 0:
+                g_at(g).since_ns = pacer().mark_start_ns & ~SINCE_MASK
+            if not is_stack_scanned(g) and not (sched().leak_mode != LEAKS_IGNORED and stays_hidden(g, status)):
+                work = scan_stack(p, g)
+                shrink_stack(g)
+            store_release(g, status)
+            break
+        status = load_acquire(g)  # one that was just made ready may not run before the marking ends
     me.scanning = 0
     end_critical()
     return work

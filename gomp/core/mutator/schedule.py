@@ -535,6 +535,7 @@ def bury_strange(number: int) -> int:
     """That goroutine is over: there is no way to know its step, or its body is Python's and goes on without it. OK, or RETRY."""
     if enter() != OK:
         return RETRY
+    blacken(layout.g_addr(number))  # what Python has of its frame is in handles that may be black
     self_p().strange = _without(self_p().strange, number)
     _bury(number)
     leave()
