@@ -121,3 +121,86 @@ def test_a_storm(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
         wait_until_none()
         rt.verify()
     print(f"{rounds} storms of {size:,}")
+
+
+@gomp.struct
+class Item:
+    value: int
+    next: Item
+
+
+@gomp.frame
+class Holds:
+    """Has its item in its stack alone, waits until ``hold`` is closed, and says whether the item is what it was."""
+
+    out: gomp.Chan[bool]
+    hold: gomp.Chan[int]
+    item: Item
+    number: int
+    steps: int
+    got: int
+
+    def step(f) -> gomp.Action:
+        f.steps += 1
+        if f.steps == 1:
+            return f.recv(f.hold, into="got")
+        if f.steps == 2:
+            return f.send(f.out, f.item.value == f.number and f.item.next.value == -f.number)
+        return f.ret()
+
+
+@gomp.compiled
+def hold(out: gomp.Chan[bool], until_closed: gomp.Chan[int], first: int, n: int) -> int:
+    for number in range(first, first + n):
+        item = gomp.new(Item, value=number)
+        item.next = gomp.new(Item, value=-number)
+        gomp.go(Holds, out=out, hold=until_closed, item=item, number=number)
+    return first + n
+
+
+@gomp.frame
+class Idles:
+    forever: gomp.Chan[int]
+    got: int
+
+    def step(f) -> gomp.Action:
+        return f.recv(f.forever, into="got")
+
+
+@gomp.compiled
+def idle(forever: gomp.Chan[int], n: int) -> None:
+    for _ in range(n):
+        gomp.go(Idles, forever=forever)
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.slow)])
+def test_who_is_woken_while_the_heap_is_marked_keeps_what_its_stack_holds(
+    monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """A thousand others that wait keep the markers busy with stacks; what was freed by mistake is overwritten."""
+    monkeypatch.setenv("GODEBUG", "clobberfree=1")
+    with gomp.Runtime(procs=1) as rt:
+        idle(gomp.Chan[int](), 1000)
+        out, number, cycles, stop = gomp.Chan[bool](1000), 0, 0, threading.Event()
+
+        def collect() -> None:
+            nonlocal cycles
+            while not stop.is_set():
+                rt.gc()
+                cycles += 1
+
+        collecting = threading.Thread(target=collect)
+        collecting.start()
+        try:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                until_closed, seen = gomp.Chan[int](), cycles
+                number = hold(out, until_closed, number, 500)
+                while cycles < seen + 3:
+                    time.sleep(0.002)
+                until_closed.close()
+                assert [out.recv(timeout=60) for _ in range(500)] == [True] * 500
+        finally:
+            stop.set()
+            collecting.join()
+        rt.verify()

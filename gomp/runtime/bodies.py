@@ -10,15 +10,19 @@ the code from the cache makes its own.
 
 from __future__ import annotations
 
-import functools
+import hashlib
+import inspect
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 from gomp.core.mutator import schedule
 from gomp.core.mutator.pythoncalls import root_address
 from gomp.core.shm.records import FRAME_HEADER, OUT_BYTES
-from gomp.runtime import handles
+from gomp.errors import CompileError
+from gomp.runtime import handles, pickling
 from gomp.runtime.frames import FrameInfo, FrameMeta, Slot
 from gomp.runtime.kinds import SCALARS, Scalar
 from gomp.runtime.parts import Link, Part, placed
@@ -27,17 +31,18 @@ from gomp.runtime.references import key_of
 from gomp.runtime.slots import filled
 from gomp.runtime.typekeys import class_of_key
 
-Given = tuple[
-    str, Any
-]  # an argument's name, "" by position; and a kind of number, a class of references, or None for None
+Given = tuple[str, Any]  # the name, "" by position; and a kind of number, a class of references, or None for None
 
 
 class _BodyInfo(FrameInfo):
     begins = "body"
 
+    def _digest(self) -> str:
+        return digest_of_body(self.cls.step)
+
 
 class BodyMeta(FrameMeta):
-    """The class of such frames' classes. ``step`` is the function, as far as their keys are concerned."""
+    """The class of such frames' classes. ``step`` is the function: it takes what is in the frame, and what the frame does is what it does."""
 
     layout: _BodyInfo
     given: tuple[Given, ...]
@@ -45,15 +50,18 @@ class BodyMeta(FrameMeta):
     def get_ready(cls) -> None:
         from gomp.runtime import declarations
 
-        cls.know()
-        declarations.declare(cls)
+        if cls.know():
+            declarations.declare(cls)
 
-    def know(cls) -> None:
-        """Have this process make bodies of such frames, in the runtime that is open."""
+    def know(cls) -> bool:
+        """Have this process make bodies of such frames, in the runtime that is open, by this class from now on; whether it could not before."""
         from gomp.runtime import steps
 
-        if _known.setdefault(key_of(cls), cls) is cls:
+        is_new = key_of(cls) not in _known
+        if is_new:
             steps.publish_frame(cls)
+        _known[key_of(cls)] = cls
+        return is_new
 
     def reduced(cls) -> Any:
         return sent_class, (cls.step, cls.given, cls.layout.what_it_does)
@@ -86,9 +94,37 @@ def slots_given(given: Iterable[Given]) -> Iterable[tuple[int, str]]:
     return ((i, _slot(i)) for i, (_, kind) in enumerate(given) if kind is not None)
 
 
-@functools.cache
+def makes_body(target: Any) -> bool:
+    """Whether what ``target`` makes when it is called can be the body of a goroutine."""
+    return inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target)
+
+
+def digest_of_body(function: Any) -> str:
+    """What tells a function from others of its name, as a hash; "" if each process has it by that name. CompileError if it cannot be sent."""
+    if _is_found_by_name(function):
+        return ""
+    try:
+        return hashlib.sha256(pickling.dumps(function)).hexdigest()[:16]
+    except Exception as error:
+        raise CompileError(
+            f"{function.__qualname__} cannot go to another process: {error}; make what it names an argument, or have it in a module"
+        ) from None
+
+
+def _is_found_by_name(function: Any) -> bool:
+    found: Any = sys.modules.get(function.__module__) if function.__module__ != "__main__" else None
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
 def body_class(function: FunctionType, given: tuple[Given, ...]) -> BodyMeta:
-    """The frames in which arguments of these names and kinds are given to ``function``. TypeError if it cannot take them, or there are too many."""
+    """The frames in which arguments of these names and kinds are given to ``function``. TypeError if it cannot take them, there are too many, or it
+    makes no body."""
+    if not makes_body(function):
+        raise TypeError(f"{function.__qualname__} makes nothing that yields or awaits")
+    positions, names_given = [name for name, _ in given if not name], {name: name for name, _ in given if name}
+    inspect.signature(function).bind(*positions, **names_given)
     names = {"step": staticmethod(function), "__module__": function.__module__, "__doc__": function.__doc__}
     made = BodyMeta(function.__name__, (), names)
     made.__qualname__ = function.__qualname__
@@ -111,40 +147,42 @@ def _part(kind: Any) -> Scalar | Link:
 
 
 def sent_class(function: FunctionType, given: tuple[Given, ...], what_it_does: str) -> BodyMeta:
-    """One that another process has made, from its pickle: what the function does, as a hash, that process has worked out."""
+    """One that another process has made, from its pickle: what it does, as a hash, that process has worked out."""
     made = body_class(function, given)
-    vars(made.layout).setdefault("what_it_does", what_it_does)
+    vars(made.layout)["what_it_does"] = what_it_does
     return made
 
 
 # --- in compiled code -------------------------------------------------------------------------------------------------
 
 
+@dataclass
 class Started:
-    """A constant of machine code: the class of frames for what the code starts."""
+    """A constant of machine code: the class of frames for what the code starts.
 
-    def __init__(self, cls: BodyMeta) -> None:
-        self.cls = cls
+    In the cache of programs the function has its name and each class its key, and ``cls`` is found by :meth:`bind`.
+    """
+
+    function: tuple[str, str]
+    given: tuple[tuple[str, Any], ...]
+    key: int
+    cls: BodyMeta | None = None
+
+    @classmethod
+    def of(cls, body: BodyMeta) -> Started:
+        given = tuple((name, _cached(kind)) for name, kind in body.given)
+        return cls(function_key(body.step), given, key_of(body), body)
 
     def __reduce__(self) -> Any:
-        kinds = [(name, _cached(kind)) for name, kind in self.cls.given]
-        return _StartedInCache, (function_key(self.cls.step), kinds, key_of(self.cls))
-
-
-class _StartedInCache(Started):
-    """From the cache of programs, where a function has its name and a class its key."""
-
-    def __init__(self, function: tuple[str, str], given: list[tuple[str, Any]], key: int) -> None:
-        self._function, self._given, self._key = function, given, key
+        return Started, (self.function, self.given, self.key)
 
     def bind(self, classes: Iterable[Any], functions: dict[tuple[str, str], Any]) -> None:
-        """Find out this process's class. TypeError if it has none such: the machine code is of no use here."""
-        found = functions.get(self._function)
-        if found is not None:
-            given = tuple((name, _uncached(kind, classes)) for name, kind in self._given)
-            self.cls = body_class(found, given)
-        if found is None or key_of(self.cls) != self._key:
-            raise TypeError(f"a program of the cache starts {'.'.join(self._function)}, which is not what it was")
+        """Find this process's class. TypeError if it has none such: the machine code is of no use here."""
+        found = functions.get(self.function)
+        given = tuple((name, _uncached(kind, classes)) for name, kind in self.given)
+        self.cls = body_class(found, given) if found is not None else None
+        if self.cls is None or key_of(self.cls) != self.key:
+            raise TypeError(f"a program of the cache starts {'.'.join(self.function)}, which is not what it was")
 
 
 def _cached(kind: Any) -> Any:

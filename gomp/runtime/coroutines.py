@@ -201,10 +201,6 @@ def is_body(target: Any) -> bool:
     return inspect.isgenerator(target) or inspect.iscoroutine(target)
 
 
-def makes_body(target: Any) -> bool:
-    return inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target)
-
-
 def go(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PythonGoroutine:
     """Start a goroutine whose body is ``target``, which may be given ``labels``, or what ``target`` makes with these arguments."""
     labels = None

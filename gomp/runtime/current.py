@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any, overload
@@ -87,7 +88,7 @@ def go(target: Any, /, *args: Any, **kwargs: Any) -> Any:
             raise TypeError(f"gomp.go({target.__name__}, slot=value, ...) takes the slots by name")
         peer()
         return goroutines.go(target, kwargs, kwargs.pop("labels", None))
-    if coroutines.is_body(target) or coroutines.makes_body(target):
+    if coroutines.is_body(target) or inspect.isgeneratorfunction(target) or inspect.iscoroutinefunction(target):
         peer()
         return coroutines.go(target, args, kwargs)
     if not callable(target) and not isinstance(target, str):

@@ -23,10 +23,10 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
 from gomp.errors import CompileError
+from gomp.runtime.bodies import digest_of_body, makes_body
 from gomp.runtime.boxes import all_boxes, box
 from gomp.runtime.classnames import GENERIC, fold_classes
-from gomp.runtime.coroutines import makes_body
-from gomp.runtime.frames import FrameMeta, is_known_by_name
+from gomp.runtime.frames import FrameMeta
 from gomp.runtime.kinds import Scalar
 from gomp.runtime.ndarrays import block_of
 from gomp.runtime.parts import ByValue, Inline
@@ -159,10 +159,8 @@ class Survey:
             self._note(name, getattr(value, "__module__", ""), getattr(value, "__qualname__", repr(value)))
             if isinstance(value, types.FunctionType):
                 self._named(value)
-                if makes_body(value) and not is_known_by_name(
-                    value
-                ):  # the key of what it is given is in the machine code
-                    self._function(value)
+                if makes_body(value):  # the key of what it is given is in the machine code
+                    self._note(digest_of_body(value))
         else:
             self.certain = False
 

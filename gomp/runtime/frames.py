@@ -104,7 +104,10 @@ class FrameInfo:
     def what_it_does(self) -> str:
         """Of a frame that is sent by value: it may be declared again under its name, with the same slots, as when a cell of a notebook is run
         anew, or with another value around it; who has learned one must not take the other for it. It goes along with the class."""
-        if is_known_by_name(self.cls):
+        return self._digest()
+
+    def _digest(self) -> str:
+        if _is_known_by_name(self.cls):
             return ""
         from gomp.runtime.fingerprint import digest_of_step  # above this
 
@@ -122,9 +125,9 @@ class FrameInfo:
         return self.slots[name]
 
 
-def is_known_by_name(what: Any) -> bool:
-    """Of a class or a function: whether each process that has it has imported the same module."""
-    return what.__module__ != "__main__" and "<locals>" not in what.__qualname__ and what.__module__ in sys.modules
+def _is_known_by_name(cls: type) -> bool:
+    """Whether each process that has it has imported the same module."""
+    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__ and cls.__module__ in sys.modules
 
 
 class FrameMeta(type):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -100,15 +101,25 @@ def _check_not_shut_down(why: int) -> None:
 
 
 _looks_aside = threading.Lock()
+_RUNS_FOR_OTHERS = 32
 
 
-def look_aside() -> None:
-    """What this process has set aside: say how goroutines have failed, and learn the frames that it did not know. By one thread at a time."""
+def _forget() -> None:
+    global _looks_aside
+    _looks_aside = threading.Lock()  # another thread of the parent's may have held it
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def look_aside(in_program: bool = False) -> None:
+    """What this process has set aside: say how goroutines have failed, learn the frames that it did not know, and begin bodies of Python's, which
+    others are to do sooner if this is in the middle of a program (``in_program``) that they would wait for. By one thread at a time."""
     while _is_any_aside():  # looked at again after the lock is free: who sets one aside meanwhile does not wait for it
         if not _looks_aside.acquire(blocking=False):
             return
         try:
-            _look_aside()
+            _look_aside(in_program)
         finally:
             _looks_aside.release()
 
@@ -117,16 +128,17 @@ def _is_any_aside() -> bool:
     return bool(schedule.last_strange() != NO_G or schedule.last_failed() != NO_G)
 
 
-def _look_aside() -> None:
+def _look_aside(in_program: bool) -> None:
     while (strange := schedule.last_strange()) != NO_G:
         key = schedule.strange_type(strange)
         try:
             if not (steps.is_known(key) or bodies.known_body(key)):
                 declarations.learn(key)
-            if begins := bodies.known_body(key):
-                _begin_body(begins, strange)
+            begins = bodies.known_body(key)
+            if begins is None or (in_program and _may_others_begin(strange)):
+                table.call(schedule.release_strange, strange, int(begins is not None))
             else:
-                table.call(schedule.release_strange, strange)
+                _begin_body(begins, strange)
         except RuntimeLost:
             raise
         except Exception as error:
@@ -141,6 +153,11 @@ def _look_aside() -> None:
             goid, name = schedule.goroutine_id(failed), _failed_name(failed)
             log.error("goroutine %d (%s) has ended%s: %s: %s", goid, name, _where(error), type(error).__name__, error)
         table.call(schedule.bury_failed, failed)
+
+
+def _may_others_begin(strange: int) -> bool:
+    """Whether there are other Ps, and have not had their turn in vain: they may all be in programs."""
+    return current.num_procs() > 1 and int(view(g_dtype, layout.g_addr(strange))[0].runs) <= _RUNS_FOR_OTHERS
 
 
 def _begin_body(cls: BodyMeta, strange: int) -> None:

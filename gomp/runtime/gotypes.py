@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,8 +24,7 @@ from gomp.core.mutator.schedule import go_on
 from gomp.core.mutator.types import find_type
 from gomp.runtime import current, frames
 from gomp.runtime.actiontypes import bind_slots, given_by_name, load_result, named_signature, numba_type_of, put_out
-from gomp.runtime.bodies import BodyMeta, Started, body_class, slots_given
-from gomp.runtime.coroutines import makes_body
+from gomp.runtime.bodies import BodyMeta, Started, body_class, makes_body, slots_given
 from gomp.runtime.endings import raise_for
 from gomp.runtime.frames import FrameLink, FrameMeta
 from gomp.runtime.frametypes import FrameClass
@@ -131,7 +129,6 @@ def _body_class(sig: Signature) -> BodyMeta:
         if i
     ]
     try:
-        inspect.signature(function).bind(*(n for n, _ in given if not n), **{n: n for n, _ in given if n})
         return body_class(function, tuple(given))
     except TypeError as error:
         raise rejection(f"gomp.go({function.__name__}, ...): {error}") from None
@@ -154,7 +151,7 @@ def _kind(type_: types.Type, function: Any, name: str, i: int) -> Any:
 def _lower_go_body(context: Any, builder: Any, sig: Signature, args: Any) -> Any:
     cls = _body_class(sig)
     consts = context.get_env_manager(builder)
-    consts.add_const(Started(cls))
+    consts.add_const(Started.of(cls))
     put_out(context, builder, cls, {name: (sig.args[i + 1], args[i + 1]) for i, name in slots_given(cls.given)})
     return context.compile_internal(builder, _starter(key_of(cls)), types.int64(), ())
 

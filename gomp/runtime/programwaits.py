@@ -24,7 +24,7 @@ def _wait(g: int) -> int:
 
     try:
         if g == schedule.NOBODY:
-            goroutines.look_aside()
+            goroutines.look_aside(in_program=True)
         else:
             wait_until_done(g, None)
     except BaseException as error:

@@ -45,7 +45,7 @@ from gomp.core.sched.status import (
     stop_requested,
 )
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load64, load_acquire, load_relaxed, lsr, store_release
+from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, load_relaxed, lsr, store_release
 from gomp.core.shm.calls import call_at
 from gomp.core.shm.libc import nanotime, stack_pointer
 from gomp.core.shm.records import (
@@ -502,18 +502,30 @@ def last_failed() -> int:
 @kernel("int64(int64)")
 def strange_type(number: int) -> int:
     """Key of the type whose step the goroutine waits for."""
-    return type_at(load64(innermost(layout.g_addr(number)) + FRAME_TYPE)).key
+    return type_at(_word_of_frame(layout.g_addr(number), FRAME_TYPE)).key
 
 
 @kernel("int64(int64, int64)")
 def strange_word(number: int, at: int) -> int:
     """The word of its innermost frame in which byte ``at`` is, moved so that this byte is the first."""
-    return lsr(load64(innermost(layout.g_addr(number)) + (at & -8)), 8 * (at & 7))
+    return lsr(_word_of_frame(layout.g_addr(number), at & -8), 8 * (at & 7))
 
 
-@kernel("int64(int64)")
-def release_strange(number: int) -> int:
-    """Have that goroutine run again: OK, or RETRY."""
+@inline
+def _word_of_frame(g: int, at: int) -> int:
+    """A word of the innermost frame of the goroutine at ``g``, which is set aside. A marker may make its stack smaller at any time, and give the old
+    one away when the record leads to the new: so what was read counts if the record still leads there afterwards. It never grows, and so comes back
+    to no place that it had."""
+    while True:
+        frame = innermost(g)
+        word = load_acquire(frame + at)
+        if innermost(g) == frame:
+            return word
+
+
+@kernel("int64(int64, int64)")
+def release_strange(number: int, to_all: int) -> int:
+    """Have that goroutine run again, or another P sooner than this one if it is ``to_all``: OK, or RETRY."""
     if enter() != OK:
         return RETRY
     begin_critical()
@@ -523,7 +535,10 @@ def release_strange(number: int) -> int:
     change_status(g, G_WAITING, G_RUNNABLE)
     g_at(g).home = ANYWHERE  # last, but for its wait: of one that was ready, and at home here, repair knows what to do
     g_at(g).wait = NOT_WAITING
-    runq_put(number, 0)
+    if to_all:
+        put_global(number)
+    else:
+        runq_put(number, 0)
     end_critical()
     wake_one()
     leave()
