@@ -97,7 +97,16 @@ def for_ever(rt):
     outcome(receive, gomp.Chan[int]())
     outcome(Receives.run, ch=gomp.Chan[int]())
     outcome(rt.run, lock_twice, gomp.Mutex())
+    outcome(gomp.go(awaits_another).wait)
     print(rt.verify(), flush=True)
+
+
+async def receives_here():
+    await gomp.Chan[int]().receiving()
+
+
+async def awaits_another():
+    await gomp.go(receives_here)
 
 
 def all_programs(rt):

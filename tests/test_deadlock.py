@@ -46,6 +46,7 @@ def test_who_waits_for_ever_is_told_with_what_all_others_wait_for():
         FIRST + waits("chan receive", r"receive at .*"),
         FIRST + FRAME,
         FIRST + waits("sync.Mutex.Lock", r"lock_twice at .*"),
+        rf"{FIRST}.*{waits('end of a goroutine', r'awaits_another at .*')}.*{waits('chan receive', r'receives_here at .*')}",
         "verified .*",
     )
     assert len(lines) == len(expected), lines

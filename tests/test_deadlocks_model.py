@@ -96,7 +96,7 @@ class Model:
         elif message.op == "look":
             has_come = isinstance(p.waits_for, int) and self.goroutines[p.waits_for] == READY
             state = ACTS if has_come else STILL
-            fields = {"n": message["n"], "state": state, "changes": p.changes, "why": ""}
+            fields = {"n": message["n"], "state": state, "changes": p.changes, "why": "", "waits": []}
             p.outbox.append(Message("looked", fields))
         else:
             assert message.op == "deadlock"

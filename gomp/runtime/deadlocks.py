@@ -66,6 +66,7 @@ class Answer(NamedTuple):
     state: str
     changes: int
     why: str
+    waits: tuple[tuple[int, str], ...]  # ids of goroutines of Python's that wait there, and a line for each
 
 
 class Census(NamedTuple):
@@ -102,7 +103,8 @@ class Deadlocks:
             self._seconds = message["seconds"]
             self._begin()
         else:
-            answer = Answer(message["state"], message["changes"], message["why"])
+            waits = tuple((goid, line) for goid, line in message["waits"])
+            answer = Answer(message["state"], message["changes"], message["why"], waits)
             self._answered(asker.channel, message["n"], answer)
 
     def _begin(self) -> None:
@@ -159,9 +161,9 @@ class Deadlocks:
 
     def _found(self, look: _Look) -> None:
         if why := self._doubts(look):
-            self._say(why)
+            self._say(look, why)
             return
-        text = f"{_TEXT}\n\n{_shown()}"
+        text = f"{_TEXT}\n\n{_shown(look)}"
         for channel in look.channels:
             try:
                 channel.send("deadlock", ids=list(look.census.waiters), text=text)
@@ -178,13 +180,13 @@ class Deadlocks:
             return "another process is connected"
         return next((answer.why for answer in look.answers.values() if answer.why), "")
 
-    def _say(self, why: str) -> None:
+    def _say(self, look: _Look, why: str) -> None:
         """Once: a service whose programs wait for requests may be as it should."""
         if self._has_said or self._seconds < _SAID_AFTER_S:
             return
         self._has_said = True
         level = logging.WARNING if self._ending.owners else logging.INFO
-        log.log(level, "all goroutines wait, and nothing runs; it may be no deadlock, for %s\n%s", why, _shown())
+        log.log(level, "all goroutines wait, and nothing runs; it may be no deadlock, for %s\n%s", why, _shown(look))
 
 
 def census() -> Census | None:
@@ -208,14 +210,10 @@ def _tables() -> Iterator[Any]:
         yield view(g_dtype, layout.g_addr(first), min(_AT_A_TIME, n + 1 - first))
 
 
-def _shown() -> str:
-    """A line for each goroutine: its number, what it waits for, and where."""
-    found = goroutineprofile.read(most=_MOST_SHOWN + 1)
-    lines = [f"goroutine {g.id} [{g.state}]: {_place(g)}" for g in found[:_MOST_SHOWN]]
-    return "\n".join(lines if len(found) <= _MOST_SHOWN else [*lines, "..."])
-
-
-def _place(g: goroutineprofile.GoroutineRecord) -> str:
-    if not g.frames:
-        return "in a program"
-    return f"{g.frames[0].function} at {g.frames[0]}"
+def _shown(look: _Look) -> str:
+    """A line for each goroutine: its number, what it waits for, and where. Those that await another are in no record: their processes know them."""
+    lines = {g.id: goroutineprofile.line_of(g) for g in goroutineprofile.read(most=_MOST_SHOWN + 1)}
+    if len(lines) <= _MOST_SHOWN:
+        lines = {goid: line for answer in look.answers.values() for goid, line in answer.waits} | lines
+    shown = [lines[goid] for goid in sorted(lines)[:_MOST_SHOWN]]
+    return "\n".join(shown if len(lines) <= _MOST_SHOWN else [*shown, "..."])

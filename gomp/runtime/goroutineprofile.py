@@ -224,6 +224,12 @@ def groups(only_leaked: bool = False) -> list[Group]:
 # --- Go's texts -------------------------------------------------------------------------------------------------------
 
 
+def line_of(g: GoroutineRecord) -> str:
+    """In a line: its number, what it waits for, and where."""
+    place = f"{g.frames[0].function} at {g.frames[0]}" if g.frames else "in a program"
+    return f"goroutine {g.id} [{g.state}]: {place}"
+
+
 def tracebacks(goroutines: Iterable[GoroutineRecord]) -> str:
     """As Go's goroutine profile with debug=2: each goroutine by itself."""
     return "\n".join(_traceback(g) for g in goroutines)

@@ -12,12 +12,13 @@ from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import coroutines
 from gomp.runtime.coroutines import PythonGoroutine
-from gomp.runtime.goroutineprofile import GoroutineRecord
+from gomp.runtime.goroutineprofile import GoroutineRecord, line_of
 from gomp.runtime.here import main
 from gomp.runtime.sites import is_ours
 from gomp.runtime.sitetable import Site, labels_of, site_of
 
 _FOR_ANOTHER = "end of a goroutine"  # which is in no record
+_MOST_LINES = 100
 
 
 def with_local(records: list[GoroutineRecord]) -> list[GoroutineRecord]:
@@ -30,6 +31,13 @@ def with_local(records: list[GoroutineRecord]) -> list[GoroutineRecord]:
         elif frames:
             by_id[started.id] = replace(by_id[started.id], frames=frames)
     return [by_id[goid] for goid in sorted(by_id)]
+
+
+def waiting_lines() -> list[tuple[int, str]]:
+    """Ids of the first that wait, and a line for each that says for what, and where, as those of a deadlock have it."""
+    waiting = [g for g in coroutines.all_here() if coroutines.state_of(g) == "waiting"]
+    first = sorted(waiting, key=lambda g: g.id)[:_MOST_LINES]
+    return [(g.id, line_of(_record(g, _frames(g)))) for g in first]
 
 
 def _record(started: PythonGoroutine, frames: tuple[Site, ...]) -> GoroutineRecord:

@@ -279,8 +279,11 @@ class Peer:
         """In the main thread, without which no process is still: whether the coordinator wanted to know what this one does; it is told."""
         n, self._look = self._look, 0
         if n:
+            from gomp.runtime import localgoroutines  # above this
+
             state, changes, why = self.stillness.look()
-            self.mailbox.post("looked", n=n, state=state, changes=changes, why=why)
+            waits = localgoroutines.waiting_lines()
+            self.mailbox.post("looked", n=n, state=state, changes=changes, why=why, waits=waits)
         return n != 0
 
     @property
