@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -398,7 +399,7 @@ def goroutines(
 
 @app.command()
 def trace(
-    file: Annotated[Path, typer.Option("--output", "-o", help="where it goes; ui.perfetto.dev opens it")],
+    file: Annotated[Path, typer.Option("--output", "-o", help="where it goes, - for stdout; ui.perfetto.dev opens it")],
     name: Annotated[str | None, typer.Argument(help="which runtime; the only one running, if left out")] = None,
     seconds: Annotated[str, typer.Option(help="for how long; Ctrl-C ends it before")] = "5",
 ) -> int:
@@ -409,7 +410,7 @@ def trace(
     length, info = check_seconds(seconds), choose(name)
     with _open_to_write(file) as out:
         recording = Recording(info, length, maps=True)
-        if file.is_file():
+        if out is not sys.stdout and file.is_file():
             out.truncate(0)
         signal.signal(signal.SIGINT, lambda *_: recording.stop())
         out.writelines(recording.pieces())
@@ -417,8 +418,10 @@ def trace(
     return EXIT_INTERRUPTED if recording.was_stopped else 0
 
 
-def _open_to_write(file: Path) -> TextIO:
-    """What is there stays until there is something to take its place. Raises ConfigError."""
+def _open_to_write(file: Path) -> AbstractContextManager[TextIO]:
+    """What is there stays until there is something to take its place; - is stdout. Raises ConfigError."""
+    if str(file) == "-":
+        return contextlib.nullcontext(sys.stdout)
     try:
         return file.open("a", encoding="ascii")
     except OSError as error:

@@ -15,6 +15,8 @@ import pytest
 
 import gomp
 from gomp.runtime import goroutineprofile
+from gomp.runtime.goroutineprofile import Group
+from gomp.runtime.sitetable import Site
 from tests.served import Service
 from tests.served import gomp as run_gomp
 from tests.test_leaks import Box, Receives, Runs, Sends, boxes, receive, wait_until, waiting
@@ -228,6 +230,15 @@ def test_http_has_gos_profiles(service):
     assert re.search(rf"^{count} @ 0x1\n#\t0x1\tAnswer.step\t\S+:{line}$", leaks, re.MULTILINE)
     assert "(leaked)" in service.client.get("/debug/pprof/goroutineleak?debug=2").text
     assert "goroutineleak" in service.client.get("/debug/pprof/").text
+
+
+def test_what_has_come_is_what_is_more_than_before(service):
+    answer = service.client.get("/debug/pprof/goroutine?seconds=1")
+    assert 'filename="goroutine-delta"' in answer.headers["content-disposition"]
+    at, other, labels = (Site("f", "f.py", 1),), (Site("g", "g.py", 2),), (("k", "v"),)
+    before, now = [Group(3, at), Group(2, other)], [Group(5, at), Group(1, at, labels)]
+    assert goroutineprofile.since(before, now) == [Group(2, at), Group(1, at, labels), Group(-2, other)]
+    assert goroutineprofile.since(now, now) == []
 
 
 def test_the_metrics_name_the_place_that_leaks(service):

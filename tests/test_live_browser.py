@@ -216,7 +216,7 @@ def test_a_wrong_token_is_told_so(driver, control_url):
     page = Page(driver)
     page.open(control_url)
     page.find("#token-word").send_keys("wrong", Keys.ENTER)
-    page.wait(lambda: page.text("#token-error").startswith("send the token"))
+    page.wait(lambda: page.text("#token-error").startswith("this is not the token"))
     assert not page.find("#live").is_displayed()
     assert [entry for entry in driver.get_log("browser") if "401" not in entry["message"]] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import inspect
 import os
@@ -12,12 +13,15 @@ import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
 import gomp
 from gomp.config import RuntimeSettings
 from gomp.runtime import cpuprofile, pprof
 from gomp.runtime.sitetable import Site
+from gomp.service import pprof as service_pprof
 from tests.served import Service, environment_in
 
 HERE = os.path.abspath(__file__)
@@ -244,7 +248,7 @@ def test_what_has_come_in_a_second(service):
     profile = pprof._profile_class().FromString(gzip.decompress(answer.content))
     assert 'filename="allocs-delta"' in answer.headers["content-disposition"]
     assert sum(sample.value[1] for sample in profile.sample) > 0
-    for query in ("goroutine?seconds=1", "heap?seconds=1&debug=1", "heap?seconds=0"):
+    for query in ("goroutine?seconds=x", "heap?seconds=1&debug=1", "heap?seconds=0"):
         answer = service.client.get(f"/debug/pprof/{query}")
         assert (answer.status_code, answer.text.count("\n")) == (400, 1)
 
@@ -286,6 +290,19 @@ def test_two_who_want_the_cpu_profile_get_one_after_the_other(service):
     assert profile.duration_nanos == pytest.approx(1e9, rel=0.5)
     assert {texts[label.str] for sample in profile.sample for label in sample.label} >= {"P0", "coordinator"}
     assert any("churn" in texts[function.filename] for function in profile.function)
+
+
+def test_who_would_wait_long_for_a_cpu_profile_is_told_so(rt, monkeypatch):
+    monkeypatch.setattr(service_pprof, "_PATIENCE_S", 0.1)
+
+    async def ask_twice():
+        transport = httpx.ASGITransport(Starlette(routes=service_pprof.routes(rt.name)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
+            return await asyncio.gather(*(client.get("/debug/pprof/profile?seconds=1") for _ in range(2)))
+
+    answers = sorted(asyncio.run(ask_twice()), key=lambda answer: answer.status_code)
+    assert [answer.status_code for answer in answers] == [200, 409]
+    assert answers[1].text.startswith("another CPU profile is being recorded")
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "601", "1.5", "x", "", "99999999999999999999"])

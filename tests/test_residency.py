@@ -56,3 +56,24 @@ def test_the_heap_is_in_memory_once_however_many_have_touched_it(rt):
 def test_a_process_that_is_not_there_has_nothing(rt):
     assert residency.process_memory(0) is None
     assert residency.private_bytes(os.getpid()) > 0
+
+
+SMAPS = b"""\
+c000000000-c100000000 rw-s 00000000 00:1b 2 {segment} (deleted)
+Rss:                 400 kB
+Shared_Dirty:        100 kB
+Private_Clean:         0 kB
+Private_Dirty:       300 kB
+VmFlags: rd wr sh
+7f0000000000-7f0000001000 rw-p 00000000 00:00 0
+Rss:                  30 kB
+Private_Clean:         4 kB
+Private_Dirty:        16 kB
+VmFlags: rd wr
+"""
+
+
+@pytest.mark.parametrize("segment", [b"/dev/shm/gomp-1-heap", b"/memfd:gomp-1-heap"])
+def test_what_only_one_process_has_mapped_of_a_segment_is_shared_all_the_same(segment):
+    memory = residency._sum_up(SMAPS.replace(b"{segment}", segment))
+    assert (memory.private, memory.shared) == (20 << 10, 410 << 10)

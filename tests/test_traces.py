@@ -209,7 +209,7 @@ def test_the_command_writes_a_file(rt, tmp_path):
     process = gomp_trace("-o", str(file), "--seconds", "0.2", rt.name)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, ""), err
-    assert re.fullmatch(rf"{re.escape(str(file))}: [\d.]+ s of {rt.name}, [\d,]+ events\n", err)
+    assert re.fullmatch(rf"{re.escape(str(file))}: [\d.]+ s of {rt.name}, [\d,]+ events?\n", err)
     trace = json.loads(file.read_text())
     assert trace["otherData"]["runtime"] == rt.name
     assert 0.2 <= trace["otherData"]["seconds"] < 10
@@ -238,7 +238,7 @@ def test_a_killed_reader_costs_nothing(rt, tmp_path):
 
 
 def test_a_closed_pipe_ends_it(rt):
-    process = gomp_trace("-o", "/dev/stdout", "--seconds", "100", rt.name)
+    process = gomp_trace("-o", "-", "--seconds", "100", rt.name)
     assert process.stdout.readline().startswith('{"displayTimeUnit"')
     process.stdout.close()
     with process.stderr as errors:

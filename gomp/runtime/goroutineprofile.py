@@ -221,6 +221,15 @@ def groups(only_leaked: bool = False) -> list[Group]:
     return [Group(count, frames[key], _labels(labels)) for (key, labels), count in counts.most_common()]
 
 
+def since(before: list[Group], now: list[Group]) -> list[Group]:
+    """What ``now`` has more than the groups ``before``; less, where counts are below 0."""
+    counts: Counter[tuple[tuple[Site, ...], Labels]] = Counter()
+    for sign, found in ((1, now), (-1, before)):
+        for group in found:
+            counts[group.frames, group.labels] += sign * group.count
+    return [Group(n, frames, labels) for (frames, labels), n in counts.items() if n]
+
+
 # --- Go's texts -------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ has dropped from its own page table is still in memory. True are the blocks that
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from gomp.core.shm import records
 from gomp.pressure import Pressure, read_pressure
 
 _BLOCK = 512  # bytes, in st_blocks
-_SEGMENTS = ("/dev/shm/gomp-", "memfd:gomp-")
+_SEGMENT = re.compile(rb"/(?:dev/shm/|memfd:)gomp-.*\n(?:[A-Z].*\n)+")  # the end of a mapping's first line, and what the kernel says of it
+_RSS, _PRIVATE = re.compile(rb"\nRss: +(\d+)"), re.compile(rb"\nPrivate_\w+: +([1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,19 @@ def process_memory(pid: int) -> ProcessMemory | None:
     The kernel calls private what only one process has mapped, also in a file; the runtime's segments are everybody's all the same.
     """
     try:
-        return _sum_up(Path(f"/proc/{pid}/smaps").read_text().splitlines()) if pid else None
+        return _sum_up(Path(f"/proc/{pid}/smaps").read_bytes()) if pid else None
     except OSError:
         return None
 
 
-def _sum_up(smaps: Iterable[str]) -> ProcessMemory:
-    private, resident, in_segment = 0, 0, False
-    for line in smaps:
-        key, *rest = line.split()
-        if not key.endswith(":"):  # the line that begins a mapping; its file is last
-            in_segment = any(name in line for name in _SEGMENTS)
-        elif key == "Rss:":
-            resident += int(rest[0]) << 10
-        elif key.startswith("Private_") and not in_segment:
-            private += int(rest[0]) << 10
-    return ProcessMemory(private, resident - private)
+def _sum_up(smaps: bytes) -> ProcessMemory:
+    """By patterns and not line by line: a process has more than a thousand mappings, of 25 lines each, most of them machine code."""
+    private = _kib(_PRIVATE, smaps) - sum(_kib(_PRIVATE, mapping[0]) for mapping in _SEGMENT.finditer(smaps))
+    return ProcessMemory(private << 10, (_kib(_RSS, smaps) - private) << 10)
+
+
+def _kib(pattern: re.Pattern[bytes], smaps: bytes) -> int:
+    return sum(map(int, pattern.findall(smaps)))
 
 
 def private_bytes(pid: int) -> int:

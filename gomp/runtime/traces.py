@@ -127,7 +127,7 @@ class Recording:
         """What has become of it, for people."""
         lost = f", {self.timeline.lost:,} lost: this process was too slow" if self.timeline.lost else ""
         why = f"; {self.ended_early}" if self.ended_early else ""
-        return f"{self.seconds:.3g} s of {self._info.name}, {self.timeline.told:,} events{lost}{why}"
+        return f"{self.seconds:.3g} s of {self._info.name}, {self.timeline.told:,} event{'s' * (self.timeline.told != 1)}{lost}{why}"
 
     def pieces(self) -> Iterator[str]:
         """The trace, as it comes: one JSON object in the end."""

@@ -106,10 +106,16 @@ def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[R
     async def check(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         if live.is_public(request.url.path):
             return await call(request)
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        credentials = request.headers.get("authorization", "")
+        scheme, _, given = credentials.partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token):
             return await call(request)
-        answer = _sentence(401, "send the token of control_token_file as Authorization: Bearer TOKEN")
+        why = (
+            "this is not the token in"
+            if credentials
+            else "send as Authorization: Bearer TOKEN, or with gomp ctl --token-file, the token in"
+        )
+        answer = _sentence(401, f"{why} the file that control_token_file names")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
 

@@ -8,7 +8,7 @@
     /debug/pprof/cmdline        how the runtime was started
 
 ``?debug=0`` is what ``go tool pprof`` reads, ``debug=1`` a text with those together that stand at the same lines, ``debug=2`` one with each goroutine
-by itself. ``?seconds=N`` of ``heap`` and ``allocs`` is what has come in N seconds.
+by itself. ``?seconds=N`` of all but ``profile`` and ``cmdline`` is what has come in N seconds, as in Go.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -35,11 +36,14 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 @dataclass(frozen=True)
 class Profile:
-    """``prepare`` has done what has to be done first, ``encode`` is for ``go tool pprof``, ``text`` for people, at a level of detail."""
+    """``prepare`` has done what has to be done first; ``read`` reads records, ``since`` says what has come between two readings, ``encode`` makes of
+    records what ``go tool pprof`` reads; ``text`` is for people, at a level of detail."""
 
     about: str
     prepare: Callable[[str, bool], None]
-    encode: Callable[[], bytes]
+    read: Callable[[], list[Any]]
+    since: Callable[[list[Any], list[Any]], list[Any]]
+    encode: Callable[[list[Any]], bytes]
     text: Callable[[int], str]
 
 
@@ -65,43 +69,55 @@ def _goroutines(only_leaked: bool, debug: int) -> str:
     return goroutineprofile.tracebacks(goroutineprofile.read(only_leaked, _MOST_SHOWN))
 
 
-def _memory(which: str) -> bytes:
-    return pprof.encode_memory(memprofile.read(), memprofile.rate(), _DEFAULTS[which])
-
-
-def _memory_text(debug: int) -> str:
-    stats = memstats.read()
-    return memprofile.summary(memprofile.read(), stats)
+def _memory(about: str, prepare: Callable[[str, bool], None], default: str) -> Profile:
+    return Profile(
+        about,
+        prepare,
+        memprofile.read,
+        memprofile.since,
+        lambda records: pprof.encode_memory(records, memprofile.rate(), default),
+        lambda debug: memprofile.summary(memprofile.read(), memstats.read()),
+    )
 
 
 _PROFILES = {
-    "allocs": Profile("objects made, ever; a sample", _no_need, lambda: _memory("allocs"), _memory_text),
+    "allocs": _memory("objects made, ever; a sample", _no_need, "alloc_space"),
     "goroutine": Profile(
         "stacks of all goroutines",
         _no_need,
-        lambda: pprof.encode_goroutines(goroutineprofile.groups()),
+        goroutineprofile.groups,
+        goroutineprofile.since,
+        pprof.encode_goroutines,
         lambda debug: _goroutines(False, debug),
     ),
     "goroutineleak": Profile(
         "stacks of those that wait for ever",
         _find_leaks,
-        lambda: pprof.encode_goroutines(goroutineprofile.groups(only_leaked=True), "goroutineleak"),
+        lambda: goroutineprofile.groups(only_leaked=True),
+        goroutineprofile.since,
+        lambda groups: pprof.encode_goroutines(groups, "goroutineleak"),
         lambda debug: _goroutines(True, debug),
     ),
-    "heap": Profile("objects in use; a sample. gc=1 collects first", _collect, lambda: _memory("heap"), _memory_text),
+    "heap": _memory("objects in use; a sample. gc=1 collects first", _collect, "inuse_space"),
 }
 _OTHERS = {
     "cmdline": "how the runtime was started",
     "profile": "CPU time, of programs and of the collector, by P, for seconds=30",
 }
-_DEFAULTS = {"heap": "inuse_space", "allocs": "alloc_space"}
 _SECONDS, _MOST_SECONDS = 30, 600
+_PATIENCE_S = (
+    10.0  # for the turn of a CPU profile: go tool pprof gives up when half as long again as it has asked for is over
+)
 _GONE = 499  # nginx's: the client has closed the connection
 
 
 def routes(name: str) -> list[Route]:
     """Those of the runtime called ``name``, whose segments are mapped in this process."""
     turn, cpu_turn = asyncio.Lock(), asyncio.Lock()  # one profile at a time: others wait for theirs
+
+    async def read(which: str) -> list[Any]:
+        async with turn:
+            return await run_in_threadpool(_read, name, which)
 
     async def index(request: Request) -> Response:
         about = {which: profile.about for which, profile in _PROFILES.items()} | _OTHERS
@@ -110,14 +126,18 @@ def routes(name: str) -> list[Route]:
     async def profile(request: Request) -> Response:
         which, debug = request.path_params["which"], request.query_params.get("debug", "0")
         if which not in _PROFILES:
-            return _refusal(404, f"there is no profile {which[:20]!r}: /debug/pprof/ lists those there are")
+            other = "; /debug/trace is a trace" if which == "trace" else ""
+            return _refusal(404, f"there is no profile {which[:20]!r}: /debug/pprof/ lists those there are{other}")
         if debug not in ("0", "1", "2"):
             return _refusal(400, f"debug is 0, 1 or 2, not {debug[:20]!r}")
         collect = request.query_params.get("gc", "0") not in ("", "0")
         if (seconds := request.query_params.get("seconds")) is not None:
-            if which not in _DEFAULTS or debug != "0":
-                return _refusal(400, "seconds is for heap and allocs without debug, and for profile")
-            return await difference(request, which, seconds)
+            if debug != "0":
+                return _refusal(400, "seconds and debug do not go together")
+            try:
+                return await difference(request, which, seconds)
+            except GompError as error:
+                return _refusal(503, str(error))
         async with turn:
             try:
                 return await run_in_threadpool(_answer, name, which, int(debug), collect)
@@ -127,20 +147,28 @@ def routes(name: str) -> list[Route]:
     async def difference(request: Request, which: str, seconds: str) -> Response:
         if not _is_duration(seconds):
             return _no_duration(seconds)
-        before = await run_in_threadpool(memprofile.read)
+        before = await read(which)
         if not await _pass_time(request, int(seconds), lambda: None):
             return _refusal(_GONE, "nobody waits for it any more")
-        found = memprofile.since(before, await run_in_threadpool(memprofile.read))
-        return _attachment(f"{which}-delta", pprof.encode_memory(found, memprofile.rate(), _DEFAULTS[which]))
+        found = _PROFILES[which].since(before, await read(which))
+        return _attachment(f"{which}-delta", _PROFILES[which].encode(found))
 
     async def cpu(request: Request) -> Response:
         seconds = request.query_params.get("seconds", str(_SECONDS))
         if not _is_duration(seconds):
             return _no_duration(seconds)
-        async with cpu_turn:
+        try:
+            await asyncio.wait_for(cpu_turn.acquire(), _PATIENCE_S)
+        except TimeoutError:
+            return _refusal(
+                409, "another CPU profile is being recorded: there is one at a time; ask again when it has ended"
+            )
+        try:
             looks = cpuprofile.CpuProfile()
             if not await _pass_time(request, int(seconds), looks.look):
                 return _refusal(_GONE, "nobody waits for it any more")
+        finally:
+            cpu_turn.release()
         return _attachment("profile", await run_in_threadpool(looks.encode))
 
     async def cmdline(request: Request) -> Response:
@@ -182,8 +210,12 @@ def _refusal(status: int, why: str) -> Response:
 def _answer(name: str, which: str, debug: int, collect: bool) -> Response:
     if debug:
         return PlainTextResponse(text(name, which, debug, collect), headers=_HEADERS)
+    return _attachment(which, _PROFILES[which].encode(_read(name, which, collect)))
+
+
+def _read(name: str, which: str, collect: bool = False) -> list[Any]:
     _PROFILES[which].prepare(name, collect)
-    return _attachment(which, _PROFILES[which].encode())
+    return _PROFILES[which].read()
 
 
 def _attachment(which: str, content: bytes) -> Response:
