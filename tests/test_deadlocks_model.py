@@ -145,7 +145,7 @@ class Model:
 def play(seed: int, monkeypatch, looks: type[Deadlocks], steps: int = 4000) -> int:
     model = Model(random.Random(seed), looks, acts=seed % 40)
     monkeypatch.setattr(deadlocks, "census", model.census)
-    monkeypatch.setattr(deadlocks, "_shown", lambda: "")
+    monkeypatch.setattr(deadlocks, "_shown", lambda look: "")
     for _ in range(steps):
         model.step()
     waits = any(isinstance(p.waits_for, int) for p in model.processes)
