@@ -16,7 +16,9 @@ from gomp.core.shm import records
 from gomp.pressure import Pressure, read_pressure
 
 _BLOCK = 512  # bytes, in st_blocks
-_SEGMENT = re.compile(rb"/(?:dev/shm/|memfd:)gomp-.*\n(?:[A-Z].*\n)+")  # the end of a mapping's first line, and what the kernel says of it
+_SEGMENT = re.compile(
+    rb"/(?:dev/shm/|memfd:)gomp-.*\n(?:[A-Z].*\n)+"
+)  # the end of a mapping's first line, and what the kernel says of it
 _RSS, _PRIVATE = re.compile(rb"\nRss: +(\d+)"), re.compile(rb"\nPrivate_\w+: +([1-9]\d*)")
 
 
