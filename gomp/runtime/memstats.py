@@ -146,6 +146,7 @@ class PoolStats:
     steals: int  # of the hits: from another P
     victim_hits: int  # of the hits: what the next collection would have taken
     drops: int
+    evictions: int  # what collections took, as nobody had for two of them
 
 
 @dataclass(frozen=True)
@@ -468,7 +469,7 @@ def read_pools() -> list[PoolStats]:
         ]
     ):
         ps = records.view(records.pool_dtype, layout.POOLS_BASE + pool * layout.POOL_BYTES, int(rt.nrecords))
-        counts = (int(ps[name].sum()) for name in ("hits", "misses", "steals", "victim_hits", "drops"))
+        counts = (int(ps[name].sum()) for name in ("hits", "misses", "steals", "victim_hits", "drops", "evictions"))
         out.append(PoolStats(bytes(head.name).decode(), *counts))
     return out
 

@@ -109,7 +109,9 @@ def test_what_is_dropped_is_garbage(heap):
     put(*range(50), pool=EMPTY)
     collect_now()
     assert verify(3).objects >= 3
+    before = EMPTY.stats().evictions
     collect_now()
+    assert EMPTY.stats().evictions - before == 50
     report = verify(3)
     assert report.problems == ()
     assert report.objects == report.reached

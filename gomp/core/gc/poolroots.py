@@ -6,6 +6,7 @@ from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_relaxed, store_relaxed
 from gomp.core.shm.records import (
+    POOL_EVICTIONS,
     POOL_HEAD,
     POOL_PRIVATE,
     POOL_RING,
@@ -34,6 +35,10 @@ def rotate_pools_stw() -> None:
 
 @inline
 def _rotate(record: int) -> None:
+    left = load_relaxed(record + POOL_VICTIM_HEAD) - load_relaxed(record + POOL_VICTIM_TAIL)
+    if load_relaxed(record + POOL_VICTIM_PRIVATE) != 0:
+        left += 1
+    store_relaxed(record + POOL_EVICTIONS, load_relaxed(record + POOL_EVICTIONS) + left)
     store_relaxed(record + POOL_VICTIM_PRIVATE, load_relaxed(record + POOL_PRIVATE))
     store_relaxed(record + POOL_VICTIM_RING, load_relaxed(record + POOL_RING))
     store_relaxed(record + POOL_VICTIM_HEAD, load_relaxed(record + POOL_HEAD))

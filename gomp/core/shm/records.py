@@ -1076,12 +1076,13 @@ pool_dtype = record(
         ("steals", "i8"),  # of the hits: from another P's ring
         ("victim_hits", "i8"),  # of the hits: what would have gone at the next collection
         ("drops", "i8"),  # too large, or too many
+        ("evictions", "i8"),  # what collections took; with the world stopped
     ],
     layout.POOL_RECORD,
 )
 (
     POOL_PRIVATE, POOL_RING, POOL_HEAD, POOL_TAIL, POOL_VICTIM_PRIVATE, POOL_VICTIM_RING, POOL_VICTIM_HEAD, POOL_VICTIM_TAIL,
-    POOL_HITS, POOL_MISSES, POOL_STEALS, POOL_VICTIM_HITS, POOL_DROPS,
+    POOL_HITS, POOL_MISSES, POOL_STEALS, POOL_VICTIM_HITS, POOL_DROPS, POOL_EVICTIONS,
 ) = (offset_of(pool_dtype, name) for name in pool_dtype.names or ())  # fmt: skip
 
 TASK_RUNNABLE, TASK_RUNNING, TASK_DEAD = 1, 2, 6
