@@ -112,7 +112,8 @@ OWN_METRICS = (
     Metric("gomp_pool_steals_total", "counter", "Hits from another P.", _each_pool(lambda p: p.steals), "pool"),
     Metric("gomp_pool_victim_hits_total", "counter", "Hits that one more collection would have taken.", _each_pool(lambda p: p.victim_hits), "pool"),
     Metric("gomp_pool_drops_total", "counter", "Objects that were too large, or too many.", _each_pool(lambda p: p.drops), "pool"),
-    Metric("gomp_pool_evictions_total", "counter", "Objects that collections took, as nobody had for two of them.", _each_pool(lambda p: p.evictions), "pool"),
+    Metric("gomp_pool_evictions_total", "counter", "Objects that collections took, as nobody had for two of them.",
+           _each_pool(lambda p: p.evictions), "pool"),
     # each P
     Metric("gomp_p_pid", "gauge", "Process of the P.", lambda s: [(p_label(p), p.pid) for p in s.stats.ps if p.pid], "p"),
     Metric("gomp_p_mutator_seconds_total", "counter", "Time that the P had for its programs, up to the end of the last marking.",
