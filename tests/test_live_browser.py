@@ -126,6 +126,25 @@ def test_the_figures_move_and_everything_is_drawn(page, service):
     page.wait(lambda: page.newest_cycle() > newest)
 
 
+def test_all_metrics_are_listed_and_found_by_name_and_meaning(page, service):
+    page.open(service.url)
+    page.wait_for_figures()
+    assert not page.find("#metrics-rows").is_displayed()
+    page.find("#metrics summary").click()
+    page.wait(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "#metrics-rows tr")) > 100)
+    page.find("#metrics-filter").send_keys("allocated total")
+    shown = "#metrics-rows tr:not([hidden])"
+    page.wait(lambda: page.text(f"{shown} th") == "go_memstats_alloc_bytes_total")
+    assert "allocated so far" in page.find(f"{shown} th").get_attribute("title")
+    page.wait(lambda: page.text(f"{shown} td:nth-child(3)").endswith("iB"))
+    before = page.text(f"{shown} td:nth-child(2)")
+    page.wait(lambda: page.text(f"{shown} td:nth-child(2)") != before)
+    assert page.colours(f"{shown} canvas") > 1, "two rates make a line"
+    page.find("#metrics-filter").clear()
+    page.find("#metrics-filter").send_keys("no such words")
+    page.wait(lambda: not page.driver.find_elements(By.CSS_SELECTOR, shown))
+
+
 def test_every_figure_of_a_picture_is_there_as_text(page, service):
     page.open(service.url)
     page.wait_for_figures()

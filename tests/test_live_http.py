@@ -13,6 +13,7 @@ import httpx
 import pytest
 from service_stand_in import StandIn
 
+from gomp.runtime.metrics.table import TABLE
 from gomp.service.live.feed import MAX_FOLLOWERS
 
 UNREAD_S = 1
@@ -162,3 +163,27 @@ def test_who_reads_nothing_is_cut_off_and_holds_up_nobody(service, request):
         assert len(frames(found, 2)) == 2, "others do not wait for it"
     wait_until(lambda: sockets(service) <= before, 5 * UNREAD_S)
     assert time.monotonic() - began > UNREAD_S / 2
+
+
+def test_all_metrics_are_told_with_what_their_descriptions_say(service):
+    answer = httpx.get(f"{service.info['url']}live/metrics", timeout=10)
+    told = answer.json()
+    assert answer.headers["cache-control"] == "no-store"
+    assert abs(told["now"] / 1e3 - time.time()) < 5
+    of_table = {metric.name: metric for metric in TABLE}
+    rows = {row["name"]: row for row in told["rows"]}
+    assert {
+        "/gc/heap/live:bytes",
+        "go_gc_duration_seconds",
+        "gomp_mapped_bytes",
+        "/sched/latencies:seconds",
+    } <= rows.keys()
+    for name, row in rows.items():
+        metric = of_table[name]
+        assert (row["kind"], row["unit"], row["help"], row["plot"]) == (
+            metric.kind,
+            metric.unit,
+            metric.help,
+            metric.plot,
+        )
+        assert (metric.plot == "quantiles") == isinstance(row["value"], dict)

@@ -10,13 +10,13 @@ import pytest
 from gomp.errors import ConfigError
 from gomp.runtime.metrics.description import Metric, Summary
 from gomp.runtime.metrics.histograms import TIME_BUCKETS, Float64Histogram
+from gomp.runtime.metrics.samples import matching, quantile, rows
 from gomp.runtime.metrics.table import TABLE
 from gomp.service.live import frame
 from gomp.top import metrics, view
 from gomp.top.command import lines_of
 from gomp.top.figures import format_count, format_mib, format_rate, format_share, format_value
 from gomp.top.readings import Reading, rates_between
-from gomp.top.samples import matching, quantile, rows
 
 MIB = 1 << 20
 

@@ -19,9 +19,9 @@ from rich.text import Text
 from gomp.errors import ConfigError
 from gomp.runtime import discovery
 from gomp.runtime.looking import Look
+from gomp.runtime.metrics.samples import matching
 from gomp.top import metrics, view
 from gomp.top.readings import LOOK_S, Reading, Readings
-from gomp.top.samples import matching
 from gomp.top.terminal import Terminal
 
 LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.1, 3600.0

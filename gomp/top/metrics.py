@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from gomp.runtime.metrics.histograms import Float64Histogram
+from gomp.runtime.metrics.samples import Row
 from gomp.top.figures import format_count, format_rate, format_value
-from gomp.top.samples import Row
 
 _Cells = tuple[str, str, str]
 _HEAD = ("VALUE", "RATE", "METRIC")

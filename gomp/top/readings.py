@@ -17,9 +17,9 @@ from gomp.core.jit import load_kernels
 from gomp.runtime.discovery import RuntimeInfo
 from gomp.runtime.looking import Look
 from gomp.runtime.metrics.description import Metric
+from gomp.runtime.metrics.samples import Row, Samples, rows, sample
 from gomp.runtime.metrics.snapshot import Snapshot, Sources
 from gomp.service.live import doing, frame
-from gomp.top.samples import Row, Samples, rows, sample
 
 LOOK_S = 0.05  # between two looks at what the Ps do
 CYCLES_KEPT = LOOKS_KEPT = 200

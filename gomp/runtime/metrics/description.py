@@ -1,4 +1,4 @@
-"""What is said of a metric, once: ``/metrics``, :func:`gomp.metrics.read` and the documentation are made from it."""
+"""What is said of a metric, once: ``/metrics``, :func:`gomp.metrics.read`, the live page, ``gomp top`` and the documentation are made from it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class Metric:
     def is_go(self) -> bool:
         """Whether it is one of Go's runtime/metrics."""
         return self.name.startswith("/")
+
+    @property
+    def plot(self) -> Literal["value", "rate", "quantiles"]:
+        """What of it is worth drawing over time."""
+        return "value" if self.kind == "gauge" else "rate" if self.kind == "counter" else "quantiles"
 
     @property
     def unit(self) -> str:

@@ -15,10 +15,11 @@ from string import Template
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from gomp.service.live import values
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
 _EVENTS = "text/event-stream"
@@ -54,7 +55,7 @@ class _Files(StaticFiles):
 
 
 def routes(page: Page, feed: Feed) -> list[BaseRoute]:
-    """The document at ``/``, its files below ``/static`` and the stream at ``/live``."""
+    """The document at ``/``, its files below ``/static``, the stream at ``/live`` and all metrics at ``/live/metrics``."""
     document = _DOCUMENT.substitute(
         name=escape(page.name), control=page.control, control_url=escape(page.control_url)
     ).encode()
@@ -69,8 +70,12 @@ def routes(page: Page, feed: Feed) -> list[BaseRoute]:
             return Response(media_type=_EVENTS)
         return StreamingResponse(feed.follow(), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
 
+    async def live_metrics(request: Request) -> Response:
+        return JSONResponse(values.read(), headers={"Cache-Control": "no-store"})
+
     return [
         Route("/", root),
         Route("/live", live),
+        Route("/live/metrics", live_metrics),
         Mount("/static", _Files(packages=[("gomp.service.live", "static")])),
     ]

@@ -8,6 +8,7 @@ import { bytes, count, percent, seconds } from "./format.js";
 import { History } from "./history.js";
 import { PageMap } from "./map.js";
 import { Memory } from "./memory.js";
+import { Metrics } from "./metrics.js";
 import { Ps } from "./ps.js";
 import { follow } from "./stream.js";
 
@@ -170,6 +171,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 controls.setUp(settings, headers);
+new Metrics(headers);
 at("links").hidden = settings.control === "here"; // they are on the other listener
 if (settings.control === "here") askForToken("");
 else run();

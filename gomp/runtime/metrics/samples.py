@@ -84,7 +84,7 @@ def rows(now: Samples, before: Samples, seconds: float) -> list[Row]:
 
 
 def _rate(metric: Metric, now: Sampled, before: Sampled | None, seconds: float) -> float | None:
-    if metric.kind == "gauge" or before is None:
+    if metric.plot == "value" or before is None:
         return None
     return (_total(now) - _total(before)) / max(seconds, 1e-9)
 
