@@ -19,7 +19,8 @@ from starlette.applications import Starlette
 
 import gomp
 from gomp.config import RuntimeSettings
-from gomp.runtime import cpuprofile, pprof
+from gomp.core.shm import layout
+from gomp.runtime import cpuprofile, goroutineprofile, pprof
 from gomp.runtime.sitetable import Site
 from gomp.service import pprof as service_pprof
 from tests.served import Service, environment_in
@@ -193,6 +194,20 @@ def test_a_file_for_go_tool_pprof(rt, tmp_path):
     assert {label.num for sample in profile.sample for label in sample.label} >= {16}
     assert "chain" in {texts[function.name] for function in profile.function}
     assert kept.value == 9
+
+
+def test_goroutines_that_switch_while_it_looks_are_themselves_or_not_there(rt):
+    """Which runs is another one all the time, or none."""
+    looks = cpuprofile.CpuProfile()
+    running = rt.go("ping_pong:play", 2_000_000)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        looks.look()
+    running.wait(60)
+    found = {f.function for sample in looks.samples() for f in sample.frames}
+    assert found & {"Ping.step", "Pong.step"}
+    for number in (0, layout.GS_BASE, layout.GS_BASE + 1, -8, 1 << 60):
+        assert goroutineprofile.frames_of_running(number) == ()
 
 
 def test_the_cpu_profile_says_what_a_p_does(rt):

@@ -62,6 +62,10 @@ def test_who_does_not_speak_the_protocol_is_disconnected(rt: gomp.Runtime, data:
         {"op": "verify"},
         {"op": "verify", "level": "x"},
         {"op": "done", "g": 1, "ok": True},
+        {"op": "trace", "ms": 10**399},
+        {"op": "trace", "ms": 0},
+        {"op": "looked", "n": 1, "state": "still", "changes": 1, "why": "", "waits": [1]},
+        {"op": "looked", "n": 1, "state": "still", "changes": 1, "why": "", "waits": [["1", 1]]},
     ],
     ids=lambda header: json.dumps(header)[:50],
 )

@@ -29,6 +29,7 @@ from gomp.errors import GompError, MessageTooLarge, RuntimeLost
 _FRAME = struct.Struct("<II")
 MAX_HEADER = 1 << 20
 MAX_PAYLOAD = 1 << 30
+MOST_TRACE_MS = 3_600_000
 MAX_OWED = 1 << 20  # bytes of answers that are kept for a peer
 RESULTS_TO_ANSWERS = 64  # so many bytes of results count as one
 _READ = 1 << 18

@@ -128,7 +128,7 @@ class CpuProfile:
 
 def _program(p: Any) -> tuple[Site, ...]:
     """Where the goroutine on a P stands, and the program, the innermost first."""
-    frames = frames_of_running(int(p.curg)) if p.curg else ()
+    frames = frames_of_running(int(p.curg))  # read once: it comes and goes meanwhile
     site = site_of(int(p.program_site))
     return (*frames, site) if site != UNKNOWN else (*frames, Site(f"P{int(p.idx)}"))
 

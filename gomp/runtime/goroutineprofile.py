@@ -26,6 +26,7 @@ from gomp.core.shm.records import (
     G_RUNNABLE,
     G_RUNNING,
     G_WAITING,
+    SCHED,
     WAITS_FOR_GROUP,
     WAITS_FOR_LOCK,
     WAITS_FOR_STEP,
@@ -33,6 +34,8 @@ from gomp.core.shm.records import (
     WAITS_IN_SELECT,
     WAITS_TO_RECEIVE,
     WAITS_TO_SEND,
+    sched_dtype,
+    view,
 )
 from gomp.runtime.sitetable import UNKNOWN, Labels, Site, frame_at, labels_of, site_of
 
@@ -191,11 +194,15 @@ def read(only_leaked: bool = False, most: int | None = None) -> list[GoroutineRe
 
 
 def frames_of_running(g: int) -> tuple[Site, ...]:
-    """Those of the goroutine whose record is at ``g``, the innermost first; none if it has ended meanwhile."""
+    """Those of the goroutine whose record is at ``g``, the innermost first; none if there is none such, or it has ended meanwhile."""
+    number, beside = divmod(g - layout.GS_BASE, layout.G_RECORD)
+    ngs = int(view(sched_dtype, SCHED)[0].ngs)
+    if beside or not 1 <= number <= ngs:
+        return ()
     buffer = np.zeros(8 + DUMP_BYTES, np.uint8)
     allow_range(buffer.ctypes.data, buffer.nbytes)
-    dump_goroutines((g - layout.GS_BASE) // layout.G_RECORD, 1, buffer.ctypes.data)
-    if not int(buffer[:8].view("i8")[0]):
+    after = dump_goroutines(number, 1, buffer.ctypes.data)  # of it, or else of the next that there is
+    if after != (number + 1 if number < ngs else 0) or not int(buffer[:8].view("i8")[0]):
         return ()
     dump = buffer[8:].view(_dtype)[0]
     return tuple(frame_at(int(key), int(line)) for key, line in dump["frames"][: int(dump["nframes"])])

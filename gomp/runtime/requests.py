@@ -14,7 +14,7 @@ from typing import Any
 
 from gomp.config import DEFAULT_PROCS, MAX_PROCS
 from gomp.errors import RuntimeLost
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import MOST_TRACE_MS, Channel, Message
 from gomp.runtime.programs import MAX_NAME
 
 _CLIENT_FIELDS: dict[str, dict[str, type]] = {
@@ -32,7 +32,7 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
     "look": {},
     "trace": {"ms": int},
     "end_trace": {},
-    "looked": {"n": int, "state": str, "changes": int, "why": str},
+    "looked": {"n": int, "state": str, "changes": int, "why": str, "waits": list},
 }
 SETTINGS = ("gogc", "memory_limit", "procs")
 _MOST = {"gogc": (1 << 31) - 1, "memory_limit": (1 << 63) - 1, "procs": MAX_PROCS}
@@ -54,9 +54,17 @@ def fault(message: Message, from_p: bool) -> str:
             return f"{message.op!r} needs {name}, of type {kind.__name__}"
     if message.op == "set":
         return _setting_fault(message["setting"], message["value"])
+    if message.op == "trace" and not 0 < message["ms"] <= MOST_TRACE_MS:
+        return f"a trace takes 1 to {MOST_TRACE_MS} ms"
+    if message.op == "looked" and not all(map(_is_line, message["waits"])):
+        return "'looked' needs waits, each a number and a text"
     if "name" in fields and len(message["name"]) > MAX_NAME:
         return f"a name has at most {MAX_NAME} characters"
     return ""
+
+
+def _is_line(wait: Any) -> bool:
+    return isinstance(wait, list) and [type(part) for part in wait] == [int, str]
 
 
 def _setting_fault(setting: str, value: int) -> str:

@@ -32,11 +32,11 @@ from gomp.core.shm.records import (
 )
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime import discovery
-from gomp.runtime.channel import check_answer
+from gomp.runtime.channel import MOST_TRACE_MS, check_answer
 from gomp.runtime.looking import map_runtime
 from gomp.runtime.timeline import Timeline
 
-MOST_SECONDS = 3600.0
+MOST_SECONDS = MOST_TRACE_MS / 1e3
 _TURN_S = 0.01  # between two looks at the rings
 _AT_A_TIME = 8192  # events, of half a KiB each until they are text
 _ANSWER_S = 60.0
