@@ -20,7 +20,9 @@ from starlette.applications import Starlette
 import gomp
 from gomp.config import RuntimeSettings
 from gomp.core.shm import layout
-from gomp.runtime import cpuprofile, goroutineprofile, pprof
+from gomp.core.shm.atomics import add_acq_rel
+from gomp.core.shm.records import MEMPROFILE_XFLUSHES
+from gomp.runtime import cpuprofile, goroutineprofile, memprofile, pprof
 from gomp.runtime.sitetable import Site
 from gomp.service import pprof as service_pprof
 from tests.served import Service, environment_in
@@ -198,6 +200,7 @@ def test_a_file_for_go_tool_pprof(rt, tmp_path):
 
 def test_goroutines_that_switch_while_it_looks_are_themselves_or_not_there(rt):
     """Which runs is another one all the time, or none."""
+    rt.run("ping_pong:play", 1)  # its steps are compiled
     looks = cpuprofile.CpuProfile()
     running = rt.go("ping_pong:play", 2_000_000)
     end = time.monotonic() + 1
@@ -225,6 +228,29 @@ def test_the_cpu_profile_says_what_a_p_does(rt):
     spinning = [s for s in by_p["P0"] if "spin" in {f.function for f in s.frames}]
     assert sum(s.values[1] for s in spinning) > 0.1e9, "CPU time of the program, some of it in assists"
     assert sum(s.values[2] for s in by_p["P0"]) == pytest.approx(looks.duration_ns, rel=0.1)
+
+
+def test_nobody_knows_what_happened_while_who_looks_was_stopped(rt, monkeypatch):
+    looks = cpuprofile.CpuProfile()
+    running = rt.go(spin, 0.5)
+    looks.look()
+    time.sleep(0.3)
+    monkeypatch.setattr(cpuprofile, "_UNSEEN_NS", 200_000_000)
+    looks.look()
+    assert sum(sample.values[2] for sample in looks.samples()) < 0.1e9
+    running.wait()
+
+
+def test_a_profile_is_refused_while_the_coordinator_stands_in_the_middle_of_publishing_it(rt, monkeypatch):
+    monkeypatch.setattr(memprofile, "_PATIENCE_S", 0.05)
+    memprofile.read()
+    add_acq_rel(MEMPROFILE_XFLUSHES, 1)
+    try:
+        with pytest.raises(gomp.GompError, match="is it stopped"):
+            memprofile.read()
+    finally:
+        add_acq_rel(MEMPROFILE_XFLUSHES, 1)
+    memprofile.read()
 
 
 # --- a service --------------------------------------------------------------------------------------------------------

@@ -27,12 +27,10 @@ class Proc:
         words[11:15] = utime * TICKS, stime * TICKS, waited * TICKS, 0
         words[17], words[19], words[20] = threads, start * TICKS, size
         place = self.directory / str(pid)
-        (place / "fd").mkdir(parents=True, exist_ok=True)
-        (place / "net").mkdir(exist_ok=True)
+        (place / "net").mkdir(parents=True, exist_ok=True)
+        (place / "fd").write_bytes(bytes(fds))  # a directory, but only its size is looked at
         (place / "net/netstat").write_text(NETSTAT)
         (place / "stat").write_text(f"{pid} (a) name (x) {' '.join(map(str, words))}\n")
-        for fd in range(fds):
-            (place / "fd" / str(fd)).touch()
 
     def lose(self, pid):
         (self.directory / str(pid) / "stat").unlink()
@@ -77,6 +75,14 @@ def test_the_time_of_a_process_that_died_is_not_lost(proc, reader):
     proc.have(10, utime=1, waited=4)
     proc.have(12, utime=2)
     assert reader.read(10, [12]).cpu_s == 7.0
+
+
+def test_what_cannot_be_opened_is_as_it_was(proc, reader):
+    proc.have(10)
+    assert reader.read(10, []).received_bytes == 700
+    (proc.directory / "10/net/netstat").unlink()
+    found = reader.read(10, [])
+    assert (found.received_bytes, found.sent_bytes, found.open_fds) == (700, 80, 3)
 
 
 def test_without_a_coordinator_there_is_nothing(proc, reader):

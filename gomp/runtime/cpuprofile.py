@@ -32,6 +32,7 @@ from gomp.runtime.sitetable import UNKNOWN, Site, site_of
 
 HZ = 100
 PERIOD_NS = 1_000_000_000 // HZ
+_UNSEEN_NS = 100 * PERIOD_NS  # nobody knows what they did in so long a time between two looks: who looks was stopped
 KINDS: tuple[ValueKind, ...] = (("samples", "count"), ("cpu", "nanoseconds"), ("wall", "nanoseconds"))
 # What a P does, where it is not a program: the innermost frame of the sample.
 MARK, MARK_DEDICATED, ASSIST, SWEEP = "gc: mark", "gc: mark, dedicated", "gc: assist", "gc: sweep"
@@ -50,7 +51,7 @@ class _Seen:
 
 
 class CpuProfile:
-    """What was seen so far. Each :meth:`look` stands for the time since the last."""
+    """What was seen so far. Each :meth:`look` stands for the time since the last, unless that is too long."""
 
     def __init__(self) -> None:
         self._runtime = view(runtime_dtype, RUNTIME)[0]
@@ -67,6 +68,9 @@ class CpuProfile:
     def look(self) -> None:
         now_ns = time.monotonic_ns()
         passed_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        if passed_ns > _UNSEEN_NS:
+            self._seen.clear()
+            passed_ns = 0
         for idx in (*range(int(self._runtime.nrecords)), layout.COORDINATOR_P):
             p = view(p_dtype, layout.p_addr(idx))[0]
             pid = int(p.xpid)

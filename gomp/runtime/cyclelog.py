@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gomp.core.shm.atomics import load_acquire
 from gomp.core.shm.records import CYCLES, CYCLES_KEPT, GCSTATS_NUM_GC, cycle_dtype, view
+from gomp.core.shm.seqlock import load_after_reads
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read(after: int = 0) -> list[CycleRecord]:
     if before == after:
         return []
     found = view(cycle_dtype, CYCLES, CYCLES_KEPT).copy()
-    now = load_acquire(GCSTATS_NUM_GC)
+    now = load_after_reads(GCSTATS_NUM_GC)
     first = max(now + 2 - CYCLES_KEPT, after + 1, 1)
     names = cycle_dtype.names or ()
     return [

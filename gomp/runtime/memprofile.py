@@ -26,6 +26,8 @@ from gomp.core.shm.records import (
     new_view,
     view,
 )
+from gomp.core.shm.seqlock import load_after_reads
+from gomp.errors import GompError
 from gomp.runtime.goroutineprofile import addresses
 from gomp.runtime.memstats import MemStats
 from gomp.runtime.sitetable import Site, frame_at
@@ -113,15 +115,19 @@ def scaled(count: int, object_bytes: int, rate: int) -> tuple[int, int]:
 
 
 def _copy() -> Any:
-    """The buckets as they were at one moment, as far as what is published goes."""
+    """The buckets as they were at one moment, as far as what is published goes.
+
+    Raises GompError if the coordinator stays in the middle of publishing.
+    """
     deadline = time.monotonic() + _PATIENCE_S
-    while True:
+    while time.monotonic() < deadline:
         before = load_acquire(MEMPROFILE_XFLUSHES)
         n = int(load_acquire(MEMPROFILE_XNBUCKETS))
         buckets = new_view(bucket_dtype, bucket_addr(1), n).copy() if n else np.zeros(0, bucket_dtype)
-        if (before % 2 == 0 and load_acquire(MEMPROFILE_XFLUSHES) == before) or time.monotonic() > deadline:
+        if before % 2 == 0 and load_after_reads(MEMPROFILE_XFLUSHES) == before:
             return buckets
         time.sleep(_NAP_S)
+    raise GompError("the coordinator does not go on in the middle of publishing a profile: is it stopped?")
 
 
 def _frames(bucket: Any, names: dict[tuple[int, int], Site]) -> list[Site]:

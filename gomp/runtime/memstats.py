@@ -401,7 +401,7 @@ def _p_stats(idx: int, p: Any) -> PStats:
         programs=int(p.programs),
         stack_copies=int(p.stack_copies),
         stack_copied=int(p.stack_copied),
-        deaths=int(p.deaths - p.retirements),
+        deaths=int(p.crashes),
     )
 
 

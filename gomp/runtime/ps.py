@@ -149,7 +149,7 @@ class Ps:
         self._leaving.discard(idx)
         self._told.discard(idx)
         record.deaths += 1
-        record.retirements += idx in self._retired
+        record.crashes += idx not in self._retired
         self._dead[idx] = f"P{idx} (pid {child.pid}) {why_killed or how_it_ended(status)}"
         self._dispatcher.tasks.set_absent(idx, True)
         view(runtime_dtype, RUNTIME)[0].xready = 0

@@ -30,11 +30,13 @@ class Usage:
 
 @dataclass
 class UsageReader:
-    """Reads it. CPU time is that of those which have ended, too, and never goes back, though processes end while it is read."""
+    """Reads it. What counts never goes back: CPU time is that of those which have ended, too, and processes end while it is read; what cannot be
+    read just now, because descriptors are exhausted, is as it was."""
 
     proc: Path = Path("/proc")
     limit: Callable[[int, int], tuple[int, int]] = resource.prlimit
     _most_cpu_s: float = field(default=0.0, init=False)
+    _last_network: tuple[int, int] = field(default=(0, 0), init=False)
 
     def read(self, coordinator: int, others: Iterable[int]) -> Usage | None:
         """None if there is no such coordinator."""
@@ -44,7 +46,7 @@ class UsageReader:
         stats = {coordinator: own} | {pid: found for pid in others if (found := self._stat(pid))}
         ticks = own[_CUTIME] + own[_CSTIME] + sum(s[_UTIME] + s[_STIME] for s in stats.values())
         self._most_cpu_s = max(self._most_cpu_s, ticks / _TICKS)
-        received, sent = self._network(coordinator)
+        received, sent = self._last_network = self._network(coordinator)
         return Usage(
             cpu_s=self._most_cpu_s,
             open_fds=sum(self._open_fds(pid) for pid in stats),
@@ -65,8 +67,10 @@ class UsageReader:
         return [int(word) if word.lstrip("-").isdigit() else 0 for word in text[text.rindex(")") + 2 :].split()]
 
     def _open_fds(self, pid: int) -> int:
+        """Asked for without opening anything: it is to be right where descriptors are exhausted."""
+        directory = self.proc / str(pid) / "fd"
         try:
-            return len(os.listdir(self.proc / str(pid) / "fd"))
+            return directory.stat().st_size or len(os.listdir(directory))  # its size says it since Linux 6.2
         except OSError:
             return 0
 
@@ -88,9 +92,9 @@ class UsageReader:
         try:
             lines = (self.proc / str(pid) / "net/netstat").read_text().splitlines()
         except OSError:
-            return 0, 0
+            return self._last_network
         for names, values in zip(lines[::2], lines[1::2], strict=False):
             if names.startswith("IpExt:"):
                 found = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
                 return found.get("InOctets", 0), found.get("OutOctets", 0)
-        return 0, 0
+        return self._last_network

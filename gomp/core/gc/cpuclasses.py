@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import load64, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import fence_release, load64, load_relaxed, store64, store_release
 from gomp.core.shm.records import (
     CPU_ASSIST,
     CPU_DEDICATED,
@@ -45,6 +45,7 @@ def account_stw(now_ns: int) -> None:
     rt, stats = runtime(), gcstats()
     published = load_relaxed(CPU_XPUBLISHED)
     old, new = CPU_STATS + published % 2 * _BYTES, CPU_STATS + (published + 1) % 2 * _BYTES
+    fence_release()  # ``new`` is what was read before the last account: pairs with load_after_reads
     total = max(rt.cpu_before_ns + (now_ns - rt.resized_ns) * rt.nprocs, load64(old + CPU_TOTAL))
     left = total - load64(old + CPU_TOTAL)
     left -= _catch_up(old, new, CPU_PAUSE, stats.pause_cpu_ns, left)

@@ -19,7 +19,17 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.sched import redo
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, copy_range, load64, load_acquire, lsl, lsr, store64, store_release
+from gomp.core.shm.atomics import (
+    add_acq_rel,
+    copy_range,
+    fence_release,
+    load64,
+    load_acquire,
+    lsl,
+    lsr,
+    store64,
+    store_release,
+)
 from gomp.core.shm.commit import commit_table
 from gomp.core.shm.records import (
     BUCKET_ALLOCS,
@@ -159,6 +169,7 @@ def publish(ahead: int) -> None:
     """Publish the cycle that has begun (mProf_Flush), or, 1 ``ahead``, the next, whose sweep is over (mProf_PostSweep). By the coordinator."""
     idx = (memprofile().cycle + ahead) % _CYCLES
     add_acq_rel(MEMPROFILE_XFLUSHES, 1)
+    fence_release()  # pairs with load_after_reads
     for n in range(1, load_acquire(MEMPROFILE_XNBUCKETS) + 1):
         b = bucket_at(bucket_addr(n))
         b.published_allocs += b.allocs[idx]

@@ -248,6 +248,15 @@ def fence_release() -> None:
     """Earlier stores become visible before any later store: what ``new`` does before it returns an address."""
 
 
+def _fence_acquire(b: Any, a: Any) -> None:
+    b.fence("acquire")
+
+
+@primitive("void()", _fence_acquire)
+def fence_acquire() -> None:
+    """Earlier loads are done before any later load: what a reader does who looks afterwards whether its copy is whole."""
+
+
 def _pause(b: Any, a: Any) -> None:
     name, arguments = ("llvm.x86.sse2.pause", []) if _X86 else ("llvm.aarch64.hint", [ir.Constant(_I32, 1)])
     hint = b.module.globals.get(name) or ir.Function(

@@ -704,7 +704,7 @@ p_dtype = record(
         ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
-        ("retirements", "i8"),  # of those, ends that were asked for
+        ("crashes", "i8"),  # of those, deaths that nobody has asked for
         ("xidle", "i8"),  # 1 while it waits for something to run
         ("xslice", "i8"),  # since when its program has had the processor to itself, in ns
         ("cycle_asked_for", "i8"),  # number of the last cycle that its program has waited for the beginning of

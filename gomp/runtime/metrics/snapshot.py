@@ -24,6 +24,7 @@ from gomp.core.shm.records import (
     CPU_USER,
     CPU_XPUBLISHED,
 )
+from gomp.core.shm.seqlock import load_after_reads
 from gomp.runtime import gcstats, memstats, residency
 from gomp.runtime.gcstats import GCStats
 from gomp.runtime.memstats import MemStats
@@ -69,7 +70,7 @@ def read_cpu() -> CpuClasses:
         published = load_acquire(CPU_XPUBLISHED)
         place: Any = records.view(records.cpu_dtype, CPU_STATS + published % 2 * records.cpu_dtype.itemsize)[0]
         ns = place.ns.tolist()
-        if load_acquire(CPU_XPUBLISHED) == published:  # else what was read may be half of the one after
+        if load_after_reads(CPU_XPUBLISHED) == published:  # else what was read may be half of the one after
             return CpuClasses(
                 pause=ns[CPU_PAUSE],
                 dedicated=ns[CPU_DEDICATED],
