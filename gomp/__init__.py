@@ -23,6 +23,7 @@ from gomp.errors import (
     Interrupted,
     MessageTooLarge,
     NilDereference,
+    NoFreeP,
     OutOfMemory,
     ProgramError,
     RuntimeLost,
@@ -36,10 +37,11 @@ from gomp.errors import (
 if TYPE_CHECKING:
     from gomp import debug, metrics
     from gomp.runtime.arrays import Array, array
+    from gomp.runtime.attach import attach
     from gomp.runtime.boxes import Box, box
     from gomp.runtime.chan import Chan
     from gomp.runtime.compiled import compiled
-    from gomp.runtime.current import gc, go, num_goroutine, num_procs
+    from gomp.runtime.current import gc, go, num_goroutine, num_procs, sleep
     from gomp.runtime.executor import Executor
     from gomp.runtime.figures import gc_stats, mem_stats
     from gomp.runtime.frames import Action, Frame, frame
@@ -64,12 +66,14 @@ if TYPE_CHECKING:
 
 _WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _HOMES = {
+    "attach": "gomp.runtime.attach",
     "Chan": "gomp.runtime.chan",
     "compiled": "gomp.runtime.compiled",
     "gc": "gomp.runtime.current",
     "go": "gomp.runtime.current",
     "num_goroutine": "gomp.runtime.current",
     "num_procs": "gomp.runtime.current",
+    "sleep": "gomp.runtime.current",
     "Executor": "gomp.runtime.executor",
     "Action": "gomp.runtime.frames",
     "Frame": "gomp.runtime.frames",
@@ -140,6 +144,7 @@ __all__ = [
     "Mutex",
     "NDArray",
     "NilDereference",
+    "NoFreeP",
     "OutOfMemory",
     "Pointer",
     "Pool",
@@ -158,6 +163,7 @@ __all__ = [
     "add_cleanup",
     "address",
     "array",
+    "attach",
     "box",
     "bytes",
     "compiled",
@@ -185,6 +191,7 @@ __all__ = [
     "select",
     "selecting",
     "set_finalizer",
+    "sleep",
     "str",
     "struct",
     "uint8",

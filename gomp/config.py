@@ -222,6 +222,12 @@ class RuntimeSettings(BaseSettings):
         le=MAX_PROCS,
         description="as many Ps there may be when their number changes; by default as many as processors this process may run on",
     )
+    max_attached: int = Field(
+        8,
+        ge=0,
+        le=MAX_PROCS - 2,
+        description="Ps that are lent to processes which join a running runtime with gomp.attach, one each",
+    )
     gogc: Percent = Field(
         100, description='heap growth in percent of the live heap before the next cycle, or "off" (GOGC)'
     )

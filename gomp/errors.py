@@ -14,6 +14,7 @@
     ├── CleanupError     (ValueError)       what Go's AddCleanup panics with
     ├── ProgramError                        a program raised
     ├── MessageTooLarge  (ValueError)       arguments or a result have more bytes than a message may
+    ├── NoFreeP          (TimeoutError)     each P that the runtime lends to attached processes is lent
     ├── Interrupted                         a wait inside the runtime was cut short by a signal
     ├── WorkerDied       (RuntimeError)     the process that ran it was killed; the runtime goes on
     ├── StaleReference   (ReferenceError)   a pickled reference that was received before, or whose sender has ended
@@ -37,6 +38,7 @@ __all__ = [
     "Interrupted",
     "MessageTooLarge",
     "NilDereference",
+    "NoFreeP",
     "OutOfMemory",
     "ProgramError",
     "RuntimeLost",
@@ -109,6 +111,10 @@ class ProgramError(GompError):
 
 class MessageTooLarge(GompError, ValueError):
     """The arguments or the result of a call, pickled, have more bytes than a message may; large data belong in the heap."""
+
+
+class NoFreeP(GompError, TimeoutError):
+    """Each P that the runtime lends to attached processes is lent: wait longer, or start it with a larger ``max_attached``."""
 
 
 class Interrupted(GompError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -49,10 +50,15 @@ class Progress:
 
 
 def are_all_compiled() -> bool:
-    """Whether every kernel is in the cache. Imports everything below ``gomp.core``."""
+    """Whether every kernel is loaded, or in the cache. Imports everything below ``gomp.core``."""
+    _import_core()
+    return not jit.missing_kernels()
+
+
+@functools.cache
+def _import_core() -> None:
     for module in pkgutil.walk_packages(gomp.core.__path__, "gomp.core."):
         importlib.import_module(module.name)
-    return not jit.missing_kernels()
 
 
 def load_all_kernels(report: Callable[[int, int], None] | None = None) -> int:

@@ -41,7 +41,7 @@ class Model:
         self.runs = [0] * GOROUTINES
         self.unstarted = 0
         self.found = 0
-        ending = SimpleNamespace(owners=self.processes[:1], peers=self.processes[:1])
+        ending = SimpleNamespace(owners=self.processes[:1], holders=self.processes[:1], peers=self.processes[:1])
         family = SimpleNamespace(channels=lambda: self.processes[1:])
         dispatcher = SimpleNamespace(tasks=SimpleNamespace(have_all_started=lambda: self.unstarted == 0))
         self.looks = looks(family, ending, dispatcher, "")

@@ -46,7 +46,7 @@ def test_a_p_that_cannot_be_watched_is_as_it_was_and_started_later(
     monkeypatch.setattr(Family, "_fork", staticmethod(forked.fork))  # this process may have threads
     monkeypatch.setattr(family.p, "run", lambda idx, shared, wake, channel, *_: channel.send(b"I am"))
     events, children, dispatcher = FullEvents(), Family(mapped, -1), Mock()
-    ps = Ps(events, Ending(), children, dispatcher, Mock(), Mock(), Mock(), 2, Mock())
+    ps = Ps(events, Ending(), children, dispatcher, Mock(), Mock(), Mock(), 2, Mock(), Mock())
     gc.collect()  # what other tests have left may have files open
     before, watched, open_files = record(), dict(events._handlers), os.listdir("/proc/self/fd")
     ps.have_stay(1)

@@ -20,16 +20,24 @@ LIVING, DEAD, SCRIPT = 0, 1, 2
 SLOTS = 2
 
 
+def _pidfd(p: int) -> int:
+    return 100 + p
+
+
 def nothing(ending: Ending, killed: list[int]) -> bool:
     return not ending.is_near and not killed
 
 
 def owner_is_killed(ending: Ending, killed: list[int]) -> bool:
-    return not ending.is_near and killed == [LIVING]
+    return not ending.is_near and killed == [_pidfd(LIVING)]
 
 
 def runtime_ends(ending: Ending, killed: list[int]) -> bool:
     return ending.is_near and not killed
+
+
+def script_is_killed(ending: Ending, killed: list[int]) -> bool:
+    return ending.is_near and killed == [_pidfd(SCRIPT)]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def runtime_ends(ending: Ending, killed: list[int]) -> bool:
         (LIVING, DEAD, False, nothing),
         (DEAD, DEAD, True, nothing),
         (DEAD, DEAD, False, runtime_ends),
-        (SCRIPT, SCRIPT, False, runtime_ends),
+        (SCRIPT, SCRIPT, False, script_is_killed),
     ],
     ids=["it lives", "another has it now", "its repair is to come", "its repair has left it", "a script"],
 )
@@ -52,10 +60,11 @@ def test_who_keeps_a_lock(
     outcome: Callable[[Ending, list[int]], bool],
 ) -> None:
     killed: list[int] = []
-    monkeypatch.setattr("gomp.runtime.stopping.os.kill", lambda pid, number: killed.append(pid))
-    monkeypatch.setattr("gomp.runtime.stopping.signal.pidfd_send_signal", lambda pidfd, number: None)
+    monkeypatch.setattr("gomp.runtime.stopping.signal.pidfd_send_signal", lambda pidfd, number: killed.append(pidfd))
     family, ending = Mock(ps={LIVING: Mock(pid=LIVING)}), Ending()
-    stopping = Stopping(Mock(), ending, family, Mock(), Mock(), Dying(), Mock(), SLOTS)
+    stopping = Stopping(Mock(), ending, family, Mock(), Mock(), Dying(), Mock(), SLOTS, SCRIPT)
+    for p in (LIVING, SCRIPT):
+        view(p_dtype, layout.p_addr(p))[0].pidfd = _pidfd(p)
     view(p_dtype, layout.p_addr(owner))[0].xdead = is_buried
     store64(LOCK, owner + 1)
     stopping.on_lost_lock(LOCK, told)

@@ -167,7 +167,7 @@ def _refresh_numba() -> None:
 
 def missing_kernels() -> list[Kernel]:
     """The registered kernels that :func:`load_kernels` would have to compile."""
-    return [k for k in _kernels if not (cache_directory() / k.cache_name).exists()]
+    return [k for k in _kernels if not k.address and not (cache_directory() / k.cache_name).exists()]
 
 
 def compile_only() -> None:

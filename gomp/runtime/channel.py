@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import select
 import socket
 import struct
@@ -34,6 +35,7 @@ MAX_OWED = 1 << 20  # bytes of answers that are kept for a peer
 RESULTS_TO_ANSWERS = 64  # so many bytes of results count as one
 _READ = 1 << 18
 _INT = struct.Struct("i")
+_PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 _MAX_READS = 64
 _MAX_DESCRIPTORS = 8
 
@@ -50,7 +52,7 @@ class Message:
         return self.fields[name]
 
 
-def _nothing() -> None:
+def nothing() -> None:
     pass
 
 
@@ -84,7 +86,7 @@ class Channel:
         self.explain: Callable[[str], str] = (
             str  # what is said of a connection that is gone, with what has come of the peer
         )
-        self.written: Callable[[], None] = _nothing  # called when the peer has something to read
+        self.written: Callable[[], None] = nothing  # called when the peer has something to read
         self._is_told = True
 
     def fileno(self) -> int:
@@ -297,3 +299,19 @@ def _load_header(data: bytearray) -> dict[str, Any]:
     if not isinstance(header, dict) or not isinstance(header.get("op"), str):
         raise RuntimeLost("the peer does not speak gomp's protocol")
     return header
+
+
+def pid_of(channel: Channel) -> int:
+    """The process that made the peer's end of the connection; 0 if its number means nothing in this process's namespace."""
+    return _credentials(channel.sock)[0]
+
+
+def is_ours(sock: socket.socket) -> bool:
+    """Whether a process of this user made the peer's end of the connection."""
+    return _credentials(sock)[1] == os.getuid()
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """pid and uid."""
+    pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid), int(uid)

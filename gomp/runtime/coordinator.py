@@ -55,6 +55,7 @@ from gomp.runtime import compiled, discovery, orphans, pacerlog, throws
 from gomp.runtime.answers import Answers
 from gomp.runtime.attached import Attached
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
+from gomp.runtime.borrowed import BorrowedPs
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.deadlocks import Deadlocks
@@ -80,7 +81,6 @@ from gomp.service import logs, process, stderr
 log = logging.getLogger("gomp.coordinator")
 
 _IDLE_S = 0.5
-_MAX_ATTACHED = 16
 
 
 class Coordinator:
@@ -100,6 +100,8 @@ class Coordinator:
         self.pid = os.getpid()
         self.cgroup = MemoryCgroup.of_this_process()
         self.max_procs = MaxProcs(settings)
+        self.owner_p = self.max_procs.slots if owner else None
+        self.records = self.max_procs.slots + (owner is not None) + settings.max_attached
         self.events = Events()
         self.ending = Ending()
         self.dying = Dying()
@@ -117,7 +119,7 @@ class Coordinator:
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
         control = self._bind_control()
-        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, process.where(control))
+        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, control=process.where(control))
         self.registration.describe(self.info)
         self._make_parts()
         p_record(layout.COORDINATOR_P).urgent_fd = self.events.urgent_fd
@@ -140,7 +142,7 @@ class Coordinator:
         try:
             self.shared = segments.create(s.max_heap)
             segments.map_segments(self.shared, inherit=True)
-            segments.commit_fixed(self.shared, [*range(self.max_procs.slots + _MAX_ATTACHED), layout.COORDINATOR_P])
+            segments.commit_fixed(self.shared, [*range(self.records), layout.COORDINATOR_P])
         except OSError as error:
             raise SegmentError(
                 error.errno, f"cannot make the heap of {s.max_heap >> 20} MiB: {error.strerror}"
@@ -153,10 +155,11 @@ class Coordinator:
         self.family = Family(self.shared, self.wake_fd)
         self.dispatcher = Dispatcher(Tasks(s.procs, slots, self.shared.meta_fd), self.family.channel)
         self.ps = Ps(
-            events, ending, self.family, self.dispatcher, collector, dying, self.oom_kills, slots, lambda a: self.answers.give(a)
+            events, ending, self.family, self.dispatcher, collector, dying, self.oom_kills, slots,
+            lambda asker: self.answers.give(asker), lambda *p: self.borrowed.has_settled(*p),
         )  # fmt: skip
         self.stopping = Stopping(
-            events, ending, self.family, self.dispatcher, collector, dying, self.ps.repair, slots
+            events, ending, self.family, self.dispatcher, collector, dying, self.ps.repair, slots, self.owner_p
         )  # fmt: skip
         self.limits = Limits(s, self.cgroup, collector, self.scavenger, self.stopping.stopped_world)
         collector.on_last_resort = self.limits.set_last_budget
@@ -171,7 +174,12 @@ class Coordinator:
             collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.shared, self.resizing.ask,
             self.stopping.stopped_world, lambda: self.stopping.is_held_up,
         )  # fmt: skip
-        self.attached = Attached(events, ending, self.dispatcher, self.answers.give, self._forget)
+        lent = range(slots + (self.owner is not None), self.records)
+        self.borrowed = BorrowedPs(
+            lent, self.shared, self.wake_fd, self.registration.name, events, ending, dying, self.stopping.stopped_world,
+            self.ps.bury, self._tell_who,
+        )  # fmt: skip
+        self.attached = Attached(events, ending, self.dispatcher, self.borrowed, self.answers.give, self._forget)
 
     def _init_records(self) -> None:
         s = self.settings
@@ -179,7 +187,7 @@ class Coordinator:
         init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
         view(mheap_dtype, MHEAP)[0].huge_pages = segments.huge_page_bytes() // layout.PAGE_SIZE
         rt = view(runtime_dtype, RUNTIME)[0]
-        rt.nrecords = self.max_procs.slots
+        rt.nrecords = self.records
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery
@@ -197,7 +205,7 @@ class Coordinator:
         pacer.commit(1)
         tape = self._open_tape()
         _init_p(layout.COORDINATOR_P, self.pid, self.shared.heap_fd, self.shared.meta_fd, self.wake_fd)
-        for idx in range(self.max_procs.slots):
+        for idx in range(self.records):
             _init_p(idx)  # a collection may come before a P's process: it must find no spans there
         lazy = None if s.debug.madvdontneed else LazyReturn(self.cgroup, self.shared.heap_fd)
         self.scavenger = Scavenger(s.debug.scavtrace > 0, lazy)
@@ -251,15 +259,11 @@ class Coordinator:
 
     def _admit(self, owner: Channel) -> None:
         """Give the script its P and the segments' descriptors."""
-        rt = view(runtime_dtype, RUNTIME)[0]
-        idx = int(rt.nrecords)
-        _init_p(idx)
-        rt.nrecords += 1
-        self.attached.own(owner, idx)
+        self.attached.own(owner, cast(int, self.owner_p))
         owner.send(
             "ready",
             descriptors=[self.shared.heap_fd, self.shared.meta_fd, self.wake_fd],
-            p=idx,
+            p=self.owner_p,
             heap_bytes=self.shared.heap_bytes,
             backing=self.shared.backing,
             version=layout_version(),
@@ -289,6 +293,8 @@ class Coordinator:
         if self.stopping.is_held_up:
             return min(self.dying.rest_s, _IDLE_S)
         try:
+            with contextlib.suppress(RuntimeLost):  # the runtime ends
+                self.borrowed.step()
             self.ps.repair()
             self.ps.start_absent()
             self.limits.force_gc()
@@ -349,6 +355,11 @@ class Coordinator:
     def _describe(self, procs: int) -> None:
         """There are so many Ps now."""
         self.info = replace(self.info, ps=procs)
+        self.registration.describe(self.info)
+
+    def _tell_who(self, attached: list[int]) -> None:
+        """These processes are attached now."""
+        self.info = replace(self.info, attached=attached)
         self.registration.describe(self.info)
 
     # --- ending -------------------------------------------------------------------------------------------------------

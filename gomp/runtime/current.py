@@ -104,6 +104,11 @@ def gc() -> None:
     waiting.collect()
 
 
+def sleep(seconds: float) -> None:
+    """Wait for ``seconds`` (time.Sleep). In the main thread of a P what else it has to do goes on meanwhile, calls among it: that may take longer."""
+    peer().wait_until(lambda: False, seconds)
+
+
 def num_goroutine() -> int:
     """How many goroutines with frames there are, and programs that wait at channels: Go's runtime.NumGoroutine."""
     peer()

@@ -155,7 +155,7 @@ class Deadlocks:
             self._found(look)
 
     def _channels(self) -> list[Channel]:
-        return [*self._family.channels(), *self._ending.owners]
+        return [*self._family.channels(), *self._ending.holders]
 
     # --- what is done about it ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""Finding runtimes: each has a lock file and a socket in this user's runtime directory.
+"""Finding runtimes: each has a lock file, a description in JSON and a socket in this user's runtime directory.
 
-The lock file holds a description in JSON; its coordinator, and nobody else, holds a POSIX lock on it for as long as it lives, so that a kill leaves
+Its coordinator, and nobody else, holds a POSIX lock on the lock file for as long as it lives, so that a kill leaves
 a file that says it is dead. Process numbers would not do: containers with other pid namespaces may share the directory.
 
 Who finds a dead entry removes it, and may hold its lock for that moment. So a lock counts only while its file still has its name.
@@ -17,10 +17,11 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gomp.core.jit import write_atomically
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.memstats import MemStats
@@ -39,6 +40,7 @@ class RuntimeInfo:
     heap_bytes: int
     pid: int
     url: str = ""
+    attached: list[int] = field(default_factory=list)  # processes that have borrowed a P
     control: str = ""  # path of the Unix socket, or URL, where its settings can be changed
 
 
@@ -64,6 +66,7 @@ class Registration:
         self.name = name
         self._lock_file = directory() / f"{name}.lock"
         self._socket_file = directory() / f"{name}.sock"
+        self._description = directory() / f"{name}.json"
         self.control_file = directory() / f"{name}.control"
         try:
             self._fd = self._open_locked()
@@ -84,14 +87,13 @@ class Registration:
         raise ConfigError(f"a runtime named {self.name} is running: choose another --name, or end that one")
 
     def describe(self, info: RuntimeInfo) -> None:
-        data = json.dumps(asdict(info)).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        write_atomically(self._description, json.dumps(asdict(info)).encode())
 
     def remove(self) -> None:
         """Take the entry away. Only the coordinator: a forked child's copy of the lock's descriptor locks nothing."""
         self._socket_file.unlink(missing_ok=True)
         self.control_file.unlink(missing_ok=True)
+        self._description.unlink(missing_ok=True)
         self._lock_file.unlink(missing_ok=True)
         self.listener.close()
         os.close(self._fd)
@@ -143,10 +145,10 @@ def _living() -> Iterator[RuntimeInfo]:
         try:
             if not _try_lock(fd):
                 # One that is just starting has not described itself yet.
-                with contextlib.suppress(ValueError, TypeError):
-                    yield RuntimeInfo(**json.loads(os.pread(fd, 1 << 16, 0)))
+                with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+                    yield RuntimeInfo(**json.loads(lock_file.with_suffix(".json").read_text()))
             elif _is_named(fd, lock_file):  # if not, somebody else removed it, and one that starts may have the name
-                for suffix in (".sock", ".control"):
+                for suffix in (".sock", ".control", ".json"):
                     lock_file.with_suffix(suffix).unlink(missing_ok=True)
                 lock_file.unlink(missing_ok=True)
         finally:

@@ -15,13 +15,14 @@ EXIT_CRASH = 3
 
 class Ending:
     """``peers`` are the connections of processes that are not its children, and are told when the runtime is lost; ``owners`` those of them without
-    which it ends."""
+    which it ends, and ``holders`` those that have a P, owners among them."""
 
     def __init__(self) -> None:
         self.is_near = False
         self.exit_code = 0
         self.peers: list[Channel] = []
         self.owners: list[Channel] = []
+        self.holders: list[Channel] = []
 
     def lose(self, why: str) -> None:
         """The runtime cannot go on: say so to everybody, and end."""

@@ -63,6 +63,11 @@ def asleep() -> Iterator[None]:
         del looker
 
 
+def is_looked_at() -> bool:
+    """Whether something looks at the mapping."""
+    return bool(_lookers)
+
+
 def release(undo: Callable[[], None]) -> None:
     """Call ``undo`` to unmap the segments and close their descriptors: now, or when :func:`reclaim` finds that nothing looks at them."""
     global _undo_later

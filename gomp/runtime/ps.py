@@ -40,7 +40,8 @@ _RETRY_S = 1.0  # after a fork that the system refused
 
 
 class Ps:
-    """``give(asker)`` answers what one asks of the coordinator itself."""
+    """``give(asker)`` answers what one asks of the coordinator itself. A P from ``slots`` on is an attached process's: when it has been put right,
+    ``returned(p, how, done)`` is told."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Ps:
         oom_kills: OomKills,
         slots: int,
         give: Callable[[Asker], None],
+        returned: Callable[[int, str, str], None],
     ) -> None:
         self._events = events
         self._ending = ending
@@ -63,6 +65,8 @@ class Ps:
         self._oom_kills = oom_kills
         self._restarts = [Restarts() for _ in range(slots)]
         self._give = give
+        self._returned = returned
+        self._slots = slots
         self._dead: dict[int, str] = {}  # not repaired yet: how they ended
         self._absent: dict[int, float] = {}  # without a process until that time
         self._leaving: set[int] = set()  # Ps that are one too many, and have a process
@@ -136,9 +140,6 @@ class Ps:
         self._events.unwatch(child.pidfd)
         self._hear_last(idx, cast(Channel, child.channel))
         self._events.unwatch(cast(Channel, child.channel).fileno())
-        record = p_record(idx)
-        record.pidfd = 0
-        record.xpid = 0
         status = self._family.bury_p(idx)
         self._dying.is_gone(idx)
         why_killed = self._oom_kills.explain(status)
@@ -148,11 +149,20 @@ class Ps:
             self._retired.add(idx)
         self._leaving.discard(idx)
         self._told.discard(idx)
-        record.deaths += 1
-        record.crashes += idx not in self._retired
-        self._dead[idx] = f"P{idx} (pid {child.pid}) {why_killed or how_it_ended(status)}"
         self._dispatcher.tasks.set_absent(idx, True)
         view(runtime_dtype, RUNTIME)[0].xready = 0
+        self.bury(idx, f"P{idx} (pid {child.pid}) {why_killed or how_it_ended(status)}", idx in self._retired)
+
+    def bury(self, idx: int, how: str, is_asked_for: bool) -> None:
+        """Nobody runs P ``idx`` any more, and it is to be put right; ``how`` that came, in words, and whether somebody has asked for it."""
+        record = p_record(idx)
+        record.pidfd = 0
+        record.xpid = 0
+        record.deaths += 1
+        record.crashes += not is_asked_for
+        if is_asked_for:
+            self._retired.add(idx)
+        self._dead[idx] = how
         repair.bury(layout.p_addr(idx))
 
     def repair(self) -> None:
@@ -177,11 +187,14 @@ class Ps:
         self.start_absent()
         self._have_transits_settled()
         for idx in dead:
-            if idx not in self._family.ps:
+            if idx < self._slots and idx not in self._family.ps:
                 self._dispatcher.move(self._dispatcher.tasks.of(idx), is_dead=True)
 
     def _settle(self, idx: int, why: str, done: str) -> None:
         """Tell who waits for P ``idx``, which is dead, and say in the log what has been ``done`` about it."""
+        if idx >= self._slots:
+            self._returned(idx, why, done)
+            return
         delay = self._delay(idx)
         if idx < self._dispatcher.tasks.procs:
             self._absent[idx] = time.monotonic() + delay
@@ -208,7 +221,7 @@ class Ps:
 
     def _have_transits_settled(self) -> None:
         """Have everybody take back what the dead were sent, or were receiving."""
-        for channel in (*self._family.channels(), *self._ending.owners):
+        for channel in (*self._family.channels(), *self._ending.holders):
             with contextlib.suppress(RuntimeLost):
                 channel.send("settle")
 

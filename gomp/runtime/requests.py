@@ -18,6 +18,8 @@ from gomp.runtime.channel import MOST_TRACE_MS, Channel, Message
 from gomp.runtime.programs import MAX_NAME
 
 _CLIENT_FIELDS: dict[str, dict[str, type]] = {
+    "attach": {"build": str, "wait": bool},
+    "leave": {},
     "go": {"name": str, "request": int},
     "verify": {"level": int},
     "retainers": {"p": int, "slot": int},
@@ -92,6 +94,10 @@ class Asker:
     def refuse(self, problem: str) -> None:
         """Say that the request cannot be served, so that nobody waits for ever."""
         self._send("error", {"text": problem})
+
+    def say(self, op: str, **fields: Any) -> None:
+        """Answer with something else than what was asked for."""
+        self._send(op, fields)
 
     def _send(self, op: str, fields: dict[str, Any]) -> None:
         with contextlib.suppress(RuntimeLost):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from gomp.core.sched.locks import owner_of
 from gomp.core.sched.status import start_world, stop_world
 from gomp.core.shm import layout
-from gomp.core.shm.records import STATUS_KERNEL, p_dtype, view
+from gomp.core.shm.records import RUNTIME, STATUS_KERNEL, p_dtype, runtime_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime.collector import Collector, Stuck
 from gomp.runtime.dispatcher import Dispatcher
@@ -35,8 +34,14 @@ def p_record(idx: int) -> Any:
     return view(p_dtype, layout.p_addr(idx))[0]
 
 
+def _has_process(idx: int) -> bool:
+    """Whether ``idx``, which may be any number, is that of a P which some process has."""
+    return 0 <= idx < int(view(runtime_dtype, RUNTIME)[0].nrecords) and int(p_record(idx).xpid) != 0
+
+
 class Stopping:
-    """``repair()`` puts right what the dead have left, before anything else is done with the heap."""
+    """Ps from ``slots`` on are those of attached processes, ``owner_p`` that of the script with which the runtime ends, if there is one. ``repair()``
+    puts right what the dead have left, before anything else is done with the heap."""
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Stopping:
         dying: Dying,
         repair: Callable[[], None],
         slots: int,
+        owner_p: int | None,
     ) -> None:
         self._events = events
         self._ending = ending
@@ -57,6 +63,7 @@ class Stopping:
         self._dying = dying
         self._repair = repair
         self._slots = slots
+        self._owner_p = owner_p
 
     @contextlib.contextmanager
     def stopped_world(self) -> Iterator[None]:
@@ -85,7 +92,7 @@ class Stopping:
         if self._events.handle_urgent() or self._ending.is_near:
             return
         holder = owner_of(int(p_record(idx).waiting_for))
-        idx = holder if holder in self._family.ps else idx  # who waits for a lock is not what the stop waits for
+        idx = holder if _has_process(holder) else idx  # who waits for a lock is not what the stop waits for
         if self._dying.is_killed(idx):
             self.end_overdue()  # it may take its time to be gone
             return
@@ -97,7 +104,7 @@ class Stopping:
         running = (
             ", ".join(task.name for task in self._dispatcher.tasks.of(idx)[:NAMES_SHOWN])
             if idx < self._slots
-            else "an attached script"
+            else "an attached process"
         )
         return (
             f"P{idx} (pid {int(record.xpid)}) did not stop within {self._collector.stop_deadline_s:g} s; it runs {running or 'nothing'}"
@@ -124,25 +131,24 @@ class Stopping:
 
     def kill(self, idx: int) -> None:
         """Kill the process of P ``idx``, and go on: its death will be noticed."""
-        child = self._family.ps.get(idx)
-        if child is None:  # an attached process, which has to be our owner
+        if self._dying.is_killed(idx):
+            return
+        if idx == self._owner_p:
             self._ending.lose("a script that does not stop is killed, and its runtime ends")
-            with contextlib.suppress(OSError):  # it has died
-                signal.pidfd_send_signal(int(p_record(idx).pidfd), signal.SIGKILL)
-        elif not self._dying.is_killed(idx):
-            os.kill(child.pid, signal.SIGKILL)
-            self._dying.was_killed(idx)
+        with contextlib.suppress(OSError):  # it has died
+            signal.pidfd_send_signal(int(p_record(idx).pidfd), signal.SIGKILL)
+        self._dying.was_killed(idx)
 
     def end_overdue(self) -> None:
         """Kill who has hung up and lives, and end where not even that helps."""
         silent, killed = self._dying.overdue()
         for idx, why in silent.items():
-            log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, self._family.ps[idx].pid, why)
+            log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, int(p_record(idx).xpid), why)
             self.kill(idx)
         for idx in killed:
             self._lose_to_a_zombie(idx)
 
     def _lose_to_a_zombie(self, idx: int) -> None:
         self._ending.lose(
-            f"P{idx} (pid {self._family.ps[idx].pid}) was killed, but is still there after {KILLED_S:.0f} s"
+            f"P{idx} (pid {int(p_record(idx).xpid)}) was killed, but is still there after {KILLED_S:.0f} s"
         )

@@ -89,7 +89,14 @@ class Tracing:
 
     def _ps(self) -> list[int]:
         """Those that run programs, and those of attached processes."""
-        return [*range(int(self._runtime.nprocs)), *range(self._slots, int(self._runtime.nrecords))]
+        return [
+            *range(int(self._runtime.nprocs)),
+            *(p for p in range(self._slots, int(self._runtime.nrecords)) if self._has_process(p)),
+        ]
+
+    @staticmethod
+    def _has_process(p: int) -> bool:
+        return int(view(p_dtype, layout.p_addr(p))[0].xpid) != 0
 
     def _begin(self, p: int) -> bool:
         self._traced.add(p)

@@ -130,12 +130,18 @@ def repair_stw() -> None:
 @kernel("void(int64)")
 def _settle(p: int) -> None:
     """Finish what the dead P at ``p`` had begun, and drop what it alone held. The rest is found by rebuilding."""
-    pp = p_at(p)
     gcstats().repaired_redos += apply_redo_stw(p) > 0
     gcstats().repaired_locks += release_map_locks_of(p)
-    pp.taking_page = mspan.NO_SPAN
+    p_at(p).taking_page = mspan.NO_SPAN
     _drop_handles(p)
     lose_specials_of_stw(p)
+    forget_process_stw(p)
+
+
+@kernel("void(int64)")
+def forget_process_stw(p: int) -> None:
+    """What the record of the P at ``p`` says of a process that is gone. World: stopped."""
+    pp = p_at(p)
     store_relaxed(p + P_XPENDING, 0)
     store_relaxed(p + P_XNATIVE_N, 0)
     store_relaxed(p + P_XNATIVE_KEPT, 0)
@@ -159,6 +165,10 @@ def _settle(p: int) -> None:
     pp.out_bytes = 0
     pp.tiny = 0
     pp.tiny_offset = 0
+    pp.python_gs = 0
+    pp.python_g = 0
+    pp.python_labels = 0
+    pp.program_site = 0
 
 
 @inline

@@ -483,6 +483,17 @@ def lose_specials_of_stw(p: int) -> None:
                 _lose_locked(n)
 
 
+@kernel("int64(int64)")
+def has_specials_stw(p: int) -> int:
+    """Whether the process of the P at ``p`` has registered something that has not run yet. World: stopped."""
+    owner = owner_word(p)
+    for n in range(1, runtime().nspecials + 1):
+        s = special_at(special_addr(n))
+        if s.owner == owner and s.kind in (SPECIAL_FINALIZER, SPECIAL_CLEANUP) and state_of(n) != SPECIAL_FREE:
+            return 1
+    return 0
+
+
 @kernel("void()")
 def rebuild_specials_stw() -> None:
     """Lists and queues from the records, after the spans are settled. World: stopped. The order within a queue is lost."""

@@ -1,0 +1,128 @@
+"""``gomp.attach``: this process takes part in a runtime that runs already, with a P that it borrows.
+
+It is no worker: programs that others start do not run here, and its end is no end of anything else. However it goes, the coordinator takes the P
+back: when it is told so, when the socket hangs up, or when the process has died, and then it puts right what was half done, as for any P.
+
+Who leaves first has nothing of the segments mapped any more, then says so: what another thread is about to do finds a runtime that has ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from importlib.metadata import version
+
+from gomp.config import check_system
+from gomp.core.jit import cache_key
+from gomp.core.shm import segments
+from gomp.errors import ConfigError, GompError, NoFreeP, RuntimeLost
+from gomp.kernels import are_all_compiled, load_all_kernels
+from gomp.runtime import current, discovery, interrupt, mapping
+from gomp.runtime.channel import Channel, Message, check_answer
+from gomp.runtime.joined import Joined
+from gomp.runtime.mailbox import Mailbox
+
+_ANSWER_S = 10.0  # the coordinator lends a P at once, if it has one
+
+
+class Attached(Joined):
+    """A part in the runtime ``name``, until it is closed. References that are left then are dead, and views of arrays show zeros."""
+
+    def __init__(self, name: str | None, timeout: float) -> None:
+        check_system()
+        super().__init__()
+        self._make_way()
+        info = discovery.choose(name)
+        _load_kernels()
+        channel = discovery.open_channel(info.name, takes_descriptors=True)
+        channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
+        try:
+            self._join(channel, _borrow(channel, info.name, timeout))
+        except BaseException:
+            _close(channel)
+            raise
+        atexit.register(self.close)
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<attached to {self.name}>" if self._peer else "<attached no more>"
+
+    def close(self) -> None:
+        """Give the P back. The runtime goes on."""
+        peer = self._take_peer()
+        if peer is None:
+            return
+        atexit.unregister(self.close)
+        with contextlib.ExitStack() as ends:  # whatever is interrupted, from below
+            ends.callback(mapping.release, self._close_descriptors)
+            ends.callback(peer.mailbox.close)
+            ends.callback(_say_so, peer.mailbox)
+            ends.callback(segments.cover, self._segments)
+            ends.callback(_warn_of_views)
+            ends.callback(current.close_process)
+            ends.callback(interrupt.handler.uninstall)
+
+
+def attach(name: str | None = None, timeout: float = 0.0) -> Attached:
+    """Take part in the runtime ``name``, or in the only one there is: until ``close()``, the end of a ``with`` block, or of this process.
+
+    If each P that it lends is lent, wait for one, at most ``timeout`` seconds. Raises NoFreeP; ConfigError if there is no such runtime, or it is of
+    another version of gomp.
+    """
+    return Attached(name, timeout)
+
+
+def _load_kernels() -> None:
+    if not are_all_compiled() and threading.active_count() > 1:
+        subprocess.run(
+            [sys.executable, "-m", "gomp", "kernels"], check=True
+        )  # to compile is to fork, and here are threads
+    load_all_kernels()
+
+
+def _borrow(channel: Channel, name: str, timeout: float) -> Message:
+    """The coordinator's answer, which says which P it is."""
+    channel.send("attach", build=cache_key(), wait=timeout > 0)
+    answer = channel.next(timeout or _ANSWER_S)
+    if answer is None and timeout > 0:
+        raise NoFreeP(f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached")
+    if answer is None:
+        raise RuntimeLost(f"the runtime {name} did not answer within {_ANSWER_S:.0f} s: is its coordinator stopped?")
+    if answer.op == "busy":
+        raise NoFreeP(answer["text"])
+    if answer.op == "mismatch":
+        raise ConfigError(
+            f"the runtime {name} is of gomp {answer['gomp']}, build {answer['build']}, and this process has gomp {version('gomp')}, build "
+            f"{cache_key()}: use the gomp, and the Python, that it was started with"
+        )
+    return check_answer(answer)
+
+
+def _close(channel: Channel) -> None:
+    for fd in channel.descriptors:
+        os.close(fd)
+    channel.close()
+
+
+def _say_so(mailbox: Mailbox) -> None:
+    with contextlib.suppress(GompError):  # the runtime has ended
+        mailbox.post("leave")
+
+
+def _warn_of_views() -> None:
+    if mapping.is_looked_at():
+        warnings.warn(
+            "arrays of the runtime that is left are still looked at: they show zeros from now on",
+            RuntimeWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,205 @@
+"""Processes that attach to a runtime, do what they are told, and go (see ``forked_children``)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import gomp
+from gomp.runtime.attach import Attached
+from tests import share_load
+
+
+@gomp.struct
+class Item:
+    number: int
+    next: Item
+
+
+Numbers = gomp.Chan[int]  # declared here, to be met below a name
+
+
+@gomp.compiled
+def chain(n: int) -> Item:
+    head: Item = None
+    for i in range(n):
+        head = gomp.new(Item, number=i, next=head)
+    return head
+
+
+def say(*what: object) -> None:
+    print(*what, flush=True)
+
+
+def use(rt: Attached) -> None:
+    """Take part in everything: what is there is changed, and a channel says how that went."""
+    shared = gomp.globals["shared"]
+    shared["from attached"] = gomp.new(Item, number=shared["from owner"].number + 1)
+    gomp.globals["chain"] = chain(1000)
+    gomp.globals["numbers"][3] = 33
+    asked = gomp.globals["asked"]
+    asked.send(rt.run(os.getpid))
+    rt.gc()
+    say(gomp.globals["answered"].recv(timeout=20), rt.verify().split()[0])
+
+
+def stay(rt: Attached) -> None:
+    """Be attached, and make objects, until something ends that."""
+    say("here")
+    while True:
+        chain(1000)
+
+
+def wait(rt: Attached) -> None:
+    say("here")
+    gomp.globals["never"].recv()
+
+
+def hang_up(rt: Attached) -> None:
+    """Without a word, and go on."""
+    peer: Any = rt._peer
+    say("here")
+    os.close(peer.mailbox.channel.fileno())
+    while True:
+        chain(1000)
+
+
+def become_another(rt: Attached) -> None:
+    say("here")
+    os.execvp("sleep", ["sleep", "60"])
+
+
+def stop_inside(rt: Attached) -> None:
+    """Be stopped in the middle of compiled code."""
+    say("here")
+    gomp.globals["stopping"] = chain(1)
+    while True:
+        chain(100_000)
+
+
+def look_on(rt: Attached) -> None:
+    ones = gomp.ndarray(3)
+    ones[:] = 1
+    before = str(ones)
+    rt.close()
+    say(before, ones)
+
+
+def lose(rt: Attached) -> None:
+    """Be there when the runtime ends."""
+    say("here")
+    try:
+        gomp.Chan[int]().recv()
+    except gomp.RuntimeLost as lost:
+        say(lost)
+
+
+def leave(rt: Attached) -> None:
+    kept = chain(10)
+    rt.close()
+    try:
+        say(kept.number)
+    except gomp.RuntimeLost as lost:
+        say(type(lost).__name__)
+
+
+def exit_without_a_word(rt: Attached) -> None:
+    """The interpreter's end leaves."""
+    globals()["kept"] = chain(10)
+
+
+def in_a_thread_of_asyncio(name: str) -> None:
+    async def main() -> list[int]:
+        rt = await asyncio.to_thread(gomp.attach, name)
+        ch = gomp.Chan[int](1)
+        await ch.sending(7)
+        ch.close()
+        got = [number async for number in ch]
+        await asyncio.to_thread(rt.close)
+        return got
+
+    say(asyncio.run(main()))
+
+
+def again(name: str, times: str) -> None:
+    """Attach and leave, many times; the median of ms that attaching took."""
+    took = []
+    for i in range(int(times)):
+        begun = time.perf_counter()
+        with gomp.attach(name, timeout=20):
+            took.append(1000 * (time.perf_counter() - begun))
+            assert gomp.new(Item, number=i).number == i
+    say(sorted(took)[len(took) // 2])
+
+
+def killed(name: str, times: str) -> None:
+    """Children attach, make objects, have waits and parcels under way, and are killed at any moment, many times."""
+    pauses = random.Random(int(times))
+    for _ in range(int(times)):
+        pid = os.fork()
+        if pid == 0:
+            _be_killed(gomp.attach(name, timeout=20))
+        time.sleep(pauses.choice((0.0, 0.002, 0.01)) + pauses.random() * 0.02)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    say("done")
+
+
+def _be_killed(rt: Attached) -> None:
+    kept = {}
+    gomp.go(_wait_for_ever())
+    for i in itertools.count():
+        kept[i % 100] = chain(200)
+        gomp.globals["shared"][f"key {i % 50}"] = gomp.new(Item, number=i)
+        rt.go(_takes, kept[i % 100])
+
+
+async def _wait_for_ever() -> None:
+    await gomp.globals["never"]
+
+
+def _takes(item: Item) -> int:
+    return item.number
+
+
+def share(name: str, owner: str, seconds: str) -> None:
+    with gomp.attach(name, timeout=20):
+        say(share_load.share(int(owner), float(seconds))[0])
+
+
+def refused(name: str) -> None:
+    try:
+        gomp.attach(name)
+    except gomp.GompError as error:
+        say(f"{type(error).__name__}: {error}")
+
+
+def of_another_build(name: str) -> None:
+    from gomp.runtime import attach
+
+    vars(attach)["cache_key"] = lambda: "another"
+    refused(name)
+
+
+WITHOUT = {f.__name__: f for f in (in_a_thread_of_asyncio, again, killed, share, refused, of_another_build)}
+WITH = {
+    f.__name__: f
+    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, leave, exit_without_a_word)
+}
+
+
+def main(arguments: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    name, what, *rest = arguments
+    if what in WITHOUT:
+        WITHOUT[what](name, *rest)
+    elif what == "exit_without_a_word":
+        WITH[what](gomp.attach(name))
+    else:
+        with gomp.attach(name) as rt:
+            WITH[what](rt)
