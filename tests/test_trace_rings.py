@@ -51,6 +51,21 @@ def test_events_are_read_once_and_in_their_order(ring):
     assert told(ring) == (0, [(200, WHAT, 9, 9)])
 
 
+def test_none_has_an_earlier_time_than_the_one_before_it(ring):
+    """Whatever is told when it is over has the time at which it began."""
+    for at in (100, 90, 110):
+        tracing.tell_at(at, WHAT, at, 0)
+    assert [at for at, *_ in told(ring)[1]] == [100, 100, 110]
+    tracing.tell_at(95, WHAT, 0, 0)
+    assert [at for at, *_ in told(ring)[1]] == [110]
+
+
+def test_of_a_p_that_has_come_since_the_trace_began_all_is_read(ring):
+    tracing.tell_at(100, WHAT, 0, 0)
+    tracing.tell_at(101, WHAT, 1, 0)
+    assert told(Rings({1: 5})) == (0, [(100, WHAT, 0, 0), (101, WHAT, 1, 0)])
+
+
 @pytest.mark.parametrize("too_many", [0, 1, 5])
 def test_what_was_overwritten_is_counted(ring, too_many):
     """The place that comes next may be half written: so a full ring has one event less to read."""
@@ -97,7 +112,7 @@ def test_for_most_of_those_left_out_nobody_looks_at_the_clock(ring):
     shown = sum(happens(second + i) for i in range(n))
     assert shown == tracing.MOST_DETAILS
     assert looks < shown + n / 50
-    tracing.look_again()  # it has slept
+    tracing.skip_no_more()  # it has slept
     assert happens(second + 2 * tracing.WINDOW_NS) == 1
     assert [count for _, _, count, _ in told(ring)[1]] == [n - shown]
 
