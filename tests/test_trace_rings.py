@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 from heap_world import heap_world
+from waiting_world import Waiting
 
 from gomp.core import COMPILED
 from gomp.core.heap.gs import take_g
-from gomp.core.shm import layout, records, tracing
-from gomp.core.shm.records import DETAIL_RUNS, DETAIL_SWEEPS, TRACE_DETAIL_SHIFT, TRACE_LEFT_OUT
+from gomp.core.mutator.goroutine import YIELDED, execute
+from gomp.core.sched.runq import put_global
+from gomp.core.sched.status import OK, enter, leave
+from gomp.core.shm import atomics, layout, records, tracing
+from gomp.core.shm.records import DETAIL_RUNS, DETAIL_SWEEPS, POLL_SCHED, TRACE_DETAIL_SHIFT, TRACE_LEFT_OUT
+from gomp.runtime import goroutineprofile
 from gomp.runtime.traces import Rings
 
 WHAT = 77
@@ -58,6 +63,14 @@ def test_none_has_an_earlier_time_than_the_one_before_it(ring):
     assert [at for at, *_ in told(ring)[1]] == [100, 100, 110]
     tracing.tell_at(95, WHAT, 0, 0)
     assert [at for at, *_ in told(ring)[1]] == [110]
+
+
+def test_who_reads_them_leaves_no_trace_in_the_list_of_what_is_mapped(ring):
+    before = atomics._mapped
+    told(Rings({0: 0}))
+    goroutineprofile.read()
+    goroutineprofile.frames_of_running(layout.g_addr(take_g()))
+    assert atomics._mapped == before
 
 
 def test_of_a_p_that_has_come_since_the_trace_began_all_is_read(ring):
@@ -124,3 +137,17 @@ def test_whoever_ran_when_the_trace_began_is_known(world):
     tracing.begin_tracing(layout.p_addr(0))
     world.ps[0].curg = 0
     assert world.ps[0].trace_running == 17
+
+
+def test_when_others_have_their_turn_the_clock_is_looked_at_again(world, ring):
+    """Who is left out then may run for long."""
+    for i in range(tracing.MOST_DETAILS + 1):
+        tracing.begin_detail(DETAIL_RUNS, 1_000_000_000 + i)
+    assert world.ps[0].trace_skips[DETAIL_RUNS] > 1
+    g = Waiting(world).running(0)
+    world.ps[0].xpoll |= POLL_SCHED
+    put_global(take_g())
+    assert enter() == OK
+    assert execute(g) == YIELDED
+    leave()
+    assert world.ps[0].trace_skips[DETAIL_RUNS] == 0

@@ -19,7 +19,7 @@ import gomp
 from gomp import cli
 from gomp.core import COMPILED
 from gomp.core.shm import layout, tracing
-from gomp.core.shm.records import GCSTATS, TRACE_PARK, gcstats_dtype, p_dtype, view
+from gomp.core.shm.records import GCSTATS, RUNTIME, TRACE_PARK, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.errors import GompError
 from gomp.runtime.discovery import choose
 from gomp.runtime.traces import Recording
@@ -196,6 +196,17 @@ def test_a_reader_that_is_too_late_is_told_what_is_missing(rt):
     lost = [e["args"]["lost"] for e in traced.events if e["name"].endswith("events lost")]
     assert sum(lost) == traced.about["lost_events"]
     check_nesting(traced.events)
+
+
+def test_a_coordinator_that_is_stopped_is_said_to_be_and_not_that_the_runtime_has_ended(rt, monkeypatch):
+    monkeypatch.setattr("gomp.runtime.traces._END_S", 0.2)
+    pid = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
+    try:
+        traced = Traced(rt, lambda: os.kill(pid, signal.SIGSTOP))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert traced.recording.summary().endswith("; the runtime did not answer within 0.2 s: is its coordinator stopped?")
+    wait_until(lambda: not is_anybody_telling())
 
 
 def gomp_trace(*arguments):

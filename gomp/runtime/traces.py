@@ -162,7 +162,7 @@ class Recording:
             self.ended_early = f"the runtime has ended: {error}"
             return now
         if self._end_asked_ns and now - self._end_asked_ns > _END_S * 1e9:
-            self.ended_early = f"the runtime did not answer within {_END_S:.0f} s: is its coordinator stopped?"
+            self.ended_early = f"the runtime did not answer within {_END_S:g} s: is its coordinator stopped?"
             return now
         return 0
 
