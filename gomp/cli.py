@@ -457,18 +457,21 @@ def gctrace(
 ) -> int:
     """Read gctrace lines: a table, a plot and what they come to."""
     from gomp import gctracereport
-    from gomp.runtime.gctracefile import read_runs
+    from gomp.runtime.gctracefile import read_file
 
+    name = "stdin" if file == "-" else file
     try:
         with sys.stdin if file == "-" else open(file, encoding="utf-8", errors="replace") as lines:
-            runs = read_runs(lines, "stdin" if file == "-" else file)
+            found = read_file(lines, name)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
+    if found.left_out:
+        print(f"gomp: {name}: {found.complaint()}", file=sys.stderr)
     if as_json:
-        print(json.dumps(gctracereport.to_json(runs)))
+        print(json.dumps(gctracereport.to_json(found)))
         return 0
-    for i, run in enumerate(runs, 1):
-        gctracereport.show(run, last, f"run {i} of {len(runs)}" if len(runs) > 1 else "")
+    for i, cycles in enumerate(found.runs, 1):
+        gctracereport.show(cycles, last, f"run {i} of {len(found.runs)}" if len(found.runs) > 1 else "")
     return 0
 
 
