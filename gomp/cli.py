@@ -175,7 +175,7 @@ def run(
 def list_(as_json: AsJson = False) -> int:
     """List this user's runtimes."""
     from gomp.runtime.discovery import list_runtimes
-    from gomp.service.units import format_bytes
+    from gomp.runtime.units import format_bytes
 
     runtimes = [asdict(runtime) for runtime in list_runtimes()]
     if as_json:
@@ -311,7 +311,7 @@ def _ask(
 
 def _in_units(nbytes: int | str) -> str:
     """A number of bytes, and what people read; a word as it is."""
-    from gomp.service.units import format_bytes
+    from gomp.runtime.units import format_bytes
 
     return f"{nbytes} bytes ({format_bytes(nbytes)})" if isinstance(nbytes, int) else nbytes
 
@@ -545,7 +545,7 @@ def report(program: str, result: Any, wall_s: float, stats: MemStats) -> dict[st
 
 def summary(wall_s: float, stats: MemStats) -> str:
     """One line of figures for people."""
-    from gomp.service.units import format_bytes, format_time
+    from gomp.runtime.units import format_bytes, format_time
 
     return (
         f"{format_time(wall_s)} · {stats.num_gc} cycles ({stats.num_forced_gc} forced), {format_time(stats.gc_cpu_s)} of CPU · "

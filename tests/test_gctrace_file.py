@@ -115,7 +115,10 @@ def test_what_cannot_be_read_is_left_out_and_said(bad, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "2 cycles" in out
     shown = bad.strip()[:80]
-    assert err == f"gomp: {path}: 2 lines were left out: line 2 is no gctrace line as Go 1.6 and later write it: {shown!r}\n"
+    assert (
+        err
+        == f"gomp: {path}: 2 lines were left out: line 2 is no gctrace line as Go 1.6 and later write it: {shown!r}\n"
+    )
     assert run_command(["gctrace", "--json", str(path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert ([len(run["cycles"]) for run in found["runs"]], found["lines_left_out"]) == ([2], 2)
@@ -123,7 +126,11 @@ def test_what_cannot_be_read_is_left_out_and_said(bad, tmp_path, capsys):
 
 def test_the_largest_numbers_that_are_read_can_be_shown(tmp_path, capsys):
     path, most = tmp_path / "log", "9" * 15
-    path.write_text("".join(OLD.replace("gc 1 ", f"gc {n} ").replace("5->1", f"{most}->{most}").replace("0.36", most) for n in (1, 2)))
+    path.write_text(
+        "".join(
+            OLD.replace("gc 1 ", f"gc {n} ").replace("5->1", f"{most}->{most}").replace("0.36", most) for n in (1, 2)
+        )
+    )
     assert run_command(["gctrace", str(path)]) == 0
     assert run_command(["gctrace", "--json", str(path)]) == 0
     json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=lambda word: pytest.fail(word))

@@ -178,7 +178,7 @@ class Recording:
                 self.timeline.lose(p, lost)
             new = np.zeros(len(events), _event_dtype)
             new["p"] = p
-            for name in trace_event_dtype.names:
+            for name in ("at_ns", "what", "a", "b"):
                 new[name] = events[name]
             waiting = np.concatenate([self._later.pop(p, _NONE), new])
             n = int(np.searchsorted(waiting["at_ns"], until_ns, "right"))

@@ -52,7 +52,9 @@ class Tracing:
         self._reader: Channel | None = None
         self._until = math.inf
         self._traced: set[int] = set()  # Ps that tell
-        self._begun: set[tuple[int, int]] = set()  # P and program: those that ran when the trace began, and have not ended
+        self._begun: set[tuple[int, int]] = (
+            set()
+        )  # P and program: those that ran when the trace began, and have not ended
 
     def begin(self, asker: Asker) -> None:
         """Have everybody tell, and say what each does at that moment. Raises RuntimeLost."""
