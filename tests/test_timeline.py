@@ -147,6 +147,16 @@ def test_the_death_of_a_p_that_nobody_has_told_of_is_told():
     assert tracks[death["pid"]] == tracks[999] == "P5"
 
 
+def test_what_is_known_of_a_p_before_its_process_is_not_lost():
+    line = Timeline(BEGAN, PID)
+    line.begin([])
+    line.add(COORDINATOR, BEGAN + 5_000, records.TRACE_PROGRAM, 4, 3)
+    line.open_p(3, 999)
+    line.add(3, BEGAN + 7_000, records.TRACE_PARK, 0, 0)
+    line.end(BEGAN + 10_000)
+    assert names(line.out) == [("a program", 5, 0), ("parked", 7, 3)]
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_name_that_a_killed_process_had_begun_is_not_its_successors(is_told):
     """Whether its death is told, or lost in a gap."""
@@ -189,6 +199,17 @@ def test_a_program_of_which_only_the_coordinator_did_not_know_that_it_was_over_e
         ("old", 0, 10),
         ("told", 0.001, 29.999),
         ("a program", 10, 80),
+    ]
+
+
+def test_what_a_p_runs_that_has_come_since_the_coordinator_tells():
+    objects = made(
+        (COORDINATOR, 10, records.TRACE_TEXT, *TEXT_WORDS.unpack(b"serve".ljust(16, b"\0"))),
+        (COORDINATOR, 10, records.TRACE_PROGRAM, 4, 1),
+        (1, 90, records.TRACE_PROGRAM_END, 4, 0),
+    )
+    assert [(pid, name, began, took) for pid, _, name, began, took, _ in slices(objects)] == [
+        (PID + 2, "serve", 10, 80)
     ]
 
 

@@ -174,6 +174,23 @@ def test_a_trace_that_begins_in_the_middle_of_a_program_begins_with_it(rt):
     assert slice_["args"]["unfinished"]
 
 
+def test_what_a_p_runs_that_has_come_since_the_trace_began_is_there(rt):
+    """It begins to tell in the middle of it, or just before."""
+    gomp.debug.set_max_procs(1)
+    wait_until(lambda: xpid(1) == 0)
+
+    def grow():
+        gomp.debug.set_max_procs(PROCS)
+        for call in [rt.go(time.sleep, 0.3) for _ in range(PROCS)]:
+            call.wait()
+
+    traced = Traced(rt, grow)
+    for p in range(PROCS):
+        (slice_,) = traced.slices("sleep", traced.pids()[f"P{p}"])
+        assert slice_["dur"] > 200_000
+        assert "unfinished" not in slice_["args"]
+
+
 def test_there_is_one_at_a_time_and_it_ends_with_who_reads_it(rt):
     first = Recording(choose(rt.name), 60.0, maps=False)
     assert is_anybody_telling()

@@ -10,9 +10,10 @@ from heap_world import heap_world
 
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout
-from gomp.core.shm.records import TRACE_PROGRAM_END
+from gomp.core.shm.records import TRACE_PROGRAM, TRACE_PROGRAM_END
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.tasks import Tasks
+from gomp.runtime.traced import TEXT_WORDS
 from gomp.runtime.traces import Rings
 from gomp.runtime.tracing import Tracing
 
@@ -68,6 +69,18 @@ def test_one_that_was_over_and_its_p_had_told_nobody_is_told_as_soon_as_it_has(w
         world.tracing.step()
         assert told_by_the_coordinator(world, began) == [(TRACE_PROGRAM_END, over.id, 0)]
     assert world.tasks.taken(0) == [other]
+
+
+def test_what_one_runs_that_has_come_since_is_told(world):
+    world.runtime.nprocs, world.ps[1].xpid = 1, 0
+    began = begun(world)
+    world.runtime.nprocs, world.ps[1].xpid = 2, 77
+    task = start(world, 1, "eight by")
+    for _ in range(2):
+        world.tracing.step()
+        text, program = told_by_the_coordinator(world, began)
+        assert TEXT_WORDS.pack(*text[1:]).rstrip(b"\0") == b"eight by"
+        assert program == (TRACE_PROGRAM, task.id, 1)
 
 
 def test_of_one_that_has_died_and_has_no_successor_yet_nothing_is_said(world):

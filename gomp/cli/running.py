@@ -165,6 +165,7 @@ def demo(
     if scenario is None:
         print_table(("NAME", "WHAT IS WRONG"), [(each, summary_of(found)) for each, found in scenarios().items()])
         return 0
+    _warn_of_too_small_a_container()
     settings = settings_of(
         scenario,
         seconds,

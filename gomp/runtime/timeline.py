@@ -167,6 +167,8 @@ class Timeline:
     def open_p(self, p: int, pid: int, is_script: bool = False) -> Track:
         """P ``p`` has the process ``pid`` from now on; 0: none."""
         pid = pid or _NO_PROCESS + p
+        if p in self._tracks:
+            self._tracks[p].end_all(self._told_ns.get(p, self.began_ns))
         if is_script:
             self._scripts.add(p)
         name = f"P{p} (script)" if p in self._scripts else f"P{p}"
@@ -270,18 +272,18 @@ class Timeline:
         }
 
     def _on_process(self, p: int, at: int, detail: int, pid: int, b: int) -> None:
-        track = self._track(p)
-        if track.pid != pid:
-            track.end_all(at)
+        if self._track(p).pid != pid:
+            self._track(p).end_all(at)
             self.open_p(p, pid)
         self._texts.pop(p, None)  # whoever was there before has been killed in the middle of one
 
     def _on_text(self, p: int, at: int, detail: int, a: int, b: int) -> None:
         self._texts[p] = self._texts.get(p, b"") + TEXT_WORDS.pack(a, b)
 
-    def _on_program(self, p: int, at: int, detail: int, id_: int, b: int) -> None:
+    def _on_program(self, p: int, at: int, detail: int, id_: int, of_p: int) -> None:
+        """Of one that ran on a P before that began to tell, the coordinator tells."""
         text = self._texts.pop(p, b"").rstrip(b"\0").decode(errors="replace")
-        track = self._track(p)
+        track = self._track(of_p if p == layout.COORDINATOR_P else p)
         if not track.is_open(("program", id_)):
             track.begin(at, ("program", id_), text or "a program", "program", {"id": id_})
 

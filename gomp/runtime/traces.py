@@ -70,6 +70,10 @@ class Rings:
         self._told_ns: dict[int, int] = {}  # by P: when its last event was
         self._buffer = np.zeros(8 + layout.TRACE_EVENTS * layout.TRACE_EVENT, np.uint8)
 
+    def has_more(self, p: int) -> bool:
+        """Whether P ``p``, which has a ring, has told anything since the last time."""
+        return int(tracing.count_events(p)) > self._next.get(p, 0)
+
     def take(self, p: int) -> tuple[int, Any]:
         """How many events of P ``p`` are lost since the last time, and those that have come after them. It tells, or has told."""
         first, out = self._next.get(p, 0), self._buffer.ctypes.data
@@ -196,10 +200,12 @@ class Recording:
             self.timeline.add(*event)
 
     def _look_for_ps(self) -> None:
-        """Those that have come since the trace began."""
+        """Those that have come since the trace began: that tell now, or have told something."""
         for p in range(int(view(runtime_dtype, RUNTIME)[0].nrecords)):
             record = view(p_dtype, layout.p_addr(p))[0]
-            if record.xtracing and p not in self._telling:
+            if p in self._telling or not record.trace_committed:
+                continue
+            if record.xtracing or self._rings.has_more(p):
                 self._telling.append(p)
                 self.timeline.open_p(p, int(record.xpid))
 

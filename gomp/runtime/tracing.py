@@ -5,6 +5,7 @@ reader that was killed, or stopped, costs nothing for long. How a trace is writt
 
 What a P does when the trace begins is known from its record, and its programs from their tickets. A P in Python is not stopped by a stop of the
 world: what it begins at that moment it may tell as well, and a program may be over and its P have told nobody yet. When it does, this is told of it.
+Of a P that has come since, the coordinator tells which programs it runs when it begins to tell.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.requests import Asker
 from gomp.runtime.stopping import p_record
+from gomp.runtime.tasks import Task
+from gomp.runtime.traced import tell_program
 
 log = logging.getLogger("gomp.coordinator")
 
@@ -52,9 +55,7 @@ class Tracing:
         self._reader: Channel | None = None
         self._until = math.inf
         self._traced: set[int] = set()  # Ps that tell
-        self._begun: set[tuple[int, int]] = (
-            set()
-        )  # P and program: those that ran when the trace began, and have not ended
+        self._begun: set[tuple[int, int]] = set()  # P and program: those that it ran when it began to tell
 
     def begin(self, asker: Asker) -> None:
         """Have everybody tell, and say what each does at that moment. Raises RuntimeLost."""
@@ -90,9 +91,9 @@ class Tracing:
             log.warning("a trace has not been ended by who has begun it: it ends now")
             self._end()
             return
-        for p in self._ps():
-            if p not in self._traced and not self._begin(p):
-                log.warning("there is no memory for the events of P%d: they are missing in the trace", p)
+        for p in range(int(self._runtime.nprocs)):
+            if p not in self._traced:
+                self._begin_late(p)
         for p in {p for p, _ in self._begun}:
             running = {task.id for task in self._dispatcher.tasks.of(p)}
             for program in sorted(id_ for of, id_ in self._begun if of == p and id_ not in running):
@@ -102,6 +103,13 @@ class Tracing:
     def _ps(self) -> list[int]:
         """Those that are to run programs, and all others that have a process."""
         return [p for p in range(int(self._runtime.nrecords)) if p < self._runtime.nprocs or p_record(p).xpid]
+
+    def _begin_late(self, p: int) -> None:
+        if not self._begin(p):
+            log.warning("there is no memory for the events of P%d: they are missing in the trace", p)
+            return
+        for task in self._programs(p):
+            tell_program(task.id, task.name, p)
 
     def _begin(self, p: int) -> bool:
         self._traced.add(p)
@@ -131,20 +139,24 @@ class Tracing:
         """What P ``p`` does. World: stopped."""
         record = p_record(p)
         has_process = bool(record.xpid)  # else what the record says is of one that has died
-        tasks = self._dispatcher.tasks.taken(p) if has_process and p < self._slots else []
-        self._begun |= {(p, task.id) for task in tasks}
         state: dict[str, Any] = {
             "p": p,
             "pid": int(record.xpid),
             "is_script": p >= self._slots,
             "is_parked": has_process and bool(record.xparked),
-            "programs": [(task.id, task.name) for task in tasks],
+            "programs": [(task.id, task.name) for task in self._programs(p)],
         }
         if has_process and record.curg:
             g = view(g_dtype, int(record.curg))[0]
             if g.entry:  # else it stands for a program that waits
                 state["goroutine"] = int(g.id), int(g.entry), int(g.site)
         return state
+
+    def _programs(self, p: int) -> list[Task]:
+        """Those that P ``p`` runs: of their ends is told, too."""
+        tasks = self._dispatcher.tasks.taken(p) if p < self._slots and p_record(p).xpid else []
+        self._begun |= {(p, task.id) for task in tasks}
+        return tasks
 
 
 def _count_events(p: int) -> int:
