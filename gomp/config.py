@@ -43,7 +43,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gomp.cgroup import CpuCgroup
 from gomp.errors import ConfigError
 
-NO_LIMIT = (1 << 63) - 1
+NO_LIMIT = (1 << 63) - 1  # as gomp.core.gc.goal has it, which is not imported here: the compiler would come with it
 AUTO = -1  # a memory limit that follows the cgroup's
 DEFAULT_PROCS = 0  # a number of Ps that follows the processors there are
 GC_OFF = -1

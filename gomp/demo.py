@@ -16,6 +16,7 @@ import httpx
 
 from gomp.config import ServiceSettings, load
 from gomp.errors import ConfigError
+from gomp.service.process import url_of
 
 _PACKAGE = "workers.scenarios"
 _HELPERS = {"live"}
@@ -33,17 +34,18 @@ def summary_of(scenario: ModuleType) -> str:
     return (scenario.__doc__ or "").partition("\n")[0]
 
 
-def settings_of(name: str, seconds: float, **flags: Any) -> ServiceSettings:
-    """Of a service that runs the scenario. ConfigError if there is none of that name."""
+def settings_of(scenario: str, seconds: float, **flags: Any) -> ServiceSettings:
+    """Of a service that runs the scenario, with what was given of its other options. ConfigError if there is none of that name."""
     found = scenarios()
-    if name not in found:
-        raise ConfigError(f"there is no scenario {name}; there are {', '.join(found)}")
-    program = {"program": f"scenarios.{name}", "parameters": {"seconds": seconds}}
-    return load(ServiceSettings, None, programs=[program], **found[name].SETTINGS, **flags)
+    if scenario not in found:
+        raise ConfigError(f"there is no scenario {scenario}; there are {', '.join(found)}")
+    program = {"program": f"scenarios.{scenario}", "parameters": {"seconds": seconds}}
+    return load(ServiceSettings, None, programs=[program], **found[scenario].SETTINGS, **flags)
 
 
-def open_page_later(url: str) -> None:
+def open_page_later(settings: ServiceSettings) -> None:
     """Have a browser show it as soon as it answers, if there is a screen. In a process: the coordinator's has one thread."""
+    url = url_of(settings.metrics_host, settings.metrics_port)
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         subprocess.Popen([sys.executable, "-m", "gomp.demo", url])
 

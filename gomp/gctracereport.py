@@ -11,7 +11,7 @@ import plotext
 from rich.console import Console
 from rich.table import Table
 
-from gomp.runtime.gctracefile import TracedCycle
+from gomp.runtime.gctracefile import TracedCycle, TraceFile
 
 _PLOT_ROWS, _MOST_COLUMNS = 16, 110
 _MOST_POINTS = 100
@@ -141,6 +141,7 @@ def _plot(cycles: Sequence[TracedCycle], width: int) -> str:
     return str(plotext.uncolorize(plotext.build()))
 
 
-def to_json(runs: Sequence[Sequence[TracedCycle]]) -> dict[str, Any]:
+def to_json(found: TraceFile) -> dict[str, Any]:
     """All that ``show`` has, for programs."""
-    return {"runs": [{"summary": asdict(summary_of(run)), "cycles": [asdict(c) for c in run]} for run in runs]}
+    runs = [{"summary": asdict(summary_of(run)), "cycles": [asdict(c) for c in run]} for run in found.runs]
+    return {"runs": runs, "lines_left_out": found.left_out}

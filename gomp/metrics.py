@@ -18,6 +18,7 @@ from gomp.runtime.metrics.golang import ABSENT
 from gomp.runtime.metrics.histograms import Float64Histogram
 from gomp.runtime.metrics.snapshot import Snapshot, Sources
 from gomp.runtime.metrics.table import BY_NAME, TABLE
+from gomp.runtime.processes import ProcessMemories
 
 __all__ = ["ABSENT", "Float64Histogram", "Metric", "Summary", "all", "read"]
 
@@ -62,4 +63,4 @@ def _why_absent(absent: Mapping[str, str], name: str) -> str:
 
 @functools.cache
 def _sources() -> Sources:
-    return Sources()
+    return Sources(memories=ProcessMemories(beside=False))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gomp import cli, kernels
 from gomp.cgroup import MemoryCgroup, memory_level
+from gomp.cli import running
 from gomp.config import ServiceSettings
 from gomp.errors import ConfigError, HeapCorrupt, OutOfMemory, ProgramError, RuntimeLost
 from gomp.runtime import discovery, memstats
@@ -139,32 +140,32 @@ def test_our_own_bugs_are_not_hidden(monkeypatch):
      ("'18'", "18"), ("1MiB", "1MiB")],
 )  # fmt: skip
 def test_a_parameter_is_read_as_what_it_looks_like(text, value):
-    assert cli.parse_parameters([f"key={text}"]) == {"key": value}
+    assert running.parse_parameters([f"key={text}"]) == {"key": value}
 
 
 @given(st.text())
 def test_any_text_is_a_value(text):
-    cli.parse_value(text)
+    running.parse_value(text)
 
 
 def test_a_value_may_hold_equals_signs():
-    assert cli.parse_parameters(["a=b=c", "n=1"]) == {"a": "b=c", "n": 1}
+    assert running.parse_parameters(["a=b=c", "n=1"]) == {"a": "b=c", "n": 1}
 
 
 def test_the_report_has_the_fields_that_scripts_rely_on(mapped):
-    report = json.loads(json.dumps(cli.report("churn", 7, 1.5, memstats.read())))
+    report = json.loads(json.dumps(running.report("churn", 7, 1.5, memstats.read())))
     assert (report["program"], report["result"], report["wall_s"]) == ("churn", 7, 1.5)
     assert set(report) == {
         "program", "result", "wall_s", "num_gc", "num_forced_gc", "gc_cpu_s", "assist_cpu_s", "pause_p50_s", "pause_p99_s", "pause_max_s",
         "heap_sys", "total_alloc", "mallocs", "frees", "next_gc", "heap_live", "mark_cpu_s_per_p",
     }  # fmt: skip
     assert report["mark_cpu_s_per_p"] == [0.0, 0.0]
-    assert "0 cycles (0 forced)" in cli.summary(1.5, memstats.read())
+    assert "0 cycles (0 forced)" in running.summary(1.5, memstats.read())
 
 
 def test_ls_shows_what_runs(capsys):
     assert cli.run_command(["ls"]) == 0
-    assert capsys.readouterr().out == "NAME  PS  HEAP  PID\n"
+    assert capsys.readouterr().out == "NAME  PS  HEAP  PID  ATTACHED\n"
     entry = discovery.Registration("web")
     try:
         # The lock is this process's own, so only another process sees the entry as taken.
@@ -222,6 +223,37 @@ def test_a_container_that_is_too_small_is_told_first_with_what_would_do(mib, is_
     if is_told:
         assert told.startswith("gomp: the cgroup's limit of 128.0 MiB is less than the 160 MiB that the interpreters")
         assert told.endswith("give the container 224 MiB or more")
+
+
+def test_a_scenario_takes_what_a_service_does(monkeypatch):
+    started = []
+    monkeypatch.setattr("gomp.runtime.coordinator.main", started.append)
+    told = [
+        "--name",
+        "ward",
+        "--metrics",
+        "all",
+        "--metrics-host",
+        "0.0.0.0",
+        "--metrics-port",
+        "0",
+        "--control",
+        "off",
+    ]
+    assert cli.run_command(["demo", "death_spiral", *told]) == 0
+    (settings,) = started
+    assert (settings.name, settings.metrics, settings.metrics_host, settings.control) == (
+        "ward",
+        "all",
+        "0.0.0.0",
+        "off",
+    )
+    assert [program.program for program in settings.programs] == ["scenarios.death_spiral"]
+
+
+def test_there_is_no_such_scenario(capsys):
+    assert cli.run_command(["demo", "nosuch"]) == 2
+    assert capsys.readouterr().err.startswith("gomp: there is no scenario nosuch; there are assist_tax, death_spiral")
 
 
 def test_progress_is_told_of_each_kernel(capsys):

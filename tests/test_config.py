@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gomp import config
 from gomp.config import GC_OFF, NO_LIMIT, Debug, RuntimeSettings, ServiceSettings, ignored, load, read_setting
+from gomp.core.gc import goal
 from gomp.errors import ConfigError
 
 EXAMPLES = json.loads((Path(__file__).parent / "data/gctrace/format-examples.json").read_text())
@@ -259,3 +260,7 @@ def test_a_setting_out_of_range_is_told_in_our_words(name, value, sentence):
     with pytest.raises(ConfigError) as caught:
         read_setting(name, value)
     assert str(caught.value) == sentence
+
+
+def test_the_core_means_the_same_by_no_limit():
+    assert NO_LIMIT == goal.NO_LIMIT

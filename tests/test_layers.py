@@ -47,6 +47,9 @@ LAYERS = (
     "gomp.runtime.channel",
     "gomp.runtime.discovery",
     "gomp.runtime.looking",
+    "gomp.runtime.units",
+    "gomp.runtime.doing",
+    "gomp.runtime.reading",
     "gomp.runtime.traced",
     "gomp.runtime.tracks",
     "gomp.runtime.timeline",
@@ -221,6 +224,8 @@ def test_the_service_only_reads_and_asks(module):
             "sitecounts",
             "pprof",
             "traces",
+            "doing",
+            "reading",
         )
     }
     assert of_runtime <= figures | {"gomp.runtime.discovery"}

@@ -7,7 +7,8 @@ from contextlib import aclosing
 import pytest
 
 from gomp.cgroup import MemoryCgroup, memory_level
-from gomp.service.live import doing, feed, frame
+from gomp.runtime import doing, reading
+from gomp.service.live import feed
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
 pytestmark = pytest.mark.usefixtures("mapped")
@@ -32,13 +33,13 @@ def quick(monkeypatch):
 @pytest.fixture
 def readings(monkeypatch):
     """Every reading that was taken."""
-    taken, read = [], frame.read
+    taken, read = [], reading.read
 
     def counted(looks):
         taken.append(read(looks))
         return taken[-1]
 
-    monkeypatch.setattr(frame, "read", counted)
+    monkeypatch.setattr(reading, "read", counted)
     return taken
 
 
@@ -81,7 +82,7 @@ def test_nothing_is_read_while_nobody_looks(quick, readings, monkeypatch):
 
 def test_who_is_slow_gets_the_latest_and_every_cycle(quick, readings, monkeypatch):
     ended = iter(range(1, 1000))
-    monkeypatch.setattr(frame, "read_cycles", lambda after: [{"number": next(ended)}])
+    monkeypatch.setattr(reading, "read_cycles", lambda after: [{"number": next(ended)}])
 
     async def follow():
         async with aclosing(quick.follow()) as follower:
@@ -121,7 +122,7 @@ def test_a_reading_that_fails_ends_the_streams_and_the_next_begins_anew(quick, m
 
     async def follow():
         with monkeypatch.context() as patch:
-            patch.setattr(frame, "read", fail)
+            patch.setattr(reading, "read", fail)
             with pytest.raises(ZeroDivisionError):
                 await anext(quick.follow())
         async with aclosing(quick.follow()) as follower:
@@ -133,18 +134,18 @@ def test_a_reading_that_fails_ends_the_streams_and_the_next_begins_anew(quick, m
 def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
     letters = iter("rsmrsm" * 100)
     monkeypatch.setattr(doing, "look", lambda: next(letters) + "i" + "w")
-    seen = frame.read(["ria", "siw"])
+    seen = reading.read(["ria", "siw"])
     assert seen["ps"] == [], "no P has a process"
     named = {"P0": "rs", "P1": "ii", "coordinator": "aw"}
-    for idx, name in ((0, "P0"), (1, "P1"), (frame.layout.COORDINATOR_P, "coordinator")):
-        frame.memstats._p_record(idx).xpid = 7
-        assert {p["name"]: p["did"] for p in frame.read(["ria", "siw"])["ps"]}[name] == named[name]
+    for idx, name in ((0, "P0"), (1, "P1"), (reading.layout.COORDINATOR_P, "coordinator")):
+        reading.memstats._p_record(idx).xpid = 7
+        assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"])["ps"]}[name] == named[name]
 
 
 def test_a_container_is_told_of_where_it_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(frame, "_CGROUP", MemoryCgroup([memory_level(tmp_path, is_v2=True)]))
+    monkeypatch.setattr(reading, "_CGROUP", MemoryCgroup([memory_level(tmp_path, is_v2=True)]))
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert frame.read([])["container"] is None
+    assert reading.read([])["container"] is None
     (tmp_path / "memory.max").write_text("512\n")
-    assert frame.read([])["container"] == {"usage": 300, "limit": 512}
+    assert reading.read([])["container"] == {"usage": 300, "limit": 512}

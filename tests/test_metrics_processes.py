@@ -1,5 +1,6 @@
 """The metrics of a runtime that runs: what kernels count where it happens, and what holds in every reading meanwhile."""
 
+import threading
 import time
 
 import pytest
@@ -137,3 +138,13 @@ def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
         assert read["/gc/heap/allocs-by-size:bytes"].count == read["/gc/heap/allocs:objects"]
     assert readings > 5
     assert before["/gc/cycles/total:gc-cycles"] > 1
+
+
+def test_a_process_that_runs_programs_gets_no_thread_by_reading(rt, monkeypatch):
+    """This one does, too."""
+    monkeypatch.setattr("gomp.runtime.processes.PERIOD_S", 0.0)
+    gomp.metrics._sources.cache_clear()
+    before = threading.active_count()
+    for _ in range(3):
+        assert gomp.metrics.read("gomp_process_private_bytes")["gomp_process_private_bytes"]
+        assert threading.active_count() == before

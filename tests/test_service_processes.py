@@ -35,7 +35,7 @@ def system() -> System:
 
 @pytest.fixture
 def memories(system: System) -> ProcessMemories:
-    return ProcessMemories(system.read, lambda: system.now)
+    return ProcessMemories(read=system.read, now_s=lambda: system.now)
 
 
 def test_the_first_look_is_waited_for_and_the_next_are_not(system: System, memories: ProcessMemories) -> None:
@@ -50,6 +50,16 @@ def test_the_first_look_is_waited_for_and_the_next_are_not(system: System, memor
     system.may_look.set()
     looks.join(10)
     assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
+
+
+def test_where_no_thread_is_to_be_every_look_is_waited_for(system: System) -> None:
+    memories = ProcessMemories(beside=False, read=system.read, now_s=lambda: system.now)
+    threads = threading.active_count()
+    memories.of(PROCESSES)
+    assert (memories.of(PROCESSES), system.looks) == (memories.of(PROCESSES), 3)
+    system.now += PERIOD_S
+    assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
+    assert threading.active_count() == threads
 
 
 def test_another_process_of_the_same_name_is_not_taken_for_it(memories: ProcessMemories) -> None:

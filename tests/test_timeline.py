@@ -138,6 +138,107 @@ def test_what_a_killed_process_did_ends_with_it_and_its_successor_has_a_track_of
     assert [(o["pid"], o["ts"]) for o in objects if o["name"] == "a program" and o["pid"] == 999] == [(999, 70)]
 
 
+def test_the_death_of_a_p_that_nobody_has_told_of_is_told():
+    """It has come since the trace began, and died before anybody has looked for such."""
+    objects = made((COORDINATOR, 10, records.TRACE_DEATH, 5, 0), (5, 20, records.TRACE_PROCESS, 999, 0))
+    (death,) = [o for o in objects if o["name"] == "its process has died"]
+    assert death["pid"] not in (0, PID, PID + 1, PID + 2, 999)
+    tracks = {o["pid"]: o["args"]["name"] for o in objects if o["name"] == "process_name"}
+    assert tracks[death["pid"]] == tracks[999] == "P5"
+
+
+def test_what_is_known_of_a_p_before_its_process_is_not_lost():
+    line = Timeline(BEGAN, PID)
+    line.begin([])
+    line.add(COORDINATOR, BEGAN + 5_000, records.TRACE_PROGRAM, 4, 3)
+    line.open_p(3, 999)
+    line.add(3, BEGAN + 7_000, records.TRACE_PARK, 0, 0)
+    line.end(BEGAN + 10_000)
+    assert names(line.out) == [("a program", 5, 0), ("parked", 7, 3)]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_name_that_a_killed_process_had_begun_is_not_its_successors(is_told):
+    """Whether its death is told, or lost in a gap."""
+    death = [(COORDINATOR, 20, records.TRACE_DEATH, 0, 0)] if is_told else []
+    objects = made(
+        (0, 10, records.TRACE_TEXT, *TEXT_WORDS.unpack(b"the name of a pr")),
+        *death,
+        (0, 30, records.TRACE_PROCESS, 999, 0),
+        (0, 40, records.TRACE_TEXT, *TEXT_WORDS.unpack(b"another".ljust(16, b"\0"))),
+        (0, 40, records.TRACE_PROGRAM, 2, 0),
+    )
+    assert [name for name, *_ in names(objects)] == ["another"]
+
+
+def test_what_a_p_does_when_the_trace_begins_is_shown_once_though_it_tells_it_too():
+    """It was in Python, and has begun it just then."""
+    objects = made(
+        (0, 1, records.TRACE_PROGRAM, 3, 0),
+        (0, 30, records.TRACE_PROGRAM_END, 3, 0),
+        (1, 1, records.TRACE_PARK, 0, 0),
+        (1, 40, records.TRACE_PARK_END, 0, 0),
+        ps=[state(0, programs=[(3, "serve")]), state(1, is_parked=True)],
+    )
+    assert names(objects) == [("parked", 0, 40), ("serve", 0, 30)]
+
+
+def test_a_program_of_which_only_the_coordinator_did_not_know_that_it_was_over_ends():
+    """And not what its P has begun since."""
+    objects = made(
+        (0, 10, records.TRACE_PROGRAM, 4, 0),
+        (COORDINATOR, 20, records.TRACE_PROGRAM_END, 3, 0),
+        (0, 90, records.TRACE_PROGRAM_END, 4, 0),
+        (1, 30, records.TRACE_PROGRAM_END, 5, 0),
+        (COORDINATOR, 40, records.TRACE_PROGRAM_END, 5, 1),  # which its P has told itself
+        (COORDINATOR, 50, records.TRACE_PROGRAM_END, 6, 1),
+        ps=[state(0, programs=[(3, "old")]), state(1, programs=[(6, "idle since"), (5, "told")])],
+    )
+    assert names(objects) == [
+        ("idle since", 0, 50),
+        ("old", 0, 10),
+        ("told", 0.001, 29.999),
+        ("a program", 10, 80),
+    ]
+
+
+def test_what_a_p_runs_that_has_come_since_the_coordinator_tells():
+    objects = made(
+        (COORDINATOR, 10, records.TRACE_TEXT, *TEXT_WORDS.unpack(b"serve".ljust(16, b"\0"))),
+        (COORDINATOR, 10, records.TRACE_PROGRAM, 4, 1),
+        (1, 90, records.TRACE_PROGRAM_END, 4, 0),
+    )
+    assert [(pid, name, began, took) for pid, _, name, began, took, _ in slices(objects)] == [
+        (PID + 2, "serve", 10, 80)
+    ]
+
+
+def test_a_gap_in_what_the_coordinator_tells_ends_the_cycle_and_the_stop_too():
+    line = Timeline(BEGAN, PID)
+    line.begin([])
+    line.add(COORDINATOR, BEGAN + 10_000, records.TRACE_CYCLE, 1, records.GC_TRIGGER_HEAP)
+    line.add(COORDINATOR, BEGAN + 20_000, records.TRACE_STOP, 0, 0)
+    line.lose(COORDINATOR, 99)
+    line.add(COORDINATOR, BEGAN + 90_000, records.TRACE_STOP, 0, 0)
+    line.add(COORDINATOR, BEGAN + 95_000, records.TRACE_STOP_END, 0, 0)
+    line.end(BEGAN + 100_000)
+    assert line.lost == 99
+    assert names(line.out) == [("mark", 10, 10), ("stop the world", 20, 0), ("stop the world", 90, 5)]
+    gaps = {o["tid"]: o["ts"] for o in line.out if o["name"] == "99 events lost"}
+    assert gaps == dict.fromkeys((module._MAIN, module._GC, module._STOPS), 20)
+
+
+def test_what_comes_late_is_shown_after_what_was_shown_already():
+    objects = made(
+        (0, 10, records.TRACE_PROGRAM, 1, 0),
+        (0, 30, records.TRACE_PROGRAM_END, 1, 0),
+        (0, 20, records.TRACE_PARK, 0, 0),
+        (0, 40, records.TRACE_PARK_END, 0, 0),
+        (0, 50, records.TRACE_SWEPT, BEGAN + 35_000, 1),
+    )
+    assert names(objects) == [("a program", 10, 20), ("parked", 30, 10), ("sweep", 40, 10)]
+
+
 def test_lost_events_are_counted_where_they_are_missing():
     line = Timeline(BEGAN, PID)
     line.begin([state(0)])
@@ -196,23 +297,21 @@ KINDS = sorted(value for name, value in vars(records).items() if name.startswith
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([0, 1, COORDINATOR]), st.integers(0, 3), st.sampled_from(KINDS), st.integers(0, 8),
+            st.sampled_from([0, 1, 2, COORDINATOR]), st.integers(-3, 5), st.sampled_from(KINDS), st.integers(0, 8),
             st.integers(0, 2), st.integers(0, 2),
         ),
         max_size=60,
     )
 )  # fmt: skip
 def test_whatever_comes_is_strict_json_and_nested(steps):
-    """Any events in any order, as after gaps and deaths."""
+    """Any events in any order, as after gaps and deaths, of Ps that nobody has told of, too; and some come late."""
     line = Timeline(BEGAN, PID)
     line.begin([state(0), state(1)])
     at = BEGAN
     for p, later, kind, detail, a, b in steps:
         at += later
-        if kind == records.TRACE_DEATH:
-            a %= 2
         if kind in (records.TRACE_SWEPT, records.TRACE_SCAVENGED):
-            a = at  # else it would overlap with what it cannot
+            a = at - 3 * a
         line.add(p, at, kind | detail << TRACE_DETAIL_SHIFT, a, b)
         if detail == 8:
             line.lose(p, 5)

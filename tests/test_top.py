@@ -8,11 +8,11 @@ import math
 import pytest
 
 from gomp.errors import ConfigError
+from gomp.runtime import reading
 from gomp.runtime.metrics.description import Metric, Summary
 from gomp.runtime.metrics.histograms import TIME_BUCKETS, Float64Histogram
 from gomp.runtime.metrics.samples import matching, quantile, rows
 from gomp.runtime.metrics.table import TABLE
-from gomp.service.live import frame
 from gomp.top import metrics, view
 from gomp.top.command import lines_of
 from gomp.top.figures import format_count, format_mib, format_rate, format_share, format_value
@@ -24,9 +24,9 @@ MIB = 1 << 20
 @pytest.fixture
 def figures(mapped):
     """As two Ps and the coordinator have them that have not done anything."""
-    for idx in (0, 1, frame.layout.COORDINATOR_P):
-        frame.memstats._p_record(idx).xpid = 7
-    return frame.read(["rmi", "psi"])
+    for idx in (0, 1, reading.layout.COORDINATOR_P):
+        reading.memstats._p_record(idx).xpid = 7
+    return reading.read(["rmi", "psi"])
 
 
 def with_ps(figures, n):

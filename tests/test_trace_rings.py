@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 from heap_world import heap_world
+from waiting_world import Waiting
 
 from gomp.core import COMPILED
 from gomp.core.heap.gs import take_g
-from gomp.core.shm import layout, records, tracing
-from gomp.core.shm.records import DETAIL_RUNS, DETAIL_SWEEPS, TRACE_DETAIL_SHIFT, TRACE_LEFT_OUT
+from gomp.core.mutator.goroutine import YIELDED, execute
+from gomp.core.sched.runq import put_global
+from gomp.core.sched.status import OK, enter, leave
+from gomp.core.shm import atomics, layout, records, tracing
+from gomp.core.shm.records import DETAIL_RUNS, DETAIL_SWEEPS, POLL_SCHED, TRACE_DETAIL_SHIFT, TRACE_LEFT_OUT
+from gomp.runtime import goroutineprofile
 from gomp.runtime.traces import Rings
 
 WHAT = 77
@@ -49,6 +54,29 @@ def test_events_are_read_once_and_in_their_order(ring):
     assert told(ring) == (0, [])
     tracing.tell_at(200, WHAT, 9, 9)
     assert told(ring) == (0, [(200, WHAT, 9, 9)])
+
+
+def test_none_has_an_earlier_time_than_the_one_before_it(ring):
+    """Whatever is told when it is over has the time at which it began."""
+    for at in (100, 90, 110):
+        tracing.tell_at(at, WHAT, at, 0)
+    assert [at for at, *_ in told(ring)[1]] == [100, 100, 110]
+    tracing.tell_at(95, WHAT, 0, 0)
+    assert [at for at, *_ in told(ring)[1]] == [110]
+
+
+def test_who_reads_them_leaves_no_trace_in_the_list_of_what_is_mapped(ring):
+    before = atomics._mapped
+    told(Rings({0: 0}))
+    goroutineprofile.read()
+    goroutineprofile.frames_of_running(layout.g_addr(take_g()))
+    assert atomics._mapped == before
+
+
+def test_of_a_p_that_has_come_since_the_trace_began_all_is_read(ring):
+    tracing.tell_at(100, WHAT, 0, 0)
+    tracing.tell_at(101, WHAT, 1, 0)
+    assert told(Rings({1: 5})) == (0, [(100, WHAT, 0, 0), (101, WHAT, 1, 0)])
 
 
 @pytest.mark.parametrize("too_many", [0, 1, 5])
@@ -97,7 +125,7 @@ def test_for_most_of_those_left_out_nobody_looks_at_the_clock(ring):
     shown = sum(happens(second + i) for i in range(n))
     assert shown == tracing.MOST_DETAILS
     assert looks < shown + n / 50
-    tracing.look_again()  # it has slept
+    tracing.skip_no_more()  # it has slept
     assert happens(second + 2 * tracing.WINDOW_NS) == 1
     assert [count for _, _, count, _ in told(ring)[1]] == [n - shown]
 
@@ -109,3 +137,17 @@ def test_whoever_ran_when_the_trace_began_is_known(world):
     tracing.begin_tracing(layout.p_addr(0))
     world.ps[0].curg = 0
     assert world.ps[0].trace_running == 17
+
+
+def test_when_others_have_their_turn_the_clock_is_looked_at_again(world, ring):
+    """Who is left out then may run for long."""
+    for i in range(tracing.MOST_DETAILS + 1):
+        tracing.begin_detail(DETAIL_RUNS, 1_000_000_000 + i)
+    assert world.ps[0].trace_skips[DETAIL_RUNS] > 1
+    g = Waiting(world).running(0)
+    world.ps[0].xpoll |= POLL_SCHED
+    put_global(take_g())
+    assert enter() == OK
+    assert execute(g) == YIELDED
+    leave()
+    assert world.ps[0].trace_skips[DETAIL_RUNS] == 0

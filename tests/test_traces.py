@@ -19,7 +19,7 @@ import gomp
 from gomp import cli
 from gomp.core import COMPILED
 from gomp.core.shm import layout, tracing
-from gomp.core.shm.records import GCSTATS, TRACE_PARK, gcstats_dtype, p_dtype, view
+from gomp.core.shm.records import GCSTATS, RUNTIME, TRACE_PARK, gcstats_dtype, p_dtype, runtime_dtype, view
 from gomp.errors import GompError
 from gomp.runtime.discovery import choose
 from gomp.runtime.traces import Recording
@@ -174,6 +174,23 @@ def test_a_trace_that_begins_in_the_middle_of_a_program_begins_with_it(rt):
     assert slice_["args"]["unfinished"]
 
 
+def test_what_a_p_runs_that_has_come_since_the_trace_began_is_there(rt):
+    """It begins to tell in the middle of it, or just before."""
+    gomp.debug.set_max_procs(1)
+    wait_until(lambda: xpid(1) == 0)
+
+    def grow():
+        gomp.debug.set_max_procs(PROCS)
+        for call in [rt.go(time.sleep, 0.3) for _ in range(PROCS)]:
+            call.wait()
+
+    traced = Traced(rt, grow)
+    for p in range(PROCS):
+        (slice_,) = traced.slices("sleep", traced.pids()[f"P{p}"])
+        assert slice_["dur"] > 200_000
+        assert "unfinished" not in slice_["args"]
+
+
 def test_there_is_one_at_a_time_and_it_ends_with_who_reads_it(rt):
     first = Recording(choose(rt.name), 60.0, maps=False)
     assert is_anybody_telling()
@@ -196,6 +213,17 @@ def test_a_reader_that_is_too_late_is_told_what_is_missing(rt):
     lost = [e["args"]["lost"] for e in traced.events if e["name"].endswith("events lost")]
     assert sum(lost) == traced.about["lost_events"]
     check_nesting(traced.events)
+
+
+def test_a_coordinator_that_is_stopped_is_said_to_be_and_not_that_the_runtime_has_ended(rt, monkeypatch):
+    monkeypatch.setattr("gomp.runtime.traces._END_S", 0.2)
+    pid = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
+    try:
+        traced = Traced(rt, lambda: os.kill(pid, signal.SIGSTOP))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert traced.recording.summary().endswith("; the runtime did not answer within 0.2 s: is its coordinator stopped?")
+    wait_until(lambda: not is_anybody_telling())
 
 
 def gomp_trace(*arguments):

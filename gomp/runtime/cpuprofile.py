@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gomp.core.gc.limiter import EVENT_ASSIST
+from gomp.core.gc.limiter import EVENT_ASSIST, EVENT_KIND
 from gomp.core.gc.worker import DEDICATED
 from gomp.core.shm import layout
 from gomp.core.shm.records import (
@@ -38,7 +38,6 @@ KINDS: tuple[ValueKind, ...] = (("samples", "count"), ("cpu", "nanoseconds"), ("
 MARK, MARK_DEDICATED, ASSIST, SWEEP = "gc: mark", "gc: mark, dedicated", "gc: assist", "gc: sweep"
 STOPPED, AWAITS_CREDIT, IDLE, WAITS, CLAIMED = "stopped", "gc: waits for credit", "idle", "waits", "scanned by another"
 COORDINATOR = "coordinator"
-_EVENT_KIND = 3  # of xevent
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class CpuProfile:
         status = int(p.xstatus)
         if status == STATUS_KERNEL:
             if p.xmarking:
-                is_assist = int(p.xevent) & _EVENT_KIND == EVENT_ASSIST
+                is_assist = int(p.xevent) & EVENT_KIND == EVENT_ASSIST
                 return ASSIST if is_assist else MARK_DEDICATED if p.xmarking == DEDICATED else MARK
             return SWEEP if 2 * (seen.sweep_ns - before.sweep_ns) > PERIOD_NS else ""
         if status != STATUS_SAFE:

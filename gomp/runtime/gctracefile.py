@@ -1,24 +1,28 @@
 """Reading lines of ``GODEBUG=gctrace=1``, Go's or ours, out of whatever else a program has written.
 
 Go 1.6 to 1.18 wrote no stacks and globals; since 1.26 a cycle that looks for leaked goroutines says so. What stands before a line, as the time that a
-collector of logs puts there, and lines of other kinds do not matter. Several runs in one file are told apart by their numbers, which begin anew.
+collector of logs puts there, and lines of other kinds do not matter. Several runs in one file are told apart by their numbers and times, which begin
+anew.
+
+A line that begins as one of these and is none is left out and counted: two processes have written into one file, or a log was cut. So is one with a
+number that no runtime writes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gomp.errors import ConfigError
+from gomp.errors import GompError
 
-_MB = 1 << 20
-_BEGIN = re.compile(r"\bgc \d+ @[\d.]*s? ?\d*%?")
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_BEGIN = re.compile(r"\bgc [0-9]+ @")
+_WHOLE = r"([0-9]{1,15})"  # what there are more of would be lost in sums, or is no number
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)"
 _LINE = re.compile(
-    rf"\bgc (\d+) @{_NUMBER}s (\d+)%( \(checking for goroutine leaks\))?: {_NUMBER}\+{_NUMBER}\+{_NUMBER} ms clock, "
-    rf"{_NUMBER}\+{_NUMBER}/{_NUMBER}/{_NUMBER}\+{_NUMBER} ms cpu, (\d+)->(\d+)->(\d+) MB, (\d+) MB goal, "
-    r"(?:(\d+) MB stacks, (\d+) MB globals, )?(\d+) P( \(forced\))?"
+    rf"\bgc {_WHOLE} @{_NUMBER}s {_WHOLE}%( \(checking for goroutine leaks\))?: {_NUMBER}\+{_NUMBER}\+{_NUMBER} ms clock, "
+    rf"{_NUMBER}\+{_NUMBER}/{_NUMBER}/{_NUMBER}\+{_NUMBER} ms cpu, {_WHOLE}->{_WHOLE}->{_WHOLE} MB, {_WHOLE} MB goal, "
+    rf"(?:{_WHOLE} MB stacks, {_WHOLE} MB globals, )?{_WHOLE} P( \(forced\))?"
 )
 _MOST_SHOWN = 80
 
@@ -54,23 +58,45 @@ class TracedCycle:
         return self.first_pause_cpu_ms + self.assist_ms + self.dedicated_ms + self.last_pause_cpu_ms
 
 
-def read_runs(lines: Iterable[str], name: str) -> list[list[TracedCycle]]:
-    """The cycles of each run in the text called ``name``. ConfigError, which names the line that is no whole one, or if there is none at all."""
-    runs: list[list[TracedCycle]] = []
+@dataclass
+class TraceFile:
+    """What was read: the cycles of each run; and how many lines were left out, with what is wrong with the first of them."""
+
+    runs: list[list[TracedCycle]] = field(default_factory=list)
+    left_out: int = 0
+    first_left_out: str = ""
+
+    def add(self, cycle: TracedCycle) -> None:
+        last = self.runs[-1][-1] if self.runs else None
+        if last is None or cycle.number <= last.number or cycle.since_start_s < last.since_start_s:
+            self.runs.append([])
+        self.runs[-1].append(cycle)
+
+    def leave_out(self, at: int, line: str) -> None:
+        self.left_out += 1
+        self.first_left_out = (
+            self.first_left_out
+            or f"line {at} is no gctrace line as Go 1.6 and later write it: {line.strip()[:_MOST_SHOWN]!r}"
+        )
+
+    def complaint(self) -> str:
+        """For people; "" if no line was left out."""
+        lines = "1 line was" if self.left_out == 1 else f"{self.left_out:,} lines were"
+        return f"{lines} left out: {self.first_left_out}" if self.left_out else ""
+
+
+def read_file(lines: Iterable[str], name: str) -> TraceFile:
+    """What the text called ``name`` has. GompError if no line of it can be read."""
+    found = TraceFile()
     for at, line in enumerate(lines, 1):
-        found = _LINE.search(line)
-        if found is None:
-            if _BEGIN.search(line) and line.endswith("\n"):  # the last one may have been cut where the program ended
-                shown = line.strip()[:_MOST_SHOWN]
-                raise ConfigError(f"{name}, line {at}: no gctrace line as Go 1.6 and later write it: {shown!r}")
-            continue
-        cycle = _cycle(found)
-        if not runs or cycle.number <= runs[-1][-1].number:
-            runs.append([])
-        runs[-1].append(cycle)
-    if not runs:
-        raise ConfigError(f"{name}: no gctrace line in it: run the program with GODEBUG=gctrace=1 and keep its stderr")
-    return runs
+        if match := _LINE.search(line):
+            found.add(_cycle(match))
+        elif _BEGIN.search(line) and line.endswith("\n"):  # the last one may have been cut where the program ended
+            found.leave_out(at, line)
+    if not found.runs:
+        why = found.complaint() or "run the program with GODEBUG=gctrace=1 and keep its stderr"
+        raise GompError(f"{name}: no gctrace line in it: {why}")
+    return found
 
 
 def _cycle(found: re.Match[str]) -> TracedCycle:

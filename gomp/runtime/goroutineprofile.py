@@ -21,7 +21,7 @@ import numpy as np
 from gomp.core.mutator.goroutinedump import DUMP_BYTES, MOST_FRAMES, dump_goroutines
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import allow_range
+from gomp.core.shm.atomics import allowed_range
 from gomp.core.shm.records import (
     G_RUNNABLE,
     G_RUNNING,
@@ -105,10 +105,10 @@ def _dumps() -> Iterator[Any]:
     """All goroutines, some thousand records at a time. What one names is used before the next."""
     buffer = np.zeros(8 + _AT_A_TIME * DUMP_BYTES, np.uint8)
     out = buffer.ctypes.data
-    allow_range(out, buffer.nbytes)
     first = 1
     while first:
-        first = int(dump_goroutines(first, _AT_A_TIME, out))
+        with allowed_range(out, buffer.nbytes):
+            first = int(dump_goroutines(first, _AT_A_TIME, out))
         n = int(buffer[:8].view("i8")[0])
         yield buffer[8 : 8 + n * DUMP_BYTES].view(_dtype)
 
@@ -200,8 +200,8 @@ def frames_of_running(g: int) -> tuple[Site, ...]:
     if beside or not 1 <= number <= ngs:
         return ()
     buffer = np.zeros(8 + DUMP_BYTES, np.uint8)
-    allow_range(buffer.ctypes.data, buffer.nbytes)
-    after = dump_goroutines(number, 1, buffer.ctypes.data)  # of it, or else of the next that there is
+    with allowed_range(buffer.ctypes.data, buffer.nbytes):
+        after = dump_goroutines(number, 1, buffer.ctypes.data)  # of it, or else of the next that there is
     if after != (number + 1 if number < ngs else 0) or not int(buffer[:8].view("i8")[0]):
         return ()
     dump = buffer[8:].view(_dtype)[0]

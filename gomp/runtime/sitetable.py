@@ -53,7 +53,7 @@ def site_of(number: int) -> Site:
     text = text_of(number)
     function, _, rest = text.partition("\n")
     file, _, line = rest.rpartition("\n")
-    return Site(function, file, int(line) if line.isdigit() else 0)
+    return Site(function, file, int(line) if line.isascii() and line.isdecimal() else 0)
 
 
 def labels_of(number: int) -> Labels:

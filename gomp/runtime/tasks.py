@@ -152,3 +152,7 @@ class Tasks:
     def of(self, p: int) -> list[Task]:
         """The goroutines of P ``p``."""
         return list(self._by_p[p].values())
+
+    def taken(self, p: int) -> list[Task]:
+        """Those that P ``p`` has started, if it has not said so yet; and of those that have ended, some, of which it has not said that."""
+        return [task for task in self.of(p) if int(self._records[task.g].xticket) < 0]

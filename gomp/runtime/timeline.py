@@ -6,7 +6,7 @@ when it has ended, with its beginning and its duration; a wake-up is an arrow fr
 heap and its goal are counters ("C").
 
 Ends whose beginnings are unknown are dropped: those of before the trace, and after a gap, where events were lost. What is open at a gap, at the
-death of its process or at the end of the trace ends there.
+death of its process or at the end of the trace ends there. What a P does when the trace begins it may tell once more, having just begun it.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ from gomp.runtime.tracks import Event, Track, microseconds
 _KIND_MASK = (1 << TRACE_DETAIL_SHIFT) - 1
 _MAIN, _GC, _STOPS, _LEFT_OUT = range(1, 5)  # tracks of a process
 _MOST_PENDING = 1 << 16  # arrows that have not arrived
+_NO_PROCESS = 1 << 22  # Linux gives no process a number as high
 
 _WAITS_FOR = {
     TRACE_FOR_STOP: "stopped",
@@ -132,6 +133,7 @@ class Timeline:
         self.told = 0  # events
         self.lost = 0  # those that were overwritten before they were read
         self._last_ns = began_ns
+        self._told_ns: dict[int, int] = {}  # by P: when its last event was
         self._pid = pid
         self._tracks: dict[int, Track] = {}  # of Ps
         self._scripts: set[int] = set()
@@ -163,7 +165,10 @@ class Timeline:
         self.out.append({"ph": "M", "pid": pid, "tid": tid, "ts": 0, "name": what, "args": args})
 
     def open_p(self, p: int, pid: int, is_script: bool = False) -> Track:
-        """P ``p`` has the process ``pid`` from now on."""
+        """P ``p`` has the process ``pid`` from now on; 0: none."""
+        pid = pid or _NO_PROCESS + p
+        if p in self._tracks:
+            self._tracks[p].end_all(self._told_ns.get(p, self.began_ns))
         if is_script:
             self._scripts.add(p)
         name = f"P{p} (script)" if p in self._scripts else f"P{p}"
@@ -173,7 +178,10 @@ class Timeline:
         return track
 
     def _track(self, p: int) -> Track:
-        return self._coordinator if p == layout.COORDINATOR_P else self._tracks[p]
+        """One that nobody has told of yet has a track of its own."""
+        if p == layout.COORDINATOR_P:
+            return self._coordinator
+        return self._tracks.get(p) or self.open_p(p, 0)
 
     # --- what it is told ----------------------------------------------------------------------------------------------
 
@@ -200,13 +208,16 @@ class Timeline:
         if handler is not None:
             handler(p, at_ns, what >> TRACE_DETAIL_SHIFT, a, b)
         self._last_ns = max(self._last_ns, at_ns)
+        self._told_ns[p] = at_ns
 
     def lose(self, p: int, n: int) -> None:
         """The next ``n`` events of P ``p`` were overwritten before they were read."""
         self.lost += n
-        track = self._track(p)
-        track.end_all(self._last_ns)
-        track.instant(self._last_ns, f"{n:,} events lost", {"lost": n})
+        at = self._told_ns.get(p, self.began_ns)
+        own = [self._coordinator, self._gc, self._stops] if p == layout.COORDINATOR_P else [self._track(p)]
+        for track in own:
+            track.end_all(at)
+            track.instant(at, f"{n:,} events lost", {"lost": n})
         self._texts.pop(p, None)
 
     def count(self, at_ns: int, name: str, **values: int) -> None:
@@ -227,12 +238,12 @@ class Timeline:
             TRACE_PROCESS: self._on_process,
             TRACE_TEXT: self._on_text,
             TRACE_PROGRAM: self._on_program,
-            TRACE_PROGRAM_END: lambda p, at, detail, a, b: self._track(p).end(at, ("program", a)),
+            TRACE_PROGRAM_END: self._on_program_end,
             TRACE_RUN: self._on_run,
             TRACE_RUN_END: self._on_run_end,
             TRACE_CREATE: self._on_create,
             TRACE_READY: lambda p, at, detail, a, b: self._note_ready(p, at, a),
-            TRACE_PARK: lambda p, at, detail, a, b: self._track(p).begin(at, "park", "parked", "idle"),
+            TRACE_PARK: self._on_park,
             TRACE_PARK_END: lambda p, at, detail, a, b: self._track(p).end(at, "park"),
             TRACE_WAIT: self._on_wait,
             TRACE_WAIT_END: lambda p, at, detail, a, b: self._track(p).end(at, "wait"),
@@ -261,16 +272,32 @@ class Timeline:
         }
 
     def _on_process(self, p: int, at: int, detail: int, pid: int, b: int) -> None:
-        if self._tracks[p].pid != pid:
-            self._tracks[p].end_all(at)
+        if self._track(p).pid != pid:
+            self._track(p).end_all(at)
             self.open_p(p, pid)
+        self._texts.pop(p, None)  # whoever was there before has been killed in the middle of one
 
     def _on_text(self, p: int, at: int, detail: int, a: int, b: int) -> None:
         self._texts[p] = self._texts.get(p, b"") + TEXT_WORDS.pack(a, b)
 
-    def _on_program(self, p: int, at: int, detail: int, id_: int, b: int) -> None:
+    def _on_program(self, p: int, at: int, detail: int, id_: int, of_p: int) -> None:
+        """Of one that ran on a P before that began to tell, the coordinator tells."""
         text = self._texts.pop(p, b"").rstrip(b"\0").decode(errors="replace")
-        self._track(p).begin(at, ("program", id_), text or "a program", "program", {"id": id_})
+        track = self._track(of_p if p == layout.COORDINATOR_P else p)
+        if not track.is_open(("program", id_)):
+            track.begin(at, ("program", id_), text or "a program", "program", {"id": id_})
+
+    def _on_program_end(self, p: int, at: int, detail: int, id_: int, of_p: int) -> None:
+        """Of one that was over when the trace began, and only the coordinator did not know, the coordinator tells."""
+        if p == layout.COORDINATOR_P:
+            self._track(of_p).end_before_what_is_within(at, ("program", id_))
+        else:
+            self._track(p).end(at, ("program", id_))
+
+    def _on_park(self, p: int, at: int, detail: int, a: int, b: int) -> None:
+        track = self._track(p)
+        if not track.is_open("park"):
+            track.begin(at, "park", "parked", "idle")
 
     def _on_run(self, p: int, at: int, detail: int, goid: int, place: int) -> None:
         track = self._track(p)
@@ -356,3 +383,4 @@ class Timeline:
         track = self._track(dead)
         track.end_all(at, killed=True)
         track.instant(at, "its process has died", {})
+        self._texts.pop(dead, None)

@@ -18,7 +18,7 @@ import numpy as np
 from gomp.core.gc.goal import NO_LIMIT, heap_goal
 from gomp.core.jit import load_kernels
 from gomp.core.shm import layout, tracing
-from gomp.core.shm.atomics import allow_range
+from gomp.core.shm.atomics import allowed_range
 from gomp.core.shm.records import (
     MHEAP,
     PACER,
@@ -38,8 +38,10 @@ from gomp.runtime.timeline import Timeline
 
 MOST_SECONDS = MOST_TRACE_MS / 1e3
 _TURN_S = 0.01  # between two looks at the rings
+_LATE_NS = 20_000_000  # that an event may be: its process has looked at the clock and lost the processor
 _AT_A_TIME = 8192  # events, of half a KiB each until they are text
-_ANSWER_S = 60.0
+_ANSWER_S = 60.0  # whoever holds up the stop with which a trace begins
+_END_S = 10.0  # the coordinator answers at once
 _HEAD = '{"displayTimeUnit":"ns","traceEvents":[\n'
 _event_dtype = np.dtype([(name, "i8") for name in ("p", "at_ns", "what", "a", "b")])
 _NONE = np.zeros(0, _event_dtype)
@@ -58,29 +60,32 @@ def check_seconds(text: str | float) -> float:
 
 
 class Rings:
-    """The events that Ps tell, of each P from the number on that ``first`` has for it. Those of a P come in their order."""
+    """The events that Ps tell, of each P from the number on that ``first`` has for it, else all.
+
+    Those of a P come in their order, and none with an earlier time than the one before it: some are told a while after their time.
+    """
 
     def __init__(self, first: dict[int, int]) -> None:
         self._next = first
+        self._told_ns: dict[int, int] = {}  # by P: when its last event was
         self._buffer = np.zeros(8 + layout.TRACE_EVENTS * layout.TRACE_EVENT, np.uint8)
-        allow_range(self._buffer.ctypes.data, self._buffer.nbytes)
 
-    def add(self, p: int) -> None:
-        """Another P tells, too."""
-        self._next[p] = int(tracing.count_events(p))
-
-    @property
-    def ps(self) -> list[int]:
-        return list(self._next)
+    def has_more(self, p: int) -> bool:
+        """Whether P ``p``, which has a ring, has told anything since the last time."""
+        return int(tracing.count_events(p)) > self._next.get(p, 0)
 
     def take(self, p: int) -> tuple[int, Any]:
-        """How many events of P ``p`` are lost since the last time, and those that have come after them."""
-        first = self._next[p]
-        end = int(tracing.take_events(p, first, self._buffer.ctypes.data))
+        """How many events of P ``p`` are lost since the last time, and those that have come after them. It tells, or has told."""
+        first, out = self._next.get(p, 0), self._buffer.ctypes.data
+        with allowed_range(out, self._buffer.nbytes):
+            end = int(tracing.take_events(p, first, out))
         kept = max(first, end - layout.TRACE_EVENTS)
         whole = int(self._buffer[:8].view("i8")[0])
         events = self._buffer[8 : 8 + (end - kept) * layout.TRACE_EVENT].view(trace_event_dtype)[whole - kept :].copy()
         self._next[p] = end
+        events["at_ns"] = np.maximum(np.maximum.accumulate(events["at_ns"]), self._told_ns.get(p, 0))
+        if len(events):
+            self._told_ns[p] = int(events["at_ns"][-1])
         return whole - first, events
 
 
@@ -96,6 +101,7 @@ class Recording:
         self.was_stopped = False
         load_kernels()  # which takes a second, where they are not loaded yet
         self._channel = discovery.open_channel(info.name, takes_descriptors=maps)
+        self._info = info
         try:
             began = self._ask("trace", ms=math.ceil(seconds * 1e3))
             if maps:
@@ -103,13 +109,12 @@ class Recording:
                     os.close(fd)
             self._began_ns: int = began["began_ns"]
             self._end_ns = self._began_ns + int(seconds * 1e9)
+            self._end_asked_ns = 0  # when everybody was to end
             self._unix_ns: int = began["unix_ns"]
-            self._info = info
             self.timeline = Timeline(self._began_ns, began["pid"])
             self._later: dict[int, Any] = {}  # by P: events that wait for those of others
-            self._rings = Rings(
-                {layout.COORDINATOR_P: began["first"]} | {state["p"]: state["first"] for state in began["ps"]}
-            )
+            self._telling = [layout.COORDINATOR_P, *(state["p"] for state in began["ps"])]
+            self._rings = Rings(dict(enumerate(began["firsts"])) | {layout.COORDINATOR_P: began["first"]})
             self.timeline.begin(began["ps"], began["phase"], began["cycle"])
         except BaseException:
             self.close()
@@ -137,7 +142,7 @@ class Recording:
             while not ended_ns:
                 ended_ns = self._wait()
                 now_ns = time.monotonic_ns()
-                yield from self._turn(math.inf if ended_ns else now_ns)
+                yield from self._turn(math.inf if ended_ns else now_ns - _LATE_NS)
                 self._count(now_ns)
                 yield self._text()
             self.timeline.end(ended_ns)
@@ -146,35 +151,38 @@ class Recording:
             self.close()
 
     def _wait(self) -> int:
-        """Until the rings are to be looked at; when everybody has been told to end, if that is now."""
+        """Until the rings are to be looked at; when everybody has ended, if they have."""
         now = time.monotonic_ns()
         try:
-            if self.was_stopped or now >= self._end_ns:
+            if not self._end_asked_ns and (self.was_stopped or now >= self._end_ns):
+                self._channel.send("end_trace")
+                self._end_asked_ns = now
                 if self.was_stopped:
                     self.ended_early = "ended before its time"
-                return int(self._ask("end_trace")["ended_ns"])
-            message = self._channel.next(min(_TURN_S, (self._end_ns - now) / 1e9))
+            message = self._channel.next(_TURN_S if self._end_asked_ns else min(_TURN_S, (self._end_ns - now) / 1e9))
             if message is not None:
-                check_answer(message)
+                return int(check_answer(message)["ended_ns"])
         except RuntimeLost as error:
             self.ended_early = f"the runtime has ended: {error}"
-            return time.monotonic_ns()
+            return now
+        if self._end_asked_ns and now - self._end_asked_ns > _END_S * 1e9:
+            self.ended_early = f"the runtime did not answer within {_END_S:g} s: is its coordinator stopped?"
+            return now
         return 0
 
     def _turn(self, until_ns: float) -> Iterator[str]:
         """What becomes of the events that have come, in the order of their times: of those until ``until_ns``, as of later ones some may not be there
         yet."""
-        self._look_for_ps()
         ready = []
-        for p in self._rings.ps:
+        self._look_for_ps()
+        for p in self._telling:  # the coordinator first: when a death is read, so is all that the dead one has told
             lost, events = self._rings.take(p)
             if lost:
                 self._add(self._later.pop(p, _NONE))
                 self.timeline.lose(p, lost)
             new = np.zeros(len(events), _event_dtype)
             new["p"] = p
-            new["at_ns"] = np.maximum.accumulate(events["at_ns"])
-            for name in ("what", "a", "b"):
+            for name in ("at_ns", "what", "a", "b"):
                 new[name] = events[name]
             waiting = np.concatenate([self._later.pop(p, _NONE), new])
             n = int(np.searchsorted(waiting["at_ns"], until_ns, "right"))
@@ -192,12 +200,13 @@ class Recording:
             self.timeline.add(*event)
 
     def _look_for_ps(self) -> None:
-        """Those that have come since the trace began."""
-        known = self._rings.ps
+        """Those that have come since the trace began: that tell now, or have told something."""
         for p in range(int(view(runtime_dtype, RUNTIME)[0].nrecords)):
             record = view(p_dtype, layout.p_addr(p))[0]
-            if p not in known and record.xtracing:
-                self._rings.add(p)
+            if p in self._telling or not record.trace_committed:
+                continue
+            if record.xtracing or self._rings.has_more(p):
+                self._telling.append(p)
                 self.timeline.open_p(p, int(record.xpid))
 
     def _count(self, now_ns: int) -> None:
@@ -226,5 +235,7 @@ class Recording:
         self._channel.send(op, **fields)
         answer = self._channel.next(_ANSWER_S)
         if answer is None:
-            raise RuntimeLost("the coordinator did not answer within a minute")
+            raise RuntimeLost(
+                f"the runtime {self._info.name} did not answer within {_ANSWER_S:.0f} s: is its coordinator stopped?"
+            )
         return check_answer(answer)

@@ -2,6 +2,10 @@
 
 A trace belongs to the connection that has asked for it. When that is gone, or its time and some more is over, nobody tells anything any more: so a
 reader that was killed, or stopped, costs nothing for long. How a trace is written: :mod:`gomp.core.shm.tracing`; how it is read: ``traces``.
+
+What a P does when the trace begins is known from its record, and its programs from their tickets. A P in Python is not stopped by a stop of the
+world: what it begins at that moment it may tell as well, and a program may be over and its P have told nobody yet. When it does, this is told of it.
+Of a P that has come since, the coordinator tells which programs it runs when it begins to tell.
 """
 
 from __future__ import annotations
@@ -18,14 +22,17 @@ from gomp.core.shm.records import (
     GC_MARK,
     RUNTIME,
     SWEEP_SETS,
+    TRACE_PROGRAM_END,
     g_dtype,
-    p_dtype,
     runtime_dtype,
     view,
 )
 from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.requests import Asker
+from gomp.runtime.stopping import p_record
+from gomp.runtime.tasks import Task
+from gomp.runtime.traced import tell_program
 
 log = logging.getLogger("gomp.coordinator")
 
@@ -48,6 +55,7 @@ class Tracing:
         self._reader: Channel | None = None
         self._until = math.inf
         self._traced: set[int] = set()  # Ps that tell
+        self._begun: set[tuple[int, int]] = set()  # P and program: those that it ran when it began to tell
 
     def begin(self, asker: Asker) -> None:
         """Have everybody tell, and say what each does at that moment. Raises RuntimeLost."""
@@ -76,27 +84,36 @@ class Tracing:
             self._end()
 
     def step(self) -> None:
-        """End what is overdue; and have those tell that have come since."""
+        """End what is overdue; have those tell that have come since, and tell of the programs at its beginning that they are over."""
         if self._reader is None:
             return
         if time.monotonic() > self._until:
             log.warning("a trace has not been ended by who has begun it: it ends now")
             self._end()
             return
-        for p in self._ps():
-            if p not in self._traced and not self._begin(p):
-                log.warning("there is no memory for the events of P%d: they are missing in the trace", p)
+        for p in range(int(self._runtime.nprocs)):
+            if p not in self._traced:
+                self._begin_late(p)
+        if attached := [p for p in self._ps() if p not in self._traced]:
+            with self._stopped_world():  # they run already
+                for p in attached:
+                    self._begin_late(p)
+        for p in {p for p, _ in self._begun}:
+            running = {task.id for task in self._dispatcher.tasks.of(p)}
+            for program in sorted(id_ for of, id_ in self._begun if of == p and id_ not in running):
+                tracing.tell_if_tracing(TRACE_PROGRAM_END, program, p)
+                self._begun.remove((p, program))
 
     def _ps(self) -> list[int]:
-        """Those that run programs, and those of attached processes."""
-        return [
-            *range(int(self._runtime.nprocs)),
-            *(p for p in range(self._slots, int(self._runtime.nrecords)) if self._has_process(p)),
-        ]
+        """Those that are to run programs, and all others that have a process."""
+        return [p for p in range(int(self._runtime.nrecords)) if p < self._runtime.nprocs or p_record(p).xpid]
 
-    @staticmethod
-    def _has_process(p: int) -> bool:
-        return int(view(p_dtype, layout.p_addr(p))[0].xpid) != 0
+    def _begin_late(self, p: int) -> None:
+        if not self._begin(p):
+            log.warning("there is no memory for the events of P%d: they are missing in the trace", p)
+            return
+        for task in self._programs(p):
+            tell_program(task.id, task.name, p)
 
     def _begin(self, p: int) -> bool:
         self._traced.add(p)
@@ -106,6 +123,7 @@ class Tracing:
         for p in self._traced:
             tracing.end_tracing(layout.p_addr(p))
         self._traced.clear()
+        self._begun.clear()
         self._reader, self._until = None, math.inf
 
     def _everything_now(self) -> dict[str, Any]:
@@ -115,6 +133,7 @@ class Tracing:
         return {
             "began_ns": time.monotonic_ns(),
             "first": int(tracing.count_events(layout.COORDINATOR_P)),
+            "firsts": [_count_events(p) for p in range(int(rt.nrecords))],
             "phase": phase,
             "cycle": int(rt.xcycles),
             "ps": [self._state(p) for p in self._ps()],
@@ -122,18 +141,28 @@ class Tracing:
 
     def _state(self, p: int) -> dict[str, Any]:
         """What P ``p`` does. World: stopped."""
-        record = view(p_dtype, layout.p_addr(p))[0]
-        tasks = self._dispatcher.tasks.of(p) if p < self._slots else []
+        record = p_record(p)
+        has_process = bool(record.xpid)  # else what the record says is of one that has died
         state: dict[str, Any] = {
             "p": p,
             "pid": int(record.xpid),
-            "first": int(tracing.count_events(p)),
             "is_script": p >= self._slots,
-            "is_parked": bool(record.xparked),
-            "programs": [(task.id, task.name) for task in tasks if task.has_started],
+            "is_parked": has_process and bool(record.xparked),
+            "programs": [(task.id, task.name) for task in self._programs(p)],
         }
-        if record.curg:
+        if has_process and record.curg:
             g = view(g_dtype, int(record.curg))[0]
             if g.entry:  # else it stands for a program that waits
                 state["goroutine"] = int(g.id), int(g.entry), int(g.site)
         return state
+
+    def _programs(self, p: int) -> list[Task]:
+        """Those that P ``p`` runs: of their ends is told, too."""
+        tasks = self._dispatcher.tasks.taken(p) if p < self._slots and p_record(p).xpid else []
+        self._begun |= {(p, task.id) for task in tasks}
+        return tasks
+
+
+def _count_events(p: int) -> int:
+    """Events that P ``p`` ever wrote: none if it has no ring."""
+    return int(tracing.count_events(p)) if p_record(p).trace_committed else 0

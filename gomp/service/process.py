@@ -121,6 +121,11 @@ def where(listener: socket.socket | None) -> str:
 def url(listener: socket.socket) -> str:
     """Where a browser on this machine finds ``listener``."""
     host, port = listener.getsockname()[:2]
+    return url_of(host, port)
+
+
+def url_of(host: str, port: int) -> str:
+    """As :func:`url`, of who listens at this address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 

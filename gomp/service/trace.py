@@ -15,9 +15,9 @@ from starlette.routing import Route
 from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime.discovery import choose
 from gomp.runtime.traces import Recording, check_seconds
+from gomp.service.headers import NOT_STORED
 
 _DEFAULT_SECONDS = "1"  # as Go's
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _AS_FILE = {"Content-Disposition": 'attachment; filename="trace.json"'}
 
 
@@ -34,7 +34,7 @@ def routes(name: str) -> list[Route]:
             return _sentence(503, error)
         except GompError as error:  # there is another one, or no room for this
             return _sentence(409, error)
-        return StreamingResponse(_pieces(recording), media_type="application/json", headers=_HEADERS | _AS_FILE)
+        return StreamingResponse(_pieces(recording), media_type="application/json", headers=NOT_STORED | _AS_FILE)
 
     return [Route("/debug/trace", trace)]
 
@@ -49,4 +49,4 @@ async def _pieces(recording: Recording) -> AsyncIterator[str]:
 
 
 def _sentence(status: int, error: GompError) -> Response:
-    return PlainTextResponse(f"{error}\n", status_code=status, headers=_HEADERS)
+    return PlainTextResponse(f"{error}\n", status_code=status, headers=NOT_STORED)

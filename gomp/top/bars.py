@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from gomp.service.units import format_bytes
+from gomp.runtime.units import format_bytes
 from gomp.top.figures import format_mib
 
 _BETWEEN = " · "

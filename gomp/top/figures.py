@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from gomp.service.units import format_bytes, format_time
-
-NO_LIMIT = (1 << 63) - 1  # Go says this, or 2^64 - 1, where there is no limit
+from gomp.config import NO_LIMIT
+from gomp.runtime.units import format_bytes, format_time
 
 
 def format_count(n: float) -> str:
@@ -37,7 +36,7 @@ def format_mib(nbytes: int | None) -> str:
 
 def format_value(value: float, unit: str, name: str = "") -> str:
     """A metric's value. Seconds are points in time where the metric's ``name`` says so, as Prometheus has it."""
-    if value >= NO_LIMIT:
+    if value >= NO_LIMIT:  # Go says this, or 2^64 - 1
         return "none"
     if unit == "bytes":
         return format_bytes(value)

@@ -1,6 +1,6 @@
 """What ``gomp top`` reads: the figures of the live page, and what has become of them since the reading before.
 
-Sizes are in bytes, points in time in ms of Unix time, as in :mod:`gomp.service.live.frame`.
+Sizes are in bytes, points in time in ms of Unix time, as in :mod:`gomp.runtime.reading`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from gomp.cgroup import MemoryCgroup
 from gomp.core.jit import load_kernels
+from gomp.runtime import doing, reading
 from gomp.runtime.discovery import RuntimeInfo
 from gomp.runtime.looking import Look
 from gomp.runtime.metrics.description import Metric
 from gomp.runtime.metrics.samples import Row, Samples, rows, sample
 from gomp.runtime.metrics.snapshot import Snapshot, Sources
-from gomp.service.live import doing, frame
 
 LOOK_S = 0.05  # between two looks at what the Ps do
 CYCLES_KEPT = LOOKS_KEPT = 200
@@ -28,7 +28,7 @@ _OF_A_P = ("mark", "assist", "sweep", "stopped")
 
 @dataclass(frozen=True)
 class Reading:
-    """``figures``: see :func:`gomp.service.live.frame.read`. ``rates``: see :func:`rates_between`. ``cycles``: the last ones, the latest last.
+    """``figures``: see :func:`gomp.runtime.reading.read`. ``rates``: see :func:`rates_between`. ``cycles``: the last ones, the latest last.
 
     ``lately``: by the name of a P, its last looks. ``metrics``: of those that were asked for; None if none was.
     """
@@ -45,7 +45,7 @@ class Reading:
 def rates_between(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """What has happened in a second, on the average. ``cpu``: shares of the time that all Ps had; ``ps``: each one's, of the clock's.
 
-    A total that has gone back a little, as :func:`gomp.service.live.frame.read` may have it, has stood still.
+    A total that has gone back a little, as :func:`gomp.runtime.reading.read` may have it, has stood still.
     """
     seconds = max(now["uptime_s"] - before["uptime_s"], 1e-9)
 
@@ -111,7 +111,7 @@ class Readings:
         self._look_at_cycles()
         snapshot = Snapshot(self._sources, self._look_at.heap_fd, self._look_at.meta_fd)
         samples = sample(self._metrics, snapshot)
-        return frame.read(self._looks, self._cgroup), samples, time.monotonic()
+        return reading.read(self._looks, self._cgroup), samples, time.monotonic()
 
     def _look_at_cycles(self) -> None:
-        self._cycles.extend(frame.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))
+        self._cycles.extend(reading.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))

@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.text import Text
 
-from gomp.service.live import doing
-from gomp.service.units import format_bytes, format_time
+from gomp.runtime import doing
+from gomp.runtime.units import format_bytes, format_time
 from gomp.top.bars import heap_bar, key_of, memory_bar, titled
 from gomp.top.figures import format_count, format_mib, format_share
 from gomp.top.readings import Reading
@@ -24,7 +24,7 @@ _PLAIN_CYCLES = 10
 _STATE_STYLES = {"running": "green", "marking": "cyan"}
 _CPU = {"assists": "assist", "background": "work", "idle": "idle", "pauses": "pause", "sweeping": "sweep", "returning": "return"}  # fmt: skip
 _COLLECTION = ("assists", "background", "idle", "pauses")  # as Go's /cpu/classes/gc/total
-# What a P does, as :mod:`gomp.service.live.doing` has it: what is shown, in which colour, what it means.
+# What a P does, as :mod:`gomp.runtime.doing` has it: what is shown, in which colour, what it means.
 _DOES = {
     doing.PROGRAM: ("r", "green", "runs"),
     doing.PYTHON: ("p", "green", "Python"),

@@ -43,7 +43,7 @@ from gomp.core.shm.records import (
 )
 
 EVENT_IDLE, EVENT_ASSIST = 1, 2
-_KIND = 3
+EVENT_KIND = 3  # these bits of the word say which; above them, since when
 _EVENT = layout.SELF_BASE + P_XEVENT
 
 CAPACITY_PER_P_NS = 1_000_000_000
@@ -78,7 +78,7 @@ def take_from_idle(p: int, ns: int, is_free: int) -> None:
 
     In Go such a P is not idle; but what an idle worker does, which ``is_free``, counts here as if it were.
     """
-    if load_acquire(p + P_XEVENT) & _KIND == EVENT_IDLE:
+    if load_acquire(p + P_XEVENT) & EVENT_KIND == EVENT_IDLE:
         add_relaxed(p + P_XIDLE_NS, -ns)
         if not is_free:
             add_relaxed(LIMITER_XIDLE, -ns)
@@ -94,11 +94,11 @@ def begin_event(kind: int, now_ns: int) -> None:
 def end_event(now_ns: int) -> None:
     event = xchg_acq_rel(_EVENT, 0)
     took = max(now_ns - (event >> 2), 0)
-    if event & _KIND == EVENT_IDLE:
+    if event & EVENT_KIND == EVENT_IDLE:
         add_idle_time(took)
         if self_p().idx < runtime().nprocs:
             add_relaxed(layout.SELF_BASE + P_XIDLE_NS, took)
-    elif event & _KIND == EVENT_ASSIST:
+    elif event & EVENT_KIND == EVENT_ASSIST:
         add_assist_time(took)
 
 
@@ -163,7 +163,7 @@ def _begin_idle_anew(now_ns: int) -> None:
     """Who was idle when the pause began was stopped since then, as all were (in Go a stop takes the idle Ps)."""
     for i in range(runtime().nprocs):
         event = load_acquire(layout.p_addr(i) + P_XEVENT)
-        if event & _KIND == EVENT_IDLE:
+        if event & EVENT_KIND == EVENT_IDLE:
             cas_acq_rel(layout.p_addr(i) + P_XEVENT, event, now_ns << 2 | EVENT_IDLE)
 
 
@@ -202,9 +202,9 @@ def _update_locked(now_ns: int) -> None:
     idle = xchg_acq_rel(LIMITER_XIDLE, 0)
     for i in range(runtime().nprocs):
         event = load_acquire(layout.p_addr(i) + P_XEVENT)
-        if event != 0 and cas_acq_rel(layout.p_addr(i) + P_XEVENT, event, now_ns << 2 | event & _KIND):
+        if event != 0 and cas_acq_rel(layout.p_addr(i) + P_XEVENT, event, now_ns << 2 | event & EVENT_KIND):
             took = max(now_ns - (event >> 2), 0)
-            if event & _KIND == EVENT_IDLE:
+            if event & EVENT_KIND == EVENT_IDLE:
                 idle += took
                 add_relaxed(layout.p_addr(i) + P_XIDLE_NS, took)
             else:

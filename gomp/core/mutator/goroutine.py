@@ -101,7 +101,7 @@ from gomp.core.shm.records import (
     self_p,
     stackpool,
 )
-from gomp.core.shm.tracing import is_too_much, is_tracing
+from gomp.core.shm.tracing import is_too_much, is_tracing, skip_no_more
 
 # Why :func:`execute` comes back. It is over, or cannot go on (STACK_OVERFLOW and NO_MEMORY too); or others are to run now.
 ENDED, RAISED, NO_STEP, OTHER_ACTION, SENT_ON_CLOSED, WAITS_IN_STEP = range(0, -6, -1)
@@ -273,6 +273,8 @@ def execute(g: int) -> int:
                 return YIELDED
         if load_relaxed(SELF_POLL) & POLL_OTHERS:
             and_acq_rel(SELF_POLL, ~POLL_OTHERS)
+            if is_tracing():
+                skip_no_more()
             if _is_anything_else_ready():
                 return YIELDED
         if g_at(g).wants_shrink or stackpool().always_copy:

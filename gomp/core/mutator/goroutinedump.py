@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gomp.core.heap.stack import stack_lo, stack_size
 from gomp.core.jit import inline, kernel
-from gomp.core.mutator.sites import NO_SITE
+from gomp.core.mutator.sites import LINE_SHIFT, NO_SITE
 from gomp.core.sched.runq import NO_G
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, store64
@@ -36,7 +36,6 @@ from gomp.core.shm.records import (
 
 MOST_FRAMES = 100  # of a goroutine, the innermost ones: as many as Go's tracebacks show
 _TRIES = 4
-_LINE_SHIFT = 32
 _PRIME = 1099511628211  # FNV-1a's
 
 # A copy: words, then two for each frame, the key of its type and its line.
@@ -116,7 +115,7 @@ def _copy_frames(g: int, depth: int, out: int) -> None:
         type_addr = load_acquire(frame + FRAME_TYPE)
         if not _is_type(type_addr):
             break
-        key, line = type_at(type_addr).key, load_acquire(frame + FRAME_INTO) >> _LINE_SHIFT
+        key, line = type_at(type_addr).key, load_acquire(frame + FRAME_INTO) >> LINE_SHIFT
         store64(out + DUMP_FRAMES + 16 * n, key)
         store64(out + DUMP_FRAMES + 16 * n + 8, line)
         digest = ((digest ^ key) * _PRIME ^ line) * _PRIME

@@ -18,7 +18,7 @@ from gomp.core.heap.scavenge import make_room
 from gomp.core.heap.stack import innermost
 from gomp.core.jit import inline, kernel
 from gomp.core.mutator.pythonstack import read_python_stack
-from gomp.core.mutator.sites import add_site
+from gomp.core.mutator.sites import LINE_SHIFT, add_site
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, load64, load_acquire, store64
@@ -39,7 +39,6 @@ from gomp.core.shm.records import (
 NO_PLACE = 0
 PLACE_HEADER = 16
 _STACK = layout.SELF_BASE + P_STACK
-_LINE_SHIFT = 32
 
 
 @kernel("void(int64, int64, int64)")
@@ -70,7 +69,7 @@ def _read_stack(place: int) -> int:
     if frame == 0:
         return n + read_python_stack(_STACK + 16 * n, PROFILE_FRAMES - n)
     while frame != 0 and n < PROFILE_FRAMES:
-        _put_frame(n, type_at(load64(frame + FRAME_TYPE)).key, load64(frame + FRAME_INTO) >> _LINE_SHIFT)
+        _put_frame(n, type_at(load64(frame + FRAME_TYPE)).key, load64(frame + FRAME_INTO) >> LINE_SHIFT)
         n += 1
         frame = load64(frame + FRAME_CALLER)
     return n

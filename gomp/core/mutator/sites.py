@@ -15,9 +15,10 @@ from gomp.core.sched.locks import acquire, release, try_lock
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import copy_range, load_acquire, store_release
-from gomp.core.shm.records import RT_XTABLE_LOCK, self_p, site_at
+from gomp.core.shm.records import FRAME_INTO, FRAME_LINE, RT_XTABLE_LOCK, self_p, site_at
 
 NO_SITE = 0
+LINE_SHIFT = 8 * (FRAME_LINE - FRAME_INTO)  # of a frame's word with both
 
 
 @inline

@@ -57,7 +57,7 @@ from gomp.core.shm.records import (
     runtime,
     self_p,
 )
-from gomp.core.shm.tracing import is_tracing, look_again, tell
+from gomp.core.shm.tracing import is_tracing, skip_no_more, tell
 
 _MAIL = layout.SELF_BASE + P_XMAIL
 _OVER = layout.SELF_BASE + P_XOVER
@@ -90,7 +90,7 @@ def park(seen: int, timeout_ns: int) -> None:
     take_interpreter(thread)
     if is_tracing():
         tell(TRACE_PARK_END, 0, 0)
-        look_again()
+        skip_no_more()
 
 
 @inline

@@ -11,8 +11,11 @@ In plain Python each operation checks that its address is aligned and inside a m
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -23,13 +26,28 @@ _I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(
 _MASK64 = (1 << 64) - 1
 _X86 = platform.machine() in ("x86_64", "AMD64")
 
-_mapped: list[tuple[int, int]] = []
+_mapped: tuple[tuple[int, int], ...] = ()  # never changed, but replaced: other threads go through it meanwhile
+_mapping = threading.Lock()
 
 
 def allow_range(base: int, size: int) -> None:
-    """Tell the checked Python bodies that ``[base, base + size)`` is mapped."""
-    if (base, base + size) not in _mapped:
-        _mapped.append((base, base + size))
+    """Tell the checked Python bodies that ``[base, base + size)`` is mapped, for good."""
+    global _mapped
+    with _mapping:
+        if (base, base + size) not in _mapped:
+            _mapped = (*_mapped, (base, base + size))
+
+
+@contextlib.contextmanager
+def allowed_range(base: int, size: int) -> Iterator[None]:
+    """As :func:`allow_range`, for the block: a buffer's, that is gone afterwards. No two blocks at a time have the same range."""
+    global _mapped
+    allow_range(base, size)
+    try:
+        yield
+    finally:
+        with _mapping:
+            _mapped = tuple(known for known in _mapped if known != (base, base + size))
 
 
 def signed(value: int) -> int:

@@ -1179,7 +1179,7 @@ INTO_BITS = 24  # of a slot's place: its offset in the frame; above that its byt
 # By a P:
 TRACE_PROCESS = 1  # it has a process: its number
 TRACE_TEXT = 2  # 16 more bytes of the name that the next event wants
-TRACE_PROGRAM, TRACE_PROGRAM_END = 3, 4  # id
+TRACE_PROGRAM, TRACE_PROGRAM_END = 3, 4  # id; if the coordinator tells it, also the P where it is
 # A goroutine runs: its id; place of its type in the table of types | the place in a program that started it << TRACE_SITE_SHIFT. Then why it
 # stops, as execute says, and in the detail its action.
 TRACE_RUN, TRACE_RUN_END = 5, 6

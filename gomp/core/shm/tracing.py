@@ -6,7 +6,8 @@ event   four words: when, what (TRACE_*, and a detail above it), and two numbers
         and one where it ends; those that are short or end in one kernel have one, at the end.
 ring    a P's last TRACE_EVENTS events, in shared memory. Event n is in place n % TRACE_EVENTS, and ``xwritten`` says how many there ever were.
 detail  what may happen more often than anybody can read: switches of goroutines, those made ready, spans swept. So many in a window of 10 ms are
-        told, the others counted.
+        told, the others counted. Of switches and wake-ups the next 63 are then left out unseen, or those of 10 ms if others are ready: a goroutine
+        that takes long meanwhile is missing, one that comes after it is not.
 
 A ring is written by its P's process alone, with the interpreter's lock, so by one thread at a time: the words of an event, then ``xwritten``
 (release). The words of the next are stored after that is visible (``fence_release``). A reader loads ``xwritten``, the events, each word with
@@ -137,8 +138,8 @@ def leave_out(which: int, took_ns: int) -> None:
 
 
 @kernel("void()")
-def look_again() -> None:
-    """This P has slept: for the next of each kind the clock is looked at, however many were left out."""
+def skip_no_more() -> None:
+    """This P has slept, or 10 ms have passed: for the next of each kind the clock is looked at, however many were left out."""
     for which in (DETAIL_RUNS, DETAIL_READIES):
         trace_detail_at(_detail_addr(which)).count -= load64(_SKIPS + 8 * which)
         store64(_SKIPS + 8 * which, 0)
@@ -159,8 +160,8 @@ def was_running(goid: int) -> bool:
 
 @kernel("int64(int64)")
 def begin_tracing(p: int) -> int:
-    """Have the P at ``p`` tell what happens from now on: OK, or a negated errno if there is no memory for its ring. World: stopped, or that P does
-    not run."""
+    """Have the P at ``p`` tell what happens from now on: OK, or a negated errno if there is no memory for its ring. World: stopped; of a P that
+    has come since the trace began: running."""
     pp = p_at(p)
     ring = layout.trace_addr(pp.idx)
     if pp.trace_committed == 0:
@@ -175,7 +176,8 @@ def begin_tracing(p: int) -> int:
         detail.count = 0
     for which in (DETAIL_RUNS, DETAIL_READIES):
         store64(p + P_TRACE_SKIPS + 8 * which, 0)
-    pp.trace_running = g_at(pp.curg).id if pp.curg != 0 else 0
+    g = pp.curg  # read once: one that has come since the trace began may run
+    pp.trace_running = g_at(g).id if g != 0 else 0
     store_release(p + P_XTRACING, 1)
     return OK
 

@@ -20,7 +20,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gomp.service.live import doing, frame, pagemap
+from gomp.runtime import doing, reading
+from gomp.service.live import pagemap
 
 LOOK_S = 0.05
 FRAME_S = 0.5
@@ -89,15 +90,15 @@ class Feed:
         frame_due = map_due = time.monotonic()
         while True:
             looks.append(doing.look())
-            self._cycles.extend(frame.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))
+            self._cycles.extend(reading.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))
             now = time.monotonic()
             if now >= map_due:
-                self._map = await asyncio.to_thread(lambda: encode("map", frame.of_map(pagemap.read())))
+                self._map = await asyncio.to_thread(lambda: encode("map", pagemap.read().to_json()))
                 took = time.monotonic() - now
                 map_due = now + max(MAP_S, took / MAP_SHARE)
             if now >= frame_due:
                 frame_due = max(frame_due + self._frame_s, now)
-                self._frame = encode("frame", frame.read(looks))
+                self._frame = encode("frame", reading.read(looks))
                 looks = []
                 self._announce()
             await asyncio.sleep(LOOK_S)

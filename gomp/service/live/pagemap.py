@@ -34,6 +34,15 @@ class PageMap:
     cells: str
     bytes_by_kind: dict[str, int]
 
+    def to_json(self) -> dict[str, Any]:
+        """What the page is told."""
+        return {
+            "page_bytes": layout.PAGE_SIZE,
+            "cell_pages": self.cell_pages,
+            "cells": self.cells,
+            "bytes": self.bytes_by_kind,
+        }
+
 
 def read() -> PageMap:
     """The map of the heap whose segments are mapped here."""

@@ -1,4 +1,4 @@
-// How figures are written, as gomp.service.units does it.
+// How figures are written, as gomp.runtime.units does it.
 
 /** `n` bytes with the unit in which there are three digits or fewer. */
 export function bytes(n) {

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gomp.core.gc.limiter import EVENT_ASSIST, EVENT_IDLE
+from gomp.core.gc.limiter import EVENT_ASSIST, EVENT_IDLE, EVENT_KIND
 from gomp.core.shm import layout, records
 from gomp.core.shm.records import STATUS_KERNEL, STATUS_SAFE
 
 # It has no process · it stands still, as the world is stopped · its program assists: marks to pay for what it allocates · it marks · it waits until
 # its assist is paid for · it is idle · it runs a compiled program · it runs Python, or is in a system call · it sweeps.
 GONE, STOPPED, ASSISTS, MARKS, OWES, IDLE, PROGRAM, PYTHON, SWEEPS = "gsamoirpw"
-_EVENT_KIND = 3
 
 
 @functools.lru_cache(4)
@@ -37,7 +36,7 @@ def look() -> str:
 
 def _look_at_ps(runtime: Any) -> str:
     ps = _p_records(int(runtime.nrecords))
-    is_safe, event = ps["xstatus"] == STATUS_SAFE, ps["xevent"] & _EVENT_KIND
+    is_safe, event = ps["xstatus"] == STATUS_SAFE, ps["xevent"] & EVENT_KIND
     conditions = {
         GONE: (ps["xpid"] == 0) | (ps["xdead"] != 0),
         STOPPED: is_safe & bool(runtime.xstop),

@@ -1,4 +1,4 @@
-"""One reading of the runtime for the live page: the figures that it shows, in what JSON can hold.
+"""One reading of the runtime, for the live page and ``gomp top``: the figures that they show, in what JSON can hold.
 
 Sizes are in bytes, points in time in ms of Unix time, CPU times in ns. ``None`` stands for a limit or a goal that there is none of.
 """
@@ -14,13 +14,12 @@ from gomp.core.gc import goal
 from gomp.core.shm import layout, records
 from gomp.runtime import cyclelog, memstats
 from gomp.runtime.memstats import MemStats, PStats
-from gomp.service.live.pagemap import PageMap
 
 _CGROUP = MemoryCgroup.of_this_process()
 
 
 def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
-    """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`~gomp.service.live.doing.look` for each look.
+    """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`gomp.runtime.doing.look` for each look.
 
     ``cgroup`` is the runtime's, if this process is in another.
     """
@@ -149,14 +148,4 @@ def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
         "assist_ns": cycle.assist_ns,
         "background_ns": cycle.dedicated_ns + cycle.fractional_ns,
         "idle_ns": cycle.idle_ns,
-    }
-
-
-def of_map(found: PageMap) -> dict[str, Any]:
-    """What the page is told of a map."""
-    return {
-        "page_bytes": layout.PAGE_SIZE,
-        "cell_pages": found.cell_pages,
-        "cells": found.cells,
-        "bytes": found.bytes_by_kind,
     }

@@ -1,0 +1,99 @@
+"""Where a trace begins: what the coordinator says that each P does then, and what it tells of that later."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+from heap_world import heap_world
+
+from gomp.core.sched.tickets import TAKEN, take_ticket
+from gomp.core.shm import layout
+from gomp.core.shm.records import TRACE_PROGRAM, TRACE_PROGRAM_END
+from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.tasks import Tasks
+from gomp.runtime.traced import TEXT_WORDS
+from gomp.runtime.traces import Rings
+from gomp.runtime.tracing import Tracing
+
+PROCS = 2
+
+
+@pytest.fixture
+def world():
+    with heap_world(PROCS) as made, made.as_coordinator():
+        made.tasks = Tasks(PROCS, PROCS, made.segments.meta_fd)
+        made.tracing = Tracing(PROCS, Dispatcher(made.tasks, lambda p: None), nullcontext)
+        yield made
+
+
+def begun(world):
+    answers = []
+    asker = SimpleNamespace(channel=object(), request={"ms": 1000}, answer=lambda **fields: answers.append(fields))
+    world.tracing.begin(asker)
+    return answers[0]
+
+
+def states(world):
+    return {state["p"]: state for state in begun(world)["ps"]}
+
+
+def start(world, p, name):
+    """P ``p`` has taken the program, and nobody has heard of it yet."""
+    task = world.tasks.create(name, None, 0, b"", pinned=p)
+    assert take_ticket(task.g, task.id, p) == TAKEN
+    return task
+
+
+def told_by_the_coordinator(world, began):
+    _, events = Rings({layout.COORDINATOR_P: began["first"]}).take(layout.COORDINATOR_P)
+    return [(int(event["what"]), int(event["a"]), int(event["b"])) for event in events]
+
+
+def test_a_program_that_a_p_has_begun_and_told_nobody_of_is_there(world):
+    task = start(world, 1, "begun")
+    world.tasks.create("queued", None, 0, b"", pinned=1)
+    found = states(world)
+    assert (found[0]["programs"], found[1]["programs"]) == ([], [(task.id, "begun")])
+
+
+def test_one_that_was_over_and_its_p_had_told_nobody_is_told_as_soon_as_it_has(world):
+    over, other = start(world, 0, "over"), start(world, 0, "other")
+    began = begun(world)
+    world.tracing.step()
+    assert told_by_the_coordinator(world, began) == []
+    world.tasks.started(0, over.g)
+    world.tasks.ended(0, over.g)
+    for _ in range(2):
+        world.tracing.step()
+        assert told_by_the_coordinator(world, began) == [(TRACE_PROGRAM_END, over.id, 0)]
+    assert world.tasks.taken(0) == [other]
+
+
+def test_what_one_runs_that_has_come_since_is_told(world):
+    world.runtime.nprocs, world.ps[1].xpid = 1, 0
+    began = begun(world)
+    world.runtime.nprocs, world.ps[1].xpid = 2, 77
+    task = start(world, 1, "eight by")
+    for _ in range(2):
+        world.tracing.step()
+        text, program = told_by_the_coordinator(world, began)
+        assert TEXT_WORDS.pack(*text[1:]).rstrip(b"\0") == b"eight by"
+        assert program == (TRACE_PROGRAM, task.id, 1)
+
+
+def test_of_one_that_has_died_and_has_no_successor_yet_nothing_is_said(world):
+    start(world, 0, "dead")
+    world.ps[0].xpid, world.ps[0].xparked = 0, 1
+    state = states(world)[0]
+    assert (state["programs"], state["is_parked"]) == ([], False)
+
+
+def test_one_that_is_to_leave_and_has_not_yet_tells_too(world):
+    world.runtime.nprocs = 1
+    assert set(states(world)) == {0, 1}
+    world.tracing.end(SimpleNamespace(channel=None, answer=lambda **fields: None))
+    world.ps[1].xpid = 0
+    world.tracing.forget(world.tracing._reader)
+    assert set(states(world)) == {0}
