@@ -243,11 +243,12 @@ def test_the_command_writes_a_file(rt, tmp_path):
     assert 0.2 <= trace["otherData"]["seconds"] < 10
 
 
-def test_ctrl_c_ends_it_and_the_file_is_whole(rt, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_and_the_file_is_whole(rt, tmp_path, number):
     file = tmp_path / "t.json"
     process = gomp_trace("-o", str(file), "--seconds", "100", rt.name)
     wait_until(lambda: file.exists() and file.stat().st_size > 0, 60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "ended before its time" in err

@@ -101,7 +101,8 @@ def trace(
         recording = Recording(info, length, maps=True)
         if out is not sys.stdout and file.is_file():
             out.truncate(0)
-        signal.signal(signal.SIGINT, lambda *_: recording.stop())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: recording.stop())
         out.writelines(recording.pieces())
     print(f"{file}: {recording.summary()}", file=sys.stderr)
     return EXIT_INTERRUPTED if recording.was_stopped else 0
