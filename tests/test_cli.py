@@ -170,7 +170,7 @@ def test_ls_shows_what_runs(capsys):
     try:
         # The lock is this process's own, so only another process sees the entry as taken.
         entry.describe(discovery.RuntimeInfo("web", 2, 64 << 20, 77))
-        assert gomp("ls").stdout == "NAME  PS  HEAP    PID\nweb   2   64 MiB  77\n"
+        assert gomp("ls").stdout == "NAME  PS  HEAP    PID  ATTACHED\nweb   2   64 MiB  77\n"
         listed = json.loads(gomp("ls", "--json").stdout)["runtimes"]
     finally:
         entry.remove()

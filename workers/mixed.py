@@ -85,7 +85,7 @@ def serve(number: int, rate: float, live_bytes: int, sizes: dict[int, float], fi
         if now - reported > REPORT_S:
             log.info("%d bursts served, at most %.1f ms late", request, 1000 * late)
             reported, late = now, 0.0
-        time.sleep(max(due - now, 0))
+        gomp.sleep(max(due - now, 0))
 
 
 def main(

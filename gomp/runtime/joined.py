@@ -15,7 +15,17 @@ import numpy.typing as npt
 from gomp.cgroup import MemoryCgroup
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.shm import layout, segments
-from gomp.core.shm.records import INLINE_MARKS, MHEAP, SPAN_IN_USE, mheap_dtype, new_view, span_dtype, view
+from gomp.core.shm.records import (
+    INLINE_MARKS,
+    MHEAP,
+    SPAN_IN_USE,
+    TRACE_PROCESS,
+    mheap_dtype,
+    new_view,
+    span_dtype,
+    view,
+)
+from gomp.core.shm.tracing import tell_if_tracing
 from gomp.errors import HeapCorrupt, RuntimeLost
 from gomp.runtime import current, discovery, interrupt, mapping, residency, waiting
 from gomp.runtime.channel import Channel, Message
@@ -47,6 +57,7 @@ class Joined:
         segments.map_segments(self._segments)
         segments.map_self(self._segments, ready["p"])
         init_p(ready["p"], os.getpid(), heap_fd, meta_fd, self._wake_fd, channel.fileno())
+        tell_if_tracing(TRACE_PROCESS, os.getpid(), 0)
         self.name = ready["name"]
         self._peer = Peer(channel)
         current.open_process(ready["p"], self._peer)

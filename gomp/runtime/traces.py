@@ -113,6 +113,7 @@ class Recording:
             self._unix_ns: int = began["unix_ns"]
             self.timeline = Timeline(self._began_ns, began["pid"])
             self._later: dict[int, Any] = {}  # by P: events that wait for those of others
+            self._slots: int = began["slots"]
             self._telling = [layout.COORDINATOR_P, *(state["p"] for state in began["ps"])]
             self._rings = Rings(dict(enumerate(began["firsts"])) | {layout.COORDINATOR_P: began["first"]})
             self.timeline.begin(began["ps"], began["phase"], began["cycle"])
@@ -207,7 +208,7 @@ class Recording:
                 continue
             if record.xtracing or self._rings.has_more(p):
                 self._telling.append(p)
-                self.timeline.open_p(p, int(record.xpid))
+                self.timeline.open_p(p, int(record.xpid), is_script=p >= self._slots)
 
     def _count(self, now_ns: int) -> None:
         pacer, heap = view(pacer_dtype, PACER)[0], view(mheap_dtype, MHEAP)[0]

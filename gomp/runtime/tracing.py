@@ -94,9 +94,10 @@ class Tracing:
         for p in range(int(self._runtime.nprocs)):
             if p not in self._traced:
                 self._begin_late(p)
-        if attached := [p for p in self._ps() if p not in self._traced]:
+        attached = range(self._slots, int(self._runtime.nrecords))
+        if late := [p for p in attached if p not in self._traced and p_record(p).xpid]:
             with self._stopped_world():  # they run already
-                for p in attached:
+                for p in late:
                     self._begin_late(p)
         for p in {p for p, _ in self._begun}:
             running = {task.id for task in self._dispatcher.tasks.of(p)}
@@ -136,6 +137,7 @@ class Tracing:
             "firsts": [_count_events(p) for p in range(int(rt.nrecords))],
             "phase": phase,
             "cycle": int(rt.xcycles),
+            "slots": self._slots,
             "ps": [self._state(p) for p in self._ps()],
         }
 

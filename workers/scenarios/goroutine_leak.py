@@ -21,4 +21,4 @@ def main(seconds: float = 60.0, nbytes: int = 1024) -> None:
         if time.monotonic() > look:
             gomp.debug.leaked_goroutines()
             look = time.monotonic() + _LOOK_S
-        time.sleep(0.05)
+        gomp.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import gomp
 from workers.scenarios.live import blocks_in, compile_all, forget, keep, litter
 
 ALERT = None
@@ -16,5 +17,5 @@ def main(seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         litter(blocks_in(1))
-        time.sleep(0.02)
+        gomp.sleep(0.02)
     forget()

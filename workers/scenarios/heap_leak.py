@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import gomp
 from workers.scenarios.live import blocks_in, compile_all, forget, keep, litter
 
 ALERT = "GompHeapFloorRises"
@@ -19,5 +20,5 @@ def main(seconds: float = 60.0, most_mib: int = 1024) -> None:
         if kept < blocks_in(most_mib):
             kept += keep(int((_GROWTH - 1) * kept))
         litter(blocks_in(8))
-        time.sleep(0.1)
+        gomp.sleep(0.1)
     forget()

@@ -20,4 +20,4 @@ def main(seconds: float = 60.0) -> None:
     gomp.debug.free_os_memory()
     while time.monotonic() < end:
         litter(blocks_in(1))
-        time.sleep(0.2)
+        gomp.sleep(0.2)
