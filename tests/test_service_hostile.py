@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_stand_in import StandIn
 from served import Service, environment_in
+from service_stand_in import StandIn
 from starlette.applications import Starlette
 
 from gomp.service import answers, logs, pprof, process
@@ -243,7 +243,7 @@ def test_of_pages_that_come_at_once_none_gets_an_empty_stream() -> None:
                     await asyncio.sleep(0.05)
                     has_begun.set()
 
-            await app(scope, receive, send)  # type: ignore[arg-type]
+            await app(scope, receive, send)
 
         await asyncio.gather(*(follow() for _ in range(MAX_FOLLOWERS + 5)))
         return started
@@ -263,11 +263,11 @@ def test_a_large_answer_is_sent_as_fast_as_it_is_taken_and_not_for_ever(monkeypa
             return {"type": "http.disconnect"}
 
         async def send(message: dict[str, object]) -> None:
-            taken.append(len(bytes(message.get("body", b""))))  # type: ignore[call-overload]
+            taken.append(len(bytes(message.get("body", b""))))
             await asyncio.sleep(0.05)
 
         answer = answers.sent(bytes(answers.PIECE * 100), "text/plain", {}, lambda: ended.append(True))
-        await answer({"type": "http", "method": "GET"}, receive, send)  # type: ignore[arg-type]
+        await answer({"type": "http", "method": "GET"}, receive, send)
 
     began = time.monotonic()
     asyncio.run(give())

@@ -66,7 +66,7 @@ def test_who_has_left_is_not_served_and_holds_up_nobody() -> None:
         first = asyncio.create_task(turns.serve(gone, lambda: served.append("gone")))
         second = asyncio.create_task(turns.serve(client(), lambda: served.append("second")))
         await asyncio.sleep(0.02)
-        gone.is_there = False  # type: ignore[attr-defined]
+        gone.is_there = False
         with pytest.raises(NoTurn) as refused:
             await first
         turns.give_back()
