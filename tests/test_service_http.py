@@ -109,6 +109,12 @@ def test_open_metrics_is_spoken_to_who_asks_for_it(shared):
     assert answer.text.endswith("# EOF\n")
 
 
+def test_whoever_asks_for_what_there_is_not_gets_the_usual(shared):
+    for accept in ("application/openmetrics-text;version=abc", ";;,", "image/png"):
+        answer = shared.get("/metrics", Accept=accept)
+        assert (answer.status_code, answer.headers["content-type"][:10]) == (200, "text/plain"), accept
+
+
 def test_a_scrape_does_not_wait_for_a_stopped_world(service):
     service.tell("stop")
     assert service.samples()[("go_gc_gogc_percent",)] == 100

@@ -39,7 +39,10 @@ def make_app(shared: Shared, page: live.Page, all_metrics: bool = False) -> Star
 
 
 def _encode(registry: CollectorRegistry, accept: str) -> Response:
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # the library compares a version that it cannot read
+        encode, content_type = choose_encoder("")
     return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
 
 

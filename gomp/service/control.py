@@ -25,7 +25,7 @@ from anyio import fail_after
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -37,7 +37,7 @@ from gomp.runtime.discovery import Client, connect
 from gomp.service.live import routes as live
 from gomp.service.profiles import PROFILES
 from gomp.service.shared import Shared
-from gomp.service.turns import NoTurn, Turns
+from gomp.service.turns import GONE, NoTurn, Turns
 
 MAX_BODY = 1024
 BODY_S = 10.0
@@ -67,6 +67,8 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
             value = read_setting(setting, given)
         except TooLong:
             return _sentence(413, f"a value has at most {MAX_BODY} bytes")
+        except ClientDisconnect:
+            return _sentence(GONE, "nobody waits for it any more")
         except TimeoutError:
             return _sentence(408, f"no whole value has come within {BODY_S:g} s")
         except ConfigError as error:
@@ -143,7 +145,7 @@ async def _read_value(request: Request) -> object:
         return text
     try:
         return json.loads(text)["value"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError('the body is JSON, but not of this form: write {"value": ...}') from None
 
 

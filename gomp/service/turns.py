@@ -17,6 +17,8 @@ from anyio import CapacityLimiter, to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gomp.service.answers import HEADERS
+
 T = TypeVar("T")
 LOOK_S = 0.1  # between two looks whether who waits is still there
 GONE = 499  # nginx's: the client has closed the connection
@@ -26,7 +28,7 @@ class NoTurn(HTTPException):
     """Who has asked is not served: ``detail`` says why."""
 
     def __init__(self, status: int, why: str) -> None:
-        super().__init__(status, f"{why}\n")
+        super().__init__(status, f"{why}\n", HEADERS)
 
 
 class Turns:
