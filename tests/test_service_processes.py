@@ -71,6 +71,7 @@ WHAT_A_SERVICE_IMPORTS = """
 import sys
 from gomp.service import process
 process.prepare()
+import asyncio
 before = set(sys.modules)
 import uvicorn
 from gomp.service import app, control
@@ -80,6 +81,7 @@ from gomp.service.shared import Shared
 shared = Shared("x")
 for application in (app.make_app(shared, routes.Page("x", "unix")), control.make_app(shared, b"word")):
     uvicorn.Config(application, http=Connection, ws="none", log_config=None, lifespan="off").load()
+asyncio.run(shared.scrapes.serve(None, lambda: 0))
 print(sorted(set(sys.modules) - before))
 """
 

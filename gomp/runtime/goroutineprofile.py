@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -270,7 +271,7 @@ def text_of_all(only_leaked: bool, most_bytes: int) -> str:
                 left_out += len(dumps) - i
                 break
             found.append((g.id, text))
-    found.sort()
+    found.sort(key=itemgetter(0))
     end = [f"...{left_out} more goroutines left out: a text has {most_bytes} bytes at most...\n"] * bool(left_out)
     return "\n".join([text for _, text in found] + end)
 

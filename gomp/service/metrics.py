@@ -6,7 +6,7 @@ No counter ever goes back while the runtime lives.
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,10 +34,13 @@ def snapshot() -> Snapshot:
     return Snapshot(_SOURCES, int(coordinator.heap_fd), int(coordinator.meta_fd))
 
 
-def look_early() -> None:
-    """Once the runtime is ready, find what is kept from one scrape to the next and takes long to find, so that the first need not."""
+async def look_early() -> None:
+    """Once the runtime is ready, find what is kept from one scrape to the next and takes long to find, so that the first need not.
+
+    Not in a thread: one that reads long files gives up the interpreter at each piece, and waits for it again.
+    """
     while not is_ready():
-        time.sleep(_NAP_S)
+        await asyncio.sleep(_NAP_S)
     snapshot().processes  # noqa: B018  # a property that looks
 
 

@@ -132,6 +132,7 @@ def url_of(host: str, port: int) -> str:
 
 def prepare() -> None:
     """Import what the service needs, where its coordinator's other children share it."""
+    import anyio._backends._asyncio  # noqa: F401  # what anyio imports when a thread is first asked for
     import uvicorn.lifespan.off  # noqa: F401
 
     from gomp.service import app, connections, control  # noqa: F401
@@ -232,5 +233,6 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
     servers = [serve(app.make_app(shared, page, settings.metrics == "all"), metrics)]
     if control:
         servers.append(serve(control_app.make_app(shared, read_token(settings)), control))
-    threading.Thread(target=look_early, name="first look", daemon=True).start()
+    early = asyncio.ensure_future(look_early())
     await asyncio.gather(*servers)
+    await early
