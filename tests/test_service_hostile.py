@@ -26,7 +26,7 @@ from gomp.service.live.routes import Page
 from gomp.service.live.routes import routes as live_routes
 from gomp.service.shared import Shared
 
-REQUEST_S = 0.5
+REQUEST_S = 0.3
 MOST_CONNECTIONS = 8
 
 

@@ -20,7 +20,7 @@ _OTHERS = """
           <a href="../trace?seconds=5">trace</a>          what each P does, for seconds=5; opens in ui.perfetto.dev
           <a href="cmdline">cmdline</a>        how the runtime was started
 
-The links are texts. Without debug=1 they are what go tool pprof reads; with seconds=N what has come in that time.
+What is linked with debug=1 or 2 is a text. Without it is what go tool pprof reads; with seconds=N what has come in that time.
 </pre>
 """
 
