@@ -14,8 +14,9 @@ from service_stand_in import StandIn
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout
 from gomp.errors import ConfigError
+from gomp.runtime import units
 from gomp.runtime.metrics.table import TABLE
-from gomp.service import process, units
+from gomp.service import process
 
 GO_METRICS = {
     m["name"]: m for m in json.loads((Path(__file__).parent / "data/metrics/prometheus-go-names.json").read_text())
