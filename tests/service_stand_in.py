@@ -1,8 +1,8 @@
 """A coordinator reduced to what the service needs: segments, a control socket, and figures that move on request.
 
-Run as a script, told which metrics to serve and after how many seconds who does not read is cut off: prints one line of JSON with the URL and the
+Run as a script, told which metrics to serve and the service's limits that are to be others: prints one line of JSON with the URL and the
 process ids, then obeys lines from stdin until it ends: ``ready``, ``shutdown``, ``cycle`` (one more collection), ``p N PID`` (P number N is process
-PID), ``stop`` and ``start`` the world.
+PID), ``coordinator PID``, ``stop`` and ``start`` the world.
 """
 
 import json
@@ -17,11 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout, records, segments
-from gomp.service import process
+from gomp.service import connections, process
 
 
 def main():
-    process.UNREAD_S = int(sys.argv[2])
+    for limit, value in json.loads(sys.argv[2]).items():
+        setattr(connections if hasattr(connections, limit) else process, limit, value)
     settings = load(ServiceSettings, name="stand-in", metrics_port=0, metrics=sys.argv[1], procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
@@ -62,6 +63,8 @@ def obey(command):
             gc.last_gc_unix_ns = time.time_ns()
             pacer.gc_percent_goal += 1 << 20
             pacer.xheap_live = 3 << 20
+        case ["coordinator", pid]:
+            runtime.coordinator_pid = int(pid)
         case ["stop"]:
             runtime.xstop = 1
         case ["start"]:
@@ -75,9 +78,12 @@ def obey(command):
 class StandIn:
     """For tests: this script in a process of its own, and a client of its service."""
 
-    def __init__(self, metrics="default", unread_s=process.UNREAD_S):
+    def __init__(self, metrics="default", **limits):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, metrics, str(unread_s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, metrics, json.dumps(limits)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.info = json.loads(self.process.stdout.readline())
         self.client = httpx.Client(base_url=self.info["url"], timeout=10)

@@ -129,6 +129,7 @@ def test_a_collection_is_over_when_it_is_answered(over_socket):
         ("gogc", {"content": str(1 << 40)}, "gogc: "),
         ("gogc", {"json": {"value": True}}, "write a number or a text"),
         ("gogc", {"json": [100]}, 'write {"value": ...}'),
+        ("gogc", {"content": "[" * 1024, "headers": {"content-type": "application/json"}}, 'write {"value": ...}'),
         ("gogc", {"content": "{", "headers": {"content-type": "application/json"}}, 'write {"value": ...}'),
         ("memory-limit", {"content": "1GB"}, "as 512MiB, or auto, or off"),
         ("memory-limit", {"content": "-1"}, "as 512MiB, or auto, or off"),

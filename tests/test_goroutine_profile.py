@@ -185,6 +185,26 @@ def test_texts_are_gos(rt):
     ch.close()
 
 
+def test_a_text_has_so_many_bytes_at_most_and_says_how_many_are_left_out(rt):
+    ch = gomp.Chan[int]()
+    ids = {gomp.go(Receives, ch=ch, labels={"n": str(i)}) for i in range(50)}
+    wait_until(lambda: waiting() >= ids)
+    each = goroutineprofile.text_of_all(False, 2000)
+    grouped = goroutineprofile.summary(goroutineprofile.groups(), "goroutine", 2000)
+    shown = {
+        each: len(re.findall(r"^goroutine \d+ \[", each, re.MULTILINE)),
+        grouped: sum(map(int, re.findall(r"^(\d+) @ ", grouped, re.MULTILINE))),
+    }
+    for text, n in shown.items():
+        assert len(text.encode()) < 2000 + 100
+        left_out = int(
+            re.fullmatch(r"\D+(\d+) more goroutines left out: .*2000 bytes at most\D*", text.splitlines()[-1])[1]
+        )
+        assert 0 < n == len(gomp.debug.goroutines()) - left_out
+    assert goroutineprofile.text_of_all(False, 1 << 20) == goroutineprofile.tracebacks(goroutineprofile.read())
+    ch.close()
+
+
 def test_it_can_be_read_while_goroutines_run_begin_and_end(rt):
     """Each record is one that a goroutine may have had: the frames are its own."""
     end = gomp.new(Box)

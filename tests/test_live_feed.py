@@ -2,13 +2,15 @@
 
 import asyncio
 import json
-from contextlib import aclosing
+import threading
+import time
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
 from gomp.cgroup import MemoryCgroup, memory_level
 from gomp.runtime import doing, reading
-from gomp.service.live import feed
+from gomp.service.live import feed, pagemap
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
 pytestmark = pytest.mark.usefixtures("mapped")
@@ -43,6 +45,17 @@ def readings(monkeypatch):
     return taken
 
 
+@asynccontextmanager
+async def following(feed):
+    """What one who joins gets, until it leaves."""
+    feed.join()
+    try:
+        async with aclosing(feed.follow()) as events:
+            yield events
+    finally:
+        feed.leave()
+
+
 async def next_frames(follower, n):
     found = []
     while len(found) < n:
@@ -54,7 +67,7 @@ async def next_frames(follower, n):
 
 def test_a_reading_is_taken_once_for_all(quick, readings):
     async def follow():
-        async with aclosing(quick.follow()) as one, aclosing(quick.follow()) as other:
+        async with following(quick) as one, following(quick) as other:
             return await asyncio.gather(next_frames(one, 3), next_frames(other, 3))
 
     first, second = run(follow())
@@ -70,7 +83,7 @@ def test_nothing_is_read_while_nobody_looks(quick, readings, monkeypatch):
     async def follow():
         await asyncio.sleep(0.02)
         before = len(looks)
-        async with aclosing(quick.follow()) as follower:
+        async with following(quick) as follower:
             await next_frames(follower, 1)
         after = len(looks)
         await asyncio.sleep(0.02)
@@ -85,35 +98,31 @@ def test_who_is_slow_gets_the_latest_and_every_cycle(quick, readings, monkeypatc
     monkeypatch.setattr(reading, "read_cycles", lambda after: [{"number": next(ended)}])
 
     async def follow():
-        async with aclosing(quick.follow()) as follower:
-            got = [await anext(follower) for _ in range(3)]
+        async with following(quick) as follower:
+            got = [await anext(follower)]
             count = len(readings)
             while len(readings) < count + 6:
                 await asyncio.sleep(0.01)
             latest = len(readings)
-            got += [await anext(follower) for _ in range(2)]
+            while sum(event.startswith(b"event: frame") for event in got) < 3:
+                got.append(await anext(follower))
             return latest, [parse(event) for event in got]
 
     latest, events = run(follow())
     frames = [data for kind, data in events if kind == "frame"]
-    assert frames[-1]["now"] >= readings[latest - 1]["now"], "what was missed is not sent after all"
+    assert frames[1]["now"] >= readings[latest - 1]["now"], "what was missed is not sent after all"
     cycles = [cycle["number"] for kind, data in events if kind == "cycles" for cycle in data]
     assert cycles == list(range(1, len(cycles) + 1))
     assert len(cycles) > 5
 
 
 def test_there_are_so_many_at_most(quick):
-    async def follow():
-        followers = [quick.follow() for _ in range(MAX_FOLLOWERS)]
-        for follower in followers:
-            await anext(follower)
-        assert quick.is_full
-        assert [event async for event in quick.follow()] == []
-        for follower in followers:
-            await follower.aclose()
-        return quick.is_full
-
-    assert not run(follow())
+    for _ in range(MAX_FOLLOWERS):
+        assert not quick.is_full
+        quick.join()
+    assert quick.is_full
+    quick.leave()
+    assert not quick.is_full
 
 
 def test_a_reading_that_fails_ends_the_streams_and_the_next_begins_anew(quick, monkeypatch):
@@ -123,12 +132,55 @@ def test_a_reading_that_fails_ends_the_streams_and_the_next_begins_anew(quick, m
     async def follow():
         with monkeypatch.context() as patch:
             patch.setattr(reading, "read", fail)
-            with pytest.raises(ZeroDivisionError):
-                await anext(quick.follow())
-        async with aclosing(quick.follow()) as follower:
+            async with following(quick) as follower:
+                with pytest.raises(ZeroDivisionError):
+                    await anext(follower)
+        async with following(quick) as follower:
             return await anext(follower)
 
     assert parse(run(follow()))[0] == "frame"
+
+
+def test_who_is_busy_when_a_reading_fails_learns_of_it(quick, monkeypatch):
+    async def follow():
+        async with following(quick) as slow, following(quick) as other:
+            await asyncio.gather(anext(slow), next_frames(other, 1))
+            monkeypatch.setattr(reading, "read", lambda looks: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await next_frames(other, 100)
+            with pytest.raises(ZeroDivisionError):
+                await next_frames(slow, 100)
+
+    run(follow())
+
+
+def test_readings_do_not_wait_for_a_map_that_takes_long(quick, monkeypatch):
+    drawn, read = threading.Event(), pagemap.read
+    monkeypatch.setattr(pagemap, "read", lambda: (drawn.wait(10), read())[1])
+
+    async def follow():
+        async with following(quick) as follower:
+            before = [parse(await anext(follower))[0] for _ in range(3)]
+            drawn.set()
+            while parse(await anext(follower))[0] != "map":
+                pass
+            return before
+
+    assert run(follow()) == ["frame"] * 3
+
+
+def test_a_map_that_has_taken_long_is_not_drawn_for_the_next_who_comes(quick, monkeypatch):
+    times, read = [], pagemap.read
+    monkeypatch.setattr(pagemap, "read", lambda: (times.append(time.monotonic()), time.sleep(0.1), read())[2])
+
+    async def follow():
+        for _ in range(3):
+            async with following(quick) as follower:
+                while parse(await anext(follower))[0] != "map":
+                    pass
+
+    run(follow())
+    assert len(times) == 1
 
 
 def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):

@@ -22,7 +22,7 @@ FILE = re.compile(r'(?:href|src)="(static/[^"]+)"|from "\./([^"]+)"')
 
 @pytest.fixture(scope="module")
 def service():
-    made = StandIn(unread_s=UNREAD_S)
+    made = StandIn(UNREAD_S=UNREAD_S)
     yield made
     made.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import inspect
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -313,9 +314,16 @@ def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which, ki
 
 
 def test_the_index_lists_all_and_the_command_line_is_there(service):
-    index = service.client.get("/debug/pprof/").text
-    listed = [line.split()[0] for line in index.splitlines()]
-    assert listed == ["allocs", "cmdline", "goroutine", "goroutineleak", "heap", "profile"]
+    index = service.client.get("/debug/pprof/")
+    assert index.headers["content-type"].startswith("text/html")
+    links = re.findall(r'^ *(\d*)  <a href="(.*?)">', index.text, re.MULTILINE)
+    counts = {path.removesuffix("?debug=1"): int(count) for count, path in links if count}
+    assert list(counts) == ["allocs", "goroutine", "goroutineleak", "heap"]
+    assert counts["allocs"] == counts["heap"] > 0
+    others = [path for count, path in links if not count]
+    assert others == ["goroutine?debug=2", "profile?seconds=30", "../trace?seconds=5", "cmdline"]
+    for path in (*counts, *others):
+        assert service.client.head(f"/debug/pprof/{path}").status_code == 200, path
     assert service.client.get("/debug/pprof/cmdline").text.split("\0")[1:4] == ["-m", "gomp", "serve"]
 
 
@@ -334,10 +342,10 @@ def test_two_who_want_the_cpu_profile_get_one_after_the_other(service):
 
 
 def test_who_would_wait_long_for_a_cpu_profile_is_told_so(rt, monkeypatch):
-    monkeypatch.setattr(service_pprof, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(service_pprof, "PATIENCE_S", 0.1)
 
     async def ask_twice():
-        transport = httpx.ASGITransport(Starlette(routes=service_pprof.routes(rt.name)))
+        transport = httpx.ASGITransport(Starlette(routes=service_pprof.routes(service_pprof.Profiles(rt.name))))
         async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
             return await asyncio.gather(*(client.get("/debug/pprof/profile?seconds=1") for _ in range(2)))
 

@@ -14,8 +14,9 @@ from service_stand_in import StandIn
 from gomp.config import ServiceSettings, load
 from gomp.core.shm import layout
 from gomp.errors import ConfigError
+from gomp.runtime import units
 from gomp.runtime.metrics.table import TABLE
-from gomp.service import process, units
+from gomp.service import process
 
 GO_METRICS = {
     m["name"]: m for m in json.loads((Path(__file__).parent / "data/metrics/prometheus-go-names.json").read_text())
@@ -107,6 +108,12 @@ def test_open_metrics_is_spoken_to_who_asks_for_it(shared):
     answer = shared.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
+
+
+def test_whoever_asks_for_what_there_is_not_gets_the_usual(shared):
+    for accept in ("application/openmetrics-text;version=abc", ";;,", "image/png"):
+        answer = shared.get("/metrics", Accept=accept)
+        assert (answer.status_code, answer.headers["content-type"][:10]) == (200, "text/plain"), accept
 
 
 def test_a_scrape_does_not_wait_for_a_stopped_world(service):

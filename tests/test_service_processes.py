@@ -71,13 +71,17 @@ WHAT_A_SERVICE_IMPORTS = """
 import sys
 from gomp.service import process
 process.prepare()
+import asyncio
 before = set(sys.modules)
 import uvicorn
 from gomp.service import app, control
-from gomp.service.live import feed, routes
-shared = feed.Feed()
-for application in (app.make_app("x", shared, routes.Page("x", "unix")), control.make_app("x", b"word", shared)):
-    uvicorn.Config(application, log_config=None, lifespan="off").load()
+from gomp.service.connections import Connection
+from gomp.service.live import routes
+from gomp.service.shared import Shared
+shared = Shared("x")
+for application in (app.make_app(shared, routes.Page("x", "unix")), control.make_app(shared, b"word")):
+    uvicorn.Config(application, http=Connection, ws="none", log_config=None, lifespan="off").load()
+asyncio.run(shared.scrapes.serve(None, lambda: 0))
 print(sorted(set(sys.modules) - before))
 """
 

@@ -29,6 +29,7 @@ from gomp.runtime.memstats import MemStats
 _LOCK_TRIES = 10
 _LOCK_NAP_S = 0.01
 _CONNECT_S = 10.0
+ANSWER_S = 60.0  # that a coordinator has
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,11 @@ def open_channel(name: str, takes_descriptors: bool = False) -> Channel:
 
 
 class Client:
-    """A connection to a running runtime that has no P: it asks, and the coordinator answers."""
+    """A connection to a running runtime that has no P: it asks, and the coordinator answers, each time within ``answer_s``."""
 
-    def __init__(self, info: RuntimeInfo) -> None:
+    def __init__(self, info: RuntimeInfo, answer_s: float = ANSWER_S) -> None:
         self.info = info
+        self._answer_s = answer_s
         self._channel = open_channel(info.name)
 
     def __enter__(self) -> Client:
@@ -210,15 +212,15 @@ class Client:
 
     def _ask(self, op: str, **fields: Any) -> Message:
         self._channel.send(op, **fields)
-        answer = self._channel.next(60.0)
+        answer = self._channel.next(self._answer_s)
         if answer is None:
-            raise RuntimeLost(f"the runtime {self.info.name} did not answer within a minute")
+            raise RuntimeLost(f"the runtime {self.info.name} did not answer within {self._answer_s:g} s")
         return check_answer(answer)
 
 
-def connect(name: str | None = None) -> Client:
+def connect(name: str | None = None, answer_s: float = ANSWER_S) -> Client:
     """A client of the runtime ``name``, or of the only one. Raises ConfigError."""
-    return Client(choose(name))
+    return Client(choose(name), answer_s)
 
 
 def choose(name: str | None = None) -> RuntimeInfo:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,29 @@ def tracebacks(goroutines: Iterable[GoroutineRecord]) -> str:
     return "\n".join(_traceback(g) for g in goroutines)
 
 
+def text_of_all(only_leaked: bool, most_bytes: int) -> str:
+    """All goroutines, or the leaked ones, as :func:`tracebacks` has them, by id. What would not fit is left out, and counted in the last line."""
+    _forget_names()
+    found: list[tuple[int, str]] = []
+    room, left_out = most_bytes, 0
+    for dumps in _dumps():
+        if only_leaked:
+            dumps = dumps[_is_leaked(dumps)]
+        if room < 0:
+            left_out += len(dumps)
+            continue
+        for i, g in enumerate(_records(dumps)):
+            text = _traceback(g)
+            room -= len(text.encode()) + 1
+            if room < 0:
+                left_out += len(dumps) - i
+                break
+            found.append((g.id, text))
+    found.sort(key=itemgetter(0))
+    end = [f"...{left_out} more goroutines left out: a text has {most_bytes} bytes at most...\n"] * bool(left_out)
+    return "\n".join([text for _, text in found] + end)
+
+
 def _traceback(g: GoroutineRecord) -> str:
     labels = ", ".join(f"{_quoted(key)}: {_quoted(value)}" for key, value in g.labels)
     lines = [f"goroutine {g.id} [{g.state}]{f' {{{labels}}}' if labels else ''}:"]
@@ -273,19 +298,29 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch("[A-Za-z0-9./_]*", text) else json.dumps(text)
 
 
-def summary(found: list[Group], name: str = "goroutine") -> str:
-    """As Go's goroutine profile with debug=1: how many have the same frames."""
+def summary(found: list[Group], name: str = "goroutine", most_bytes: int | None = None) -> str:
+    """As Go's goroutine profile with debug=1: how many have the same frames. What would not fit is left out, and counted in the last line."""
     parts = [f"{name} profile: total {sum(group.count for group in found)}\n"]
     places = addresses(group.frames for group in found)
-    for group in found:
-        at = " ".join(f"{places[frame]:#x}" for frame in group.frames)
-        parts.append(f"{group.count} @ {at}\n")
-        if group.labels:
-            labels = ", ".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in group.labels)
-            parts.append(f"# labels: {{{labels}}}\n")
-        parts += [f"#\t{places[frame]:#x}\t{frame.function or '?'}\t{frame}\n" for frame in group.frames]
-        parts.append("\n")
+    room = math.inf if most_bytes is None else most_bytes
+    for i, group in enumerate(found):
+        text = _summary_of(group, places)
+        room -= len(text.encode())
+        if room < 0:
+            rest = sum(group.count for group in found[i:])
+            parts.append(f"# {rest} more goroutines left out: a text has {most_bytes} bytes at most\n")
+            break
+        parts.append(text)
     return "".join(parts)
+
+
+def _summary_of(group: Group, places: dict[Site, int]) -> str:
+    parts = [f"{group.count} @ {' '.join(f'{places[frame]:#x}' for frame in group.frames)}\n"]
+    if group.labels:
+        labels = ", ".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in group.labels)
+        parts.append(f"# labels: {{{labels}}}\n")
+    parts += [f"#\t{places[frame]:#x}\t{frame.function or '?'}\t{frame}\n" for frame in group.frames]
+    return "".join([*parts, "\n"])
 
 
 def addresses(stacks: Iterable[Iterable[Site]]) -> dict[Site, int]:

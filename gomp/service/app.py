@@ -1,4 +1,7 @@
-"""What the service answers: all of it read from shared memory when asked, so it also answers while the world is stopped."""
+"""What the service answers: read from shared memory when asked, so it also answers while the world is stopped.
+
+What asks the coordinator for something first is said in :mod:`~gomp.service.pprof` and :mod:`~gomp.service.trace`.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,34 @@ from starlette.routing import Route
 from gomp.runtime.metrics.snapshot import is_ready
 from gomp.service import metrics, pprof, trace
 from gomp.service.live import routes as live
-from gomp.service.live.feed import Feed
+from gomp.service.shared import Shared
 
 
-def make_app(name: str, feed: Feed, page: live.Page, all_metrics: bool = False) -> Starlette:
-    """The application of the runtime called ``name``, whose segments are mapped in this process."""
+def make_app(shared: Shared, page: live.Page, all_metrics: bool = False) -> Starlette:
+    """The application of the runtime that is mapped in this process."""
     registry = metrics.registry(all_metrics)
 
     async def scrape(request: Request) -> Response:
-        return _encode(registry, request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        return await shared.scrapes.serve(request, lambda: _encode(registry, accept))
 
     return Starlette(
         routes=[
-            *live.routes(page, feed),
+            *live.routes(page, shared.feed, shared.scrapes),
             Route("/metrics", scrape),
             Route("/livez", _livez),
             Route("/readyz", _readyz),
-            *pprof.routes(name),
-            *trace.routes(name),
+            *pprof.routes(shared.profiles),
+            *trace.routes(shared.name),
         ]
     )
 
 
 def _encode(registry: CollectorRegistry, accept: str) -> Response:
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # the library compares a version that it cannot read
+        encode, content_type = choose_encoder("")
     return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
 
 

@@ -8,23 +8,24 @@
     POST /control/free-os-memory the same, and everything that is free is returned to the system; ?now=true: also where it is done lazily
     GET  /control/goroutines     the goroutine profile as text; ?debug=1: in groups; ?leaked=true: a collection first finds those that wait for ever
 
+The coordinator is asked for one thing at a time; who has left before its turn, or has not said all within BODY_S, has changed nothing.
+
 A body is text, or JSON as ``{"value": 200}``. Who may connect may change: the listener is a Unix socket for this user alone or, where that does
 not reach, a port of the loopback interface that wants the token of a file only this user can read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from anyio import fail_after
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -33,11 +34,13 @@ from gomp.core.shm.records import PACER, RUNTIME, pacer_dtype, runtime_dtype, vi
 from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.discovery import Client, connect
-from gomp.service import pprof
 from gomp.service.live import routes as live
-from gomp.service.live.feed import Feed
+from gomp.service.profiles import PROFILES
+from gomp.service.shared import Shared
+from gomp.service.turns import GONE, NoTurn, Turns
 
 MAX_BODY = 1024
+BODY_S = 10.0
 _SETTINGS: dict[str, Setting] = {"gogc": "gogc", "memory-limit": "memory_limit", "procs": "procs"}
 
 
@@ -45,14 +48,13 @@ class TooLong(Exception):
     """A body of more than MAX_BODY bytes."""
 
 
-def make_app(name: str, token: bytes | None, feed: Feed) -> Starlette:
-    """The application that controls the runtime called ``name``; with a ``token`` it wants to see that, and has the live page."""
-    turn = asyncio.Lock()
+def make_app(shared: Shared, token: bytes | None) -> Starlette:
+    """The application that controls a runtime; with a ``token`` it wants to see that, and has the live page."""
+    turns = Turns("many wait for the coordinator already: ask again later", at_once=1, most_waiting=16, patience_s=60.0)
 
-    async def ask(what: Callable[[Client], dict[str, Any]]) -> Response:
-        """What the coordinator answers; one asks at a time, and nobody holds up the event loop."""
-        async with turn:
-            return await run_in_threadpool(_ask, name, what)
+    async def ask(request: Request, what: Callable[[Client], dict[str, Any]]) -> Response:
+        """What the coordinator answers."""
+        return await turns.serve(request, lambda: _ask(shared.name, what))
 
     async def show(request: Request) -> Response:
         return JSONResponse(_in_force())
@@ -60,34 +62,41 @@ def make_app(name: str, token: bytes | None, feed: Feed) -> Starlette:
     async def put(request: Request) -> Response:
         setting = _SETTINGS[request.url.path.rpartition("/")[2]]
         try:
-            value = read_setting(setting, await _read_value(request))
+            with fail_after(BODY_S):
+                given = await _read_value(request)
+            value = read_setting(setting, given)
         except TooLong:
             return _sentence(413, f"a value has at most {MAX_BODY} bytes")
+        except ClientDisconnect:
+            return _sentence(GONE, "nobody waits for it any more")
+        except TimeoutError:
+            return _sentence(408, f"no whole value has come within {BODY_S:g} s")
         except ConfigError as error:
             return _sentence(422, str(error))
-        return await ask(lambda client: _change(client, setting, value))
+        return await ask(request, lambda client: _change(client, setting, value))
 
     async def collect(request: Request) -> Response:
-        return await ask(lambda client: {"num_gc": client.collect()})
+        return await ask(request, lambda client: {"num_gc": client.collect()})
 
     async def free_os_memory(request: Request) -> Response:
         now = request.query_params.get("now", "false")
         if now not in ("true", "false"):
             return _sentence(422, f"now is true or false (not {now!r})")
-        return await ask(lambda client: {"heap_released": client.free_os_memory(now == "true")})
+        return await ask(request, lambda client: {"heap_released": client.free_os_memory(now == "true")})
 
     async def goroutines(request: Request) -> Response:
-        debug, leaked = (
-            request.query_params.get(key, default) for key, default in (("debug", "2"), ("leaked", "false"))
-        )
+        debug, leaked = request.query_params.get("debug", "2"), request.query_params.get("leaked", "false")
         if debug not in ("1", "2") or leaked not in ("true", "false"):
             return _sentence(422, "debug is 1 or 2, and leaked true or false")
         which = "goroutineleak" if leaked == "true" else "goroutine"
-        async with turn:
-            try:
-                return JSONResponse({"text": await run_in_threadpool(pprof.text, name, which, int(debug))})
-            except GompError as error:
-                return _sentence(504, str(error))
+        try:
+            await shared.profiles.prepare(request, which, collect=False)
+        except GompError as error:
+            return _sentence(504, str(error))
+        text = PROFILES[which].text
+        return await shared.profiles.send(
+            request, lambda: json.dumps({"text": text(int(debug))}).encode(), "application/json"
+        )
 
     routes = [
         Route("/control/goroutines", goroutines, methods=["GET"]),
@@ -96,10 +105,16 @@ def make_app(name: str, token: bytes | None, feed: Feed) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
+    refusals: dict[Any, Any] = {NoTurn: _refuse}
     if token is None:
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, exception_handlers=refusals)
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
-    return Starlette(routes=[*routes, *live.routes(live.Page(name, "here"), feed)], middleware=guards)
+    page = live.routes(live.Page(shared.name, "here"), shared.feed, shared.scrapes)
+    return Starlette(routes=[*routes, *page], middleware=guards, exception_handlers=refusals)
+
+
+async def _refuse(request: Request, refused: NoTurn) -> Response:
+    return _sentence(refused.status_code, refused.detail.strip())
 
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
@@ -110,12 +125,8 @@ def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[R
         scheme, _, given = credentials.partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token):
             return await call(request)
-        why = (
-            "this is not the token in"
-            if credentials
-            else "send as Authorization: Bearer TOKEN, or with gomp ctl --token-file, the token in"
-        )
-        answer = _sentence(401, f"{why} the file that control_token_file names")
+        why = "this is not" if credentials else "send as Authorization: Bearer TOKEN, or with gomp ctl --token-file,"
+        answer = _sentence(401, f"{why} the token in the file that control_token_file names")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
 
@@ -134,7 +145,7 @@ async def _read_value(request: Request) -> object:
         return text
     try:
         return json.loads(text)["value"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError('the body is JSON, but not of this form: write {"value": ...}') from None
 
 

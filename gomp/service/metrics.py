@@ -6,6 +6,7 @@ No counter ever goes back while the runtime lives.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,11 +19,12 @@ from prometheus_client.utils import floatToGoString
 from gomp.core.shm import layout, records
 from gomp.runtime.metrics.description import Metric, Summary
 from gomp.runtime.metrics.histograms import Float64Histogram, coarse_bounds
-from gomp.runtime.metrics.snapshot import Snapshot, Sources
+from gomp.runtime.metrics.snapshot import Snapshot, Sources, is_ready
 from gomp.runtime.metrics.table import TABLE
 
 _SOURCES = Sources()
 _FAMILIES: dict[str, Any] = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
+_NAP_S = 0.02
 _BOUNDS = {unit: coarse_bounds(unit) for unit in ("bytes", "seconds")}
 
 
@@ -30,6 +32,16 @@ def snapshot() -> Snapshot:
     """The state of the runtime whose segments are mapped here, and open as the coordinator's descriptors, which this process has inherited."""
     coordinator = records.view(records.p_dtype, layout.p_addr(layout.COORDINATOR_P))[0]
     return Snapshot(_SOURCES, int(coordinator.heap_fd), int(coordinator.meta_fd))
+
+
+async def look_early() -> None:
+    """Once the runtime is ready, find what is kept from one scrape to the next and takes long to find, so that the first need not.
+
+    Not in a thread: one that reads long files gives up the interpreter at each piece, and waits for it again.
+    """
+    while not is_ready():
+        await asyncio.sleep(_NAP_S)
+    snapshot().processes  # noqa: B018  # a property that looks
 
 
 def families(s: Snapshot, everything: bool = False) -> Iterator[Family]:

@@ -34,7 +34,7 @@ from gomp.service import logs
 
 LOG_MESSAGE = b"log"
 DRAIN_S = 1.0  # how long the last log lines may take
-_BACKLOG = 128
+_BACKLOG = 64  # so many are accepted at a time, before any of them is looked at
 _MAX_MESSAGE = 64
 _MAX_TOKEN = 4096
 UNREAD_S = 20  # a client that takes nothing for so long is cut off
@@ -132,11 +132,10 @@ def url_of(host: str, port: int) -> str:
 
 def prepare() -> None:
     """Import what the service needs, where its coordinator's other children share it."""
-    import uvicorn.lifespan.off
-    import uvicorn.protocols.http.auto
-    import uvicorn.protocols.websockets.auto  # noqa: F401  # ruff takes the three for one name
+    import anyio._backends._asyncio  # noqa: F401  # what anyio imports when a thread is first asked for
+    import uvicorn.lifespan.off  # noqa: F401
 
-    from gomp.service import app, control  # noqa: F401
+    from gomp.service import app, connections, control  # noqa: F401
 
 
 def run(
@@ -166,14 +165,32 @@ def _ignore_signals() -> None:
 def _obey(coordinator: socket.socket) -> None:
     """Take what the coordinator sends until it ends, then end the process."""
     receivers = logs.Receivers()
-    while True:
+    try:
+        while _obey_next(coordinator, receivers):
+            pass
+        receivers.drain(DRAIN_S)
+    finally:
+        os._exit(0)
+
+
+def _obey_next(coordinator: socket.socket, receivers: logs.Receivers) -> bool:
+    """Take the next message; whether there was one.
+
+    Where no descriptor is left, the kernel drops the one that comes with it; and there may be no thread for it. Then the P finds its end of the
+    connection closed, and writes its lines to stderr itself.
+    """
+    try:
         message, fds, _, _ = socket.recv_fds(coordinator, _MAX_MESSAGE, 1)
-        if not message:
-            break
-        if message == LOG_MESSAGE:
+    except ConnectionError:
+        return False
+    if message == LOG_MESSAGE:
+        try:
             receivers.add(socket.socket(fileno=fds[0]))
-    receivers.drain(DRAIN_S)
-    os._exit(0)
+        except (IndexError, OSError, RuntimeError):
+            logging.getLogger(__name__).warning(
+                "the service has no descriptor or thread left for a P's log lines: raise `ulimit -n` or `ulimit -u`"
+            )
+    return bool(message)
 
 
 async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, control: socket.socket | None) -> None:
@@ -181,8 +198,10 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
 
     from gomp.service import app
     from gomp.service import control as control_app
-    from gomp.service.live.feed import Feed
+    from gomp.service.connections import Connection
     from gomp.service.live.routes import Page
+    from gomp.service.metrics import look_early
+    from gomp.service.shared import Shared
 
     class Server(uvicorn.Server):
         """Uvicorn without its signal handlers: see the head of this module."""
@@ -193,17 +212,27 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
 
     def serve(application: Any, listener: socket.socket) -> Any:
         config = uvicorn.Config(
-            application, log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False
+            application,
+            http=Connection,
+            ws="none",
+            backlog=_BACKLOG,
+            log_config=None,
+            log_level="error",  # a warning is what a client can have written as often as it likes
+            access_log=False,
+            lifespan="off",
+            server_header=False,
         )
         return Server(config).serve(sockets=[listener])
 
-    feed = Feed()
+    shared = Shared(name)
     page = Page(
         name,
         control=settings.control if control else "off",
         control_url=url(control) if control and settings.control == "tcp" else "",
     )
-    servers = [serve(app.make_app(name, feed, page, settings.metrics == "all"), metrics)]
+    servers = [serve(app.make_app(shared, page, settings.metrics == "all"), metrics)]
     if control:
-        servers.append(serve(control_app.make_app(name, read_token(settings), feed), control))
+        servers.append(serve(control_app.make_app(shared, read_token(settings)), control))
+    early = asyncio.ensure_future(look_early())
     await asyncio.gather(*servers)
+    await early

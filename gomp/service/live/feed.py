@@ -1,11 +1,12 @@
 """What is sent to the pages that are open: one reading for all of them, and nothing while there are none.
 
-1. While somebody follows, a task looks every LOOK_S at what the Ps do, and every FRAME_S reads the figures; the map of the heap every MAP_S, in a
-   thread, and never for more than MAP_SHARE of the time, as a heap of a TiB has a hundred million pages.
+1. While somebody follows, a task looks every LOOK_S at what the Ps do, and every FRAME_S reads the figures. The map of the heap is drawn every MAP_S
+   in a thread that nothing waits for, and never for more than MAP_SHARE of the time, whoever comes and goes: a heap of a TiB has a hundred million
+   pages.
 2. Each reading is encoded once. A follower waits for the next one and sends what it has not sent yet: the latest reading and the latest map, and of
    the cycles those that it has not told. What it was too slow for is forgotten, so none has a queue.
-3. There are MAX_FOLLOWERS at most: whoever else comes is told so. Who takes nothing at all for a while is cut off by the system (UNREAD_S in
-   service/process.py).
+3. There are MAX_FOLLOWERS at most, each of which has joined before it is answered: whoever else comes is told so. Who takes nothing at all for a
+   while is cut off by the system (UNREAD_S in service/process.py).
 
 The readings go on while the world is stopped, so they are the heartbeat too.
 """
@@ -16,8 +17,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 from gomp.runtime import doing, reading
@@ -47,61 +47,78 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._next = asyncio.Event()  # set, and another one in its place, when there is a reading
         self._frame = self._map = b""
+        self._drawing: asyncio.Task[None] | None = None
+        self._map_due_s = 0.0
         self._cycles: deque[dict[str, Any]] = deque(maxlen=CYCLES_TOLD)
 
     @property
     def is_full(self) -> bool:
         return self._followers >= MAX_FOLLOWERS
 
-    async def follow(self) -> AsyncIterator[Event]:
-        """Each reading until the caller has enough, or those that there is time for."""
-        if self.is_full:  # since it was asked
-            return
-        told, map_sent = 0, b""
-        with self._following() as task:
-            while True:
-                await self._next.wait()
-                if task.done():
-                    task.result()  # raises what it has failed with
-                yield self._frame
-                if self._map is not map_sent:
-                    map_sent = self._map
-                    yield map_sent
-                if cycles := [cycle for cycle in self._cycles if cycle["number"] > told]:
-                    told = cycles[-1]["number"]
-                    yield encode("cycles", cycles)
-
-    @contextmanager
-    def _following(self) -> Iterator[asyncio.Task[None]]:
+    def join(self) -> None:
+        """Another one follows, from now until it is said to :meth:`leave`. It was asked for whether there is a place."""
         self._followers += 1
+
+    def leave(self) -> None:
+        """One follows no longer."""
+        self._followers -= 1
+        if not self._followers and self._task:
+            self._task.cancel()
+            self._task = None
+
+    async def follow(self) -> AsyncIterator[Event]:
+        """For one that has joined: each reading until it has enough, or those that there is time for."""
+        told, map_sent = 0, b""
+        task = self._reading()
+        while True:
+            # Whoever was busy with the last reading when the task failed has missed that it is over.
+            if not task.done():
+                await self._next.wait()
+            if task.done():
+                task.result()  # raises what it has failed with
+            yield self._frame
+            if self._map is not map_sent:
+                map_sent = self._map
+                yield map_sent
+            if cycles := [cycle for cycle in self._cycles if cycle["number"] > told]:
+                told = cycles[-1]["number"]
+                yield encode("cycles", cycles)
+
+    def _reading(self) -> asyncio.Task[None]:
+        """The task that reads, begun if there is none."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read())
             self._task.add_done_callback(lambda _: self._announce())
-        try:
-            yield self._task
-        finally:
-            self._followers -= 1
-            if not self._followers and self._task:
-                self._task.cancel()
-                self._task = None
+        return self._task
 
     async def _read(self) -> None:
         looks: list[str] = []
-        frame_due = map_due = time.monotonic()
+        frame_due = time.monotonic()
         while True:
             looks.append(doing.look())
             self._cycles.extend(reading.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))
             now = time.monotonic()
-            if now >= map_due:
-                self._map = await asyncio.to_thread(lambda: encode("map", pagemap.read().to_json()))
-                took = time.monotonic() - now
-                map_due = now + max(MAP_S, took / MAP_SHARE)
+            self._draw(now)
             if now >= frame_due:
                 frame_due = max(frame_due + self._frame_s, now)
                 self._frame = encode("frame", reading.read(looks))
                 looks = []
                 self._announce()
             await asyncio.sleep(LOOK_S)
+
+    def _draw(self, now_s: float) -> None:
+        """Have the map drawn if it is time. Raises what the last drawing has failed with."""
+        if self._drawing is not None and self._drawing.done():
+            drawn, self._drawing = self._drawing, None
+            drawn.result()
+        if self._drawing is None and now_s >= self._map_due_s:
+            self._drawing = asyncio.create_task(self._draw_map(now_s))
+
+    async def _draw_map(self, began_s: float) -> None:
+        self._map_due_s = began_s + MAP_S
+        self._map = await asyncio.to_thread(lambda: encode("map", pagemap.read().to_json()))
+        took_s = time.monotonic() - began_s
+        self._map_due_s = began_s + max(MAP_S, took_s / MAP_SHARE)
 
     def _announce(self) -> None:
         ready, self._next = self._next, asyncio.Event()

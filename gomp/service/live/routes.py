@@ -15,12 +15,14 @@ from string import Template
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from gomp.service.answers import Streamed
 from gomp.service.live import values
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
+from gomp.service.turns import Turns
 
 _EVENTS = "text/event-stream"
 _DOCUMENT = Template(resources.files("gomp.service.live").joinpath("page.html").read_text(encoding="utf-8"))
@@ -54,7 +56,7 @@ class _Files(StaticFiles):
         return response
 
 
-def routes(page: Page, feed: Feed) -> list[BaseRoute]:
+def routes(page: Page, feed: Feed, scrapes: Turns) -> list[BaseRoute]:
     """The document at ``/``, its files below ``/static``, the stream at ``/live`` and all metrics at ``/live/metrics``."""
     document = _DOCUMENT.substitute(
         name=escape(page.name), control=page.control, control_url=escape(page.control_url)
@@ -68,10 +70,11 @@ def routes(page: Page, feed: Feed) -> list[BaseRoute]:
             return PlainTextResponse(f"{MAX_FOLLOWERS} pages are open already: close one\n", status_code=503)
         if request.method == "HEAD":
             return Response(media_type=_EVENTS)
-        return StreamingResponse(feed.follow(), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
+        feed.join()
+        return Streamed(feed.follow(), _EVENTS, {"Cache-Control": "no-store"}, feed.leave)
 
     async def live_metrics(request: Request) -> Response:
-        return JSONResponse(values.read(), headers={"Cache-Control": "no-store"})
+        return await scrapes.serve(request, lambda: JSONResponse(values.read(), headers={"Cache-Control": "no-store"}))
 
     return [
         Route("/", root),
