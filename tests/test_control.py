@@ -193,7 +193,7 @@ def test_what_a_killed_service_left_is_replaced(serve, tmp_path):
 
 def test_a_port_wants_the_token(serve, environment, token_file, tmp_path):
     serve("--control", "tcp", "--control-port", "0", "--control-token-file", str(token_file))
-    url = json.loads((tmp_path / "gomp" / "controlled.lock").read_text())["control"]
+    url = json.loads((tmp_path / "gomp" / "controlled.json").read_text())["control"]
     assert url.startswith("http://127.0.0.1:")
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic a-long-random-word"}):
         answer = httpx.put(f"{url}control/gogc", content="50", headers=headers)
