@@ -35,7 +35,7 @@ MOST_CONNECTIONS = 8
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, compiled_kernels: None) -> Iterator[Service]:
-    directory = tmp_path_factory.mktemp("service")
+    directory = tmp_path_factory.mktemp("hostile")
     (directory / "service.toml").write_text("metrics_port = 0\nprocs = 1\n")
     made = Service(directory / "service.toml", environment_in(directory))
     yield made
@@ -123,7 +123,7 @@ def test_head_records_nothing(service: Service, path: str) -> None:
 def test_a_coordinator_that_does_not_answer_in_time_is_said_so(
     still: Service, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    (directory,) = tmp_path_factory.getbasetemp().glob("service[0-9]*")
+    (directory,) = tmp_path_factory.getbasetemp().glob("hostile[0-9]*")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     monkeypatch.setattr(pprof, "ANSWER_S", 0.2)
     (name,) = [file.stem for file in Path(directory, "gomp").glob("*.lock")]

@@ -74,7 +74,7 @@ def test_a_service_runs_its_programs_is_scraped_listed_verified_and_ends(serve, 
     assert re.fullmatch(r".* INFO .*memory_limit is .*auto.*\n", stderr)
     assert seconds < END_S
     assert [pid for pid in pids if is_running(pid)] == []
-    assert gomp(environment, "ls").stdout == "NAME  PS  HEAP  PID\n"
+    assert gomp(environment, "ls").stdout == "NAME  PS  HEAP  PID  ATTACHED\n"
 
 
 def test_a_port_or_a_name_in_use_is_one_line(serve, environment, tmp_path):
