@@ -157,7 +157,9 @@ class BorrowedPs:
         for borrower in left:
             self._forget(borrower)
             if borrower in taken:
-                p_record(borrower.idx).xpid = p_record(borrower.idx).pidfd = 0
+                record = p_record(borrower.idx)
+                record.xpid = record.pidfd = 0
+                record.deaths += 1  # what it was about to receive waits for nobody any more
                 self.has_settled(borrower.idx, f"the attached process {borrower.pid} has left", "")
             else:
                 self._bury(borrower.idx, f"the attached process {borrower.pid} has left", True)
