@@ -134,7 +134,7 @@ def test_goroutines_have_their_frames_names_and_arrows_lead_to_them(rt):
     names = traced.names()
     assert min(names["Ping"], names["Pong"]) > 10
     reasons = {e["args"].get("stopped_by") for name in ("Ping", "Pong") for e in traced.slices(name)}
-    assert reasons & {"chan receive", "chan send"}, "which of them are told is chance, where most are left out"
+    assert reasons & {"chan receive", "chan send"}, "whoever comes first waits: each stops at the one or at the other"
     left_out = [e["args"]["count"] for e in traced.events if e["name"].endswith("switches left out")]
     assert names["Ping"] + names["Pong"] + sum(left_out) > 100_000, "two switches a round, but for the end"
     arrows = Counter(e["ph"] for e in traced.events if e["ph"] in "sf")
