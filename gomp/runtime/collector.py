@@ -164,8 +164,11 @@ class Collector:
                 print(line, file=sys.stderr, flush=True)
 
     def _mark(self) -> float:
-        state = worker.mark_step(self._rests > _PATIENCE)
-        if state == worker.DRY:
+        """Who holds grey objects and is stopped holds up the end of the marking, and no stop that would find it out: so after a while everybody is
+        asked, which is all that DRY saves. Raises Stuck."""
+        is_overdue = self._rests > _PATIENCE
+        state = worker.mark_step(is_overdue)
+        if state == worker.DRY or (is_overdue and state == worker.RESTING):
             self._rests = 0
             self._try_to_end()
             return 0.0
