@@ -40,10 +40,11 @@ def test_it_is_killed_and_the_cycle_ends(rt: gomp.Runtime) -> None:
     def marks() -> bool:
         return bool(p.xmarking) and p.xstatus == STATUS_KERNEL and runtime.xgcphase == GC_MARK and not runtime.xstop
 
-    pid, until = int(p.xpid), time.monotonic() + WAIT_S
+    until = time.monotonic() + WAIT_S
     while True:
         assert time.monotonic() < until, "it was never in the middle of marking"
-        if not marks():
+        pid = int(p.xpid)
+        if not pid or not marks():
             continue
         os.kill(pid, signal.SIGSTOP)
         while "T (stopped)" not in Path(f"/proc/{pid}/status").read_text():
