@@ -4,13 +4,15 @@ CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FAULTS_ARGS ?= --seconds 90
+SITES_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+SITES := build/kill-sites
 
-.PHONY: serve test lint bench faults clean
+.PHONY: serve test lint bench faults sites clean
 
 serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
@@ -30,6 +32,16 @@ lint: $(READY)
 faults: $(READY)
 	$(BIN)/gomp kernels
 	$(BIN)/python -m tests.faults.harness $(FAULTS_ARGS)
+
+# A P is killed before each write of shared memory that it comes to: hours. A run that was ended goes on; sources that changed begin anew.
+sites: $(SITES)/.ready
+	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites $(SITES_ARGS)
+
+$(SITES)/.ready: $(READY) $(shell find gomp -name '*.py')
+	rm -rf $(SITES)
+	mkdir -p $(SITES)
+	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/gomp kernels
+	touch $@
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -17,6 +17,7 @@ PACKAGES = ("gomp", "workers")
 # The service reads records (memstats) and is started by the coordinator, so it stands between the two halves of gomp.runtime.
 LAYERS = (
     "gomp.errors",
+    "gomp.core.killsites",
     "gomp.core.machine_code",
     "gomp.core.jit",
     "gomp.core",
@@ -70,6 +71,7 @@ LAYERS = (
 )
 # Python files of the core that are not kernels, or not only, and the functions of others that run before any kernel does.
 HOST_SIDE = {
+    "gomp.core.killsites": "rewrites machine code, in a build of its own",
     "gomp.core.machine_code": "packs and loads",
     "gomp.core.jit": "compiles, caches and links",
     "gomp.core.shm.atomics": "lowerings of primitives",

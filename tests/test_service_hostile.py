@@ -95,7 +95,9 @@ def _has_answer(asked: socket.socket) -> bool:
 def test_after_that_everything_is_served_again(service: Service) -> None:
     deadline = time.monotonic() + 10
     for path in ("/debug/trace?seconds=0.01", "/debug/pprof/heap?gc=1"):
-        while (answer := service.client.get(path)).status_code != 200:  # until those who have left are forgotten, one by one
+        while (
+            answer := service.client.get(path)
+        ).status_code != 200:  # until those who have left are forgotten, one by one
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.05)
 

@@ -51,9 +51,12 @@ from numba.core.extending import _Intrinsic
 from numba.core.registry import cpu_target
 from numba.extending import typeof_impl
 
-from gomp.core import machine_code
+from gomp.core import killsites, machine_code
 
 COMPILED = not numba.config.DISABLE_JIT
+
+if killsites.DIRECTORY:
+    killsites.install()
 
 _CORE = Path(__file__).parent
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -253,7 +256,7 @@ def count_kernels() -> int:
 @functools.cache
 def cache_directory() -> Path:
     """Where this machine's kernels are: ``$GOMP_CACHE_DIR``, else below ``$XDG_CACHE_HOME``, in a folder named by :func:`build_key`."""
-    root = os.environ.get("GOMP_CACHE_DIR")
+    root = killsites.DIRECTORY or os.environ.get("GOMP_CACHE_DIR")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomp"
     directory = base / build_key()
     directory.mkdir(parents=True, exist_ok=True)

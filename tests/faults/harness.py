@@ -91,10 +91,13 @@ class Harness:
         stress_trade.MARKET.set(gomp.array(stress_trade.Letter, stress_trade.MAILBOXES))
         self.script = Script(rt, random.Random(seed))
 
-    def run(self, kills: int) -> Report:
-        # Whoever is killed while it compiles leaves nothing compiled: on a fresh machine nobody would ever have anything else to do.
+    def warm_up(self) -> None:
+        """Whoever is killed while it compiles leaves nothing compiled: on a fresh machine nobody would ever have anything else to do."""
         _, done = self.rt.run(load.work_a_shift, 0.1, WARM, 1)
         maps.settle(WARM, done)
+
+    def run(self, kills: int) -> Report:
+        self.warm_up()
         until = time.monotonic() + self.seconds
         while self.report.kills < kills and time.monotonic() < until:
             self.work(min(self.rng.expovariate(1 / MEAN_GAP_S), 4 * MEAN_GAP_S))  # a P dies less than once a second
