@@ -66,9 +66,16 @@ class Sites(Harness):
         return True
 
 
-def names_of_sites(directory: str) -> list[str]:
+def directory() -> str:
+    """Where kernels with sites are. Exits if none is named."""
+    if killsites.DIRECTORY is None:
+        sys.exit("set GOMP_KILL_SITES to a directory whose kernels have sites: `make sites` does")
+    return killsites.DIRECTORY
+
+
+def names_of_sites(where: str) -> list[str]:
     """By number, the kernel of each site."""
-    return [_name(line.split()[0]) for line in Path(directory, "sites.txt").read_text().splitlines()]
+    return [_name(line.split()[0]) for line in Path(where, "sites.txt").read_text().splitlines()]
 
 
 def _name(mangled: str) -> str:
@@ -102,20 +109,18 @@ def main() -> int:
     parser.add_argument("--procs", type=int, default=PROCS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     arguments = parser.parse_args()
-    if killsites.DIRECTORY is None:
-        print("set GOMP_KILL_SITES to a directory whose kernels have sites: `make sites` does", file=sys.stderr)
-        return 2
+    where = directory()
     print(f"seed {arguments.seed}", flush=True)
     with gomp.Runtime(procs=arguments.procs, max_heap="1GiB") as rt:
-        harness = Sites(rt, arguments.procs, arguments.seed, killsites.Table(killsites.DIRECTORY))
+        harness = Sites(rt, arguments.procs, arguments.seed, killsites.Table(where))
         try:
             harness.visit(arguments.most)
         except BaseException:
-            names = names_of_sites(killsites.DIRECTORY)
+            names = names_of_sites(where)
             print(f"the last kills: {[(n, names[n]) for n in harness.at[-3:]]}", file=sys.stderr, flush=True)
             raise
         harness.drain()
-    print(json.dumps(summary(harness, names_of_sites(killsites.DIRECTORY)), indent=1))
+    print(json.dumps(summary(harness, names_of_sites(where)), indent=1))
     return 0
 
 

@@ -37,9 +37,11 @@ from gomp.core.shm.atomics import (
 )
 from gomp.core.shm.libc import futex_wait, nanotime, stack_pointer
 from gomp.core.shm.records import (
+    LIMITER_XLOCK,
     MHEAP_XLOCK,
     RT_XLOST_LOCK,
     RT_XSHUTDOWN,
+    RT_XSPECIALS_LOCK,
     RT_XTABLE_LOCK,
     RT_XWBUF_LOCK,
     SCHED_XLOCK,
@@ -59,6 +61,8 @@ EVERY_KIND = [
     MHEAP_XLOCK,
     RT_XWBUF_LOCK,
     RT_XTABLE_LOCK,
+    RT_XSPECIALS_LOCK,
+    LIMITER_XLOCK,
     STACKPOOL_XLOCK,
     SCHED_XLOCK,
     layout.MCENTRALS_BASE,
@@ -69,6 +73,7 @@ TOTAL = OWN  # counted without atomics, under the lock
 LONGEST = OWN + LINE  # a line for each P: the longest wait for the lock
 WOKEN = OWN + 16 * LINE
 NOBODY = OWN + 17 * LINE  # nobody wakes who sleeps here
+COUNTED = OWN + 18 * LINE  # what a redo record changes
 FRAME = 1024
 
 
@@ -271,6 +276,25 @@ UNTIL_DEAD_NS = 300_000_000  # for the last moments of a process, on a busy mach
 def take_within(lock: int, patience_ns: int) -> None:
     acquire_within(lock, patience_ns)
     add_relaxed(TOTAL, 1)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_a_dead_owner_had_begun_is_finished_before_anybody_else_has_its_lock(world, waits):
+    """Its redo record says what a count becomes that it alone could change: one more than it was then."""
+    owner = world.fork(1, lambda: take_and_hang(RT_XSPECIALS_LOCK))
+    wait_until(lambda: world.word(RT_XSPECIALS_LOCK) & OWNER_MASK == 2, "P1 has the lock")
+    p1 = world.ps[1]
+    p1.redo_addr[0], p1.redo_value[0], p1.xredo_n = COUNTED, 8, 1
+    store64(COUNTED, 7)
+    p1.pidfd = os.pidfd_open(owner)
+    world.kill(owner)
+    if waits:
+        take_within(RT_XSPECIALS_LOCK, UNTIL_DEAD_NS)
+    else:
+        assert release_locks_of(layout.p_addr(1)) == 1
+    os.close(int(p1.pidfd))
+    p1.pidfd = 0
+    assert (world.word(COUNTED), p1.xredo_n) == (8, 0)
 
 
 def test_the_coordinator_reports_a_dead_owner_and_is_not_kept_from_ending_the_runtime(world):

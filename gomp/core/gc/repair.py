@@ -22,7 +22,7 @@ from gomp.core.heap import mspan
 from gomp.core.heap.mcache import reset_mcache
 from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import release_locks_of, release_map_locks_of
-from gomp.core.sched.redo import apply_redo_stw
+from gomp.core.sched.redo import apply_redo
 from gomp.core.sched.status import OK, release_claims_of, start_world, stop_world
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import (
@@ -130,7 +130,7 @@ def repair_stw() -> None:
 @kernel("void(int64)")
 def _settle(p: int) -> None:
     """Finish what the dead P at ``p`` had begun, and drop what it alone held. The rest is found by rebuilding."""
-    gcstats().repaired_redos += apply_redo_stw(p) > 0
+    gcstats().repaired_redos += apply_redo(p) > 0
     gcstats().repaired_locks += release_map_locks_of(p)
     p_at(p).taking_page = mspan.NO_SPAN
     _drop_handles(p)

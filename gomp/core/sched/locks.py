@@ -6,7 +6,8 @@ few instructions. Hence with the world stopped no living P holds a lock, but for
 
 The lock of a dead owner is released by the coordinator: by repair, and wherever the coordinator waits for it, before it can repair anything.
 Those who have something in hand, and so cannot be stopped, get it before what it protects is made whole. So what is done under a lock keeps
-that usable at every instruction: lists may lose something, and give nothing out twice.
+that usable at every instruction: lists may lose something, and give nothing out twice. A redo record under it is finished before: its values are
+of the time when the owner had the lock.
 
 A waiter that has waited too long for a living owner, one that is stopped say, tells the coordinator and waits on; the coordinator kills the
 owner's process. If even that does not end it, the runtime ends. The coordinator, which has to end it, then takes the lock from its owner; so does
@@ -20,6 +21,7 @@ Ranks: a P holds one lock at a time. Whoever needs a second takes it by :func:`t
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.redo import apply_redo
 from gomp.core.sched.status import park_while_stopped, shut_down_if_orphaned, stop_requested
 from gomp.core.sched.throw import THROW_LOST_LOCK, tell_of_lost_lock, throw
 from gomp.core.shm import layout
@@ -205,6 +207,10 @@ def release_map_locks_of(p: int) -> int:
 @inline
 def _release_if_of(lock: int, owner: int) -> int:
     word = load_acquire(lock)
+    if (
+        lock == RT_XSPECIALS_LOCK and word & OWNER_MASK == owner
+    ):  # the only lock that is released so early and has redo records under it
+        apply_redo(layout.p_addr(owner - 1))
     while word & OWNER_MASK == owner:
         if cas_acq_rel(lock, word, 0):
             futex_wake(lock)

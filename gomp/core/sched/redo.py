@@ -37,8 +37,11 @@ def commit(n: int) -> None:
 
 
 @kernel("int64(int64)")
-def apply_redo_stw(p: int) -> int:
-    """Finish what the dead P at address ``p`` had begun; returns the number of stores. World: stopped. May be repeated."""
+def apply_redo(p: int) -> int:
+    """Finish what the dead P at address ``p`` had begun; returns the number of stores. May be repeated.
+
+    Called by the coordinator, while nobody else changes those words: with the world stopped, or before the lock that they are under is released.
+    """
     n = load_acquire(p + P_XREDO_N)
     for i in range(n):
         store_release(load64(p + P_REDO_ADDR + 8 * i), load64(p + P_REDO_VALUE + 8 * i))

@@ -1,0 +1,124 @@
+"""The coordinator is killed at each numbered site that it comes to, also within the repair of what a killed P has left: it takes all down cleanly.
+
+``make sites`` runs it after :mod:`tests.faults.sites`. Each kill ends a runtime, so each is of a runtime of its own. The script gets RuntimeLost, and
+no process and nothing in ``/dev/shm`` is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import gomp
+from gomp.core import killsites
+from gomp.core.shm import layout
+from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
+from tests.faults import sites
+from tests.faults.harness import Harness
+
+PROCS = 2
+COME_BY_S = 8.0  # within which a coordinator comes to a new site, or it has none
+KILLED_EVERY_S = 0.3  # a P, so that there is something to repair
+LOST_S = 10.0
+GONE_S = 5.0
+DRY = 3
+
+
+class Round:
+    """One runtime, whose coordinator is killed at its next new site."""
+
+    def __init__(self, table: killsites.Table, seed: int) -> None:
+        self.table = table
+        self.rng = random.Random(seed)
+        self.pids: list[int] = []
+        self.site = -1
+
+    def run(self) -> bool:
+        """Whether it came to a new site."""
+        try:
+            with gomp.Runtime(procs=PROCS, max_heap="1GiB") as rt:
+                self._run(Harness(rt, PROCS, self.rng.getrandbits(32), 0.0))
+        except gomp.RuntimeLost:
+            self.site = int(self.table.last.value)
+        else:
+            assert not self._is_killed(), f"killed at site {self.table.last.value}, and nobody was told"
+        self._check_that_all_are_gone()
+        return self.site >= 0
+
+    def _is_killed(self) -> bool:
+        return bool(self.pids) and self.table.victim.value == 0
+
+    def _run(self, harness: Harness) -> None:
+        harness.warm_up()
+        coordinator = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
+        self.pids = [coordinator, *self._ps()]
+        self.table.victim.value = coordinator
+        until = time.monotonic() + COME_BY_S
+        while self.table.victim.value == coordinator and time.monotonic() < until:
+            self._disturb(harness)
+        if self.table.victim.value == coordinator:
+            self.table.victim.value = -1  # nobody, and not as if somebody had been killed
+            return
+        until = time.monotonic() + LOST_S
+        while time.monotonic() < until:
+            harness.rt.gc()
+        raise AssertionError(f"killed at site {self.table.last.value}, and a collection still ends")
+
+    def _disturb(self, harness: Harness) -> None:
+        """What makes a coordinator do all that it does."""
+        harness.work(KILLED_EVERY_S * self.rng.random())
+        pid = self.rng.choice(self._ps() or [0])
+        if pid and self.rng.random() < 0.5:
+            self.pids.append(pid)
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(gomp.WorkerDied):
+            self.rng.choice([harness.rt.gc, gomp.debug.free_os_memory, lambda: harness.rt.verify(3)])()
+
+    @staticmethod
+    def _ps() -> list[int]:
+        pids = (int(view(p_dtype, layout.p_addr(idx))[0].xpid) for idx in range(PROCS))
+        return [pid for pid in pids if pid]
+
+    def _check_that_all_are_gone(self) -> None:
+        until = time.monotonic() + GONE_S
+        while left := [pid for pid in self.pids if _is_running(pid)]:
+            assert time.monotonic() < until, f"killed at site {self.site}: {left} are still there"
+            time.sleep(0.01)
+        segments = [name for name in os.listdir("/dev/shm") if name.startswith(f"gomp-{os.getpid()}")]
+        assert segments == [], f"killed at site {self.site}: {segments} are left in /dev/shm"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    arguments = parser.parse_args()
+    directory = sites.directory()
+    print(f"seed {arguments.seed}", flush=True)
+    seeds = random.Random(arguments.seed)
+    table, names = killsites.Table(directory), sites.names_of_sites(directory)
+    kills = dry = 0
+    while kills < arguments.most and dry < DRY:
+        one = Round(table, seeds.getrandbits(32))
+        came = one.run()
+        kills, dry = kills + came, 0 if came else dry + 1
+        if came:
+            print(f"{kills}: site {one.site} in {names[one.site]}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
