@@ -1,8 +1,9 @@
 """Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make faults``.
 
 Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
-looks at it next; every P also makes large objects, tiny ones, globals and garbage, and works with maps, pools, texts, arrays, finalizers, cleanups,
-weak pointers, and references that are sent from process to process. So does the script, which is not killed (:mod:`tests.faults.script`).
+looks at it next; every P also makes large objects, tiny ones, globals and garbage, works with maps, pools, texts, arrays, finalizers, cleanups, weak
+pointers, and references that are sent from process to process, and runs goroutines that wait for each other (:mod:`tests.faults.crowd`). So does the
+script, which is not killed (:mod:`tests.faults.script`).
 
 A killer kills one P after another, at a random time or in a phase of the collector that it waits for. After each kill the heap is verified, and a
 map holds what whoever died has left there, and nothing else. At the end each finalizer and cleanup of a process that lives has run once, nothing is
@@ -54,6 +55,8 @@ class Report:
     verified: int = 0
     trades: int = 0
     answers: int = 0
+    jobs: int = 0
+    jobs_lost: int = 0
     finalized: int = 0
     cleaned: int = 0
     lost: int = 0  # finalizers and cleanups of those who were killed
@@ -67,6 +70,8 @@ class Report:
             "verified": self.verified,
             "trades": self.trades,
             "answers": self.answers,
+            "jobs": self.jobs,
+            "jobs_lost": self.jobs_lost,
             "finalized": self.finalized,
             "cleaned": self.cleaned,
             "lost": self.lost,
@@ -183,6 +188,9 @@ class Harness:
         """End the traders, drop everything, and see that nothing is left."""
         for idx, goroutine in list(self.traders.items()):
             self.end_trader(idx, goroutine, 60.0)
+        self.report.jobs, self.report.jobs_lost = self.script.crowd.answered, self.script.crowd.lost
+        if self.report.jobs_lost > self.report.kills:
+            raise AssertionError(f"{self.report.jobs_lost} goroutines are lost by {self.report.kills} kills")
         self.script.drain(self.procs)
         self.report.answers = self.script.answered
         stress_trade.MARKET.set(None)

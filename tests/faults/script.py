@@ -11,7 +11,7 @@ import gomp
 from gomp.core.mutator import boundary
 from gomp.runtime.handles import table
 from gomp.runtime.transit import outbox
-from tests.faults import lifetimes, maps, parcels, pools
+from tests.faults import crowd, lifetimes, maps, parcels, pools
 from tests.free_slots import free_slots
 
 OWNER = 0
@@ -32,10 +32,12 @@ class Script:
         self.calls: dict[futures.Future[Any], int] = {}
         self.answered = self.died = 0
         self.shift = Shift(OWNER, rng)
+        self.crowd = crowd.Crowd()
         self.handles = count_handles()
 
     def step(self) -> None:
         self.shift.step()
+        self.crowd.step()
         self._end([call for call in self.calls if call.done()])
         while len(self.calls) < CALLS:
             number = self.rng.randrange(10_000)
@@ -55,7 +57,8 @@ class Script:
         self._end(list(self.calls))
         self.executor.shutdown()
         maps.settle(OWNER, self.shift.end())
-        del self.shift
+        self.crowd.end()
+        del self.shift, self.crowd
         if len(maps.MAP.get()):
             raise AssertionError(f"map: {list(maps.MAP.get())[:5]} are nobody's")
         for place in lifetimes.PLACES:
@@ -90,10 +93,12 @@ class Shift:
         self.user = pools.User(owner + 1)
         self.courier = parcels.Courier(owner, rng)
         self.registrar = lifetimes.Registrar(owner, rng)
+        self.rng = rng
 
     def step(self) -> None:
         for part in (self.writer, self.user, self.courier, self.registrar):
             part.step()
+        crowd.talk(self.rng.randrange(10_000))
 
     def end(self) -> list[int]:
         """How far it came with the map."""

@@ -1,0 +1,158 @@
+"""Goroutines that wait for each other on all Ps while these are killed: each job is answered once, or not, if its worker ran on a P that died.
+
+Workers receive, lock, grow their stacks, start others, and answer. Only who runs dies with a P: whoever waits goes on. The script, which feeds them,
+starts a worker for each that is missing, and unlocks what a dead one has locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import gomp
+from tests.chan_load import goroutines
+
+WORKERS = 4
+ROOM = 4  # jobs that are on their way beside those that are worked on
+LOST_S = 3.0  # nothing takes so long that is not lost
+END_S = 60.0
+MOST_DEPTH = 63  # frames: beyond 8 KiB
+
+
+@gomp.frame
+class Dive(gomp.Frame[int]):
+    """How many frames are below it, as they say through their pointers to the frame above."""
+
+    depth: int
+    up: Dive
+    below: int
+    is_back: bool
+
+    def step(f) -> gomp.Action:
+        if not f.is_back and f.depth > 0:
+            f.is_back = True
+            return f.call(Dive, depth=f.depth - 1, up=f)
+        if f.up is not None:
+            f.up.below = f.below + 1
+        return f.ret(f.below)
+
+
+@gomp.frame
+class Helper:
+    """Doubles a number, aside."""
+
+    n: int
+    reply: gomp.Chan[int]
+    sent: bool
+
+    def step(f) -> gomp.Action:
+        if f.sent:
+            return f.ret()
+        f.sent = True
+        return f.send(f.reply, 2 * f.n)
+
+
+@gomp.frame
+class Worker:
+    jobs: gomp.Chan[int]
+    answers: gomp.Chan[int]
+    stop: gomp.Chan[bool]
+    mutex: gomp.Mutex
+    mine: gomp.Chan[int]
+    job: int
+    depth: int
+    doubled: int
+    place: int
+    at: int
+
+    def step(f) -> gomp.Action:
+        if f.at in (1, 4, 5) and f.place == 1:
+            return f.ret()
+        if f.at == 0:
+            f.at = 1
+            return f.select(f.jobs.receiving(into="job"), f.stop.receiving(), into="place")
+        if f.at == 1:
+            f.at = 2
+            return f.lock(f.mutex)
+        if f.at == 2:
+            f.mutex.unlock()
+            f.at = 3
+            return f.call(Dive, depth=f.job & MOST_DEPTH, into="depth")
+        if f.at == 3:
+            f.at = 4
+            f.mine = gomp.Chan[int](1)
+            gomp.go(Helper, n=f.job, reply=f.mine)
+            return f.select(f.mine.receiving(into="doubled"), f.stop.receiving(), into="place")
+        if f.at == 4:
+            f.at = 5
+            return f.select(f.answers.sending(f.doubled + f.depth), f.stop.receiving(), into="place")
+        f.at = 0
+        return f.yield_()
+
+
+def answer_of(job: int) -> int:
+    return 2 * job + (job & MOST_DEPTH)
+
+
+class Crowd:
+    """The workers, as the script sees them."""
+
+    def __init__(self) -> None:
+        self.jobs, self.answers = gomp.Chan[int](ROOM), gomp.Chan[int](ROOM)
+        self.stop, self.mutex = gomp.Chan[bool](), gomp.Mutex()
+        self.next_job = 0
+        self.given: dict[int, tuple[int, float]] = {}  # by what it must be answered: the job, and when it was given
+        self.answered = self.lost = 0
+        for _ in range(WORKERS):
+            self._hire()
+
+    def _hire(self) -> None:
+        gomp.go(Worker, jobs=self.jobs, answers=self.answers, stop=self.stop, mutex=self.mutex)
+
+    def step(self) -> None:
+        """Give and take what can be given and taken at once."""
+        while gomp.select(self.jobs.sending(self.next_job), default=True)[0] == 0:
+            self.given[answer_of(self.next_job)] = self.next_job, time.monotonic()
+            self.next_job += 1
+        while (received := gomp.select(self.answers.receiving(), default=True))[0] == 0:
+            if self.given.pop(received[1], None) is None:
+                raise AssertionError(f"an answer {received[1]} that nobody waits for: a job was done twice, or wrongly")
+            self.answered += 1
+        self._replace_the_lost()
+
+    def _replace_the_lost(self) -> None:
+        """Jobs are taken in the order in which they are given: one that is far behind is lost, and so is its worker."""
+        long_ago = time.monotonic() - LOST_S
+        late = [answer for answer, (_, given_s) in self.given.items() if given_s < long_ago]
+        if len(late) == len(self.given) > 0 and self.mutex.locked():
+            self.mutex.unlock()  # of one that has died: nobody has come on since
+            return
+        for answer in late:
+            if self.given[answer][0] < self.next_job - 2 * ROOM - WORKERS:
+                del self.given[answer]
+                self.lost += 1
+                self._hire()
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self.stop.close()
+        deadline = time.monotonic() + END_S
+        while goroutines():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{goroutines()} goroutines are left")
+            before = goroutines()
+            time.sleep(0.1)
+            if goroutines() == before and self.mutex.locked():
+                self.mutex.unlock()
+
+
+def talk(n: int) -> None:
+    """What a P's program does with channels, a group and a lock of its own, and goroutines that run on any P, and may be lost with it."""
+    back, group, mutex = gomp.Chan[int](1), gomp.WaitGroup(), gomp.Mutex()
+    gomp.go(Helper, n=n, reply=back)
+    group.go(Dive, depth=n & MOST_DEPTH)
+    with contextlib.suppress(TimeoutError), mutex:
+        _, doubled, _ = gomp.select(back.receiving(), timeout=LOST_S)
+        if doubled != 2 * n:
+            raise AssertionError(f"twice {n} is {doubled}")
+        group.wait(LOST_S)
