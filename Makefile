@@ -5,6 +5,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FAULTS_ARGS ?= --seconds 90
 SITES_ARGS ?=
+SOAK_ARGS ?= --minutes 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 SITES := build/kill-sites
 
-.PHONY: serve test lint bench faults sites clean
+.PHONY: serve test lint bench faults sites soak clean
 
 serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
@@ -36,12 +37,18 @@ faults: $(READY)
 # A P is killed before each write of shared memory that it comes to: hours. A run that was ended goes on; sources that changed begin anew.
 sites: $(SITES)/.ready
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites $(SITES_ARGS)
+	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.coordinator_sites $(SITES_ARGS)
 
 $(SITES)/.ready: $(READY) $(shell find gomp -name '*.py')
 	rm -rf $(SITES)
 	mkdir -p $(SITES)
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/gomp kernels
 	touch $@
+
+# A service under mixed load, with kills, changes and processes that come and go: nothing of it grows.
+soak: $(READY)
+	$(BIN)/gomp kernels
+	$(BIN)/python -m tests.soak.soak $(SOAK_ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -1,5 +1,6 @@
 """The real command, and a real ``gomp serve``, in processes of their own, for tests."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,13 +43,14 @@ def run_in(cgroup, environment, *arguments):
 
 
 class Service:
-    """A ``gomp serve`` with a client of its metrics."""
+    """A ``gomp serve`` with a client of its metrics. What it logs goes into the file ``log``, or a pipe."""
 
-    def __init__(self, config, environment, *flags):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gomp", "serve", "--config", config, *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+    def __init__(self, config, environment, *flags, log=None):
+        with contextlib.nullcontext(subprocess.PIPE) if log is None else open(log, "w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gomp", "serve", "--config", config, *flags],
+                stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
+            )  # fmt: skip
         self.announcement = self.process.stdout.readline()
         self.client = httpx.Client(base_url=self.announcement.rpartition(" ")[2].strip(), timeout=10)
 
