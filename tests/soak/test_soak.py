@@ -1,4 +1,4 @@
-"""The soak, for some seconds, in which nothing can be said of growth; ``make soak`` runs it for an hour. And what its verdict is on figures that grow."""
+"""The soak, for some seconds, in which nothing can be said of growth (`make soak` runs an hour); and what its verdict is on figures that grow."""
 
 from __future__ import annotations
 
