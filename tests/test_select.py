@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gomp
+from gomp.core.mutator import selectcalls
+from gomp.core.sched.status import OK
 from gomp.errors import CompileError
 from tests.chan_load import Item, goroutines, wait_until_none
 
@@ -64,6 +66,16 @@ def rt():
         yield runtime
         wait_until_none()
         assert "verified" in runtime.verify()
+
+
+def test_the_heap_is_whole_in_the_middle_of_a_select(rt):
+    """From Python it is several kernels, between which anything may happen."""
+    g = selectcalls.select_begin()
+    try:
+        assert g > 0
+        assert "verified" in rt.verify()
+    finally:
+        assert selectcalls.select_end(g) == OK
 
 
 @pytest.mark.parametrize("size", [0, 3])

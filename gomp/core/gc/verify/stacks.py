@@ -30,6 +30,7 @@ from gomp.core.shm.records import (
     SPAN_STACK_USED,
     STACKPOOL_XSPAN_BYTES,
     TYPE_BYTES,
+    WAITS_IN_SELECT,
     g_at,
     mheap,
     nth_p,
@@ -118,7 +119,7 @@ def _check_running(out: int) -> None:
     """Goroutines that run are those that Ps say they run."""
     for g in range(1, sched().ngs + 1):
         at = layout.g_addr(g)
-        if load_acquire(at) == G_RUNNING and not _is_run_by(at, layout.p_addr(g_at(at).p)):
+        if load_acquire(at) == G_RUNNING and not _is_run_by(at, layout.p_addr(g_at(at).p)) and not _is_in_python(at):
             problem(out, G_RUNS, g, G_RUNNING, g_at(at).p)
     for i in range(p_records()):
         at, left = p_at(nth_p(i)).curg, sched().ngs
@@ -127,6 +128,12 @@ def _check_running(out: int) -> None:
                 problem(out, G_RUNS, layout.g_number(at), load_acquire(at), p_at(nth_p(i)).idx)
             at = g_at(at).under
             left -= 1
+
+
+@inline
+def _is_in_python(g: int) -> bool:
+    """Whether the goroutine at ``g`` may stand for a program that is in the middle of a select, between two of its kernels."""
+    return g_at(g).wait == WAITS_IN_SELECT and g_at(g).home == g_at(g).p + 1
 
 
 @inline
