@@ -112,6 +112,9 @@ class Debug:
     stackcopyalways: int = 0  # 1: goroutine stacks move at every call
     gccollectevery: int = 0  # k: a collection at every k-th slow allocation
     memprofilerate: int = 512 << 10  # an object is sampled for each so many bytes that are allocated; 0: none, 1: all
+    flightrecorder: int = (
+        0  # 1: each P tells in its ring what it does, as for a trace; a crash report has its last events
+    )
     verify: int = 0  # 1..3: the heap is verified at this level after each cycle
 
 

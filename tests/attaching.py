@@ -160,7 +160,7 @@ def _be_killed(rt: Attached) -> None:
 
 
 async def _wait_for_ever() -> None:
-    await gomp.globals["never"]
+    await gomp.globals["never"].receiving()
 
 
 def _takes(item: Item) -> int:

@@ -6,9 +6,8 @@ process that is being killed, everything waits until that is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any
 
 from gomp.core.gc.cycle import flush_caches_stw
@@ -55,6 +54,7 @@ class Answers:
         resize: Callable[[Asker], None],
         stopped_world: Callable[[], AbstractContextManager[None]],
         is_held_up: Callable[[], bool],
+        crash: Callable[[str, Sequence[str]], None],
     ) -> None:
         self._collector = collector
         self._scavenger = scavenger
@@ -66,6 +66,7 @@ class Answers:
         self._resize = resize
         self._stopped_world = stopped_world
         self._is_held_up = is_held_up
+        self._crash = crash
         self._deferred: list[Asker] = []  # until nothing holds up a stop
         self._collecting: list[tuple[int, Asker]] = []  # until so many cycles have ended
         self._releasing: list[Asker] = []  # until all free memory is returned
@@ -168,7 +169,7 @@ class Answers:
         message = asker.request
         try:
             if message.op == "verify":
-                asker.answer(**self._verify(message["level"]))
+                self._verify(asker, message["level"])
             else:
                 asker.answer(**self._retainers(message["p"], message["slot"]))
         except OutOfMemory:
@@ -176,11 +177,14 @@ class Answers:
                 raise
             self._collect_for(asker)
 
-    def _verify(self, level: int) -> dict[str, Any]:
-        from gomp.runtime.verify import verify
+    def _verify(self, asker: Asker, level: int) -> None:
+        from gomp.runtime.verifyaside import verify_aside
 
         with self._stopped_world():
-            return asdict(verify(level))
+            found = verify_aside(level)
+            asker.answer(**found)
+            if found["problems"]:
+                self._crash("the heap is not sound", found["problems"])
 
     def _retainers(self, p: int, slot: int) -> dict[str, Any]:
         """What leads to the object in that handle; {"problem": why not} if there is none."""

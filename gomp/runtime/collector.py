@@ -241,15 +241,15 @@ class Collector:
             log.warning("GODEBUG=gccheckmark looks again in the next collection: %s", error)
 
     def _verify(self) -> None:
-        from gomp.runtime.verify import verify
+        from gomp.runtime.verifyaside import verify_aside
 
         try:
-            self._with_stopped_world(lambda: self._note(verify(self.debug.verify).problems))
+            self._with_stopped_world(lambda: self._note(verify_aside(self.debug.verify)["problems"]))
         except OutOfMemory as error:
             log.warning("GODEBUG=verify looks again after the next collection: %s", error)
 
-    def _note(self, problems: tuple[str, ...]) -> None:
-        self.problems += problems
+    def _note(self, problems: list[str]) -> None:
+        self.problems += tuple(problems)
 
     @functools.cached_property
     def _finalizer_check(self) -> FinalizerCheck:

@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -51,7 +51,7 @@ from gomp.core.shm.records import (
 from gomp.errors import ConfigError, GompError, RuntimeLost, SegmentError
 from gomp.forked import how_it_ended
 from gomp.kernels import load_all_kernels
-from gomp.runtime import compiled, discovery, orphans, pacerlog, throws
+from gomp.runtime import compiled, crash, discovery, orphans, pacerlog, throws
 from gomp.runtime.answers import Answers
 from gomp.runtime.attached import Attached
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
@@ -169,10 +169,10 @@ class Coordinator:
             self.max_procs, getattr(s, "programs", ()), collector, self.dispatcher, self.ps, self.stopping, self._describe
         )  # fmt: skip
         deadlocks = Deadlocks(self.family, ending, self.dispatcher, s.name or "")
-        tracing = Tracing(slots, self.dispatcher, self.stopping.stopped_world)
+        tracing = Tracing(slots, self.dispatcher, self.stopping.stopped_world, bool(self.settings.debug.flightrecorder))
         self.answers = Answers(
             collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.shared, self.resizing.ask,
-            self.stopping.stopped_world, lambda: self.stopping.is_held_up,
+            self.stopping.stopped_world, lambda: self.stopping.is_held_up, self._crash,
         )  # fmt: skip
         lent = range(slots + (self.owner is not None), self.records)
         self.borrowed = BorrowedPs(
@@ -304,7 +304,7 @@ class Coordinator:
             self.stopping.on_stuck(stuck.p)
             return 0.0
         if self.collector.problems:
-            self._crash("; ".join(self.collector.problems))
+            self._crash("GODEBUG has the heap looked at, which is not sound", self.collector.problems)
         return min(
             _IDLE_S if rest is None else rest,
             self.ps.rest_s,
@@ -331,7 +331,7 @@ class Coordinator:
     def _hear_kernels(self) -> None:
         """What kernels have told, even if those who did died before they could wake anybody."""
         if why := throws.thrown():
-            self._crash(why)
+            self._crash("a kernel has found what cannot be", [why])
         elif lost := throws.take_lost_lock():
             self.stopping.on_lost_lock(*lost)
 
@@ -364,8 +364,13 @@ class Coordinator:
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
-    def _crash(self, why: str) -> None:
-        self.ending.lose(f"fatal: {why}")
+    def _crash(self, how: str, found: Sequence[str]) -> None:
+        """The heap is lost: nothing goes on in it."""
+        log.error("%s", crash.report(how, found, self._programs))
+        self.ending.lose(f"fatal: {'; '.join(found)}")
+
+    def _programs(self, p: int) -> list[str]:
+        return [task.name for task in self.dispatcher.tasks.of(p)] if p < self.max_procs.slots else []
 
     def end(self) -> None:
         """End every process of the runtime and leave nothing behind."""

@@ -40,17 +40,20 @@ _GRACE_S = 30.0  # that a reader may be late
 
 
 class Tracing:
-    """One trace at a time. There may be ``slots`` Ps that run programs; ``stopped_world()`` stops the world for a block."""
+    """One trace at a time. There may be ``slots`` Ps that run programs; ``stopped_world()`` stops the world for a block. ``always``: all tell what
+    happens, also while nobody reads it."""
 
     def __init__(
         self,
         slots: int,
         dispatcher: Dispatcher,
         stopped_world: Callable[[], AbstractContextManager[None]],
+        always: bool = False,
     ) -> None:
         self._slots = slots
         self._dispatcher = dispatcher
         self._stopped_world = stopped_world
+        self._always = always
         self._runtime = view(runtime_dtype, RUNTIME)[0]
         self._reader: Channel | None = None
         self._until = math.inf
@@ -85,13 +88,13 @@ class Tracing:
 
     def step(self) -> None:
         """End what is overdue; have those tell that have come since, and tell of the programs at its beginning that they are over."""
-        if self._reader is None:
+        if self._reader is None and not self._always:
             return
         if time.monotonic() > self._until:
             log.warning("a trace has not been ended by who has begun it: it ends now")
             self._end()
             return
-        for p in range(int(self._runtime.nprocs)):
+        for p in (layout.COORDINATOR_P, *range(int(self._runtime.nprocs))):
             if p not in self._traced:
                 self._begin_late(p)
         attached = range(self._slots, int(self._runtime.nrecords))
@@ -121,9 +124,10 @@ class Tracing:
         return bool(tracing.begin_tracing(layout.p_addr(p)) == tracing.OK)
 
     def _end(self) -> None:
-        for p in self._traced:
-            tracing.end_tracing(layout.p_addr(p))
-        self._traced.clear()
+        if not self._always:
+            for p in self._traced:
+                tracing.end_tracing(layout.p_addr(p))
+            self._traced.clear()
         self._begun.clear()
         self._reader, self._until = None, math.inf
 

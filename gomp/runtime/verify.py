@@ -15,6 +15,7 @@ from gomp.core.gc.verify.counters import check_counters
 from gomp.core.gc.verify.lists import check_lists
 from gomp.core.gc.verify.pages import check_pages
 from gomp.core.gc.verify.queues import check_queues
+from gomp.core.gc.verify.sizes import check_sizes
 from gomp.core.gc.verify.spans import check_spans
 from gomp.core.gc.verify.specials import check_specials
 from gomp.core.gc.verify.stacks import check_stacks
@@ -80,8 +81,10 @@ def verify(level: int) -> Report:
     """
     out = _out.zeroed(_OUT_BYTES)
     store64(out, MAX_PROBLEMS)
-    check_counters(out)
-    if level >= 2:
+    has_sizes = check_sizes(out) != 0
+    if has_sizes:
+        check_counters(out)
+    if has_sizes and level >= 2:
         check_spans(out)
         check_lists(out)
         check_pages(out)

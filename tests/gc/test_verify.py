@@ -323,7 +323,12 @@ def damage_free_goroutines(h):
     h.world.ps[0].g_nfree += 1
 
 
+def damage_size_of_a_table(h):
+    records.view(records.sched_dtype, records.SCHED)[0].ngs = layout.MAX_GS + 1
+
+
 DAMAGES = [
+    (codes.TABLE_SIZE, damage_size_of_a_table, FRESH),
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.LOCK_HELD, damage_map_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH),
     (codes.WORK_LEFT, damage_work_left, FRESH),
     (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),

@@ -22,7 +22,8 @@ PROBLEM_WORDS = 4
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, PROFILE_BUCKET, PROFILE_COUNTS,
     STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
-) = range(1, 57)  # fmt: skip
+    TABLE_SIZE,
+) = range(1, 58)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -81,6 +82,7 @@ PROBLEMS = {
     G_LISTED: "{a} goroutines are in the list of ready ones, expected {b}: its size",
     CHAN_LAST: "the last goroutine in the queue of a channel is {a}, expected {b}",
     G_RUNS: "goroutine {a} of status {b} is not what P {c} says that it runs",
+    TABLE_SIZE: "the table at {a:#x} has {b} entries, and room for {c}",
     UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
 
