@@ -34,9 +34,11 @@ faults: $(READY)
 	$(BIN)/gomp kernels
 	$(BIN)/python -m tests.faults.harness $(FAULTS_ARGS)
 
-# A P is killed before each write of shared memory that it comes to: hours. A run that was ended goes on; sources that changed begin anew.
+# Ps, attached processes and the coordinator are killed before each write of shared memory that they come to: hours. A run that was ended goes on where
+# it was; when sources have changed it begins anew.
 sites: $(SITES)/.ready
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites $(SITES_ARGS)
+	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites --guests $(SITES_ARGS)
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.coordinator_sites $(SITES_ARGS)
 
 $(SITES)/.ready: $(READY) $(shell find gomp -name '*.py')

@@ -2,10 +2,11 @@
 
 The writes are those of the optimized code, as the machine does them: each store, each atomic and each fill or copy in it that does not go to the
 function's own stack or result is a *site*, with a number. Before it the code calls ``gomp_kill_site(number)``, which kills its process if that is
-the one whose id is in the table, and no process has been killed at this site yet.
+the one whose id is in the table, and no process of its kind has been killed at this site yet.
 
 In the directory lie the kernels and programs of this build, ``sites.txt``, a line for each site by number, and ``table``, which every process maps:
-the id of the process to be killed (which is 0 again when it is), the number of the site it was killed at, and a byte for each site.
+the id of the process to be killed (which is 0 again when it is), its kind, the number of the site it was killed at, and a byte for each site, with a
+bit for each kind.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ DIRECTORY = os.environ.get("GOMP_KILL_SITES")
 
 MOST = 1 << 20  # sites
 TABLE_BYTES = 4096 + MOST
-VICTIM, LAST, FIRST_SITE = 0, 8, 4096  # offsets in the table
+VICTIM, KIND, LAST, FIRST_SITE = 0, 4, 8, 4096  # offsets in the table
+OF_A_P, OF_THE_COORDINATOR, OF_A_GUEST = 1, 2, 4  # kinds; a guest is attached
 
 _WRITES = re.compile(
     r"^  (?:%\S+ = )?(?:tail call |call )?(?:store|atomicrmw|cmpxchg|void @llvm\.mem(?:cpy|move|set)\.)"
@@ -52,7 +54,10 @@ armed:
   %at = add i64 %n, {first}
   %seen = inttoptr i64 %at to ptr
   %was = load atomic i8, ptr %seen monotonic, align 1
-  %fresh = icmp eq i8 %was, 0
+  %kinds = inttoptr i64 {kind} to ptr
+  %kind = load atomic i8, ptr %kinds monotonic, align 1
+  %both = and i8 %was, %kind
+  %fresh = icmp eq i8 %both, 0
   br i1 %fresh, label %whose, label %on
 
 whose:
@@ -61,7 +66,8 @@ whose:
   br i1 %ours, label %die, label %on
 
 die:
-  store atomic i8 1, ptr %seen monotonic, align 1
+  %is = or i8 %was, %kind
+  store atomic i8 %is, ptr %seen monotonic, align 1
   %last = inttoptr i64 {last} to ptr
   store atomic i64 %n, ptr %last monotonic, align 8
   store atomic i32 0, ptr %victim release, align 4
@@ -86,11 +92,17 @@ class Table:
             os.close(fd)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.bytes))
         self.victim = ctypes.c_int32.from_buffer(self.bytes, VICTIM)
+        self.kind = ctypes.c_int8.from_buffer(self.bytes, KIND)
         self.last = ctypes.c_int64.from_buffer(self.bytes, LAST)
 
-    def visited(self) -> list[int]:
-        """The sites at which some process has been killed."""
-        return [n for n, byte in enumerate(self.bytes[FIRST_SITE:]) if byte]
+    def arm(self, pid: int, kind: int) -> None:
+        """Have that process be killed at the next site at which none of its kind was."""
+        self.kind.value = kind
+        self.victim.value = pid
+
+    def visited(self, kind: int) -> list[int]:
+        """The sites at which one of this kind has been killed."""
+        return [n for n, byte in enumerate(self.bytes[FIRST_SITE:]) if byte & kind]
 
 
 class Library(JITCodeLibrary):  # type: ignore[misc]
@@ -112,7 +124,12 @@ def install() -> None:
     """Have Numba build code with sites from now on, in this process and those that it forks."""
     table = Table(str(DIRECTORY))
     module = llvm.parse_assembly(
-        _FUNCTION.format(victim=table.address + VICTIM, last=table.address + LAST, first=table.address + FIRST_SITE)
+        _FUNCTION.format(
+            victim=table.address + VICTIM,
+            kind=table.address + KIND,
+            last=table.address + LAST,
+            first=table.address + FIRST_SITE,
+        )
     )
     codegen: Any = cpu_target.target_context.codegen()
     codegen._library_class = Library

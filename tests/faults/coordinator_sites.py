@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -58,7 +59,7 @@ class Round:
         harness.warm_up()
         coordinator = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
         self.pids = [coordinator, *self._ps()]
-        self.table.victim.value = coordinator
+        self.table.arm(coordinator, killsites.OF_THE_COORDINATOR)
         until = time.monotonic() + COME_BY_S
         while self.table.victim.value == coordinator and time.monotonic() < until:
             self._disturb(harness)
@@ -117,6 +118,7 @@ def main() -> int:
         kills, dry = kills + came, 0 if came else dry + 1
         if came:
             print(f"{kills}: site {one.site} in {names[one.site]}", flush=True)
+    print(json.dumps({"kills": kills} | sites.summary(table, killsites.OF_THE_COORDINATOR, names), indent=1))
     return 0
 
 

@@ -27,14 +27,14 @@ def main() -> None:
         words[:] = [0, 0, 0]
         pid = os.fork()
         if pid == 0:
-            table.victim.value = os.getpid()
+            table.arm(os.getpid(), killsites.OF_A_P)
             write_three(ctypes.addressof(words))
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), *words)
         if status == 0:
             break
-    print(len(table.visited()), table.last.value)
+    print(len(table.visited(killsites.OF_A_P)), len(table.visited(killsites.OF_A_GUEST)), table.last.value)
 
 
 if __name__ == "__main__":
