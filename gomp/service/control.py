@@ -89,10 +89,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         if debug not in ("1", "2") or leaked not in ("true", "false"):
             return _sentence(422, "debug is 1 or 2, and leaked true or false")
         which = "goroutineleak" if leaked == "true" else "goroutine"
-        try:
-            await shared.profiles.prepare(request, which, collect=False)
-        except GompError as error:
-            return _sentence(504, str(error))
+        await shared.profiles.prepare(request, which, collect=False)
         text = PROFILES[which].text
         return await shared.profiles.send(
             request, lambda: json.dumps({"text": text(int(debug))}).encode(), "application/json"
@@ -105,7 +102,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
-    refusals: dict[Any, Any] = {NoTurn: _refuse}
+    refusals: dict[Any, Any] = {NoTurn: _refuse, GompError: _not_now}
     if token is None:
         return Starlette(routes=routes, exception_handlers=refusals)
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
@@ -115,6 +112,10 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
 
 async def _refuse(request: Request, refused: NoTurn) -> Response:
     return _sentence(refused.status_code, refused.detail.strip())
+
+
+async def _not_now(request: Request, error: GompError) -> Response:
+    return _sentence(504, str(error))
 
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
