@@ -19,6 +19,7 @@ import pytest
 from served import Service, environment_in
 from service_stand_in import StandIn
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from gomp.service import answers, app, logs, pprof, process
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
@@ -277,6 +278,34 @@ def test_a_large_answer_is_sent_as_fast_as_it_is_taken_and_not_for_ever(monkeypa
     assert max(taken) == answers.PIECE
     assert 1 < len(taken) < 20
     assert ended == [True]
+
+
+def test_texts_are_made_one_at_a_time_and_hold_up_no_file() -> None:
+    now, most, made = 0, 0, []
+
+    def make_text() -> bytes:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.05)
+        now -= 1
+        made.append("text")
+        return b""
+
+    def make_file() -> bytes:
+        made.append("file")
+        return b""
+
+    async def make() -> None:
+        profiles, request = pprof.Profiles("x"), Request({"type": "http"}, lambda: asyncio.sleep(10))
+        texts = [asyncio.ensure_future(profiles.send_text(request, make_text, "")) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        await profiles.send(request, make_file, "")
+        await asyncio.gather(*texts)
+
+    asyncio.run(asyncio.wait_for(make(), 10))
+    assert most == 1
+    assert made.index("file") <= 1
 
 
 def test_a_log_socket_for_which_there_is_no_descriptor_is_done_without(caplog: pytest.LogCaptureFixture) -> None:

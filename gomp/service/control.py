@@ -91,7 +91,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         which = "goroutineleak" if leaked == "true" else "goroutine"
         await shared.profiles.prepare(request, which, collect=False)
         text = PROFILES[which].text
-        return await shared.profiles.send(
+        return await shared.profiles.send_text(
             request, lambda: json.dumps({"text": text(int(debug))}).encode(), "application/json"
         )
 

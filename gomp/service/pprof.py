@@ -53,6 +53,9 @@ class Profiles:
         self._reading = Turns(
             "many profiles are being read: ask again later", at_once=4, most_waiting=16, patience_s=PATIENCE_S
         )
+        self._texts = Turns(
+            "other texts are being made: ask again later", at_once=1, most_waiting=8, patience_s=PATIENCE_S
+        )
         self._asking = Turns(
             "others wait for the coordinator already: ask again, or for a profile that needs no collection",
             at_once=1,
@@ -93,6 +96,14 @@ class Profiles:
             held.callback(self._reading.give_back)
             content = await self._reading.run(make)
             return sent(content, media_type, HEADERS | named, held.pop_all().close)
+
+    async def send_text(self, request: Request, make: Callable[[], bytes], media_type: str) -> Response:
+        """As :meth:`send`, of a text: one is made at a time, as that takes three or four times its bytes, which may be MOST_TEXT."""
+        await self._texts.take(request)
+        try:
+            return await self.send(request, make, media_type)
+        finally:
+            self._texts.give_back()
 
     async def read(self, request: Request, which: str) -> list[Any]:
         """The records of a profile. Raises GompError, NoTurn."""
@@ -154,7 +165,7 @@ def routes(profiles: Profiles) -> list[Route]:
         await profiles.prepare(request, which, request.query_params.get("gc", "0") not in ("", "0"))
         if debug == "0":
             return await profiles.send(request, lambda: PROFILES[which].encode(PROFILES[which].read()), _FILE, which)
-        return await profiles.send(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)
+        return await profiles.send_text(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)
 
     async def cpu(request: Request) -> Response:
         seconds = request.query_params.get("seconds", str(_SECONDS))
