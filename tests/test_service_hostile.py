@@ -21,7 +21,7 @@ from service_stand_in import StandIn
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from gomp.service import answers, app, logs, pprof, process
+from gomp.service import answers, app, logs, pprof, process, trace
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 from gomp.service.live.routes import Page
 from gomp.service.live.routes import routes as live_routes
@@ -278,6 +278,35 @@ def test_a_large_answer_is_sent_as_fast_as_it_is_taken_and_not_for_ever(monkeypa
     assert max(taken) == answers.PIECE
     assert 1 < len(taken) < 20
     assert ended == [True]
+
+
+def test_who_does_not_take_a_trace_gives_up_its_turn_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    class Recorded:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def pieces(self) -> Iterator[str]:
+            return iter(["x"] * 10)
+
+        def close(self) -> None:
+            ended.append(time.monotonic())
+
+    monkeypatch.setattr(trace, "Recording", Recorded)
+    monkeypatch.setattr(trace, "choose", str)
+    monkeypatch.setattr(trace, "SEND_S", 0.2)
+    (route,) = trace.routes("x")
+    scope = {"type": "http", "method": "GET", "path": "/debug/trace", "headers": [], "query_string": b"seconds=0.1"}
+
+    async def never(*_: object) -> dict[str, str]:
+        await asyncio.sleep(10)
+        return {"type": "http.disconnect"}
+
+    began = time.monotonic()
+    asyncio.run(Starlette(routes=[route])(scope, never, never))
+    assert len(ended) == 1
+    assert 0.2 < ended[0] - began < 5
 
 
 def test_texts_are_made_one_at_a_time_and_hold_up_no_file() -> None:
