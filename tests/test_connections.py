@@ -143,6 +143,15 @@ def test_requests_that_come_before_they_can_be_answered_are_answered(play):
     play(ask_a_hundred)
 
 
+def test_who_says_much_while_it_waits_is_cut_off(play):
+    async def go_on(served):
+        client = served.connect().ask("/slow")
+        with pytest.raises(ConnectionError):
+            await client.say(bytes(16 << 20))
+
+    play(go_on)
+
+
 # --- answers that are not taken ---------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@
    Between two requests uvicorn closes it by itself.
 2. A listener has MOST_CONNECTIONS at most. For one more, that is closed which has said nothing for longest; if all are being served, that which has
    taken nothing of its answer for longest; if all take theirs, the new one. Whichever was never answered is told why, in a line.
+3. Who says more than MOST_AHEAD bytes before it is answered is cut off, as uvicorn keeps them all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 REQUEST_S = 10.0
 # Two listeners, with a file for each connection, leave half of the descriptors to the log sockets of the Ps.
 MOST_CONNECTIONS = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+MOST_AHEAD = 1 << 16
 _FULL = b"all connections of this service are in use: close some\n"
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s"
@@ -74,6 +76,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if len(self.conn.trailing_data[0]) > MOST_AHEAD:
+            self.transport.abort()
         if self.is_served:
             self._expect_nothing()
         elif self._deadline is None:
