@@ -6,8 +6,9 @@ So what they do at once comes in one turn of that loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import pytest
@@ -51,8 +52,8 @@ class Client:
         self.socket.connect(path)
         self.socket.setblocking(False)
 
-    def ask(self, path: str, rest: bytes = b"\r\n") -> Client:
-        self.socket.send(b"GET %s HTTP/1.1\r\nHost: x\r\n%s" % (path.encode(), rest))
+    def ask(self, path: str, rest: bytes = b"\r\n", method: str = "GET") -> Client:
+        self.socket.send(b"%s %s HTTP/1.1\r\nHost: x\r\n%s" % (method.encode(), path.encode(), rest))
         return self
 
     async def say(self, data: bytes) -> None:
@@ -128,6 +129,16 @@ def play(tmp_path, monkeypatch) -> Callable[[Scenario], None]:
     return lambda scenario: asyncio.run(asyncio.wait_for(played(scenario), 10))
 
 
+@pytest.fixture
+def nothing_is_logged(caplog) -> Iterator[None]:
+    with caplog.at_level(logging.ERROR):
+        yield
+    assert caplog.get_records("call") == []
+
+
+pytestmark = pytest.mark.usefixtures("nothing_is_logged")
+
+
 def statuses(heard: bytes) -> list[int]:
     return [int(line.split()[1]) for line in heard.splitlines() if line.startswith(b"HTTP/1.1 ")]
 
@@ -153,6 +164,18 @@ def test_who_says_much_while_it_waits_is_cut_off(play):
 
 
 # --- answers that are not taken ---------------------------------------------------------------------------------------
+
+
+def test_who_has_not_taken_its_answer_in_time_is_gone_at_once(play, monkeypatch):
+    monkeypatch.setattr(answers, "SEND_S", 0.2)
+
+    async def take_nothing(served):
+        client = served.connect().ask("/large")
+        await served.count(1)
+        await served.count(0)
+        assert await client.is_cut_off()
+
+    play(take_nothing)
 
 
 def test_among_those_that_do_not_take_their_answers_another_gets_in(play):
@@ -192,3 +215,30 @@ def test_where_one_more_has_room_the_last_that_comes_has_it(play):
         assert len(served.connections) == MOST
 
     play(come)
+
+
+# --- requests that make no sense --------------------------------------------------------------------------------------
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+NO_CHUNK = b"zz\r\n"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_request_whose_body_makes_no_sense_is_a_bad_one(play, method):
+    async def ask(served):
+        assert statuses(await served.connect().ask("/quick", CHUNKED + NO_CHUNK, method).hear_all()) == [400]
+
+    play(ask)
+
+
+@pytest.mark.parametrize(("path", "heard"), [("/slow", [400]), ("/large", [200]), ("/quick", [200])])
+def test_so_is_one_that_goes_on_so_before_in_or_after_its_answer(play, path, heard):
+    async def ask(served):
+        client = served.connect().ask(path, CHUNKED)
+        await asyncio.sleep(0.05)
+        await client.say(NO_CHUNK)
+        answer = await client.hear_all()
+        assert statuses(answer[:1000]) == heard
+        assert len(answer) < len(LARGE)
+
+    play(ask)

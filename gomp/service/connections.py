@@ -5,6 +5,8 @@
 2. A listener has MOST_CONNECTIONS at most. For one more, that is closed which has said nothing for longest; if all are being served, that which has
    taken nothing of its answer for longest; if all take theirs, the new one. Whichever was never answered is told why, in a line.
 3. Who says more than MOST_AHEAD bytes before it is answered is cut off, as uvicorn keeps them all.
+4. An answer that ends before it is whole ends at once: what is left of it would wait for a client that may never take it. Its time was over, or what
+   the client went on to say made no sense; neither is an error, so neither is logged.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from typing import cast
+from typing import Any, cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 10.0
@@ -33,6 +36,11 @@ class Connection(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     _idle_since_s = 0.0
     _stuck_since_s = 0.0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._application = self.app
+        self.app = self._answer
 
     @property
     def was_asked(self) -> bool:
@@ -82,6 +90,25 @@ class Connection(H11Protocol):
             self._expect_nothing()
         elif self._deadline is None:
             self._expect_request()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.was_asked:  # the application may be about to answer, for which it is too late
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer has begun; or it was a HEAD, whose answer has no text
+            self.transport.abort()
+
+    async def _answer(self, *asked: Any) -> None:
+        """The application's answer to a request."""
+        cycle = self.cycle
+        try:
+            await self._application(*asked)
+        finally:
+            if cycle.response_started and not cycle.response_complete:
+                cycle.disconnected = True
+                self.transport.abort()
 
     def pause_writing(self) -> None:
         self._stuck_since_s = time.monotonic()
