@@ -20,8 +20,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 10.0
-# Two listeners, with a file for each connection, leave half of the descriptors to the log sockets of the Ps.
-MOST_CONNECTIONS = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+# Two listeners leave half of the descriptors to the log sockets of the Ps, and to files.
+MOST_CONNECTIONS = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 MOST_AHEAD = 1 << 16
 _FULL = b"all connections of this service are in use: close some\n"
 _REFUSAL = (
