@@ -68,6 +68,19 @@ def sockets(service):
     return sum(name.startswith("socket:") for name in open_files(service))
 
 
+def waits_to_be_read(connection):
+    """Whether nothing more comes as long as nothing is read."""
+    before = unread(connection)
+    time.sleep(0.2)
+    return unread(connection) == before > 0
+
+
+def unread(connection):
+    buffer = bytearray(4)
+    fcntl.ioctl(connection, termios.FIONREAD, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
+
+
 def wait_until(holds, seconds=10):
     deadline = time.monotonic() + seconds
     while not holds():
@@ -106,7 +119,7 @@ def test_a_file_that_a_browser_has_is_not_sent_again(service):
     first = service.get("/static/page.js")
     again = service.get("/static/page.js", **{"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert first.headers["content-type"].startswith("text/javascript")
+    assert "javascript" in first.headers["content-type"]
 
 
 def test_who_does_not_take_a_file_keeps_none_open(service):
@@ -118,19 +131,6 @@ def test_who_does_not_take_a_file_keeps_none_open(service):
         slow.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\nRange: bytes={ranges}\r\n\r\n".encode() * 300)
         wait_until(lambda: waits_to_be_read(slow))
         assert not [name for name in open_files(service) if name.endswith(path)]
-
-
-def waits_to_be_read(connection):
-    """Whether nothing more comes as long as nothing is read."""
-    before = unread(connection)
-    time.sleep(0.2)
-    return unread(connection) == before > 0
-
-
-def unread(connection):
-    buffer = bytearray(4)
-    fcntl.ioctl(connection, termios.FIONREAD, buffer)
-    return int.from_bytes(buffer, sys.byteorder)
 
 
 def test_nothing_can_be_changed_here(service):
