@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,11 @@ import threading
 import httpx
 import pytest
 from served import Service, environment_in, gomp
+from starlette.datastructures import URL
+from starlette.requests import Request
+
+from gomp.service import control
+from gomp.service.shared import Shared
 
 CONFIG = """
 name = "controlled"
@@ -205,6 +211,21 @@ def test_a_port_wants_the_token(serve, environment, token_file, tmp_path):
     assert (done.returncode, done.stdout) == (0, "gogc is 75 now; it was 50\n")
     refused = gomp(environment, "ctl", "gogc", "80", "--url", url)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("host", ["x/?", "x/static/?", "["])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/control"), ("POST", "/control/gc"), ("PUT", "/control/gogc")])
+def test_what_a_client_says_the_host_is_spares_nobody_the_token(monkeypatch, host, method, path):
+    said = property(lambda request: URL(f"http://{request.headers['host']}{request.scope['path']}"))
+    monkeypatch.setattr(Request, "url", said)  # as versions of the library make it
+    monkeypatch.setattr(control, "_in_force", dict)
+    transport = httpx.ASGITransport(control.make_app(Shared("x"), b"a-long-random-word"))
+
+    async def ask():
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.request(method, path, headers={"Host": host})
+
+    assert asyncio.run(ask()).status_code == 401
 
 
 @pytest.mark.parametrize(

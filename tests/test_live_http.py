@@ -1,10 +1,13 @@
 """The live page as clients get it: the document and its files, and the stream, for many, for slow ones and while the world is stopped."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import socket
+import sys
+import termios
 import threading
 import time
 from contextlib import contextmanager
@@ -51,14 +54,31 @@ def frames(events, n):
     return found
 
 
-def sockets(service):
-    """How many the service process has open."""
+def open_files(service):
+    """What the service process has open."""
     directory = f"/proc/{service.info['service']}/fd"
-    found = 0
+    found = []
     for fd in os.listdir(directory):
         with contextlib.suppress(FileNotFoundError):  # it has been closed since
-            found += os.readlink(f"{directory}/{fd}").startswith("socket:")
+            found.append(os.readlink(f"{directory}/{fd}"))
     return found
+
+
+def sockets(service):
+    return sum(name.startswith("socket:") for name in open_files(service))
+
+
+def waits_to_be_read(connection):
+    """Whether nothing more comes as long as nothing is read."""
+    before = unread(connection)
+    time.sleep(0.2)
+    return unread(connection) == before > 0
+
+
+def unread(connection):
+    buffer = bytearray(4)
+    fcntl.ioctl(connection, termios.FIONREAD, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
 
 
 def wait_until(holds, seconds=10):
@@ -93,6 +113,24 @@ def test_the_page_and_its_files_come_from_here_alone(service):
     assert "http" not in document.text
     assert "style=" not in document.text, "its policy allows none"
     assert (service.get("/nothing").status_code, service.get("/static/../app.py").status_code) == (404, 404)
+
+
+def test_a_file_that_a_browser_has_is_not_sent_again(service):
+    first = service.get("/static/page.js")
+    again = service.get("/static/page.js", **{"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert "javascript" in first.headers["content-type"]
+
+
+def test_who_does_not_take_a_file_keeps_none_open(service):
+    """Not even one that has asked for parts of it."""
+    path = "static/uPlot.iife.min.js"
+    url = httpx.URL(service.info["url"])
+    with socket.create_connection((url.host, url.port), timeout=10) as slow:
+        ranges = ",".join(f"{i * 5000}-{i * 5000 + 4990}" for i in range(10))
+        slow.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\nRange: bytes={ranges}\r\n\r\n".encode() * 300)
+        wait_until(lambda: waits_to_be_read(slow))
+        assert not [name for name in open_files(service) if name.endswith(path)]
 
 
 def test_nothing_can_be_changed_here(service):

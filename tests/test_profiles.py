@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
 import gomp
 from gomp.config import RuntimeSettings
@@ -26,6 +25,9 @@ from gomp.core.shm.records import MEMPROFILE_XFLUSHES
 from gomp.runtime import cpuprofile, goroutineprofile, memprofile, pprof
 from gomp.runtime.sitetable import Site
 from gomp.service import pprof as service_pprof
+from gomp.service.app import make_app
+from gomp.service.live.routes import Page
+from gomp.service.shared import Shared
 from tests.served import Service, environment_in
 
 HERE = os.path.abspath(__file__)
@@ -242,16 +244,36 @@ def test_nobody_knows_what_happened_while_who_looks_was_stopped(rt, monkeypatch)
     running.wait()
 
 
-def test_a_profile_is_refused_while_the_coordinator_stands_in_the_middle_of_publishing_it(rt, monkeypatch):
+async def ask_service(name, *paths):
+    """What the service of the runtime ``name`` answers to all of them at once."""
+    transport = httpx.ASGITransport(make_app(Shared(name), Page(name, "off")))
+    async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
+        return await asyncio.gather(*(client.get(path) for path in paths))
+
+
+@pytest.fixture
+def half_published(rt, monkeypatch):
+    """The coordinator stands in the middle of publishing the profile."""
     monkeypatch.setattr(memprofile, "_PATIENCE_S", 0.05)
     memprofile.read()
     add_acq_rel(MEMPROFILE_XFLUSHES, 1)
-    try:
-        with pytest.raises(gomp.GompError, match="is it stopped"):
-            memprofile.read()
-    finally:
-        add_acq_rel(MEMPROFILE_XFLUSHES, 1)
+    yield
+    add_acq_rel(MEMPROFILE_XFLUSHES, 1)
     memprofile.read()
+
+
+@pytest.mark.usefixtures("half_published")
+def test_a_profile_is_refused_while_the_coordinator_stands_in_the_middle_of_publishing_it():
+    with pytest.raises(gomp.GompError, match="is it stopped"):
+        memprofile.read()
+
+
+@pytest.mark.usefixtures("half_published")
+@pytest.mark.parametrize("path", ["", "heap", "heap?debug=1", "heap?seconds=1", "allocs"])
+def test_the_service_says_so_in_a_line(rt, path):
+    (answer,) = asyncio.run(ask_service(rt.name, f"/debug/pprof/{path}"))
+    assert (answer.status_code, answer.text.count("\n")) == (503, 1)
+    assert "is it stopped" in answer.text
 
 
 # --- a service --------------------------------------------------------------------------------------------------------
@@ -343,13 +365,8 @@ def test_two_who_want_the_cpu_profile_get_one_after_the_other(service):
 
 def test_who_would_wait_long_for_a_cpu_profile_is_told_so(rt, monkeypatch):
     monkeypatch.setattr(service_pprof, "PATIENCE_S", 0.1)
-
-    async def ask_twice():
-        transport = httpx.ASGITransport(Starlette(routes=service_pprof.routes(service_pprof.Profiles(rt.name))))
-        async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
-            return await asyncio.gather(*(client.get("/debug/pprof/profile?seconds=1") for _ in range(2)))
-
-    answers = sorted(asyncio.run(ask_twice()), key=lambda answer: answer.status_code)
+    asked = ask_service(rt.name, *["/debug/pprof/profile?seconds=1"] * 2)
+    answers = sorted(asyncio.run(asked), key=lambda answer: answer.status_code)
     assert [answer.status_code for answer in answers] == [200, 409]
     assert answers[1].text.startswith("another CPU profile is being recorded")
 

@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from gomp.errors import GompError
 from gomp.runtime.metrics.snapshot import is_ready
 from gomp.service import metrics, pprof, trace
+from gomp.service.answers import refusal
 from gomp.service.live import routes as live
 from gomp.service.shared import Shared
 
@@ -34,8 +36,14 @@ def make_app(shared: Shared, page: live.Page, all_metrics: bool = False) -> Star
             Route("/readyz", _readyz),
             *pprof.routes(shared.profiles),
             *trace.routes(shared.name),
-        ]
+        ],
+        exception_handlers={GompError: _not_now},
     )
+
+
+async def _not_now(request: Request, error: Exception) -> Response:
+    """What is asked for cannot be read at present, or the coordinator does not do what comes first."""
+    return refusal(503, error)
 
 
 def _encode(registry: CollectorRegistry, accept: str) -> Response:

@@ -60,7 +60,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         return JSONResponse(_in_force())
 
     async def put(request: Request) -> Response:
-        setting = _SETTINGS[request.url.path.rpartition("/")[2]]
+        setting = _SETTINGS[request.scope["path"].rpartition("/")[2]]
         try:
             with fail_after(BODY_S):
                 given = await _read_value(request)
@@ -89,12 +89,9 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         if debug not in ("1", "2") or leaked not in ("true", "false"):
             return _sentence(422, "debug is 1 or 2, and leaked true or false")
         which = "goroutineleak" if leaked == "true" else "goroutine"
-        try:
-            await shared.profiles.prepare(request, which, collect=False)
-        except GompError as error:
-            return _sentence(504, str(error))
+        await shared.profiles.prepare(request, which, collect=False)
         text = PROFILES[which].text
-        return await shared.profiles.send(
+        return await shared.profiles.send_text(
             request, lambda: json.dumps({"text": text(int(debug))}).encode(), "application/json"
         )
 
@@ -105,7 +102,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
-    refusals: dict[Any, Any] = {NoTurn: _refuse}
+    refusals: dict[Any, Any] = {NoTurn: _refuse, GompError: _not_now}
     if token is None:
         return Starlette(routes=routes, exception_handlers=refusals)
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
@@ -117,9 +114,14 @@ async def _refuse(request: Request, refused: NoTurn) -> Response:
     return _sentence(refused.status_code, refused.detail.strip())
 
 
+async def _not_now(request: Request, error: GompError) -> Response:
+    return _sentence(504, str(error))
+
+
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
     async def check(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        if live.is_public(request.url.path):
+        # Not the path of request.url: some versions of the library make that of the Host header.
+        if live.is_public(request.scope["path"]):
             return await call(request)
         credentials = request.headers.get("authorization", "")
         scheme, _, given = credentials.partition(" ")

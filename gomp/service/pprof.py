@@ -28,7 +28,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gomp.core.shm.records import RUNTIME, runtime_dtype, view
-from gomp.errors import GompError
 from gomp.runtime import cpuprofile
 from gomp.runtime.discovery import connect
 from gomp.service import pprofindex
@@ -53,6 +52,9 @@ class Profiles:
         self.name = name
         self._reading = Turns(
             "many profiles are being read: ask again later", at_once=4, most_waiting=16, patience_s=PATIENCE_S
+        )
+        self._texts = Turns(
+            "other texts are being made: ask again later", at_once=1, most_waiting=8, patience_s=PATIENCE_S
         )
         self._asking = Turns(
             "others wait for the coordinator already: ask again, or for a profile that needs no collection",
@@ -87,7 +89,7 @@ class Profiles:
             first(client)
 
     async def send(self, request: Request, make: Callable[[], bytes], media_type: str, name: str = "") -> Response:
-        """What ``make`` makes of records, as a file of that ``name`` if there is one. Raises NoTurn."""
+        """What ``make`` makes of records, as a file of that ``name`` if there is one. Raises NoTurn, and what ``make`` raises."""
         named = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
         with ExitStack() as held:
             await self._reading.take(request)
@@ -95,8 +97,16 @@ class Profiles:
             content = await self._reading.run(make)
             return sent(content, media_type, HEADERS | named, held.pop_all().close)
 
+    async def send_text(self, request: Request, make: Callable[[], bytes], media_type: str) -> Response:
+        """As :meth:`send`, of a text: one is made at a time, as that takes three or four times its bytes, which may be MOST_TEXT."""
+        await self._texts.take(request)
+        try:
+            return await self.send(request, make, media_type)
+        finally:
+            self._texts.give_back()
+
     async def read(self, request: Request, which: str) -> list[Any]:
-        """The records of a profile. Raises NoTurn."""
+        """The records of a profile. Raises GompError, NoTurn."""
         return await self._reading.serve(request, PROFILES[which].read)
 
     async def since(self, request: Request, which: str, seconds: int) -> list[Any]:
@@ -128,7 +138,7 @@ class Profiles:
 
 
 def routes(profiles: Profiles) -> list[Route]:
-    """``/debug/pprof/`` and what is below it."""
+    """``/debug/pprof/`` and what is below it. Their GompErrors are the application's to answer."""
 
     async def index(request: Request) -> Response:
         if is_head(request):
@@ -149,16 +159,13 @@ def routes(profiles: Profiles) -> list[Route]:
             return _no_duration(seconds)
         if is_head(request):
             return head(_FILE if debug == "0" else _TEXT)
-        try:
-            if seconds is not None:
-                found = await profiles.since(request, which, int(seconds))
-                return await profiles.send(request, lambda: PROFILES[which].encode(found), _FILE, f"{which}-delta")
-            await profiles.prepare(request, which, request.query_params.get("gc", "0") not in ("", "0"))
-        except GompError as error:
-            return refusal(503, error)
+        if seconds is not None:
+            found = await profiles.since(request, which, int(seconds))
+            return await profiles.send(request, lambda: PROFILES[which].encode(found), _FILE, f"{which}-delta")
+        await profiles.prepare(request, which, request.query_params.get("gc", "0") not in ("", "0"))
         if debug == "0":
             return await profiles.send(request, lambda: PROFILES[which].encode(PROFILES[which].read()), _FILE, which)
-        return await profiles.send(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)
+        return await profiles.send_text(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)
 
     async def cpu(request: Request) -> Response:
         seconds = request.query_params.get("seconds", str(_SECONDS))

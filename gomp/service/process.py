@@ -15,7 +15,6 @@ interpreter's heap, to count references: in the service it had 13 MiB of shared 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -23,9 +22,7 @@ import signal
 import socket
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gomp.config import ServiceSettings
 from gomp.errors import ConfigError
@@ -135,7 +132,7 @@ def prepare() -> None:
     import anyio._backends._asyncio  # noqa: F401  # what anyio imports when a thread is first asked for
     import uvicorn.lifespan.off  # noqa: F401
 
-    from gomp.service import app, connections, control  # noqa: F401
+    from gomp.service import app, control, server  # noqa: F401
 
 
 def run(
@@ -194,35 +191,12 @@ def _obey_next(coordinator: socket.socket, receivers: logs.Receivers) -> bool:
 
 
 async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, control: socket.socket | None) -> None:
-    import uvicorn
-
     from gomp.service import app
     from gomp.service import control as control_app
-    from gomp.service.connections import Connection
     from gomp.service.live.routes import Page
     from gomp.service.metrics import look_early
+    from gomp.service.server import make_server
     from gomp.service.shared import Shared
-
-    class Server(uvicorn.Server):
-        """Uvicorn without its signal handlers: see the head of this module."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    def serve(application: Any, listener: socket.socket) -> Any:
-        config = uvicorn.Config(
-            application,
-            http=Connection,
-            ws="none",
-            backlog=_BACKLOG,
-            log_config=None,
-            log_level="error",  # a warning is what a client can have written as often as it likes
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-        )
-        return Server(config).serve(sockets=[listener])
 
     shared = Shared(name)
     page = Page(
@@ -230,9 +204,9 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
         control=settings.control if control else "off",
         control_url=url(control) if control and settings.control == "tcp" else "",
     )
-    servers = [serve(app.make_app(shared, page, settings.metrics == "all"), metrics)]
+    applications = [(app.make_app(shared, page, settings.metrics == "all"), metrics)]
     if control:
-        servers.append(serve(control_app.make_app(shared, read_token(settings)), control))
+        applications.append((control_app.make_app(shared, read_token(settings)), control))
     early = asyncio.ensure_future(look_early())
-    await asyncio.gather(*servers)
+    await asyncio.gather(*(make_server(made, _BACKLOG).serve(sockets=[listener]) for made, listener in applications))
     await early

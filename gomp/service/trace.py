@@ -1,6 +1,7 @@
 """``/debug/trace?seconds=1``: what every P does for so long, as JSON for ui.perfetto.dev; it comes while it is recorded.
 
-A client that leaves ends the trace. There is one at a time: whoever asks for another is told so.
+A client that leaves ends the trace, and one that has not taken all of it SEND_S after its end is cut off. There is one at a time: whoever asks for
+another is told so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from gomp.errors import ConfigError, GompError, RuntimeLost
 from gomp.runtime.discovery import choose
 from gomp.runtime.traces import Recording, check_seconds
-from gomp.service.answers import HEADERS, Streamed, head, is_head, refusal
+from gomp.service.answers import HEADERS, SEND_S, Streamed, head, is_head, refusal
 from gomp.service.turns import Turns
 
 _DEFAULT_SECONDS = "1"  # as Go's
@@ -50,7 +51,8 @@ def routes(name: str) -> list[Route]:
             except GompError as error:  # there is another one, or no room for this
                 return refusal(409, error)
             held.callback(recording.close)
-            return Streamed(_pieces(recording, turns), _JSON, HEADERS | _AS_FILE, held.pop_all().close)
+            ends = held.pop_all().close
+            return Streamed(_pieces(recording, turns), _JSON, HEADERS | _AS_FILE, ends, within_s=seconds + SEND_S)
 
     return [Route("/debug/trace", trace)]
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -50,8 +51,13 @@ def is_public(path: str) -> bool:
 
 
 class _Files(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    """Each is read whole: one that is sent bit by bit is open for as long as its client does not take it."""
+
+    def file_response(self, full_path: Any, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(full_path, *args, **kwargs)
+        if isinstance(response, FileResponse):
+            kept = {name: response.headers[name] for name in ("etag", "last-modified")}
+            response = Response(Path(full_path).read_bytes(), media_type=response.media_type, headers=kept)
         response.headers.update(_HEADERS)
         return response
 
