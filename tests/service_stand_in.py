@@ -59,6 +59,7 @@ def obey(command):
         case ["cycle"]:
             gc.pause_ns[gc.num_gc % 256] = 1_000_000
             gc.num_gc += 1
+            gc.num_automatic += 1
             gc.pause_total_ns += 1_000_000
             gc.last_gc_unix_ns = time.time_ns()
             pacer.gc_percent_goal += 1 << 20
