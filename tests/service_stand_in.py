@@ -26,7 +26,7 @@ def main():
     settings = load(ServiceSettings, name="stand-in", metrics_port=0, metrics=sys.argv[1], procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
-    runtime.nprocs = runtime.nrecords = settings.procs
+    runtime.nprocs = runtime.slots = runtime.nrecords = settings.procs
     runtime.start_ns, runtime.coordinator_pid, runtime.max_pages = time.monotonic_ns(), os.getpid(), layout.ARENA_PAGES
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     pacer.gc_percent_goal, pacer.gc_percent, pacer.memory_limit = 4 << 20, settings.gogc, settings.memory_limit

@@ -41,6 +41,13 @@ def p_record(idx):
     return records.view(records.p_dtype, layout.p_addr(idx))[0]
 
 
+class AskedOf:
+    """Stands for who reads what the system says of processes: which it was asked of."""
+
+    def read(self, coordinator, others):
+        return [coordinator, *others]
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +171,14 @@ def test_classes_add_up_to_their_totals(mapped, inuse, committed, released, stac
     assert cycles[0] + cycles[1] == cycles[2]
     scan = [read[f"/gc/scan/{what}:bytes"] for what in ("globals", "heap", "stack", "total")]
     assert sum(scan[:3]) == scan[3]
+
+
+def test_processes_are_those_of_ps_that_are_to_leave_too_and_not_scripts(mapped):
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    runtime.coordinator_pid, runtime.service_pid, runtime.nprocs, runtime.slots, runtime.nrecords = 10, 14, 1, 2, 3
+    for idx in range(3):
+        p_record(idx).xpid, p_record(idx).epoch = 11 + idx, 2
+    assert Snapshot(Sources(usage=AskedOf()), -1, -1).usage == [10, 11, 12, 14]
 
 
 def test_goroutines_add_up(mapped):

@@ -165,8 +165,9 @@ class Snapshot:
 
     @cached_property
     def usage(self) -> Usage | None:
-        """What the system says of coordinator, Ps and service together; None if the coordinator is gone."""
-        ps = [p.pid for p in self.stats.ps[: self.stats.procs] if p.pid]
+        """What the system says of coordinator, Ps and service together; None if the coordinator is gone. Ps that are to leave count until they have:
+        their CPU time would be missing."""
+        ps = [p.pid for p in self.stats.ps if p.pid and p.idx < self.runtime.slots]
         return self._sources.usage.read(self.coordinator_pid, [*ps, self.service_pid])
 
     @cached_property
