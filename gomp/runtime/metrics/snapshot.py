@@ -97,6 +97,7 @@ class Sources:
     memories: ProcessMemories = field(default_factory=ProcessMemories)
     sites: SiteCounts = field(default_factory=SiteCounts)
     usage: UsageReader = field(default_factory=UsageReader)
+    last_residency: Residency | None = field(default=None, init=False)
 
 
 class Snapshot:
@@ -173,7 +174,9 @@ class Snapshot:
     @cached_property
     def residency(self) -> Residency:
         """Pages of the segments in memory, and the charge of this process's cgroup."""
-        return residency.read(*self._descriptors, self._sources.cgroup)
+        found, before = residency.read(*self._descriptors, self._sources.cgroup), self._sources.last_residency
+        self._sources.last_residency = residency.completed(found, before) if before else found
+        return self._sources.last_residency
 
     @property
     def resident_bytes(self) -> int:
