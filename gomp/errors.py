@@ -4,7 +4,7 @@
     ├── ConfigError      (ValueError)       an option, an environment variable, a program name or parameter
     ├── SegmentError     (OSError)          shared memory could not be made, mapped or committed
     ├── OutOfMemory      (MemoryError)      the heap is full, even after a last collection
-    ├── StackOverflow    (RecursionError)   compiled code recursed too deep
+    ├── StackOverflow    (RecursionError)   compiled code recursed too deep, or programs wait too deep above each other
     ├── CompileError     (TypeError)        a compiled function uses what compiled code cannot do
     │   └── StackEscapeError                an address in a goroutine's stack would be stored outside of it
     ├── NilDereference   (AttributeError)   compiled code asked None for a field or an element
@@ -67,7 +67,8 @@ class OutOfMemory(GompError, MemoryError):
 
 
 class StackOverflow(GompError, RecursionError):
-    """A compiled function recursed deeper than its native stack can be scanned."""
+    """A compiled function recursed deeper than its native stack can be scanned, or a goroutine with frames than it may; or too many programs wait on
+    one P, each above the one before."""
 
 
 class CompileError(GompError, TypeError):

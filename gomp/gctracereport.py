@@ -71,7 +71,8 @@ def summary_of(cycles: Sequence[TracedCycle]) -> Summary:
     assist_ms = sum(cycle.assist_ms for cycle in cycles)
     pauses = [pause for cycle in cycles for pause in (cycle.first_pause_ms, cycle.last_pause_ms)]
     landings = [100 * c.heap_end_mb / c.goal_mb for c in cycles if c.goal_mb and not c.forced]
-    available_ms = 1e3 * (ended - begun) * last.procs
+    ends = [*(cycle.since_start_s for cycle in cycles[1:]), ended]
+    available_ms = 1e3 * sum((end - c.since_start_s) * c.procs for c, end in zip(cycles, ends, strict=True))
     return Summary(
         cycles=len(cycles),
         forced=sum(cycle.forced for cycle in cycles),

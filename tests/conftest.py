@@ -88,7 +88,7 @@ def mapped():
     segments.map_segments(made)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     runtime.magic, runtime.version = records.MAGIC, records.layout_version()
-    runtime.nprocs = runtime.nrecords = 2
+    runtime.nprocs = runtime.slots = runtime.nrecords = 2
     yield made
     segments.unmap()
     made.close()

@@ -26,7 +26,7 @@ def main():
     settings = load(ServiceSettings, name="stand-in", metrics_port=0, metrics=sys.argv[1], procs=2, memory_limit="off")
     segments.map_segments(segments.create(layout.ARENA_SIZE), inherit=True)
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
-    runtime.nprocs = runtime.nrecords = settings.procs
+    runtime.nprocs = runtime.slots = runtime.nrecords = settings.procs
     runtime.start_ns, runtime.coordinator_pid, runtime.max_pages = time.monotonic_ns(), os.getpid(), layout.ARENA_PAGES
     pacer = records.view(records.pacer_dtype, records.PACER)[0]
     pacer.gc_percent_goal, pacer.gc_percent, pacer.memory_limit = 4 << 20, settings.gogc, settings.memory_limit
@@ -59,6 +59,7 @@ def obey(command):
         case ["cycle"]:
             gc.pause_ns[gc.num_gc % 256] = 1_000_000
             gc.num_gc += 1
+            gc.num_automatic += 1
             gc.pause_total_ns += 1_000_000
             gc.last_gc_unix_ns = time.time_ns()
             pacer.gc_percent_goal += 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -50,6 +51,30 @@ def test_bad_news_is_raised_as_what_it_says(
         with pytest.raises(error, match=r"P0 \(pid 77\) "):
             client.verify()
         coordinator.close()
+
+
+def no_descriptor(*_: object) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "error"),
+    [
+        ("os.open", lambda: discovery.choose("web"), "the runtimes in .* cannot be looked at: Too many open files"),
+        (
+            "socket.socket",
+            lambda: discovery.open_channel("web"),
+            "the runtime web cannot be asked: Too many open files",
+        ),
+    ],
+)
+def test_who_has_no_descriptors_left_is_told_so(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: Callable[[], object], error: str
+) -> None:
+    (directory / "web.lock").touch()
+    monkeypatch.setattr(where, no_descriptor)
+    with pytest.raises(gomp.RuntimeLost, match=error):
+        call()
 
 
 def before_first_lock(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]) -> None:

@@ -194,10 +194,10 @@ def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
         assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"])["ps"]}[name] == named[name]
 
 
-def test_a_container_is_told_of_where_it_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_CGROUP", MemoryCgroup([memory_level(tmp_path, is_v2=True)]))
+def test_a_container_is_told_of_where_it_has_a_limit(tmp_path):
+    cgroup = MemoryCgroup([memory_level(tmp_path, is_v2=True)])
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert reading.read([])["container"] is None
+    assert reading.read([], cgroup)["container"] is None
     (tmp_path / "memory.max").write_text("512\n")
-    assert reading.read([])["container"] == {"usage": 300, "limit": 512}
+    assert reading.read([], cgroup)["container"] == {"usage": 300, "limit": 512}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gomp.core.gc.cpuclasses import account_stw
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.sched import timehist
 from gomp.core.shm import layout, records
+from gomp.pressure import Pressure
 from gomp.runtime import gcstats
 from gomp.runtime.metrics.client import CLIENT_METRICS
 from gomp.runtime.metrics.golang import ABSENT, GO_METRICS
@@ -21,6 +23,7 @@ from gomp.runtime.metrics.histograms import SIZE_BUCKETS, TIME_BUCKETS, Float64H
 from gomp.runtime.metrics.own import OWN_METRICS
 from gomp.runtime.metrics.snapshot import Snapshot, Sources
 from gomp.runtime.metrics.table import BY_NAME, TABLE
+from gomp.runtime.residency import CgroupMemory, Residency, completed
 
 DATA = Path(__file__).parent / "data/metrics"
 OF_GO = {m["name"]: m for m in json.loads((DATA / "metrics-all.json").read_text())["metrics"]}
@@ -39,6 +42,13 @@ def read_all(s=None):
 
 def p_record(idx):
     return records.view(records.p_dtype, layout.p_addr(idx))[0]
+
+
+class AskedOf:
+    """Stands for who reads what the system says of processes: which it was asked of."""
+
+    def read(self, coordinator, others):
+        return [coordinator, *others]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -164,6 +174,22 @@ def test_classes_add_up_to_their_totals(mapped, inuse, committed, released, stac
     assert cycles[0] + cycles[1] == cycles[2]
     scan = [read[f"/gc/scan/{what}:bytes"] for what in ("globals", "heap", "stack", "total")]
     assert sum(scan[:3]) == scan[3]
+
+
+def test_processes_are_those_of_ps_that_are_to_leave_too_and_not_scripts(mapped):
+    runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    runtime.coordinator_pid, runtime.service_pid, runtime.nprocs, runtime.slots, runtime.nrecords = 10, 14, 1, 2, 3
+    for idx in range(3):
+        p_record(idx).xpid, p_record(idx).epoch = 11 + idx, 2
+    assert Snapshot(Sources(usage=AskedOf()), -1, -1).usage == [10, 11, 12, 14]
+
+
+def test_what_the_cgroup_cannot_be_asked_is_as_it_was():
+    before = Residency(1, 1, 0, CgroupMemory(100, 200, {"max": 3}), {"some": Pressure(0.5, 2.0)})
+    unread = Residency(2, 2, 0, CgroupMemory(None, None, {}), {})
+    assert completed(unread, before) == replace(unread, cgroup=before.cgroup, pressure=before.pressure)
+    unlimited = Residency(2, 2, 0, CgroupMemory(100, None, {}), {"some": Pressure(0.0, 2.0)})
+    assert completed(unlimited, before) == unlimited
 
 
 def test_goroutines_add_up(mapped):

@@ -91,6 +91,18 @@ def test_an_answer_has_the_number_of_its_request(rt: gomp.Runtime) -> None:
     ]  # fmt: skip
 
 
+def test_an_answer_that_is_too_large_for_a_message_is_refused(rt: gomp.Runtime) -> None:
+    with stranger(rt) as channel:
+        room = MAX_HEADER - len(json.dumps({"op": "declare", "key": 1, "pickle": ""}))
+        channel.send("declare", key=1, pickle="x" * room)
+        channel.send("declared", key=1, request=10**40)
+        answer = channel.next(timeout_s=10)
+        assert answer is not None
+        assert answer.op == "error"
+        assert "more than 1,048,576" in answer["text"]
+    assert rt.run(len, "abc") == 3
+
+
 def test_a_p_may_say_more_than_a_stranger() -> None:
     done = Message("done", {"g": 1, "ok": True})
     assert fault(done, from_p=True) == ""

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 from service_stand_in import StandIn
 
@@ -108,6 +109,10 @@ def test_open_metrics_is_spoken_to_who_asks_for_it(shared):
     answer = shared.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
+    families = {family.name: family.type for family in open_families(answer.text)}
+    assert families["go_memstats_alloc_bytes"] == "gauge"
+    assert families["go_memstats_alloc_bytes_total"] == "unknown", "as a counter it would have that name"
+    assert families["go_memstats_mallocs"] == "counter"
 
 
 def test_whoever_asks_for_what_there_is_not_gets_the_usual(shared):

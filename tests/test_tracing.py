@@ -11,6 +11,7 @@ from heap_world import heap_world
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout
 from gomp.core.shm.records import TRACE_PROGRAM, TRACE_PROGRAM_END
+from gomp.errors import MessageTooLarge
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.tasks import Tasks
 from gomp.runtime.traced import TEXT_WORDS
@@ -81,6 +82,20 @@ def test_what_one_runs_that_has_come_since_is_told(world):
         text, program = told_by_the_coordinator(world, began)
         assert TEXT_WORDS.pack(*text[1:]).rstrip(b"\0") == b"eight by"
         assert program == (TRACE_PROGRAM, task.id, 1)
+
+
+def test_a_beginning_that_is_too_long_for_an_answer_is_refused_and_leaves_nothing_behind(world):
+    start(world, 0, "long")
+    refusals = []
+    asker = SimpleNamespace(channel=object(), request={"ms": 1000}, answer=too_large, refuse=refusals.append)
+    world.tracing.begin(asker)
+    assert refusals == ["the names of 1 programs that run are more than one answer holds: trace again when fewer run"]
+    assert not any(int(p.xtracing) for p in world.ps)
+    assert 0 in states(world), "another may begin"
+
+
+def too_large(**fields):
+    raise MessageTooLarge("the header of a message has more bytes than it may")
 
 
 def test_of_one_that_has_died_and_has_no_successor_yet_nothing_is_said(world):

@@ -1,7 +1,10 @@
 """What the system says of processes, read from a tree like /proc."""
 
+import errno
 import os
 import resource
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +86,21 @@ def test_what_cannot_be_opened_is_as_it_was(proc, reader):
     (proc.directory / "10/net/netstat").unlink()
     found = reader.read(10, [])
     assert (found.received_bytes, found.sent_bytes, found.open_fds) == (700, 80, 3)
+
+
+def test_without_descriptors_only_their_number_is_of_now(proc, reader, monkeypatch):
+    proc.have(10, utime=1, fds=3)
+    proc.have(11, utime=2, fds=4)
+    before = reader.read(10, [11])
+    proc.have(10, utime=5, fds=100)
+    monkeypatch.setattr(Path, "read_text", no_descriptor)
+    assert reader.read(10, [11]) == replace(before, open_fds=104)
+    monkeypatch.undo()
+    assert reader.read(10, [11]).cpu_s == 7.0
+
+
+def no_descriptor(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_without_a_coordinator_there_is_nothing(proc, reader):

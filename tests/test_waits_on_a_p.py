@@ -155,3 +155,38 @@ with gomp.Runtime(procs=1) as rt:
 def test_a_wait_whose_end_was_half_said_ends_with_the_runtime() -> None:
     done = subprocess.run([sys.executable, "-c", LAST_WAIT], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("lost\n", 0), done.stderr
+
+
+async def receives(there: gomp.Chan[int]) -> int:
+    return await there.receiving()
+
+
+def test_many_programs_may_wait_on_one_p() -> None:
+    with gomp.Runtime(procs=1) as rt:
+        there = gomp.Chan[int]()
+        waiting = [rt.go(receives, there) for _ in range(200)]
+        for n in range(200):
+            there.send(n)
+        assert sorted(each.wait() for each in waiting) == list(range(200))
+
+
+def waits_at_the_end_of(recursion: int) -> int:
+    return waits_at_the_end_of(recursion - 1) if recursion > 0 else gomp.go(len, "abc").wait()
+
+
+def tries_each_depth() -> int:
+    """How many of them leave room to wait in."""
+    could = 0
+    for depth in reversed(range(700, 1000)):
+        try:
+            could += waits_at_the_end_of(depth) == 3
+        except RecursionError:
+            continue
+    return could
+
+
+def test_where_python_has_no_room_for_a_wait_nothing_is_lost() -> None:
+    with gomp.Runtime(procs=1) as rt:
+        assert 0 < rt.run(tries_each_depth) < 300
+        assert rt.run(len, "abcd") == 4
+        assert rt.stats().ps[0].deaths == 0

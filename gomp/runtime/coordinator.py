@@ -187,7 +187,7 @@ class Coordinator:
         init_runtime(layout_version(), s.max_heap // layout.PAGE_SIZE, s.procs)
         view(mheap_dtype, MHEAP)[0].huge_pages = segments.huge_page_bytes() // layout.PAGE_SIZE
         rt = view(runtime_dtype, RUNTIME)[0]
-        rt.nrecords = self.records
+        rt.slots, rt.nrecords = self.max_procs.slots, self.records
         rt.coordinator_pid = self.pid
         rt.clobberfree = s.debug.clobberfree
         rt.collect_every = s.debug.gccollectevery

@@ -133,8 +133,11 @@ def _is_named(fd: int, path: Path) -> bool:
 
 
 def list_runtimes() -> list[RuntimeInfo]:
-    """The runtimes of this user that run now, by name. What dead ones left is removed."""
-    return sorted(_living(), key=lambda info: info.name)
+    """The runtimes of this user that run now, by name. What dead ones left is removed. Raises RuntimeLost."""
+    try:
+        return sorted(_living(), key=lambda info: info.name)
+    except OSError as error:
+        raise RuntimeLost(f"the runtimes in {directory()} cannot be looked at: {error.strerror}") from None
 
 
 def _living() -> Iterator[RuntimeInfo]:
@@ -162,7 +165,10 @@ def _timeval(seconds: float) -> tuple[int, int]:
 
 def open_channel(name: str, takes_descriptors: bool = False) -> Channel:
     """A connection to the runtime ``name``. Raises RuntimeLost."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise RuntimeLost(f"the runtime {name} cannot be asked: {error.strerror}") from None
     # Not settimeout: with it, connecting to a full backlog fails at once instead of waiting for room.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(_CONNECT_S)))
     try:
@@ -219,12 +225,12 @@ class Client:
 
 
 def connect(name: str | None = None, answer_s: float = ANSWER_S) -> Client:
-    """A client of the runtime ``name``, or of the only one. Raises ConfigError."""
+    """A client of the runtime ``name``, or of the only one. Raises ConfigError, RuntimeLost."""
     return Client(choose(name), answer_s)
 
 
 def choose(name: str | None = None) -> RuntimeInfo:
-    """The runtime ``name``, or the only one. Raises ConfigError."""
+    """The runtime ``name``, or the only one. Raises ConfigError, RuntimeLost."""
     running = list_runtimes()
     if name is not None:
         chosen = [info for info in running if info.name == name]

@@ -161,13 +161,15 @@ class Family:
         take it: it is not waited for."""
         if self._service_socket is None:
             return None
+        from gomp.service.process import LOG_MESSAGE
+
         ours, service_end = logs.pair()
         with service_end:
             try:
                 # socket.send_fds takes flags and leaves them out
                 rights = array.array("i", [service_end.fileno()])
                 self._service_socket.sendmsg(
-                    [b"log"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT
+                    [LOG_MESSAGE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT
                 )
             except OSError as error:
                 ours.close()

@@ -9,6 +9,7 @@ What always holds, whatever runs meanwhile:
 - ``sys - heap_released`` is what the memory limit counts (:mod:`~gomp.core.heap.accounting`).
 - ``sys == heap_sys + stack_sys + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys``
 - ``heap_alloc >= 0`` and ``heap_objects == mallocs - frees >= 0``: what was freed is read before what was allocated.
+- ``num_gc == num_forced_gc + num_automatic_gc``
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
 Where the words of Go meet another machine: a *span record* stands for each page and counts as MSpan; what else the collector keeps in the
@@ -320,6 +321,7 @@ def read() -> MemStats:
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
     memory = _read_memory(runtime, heap)
+    num_forced_gc, num_automatic_gc = int(gc.num_forced), int(gc.num_automatic)
     return MemStats(
         **objects,
         **memory,
@@ -331,9 +333,9 @@ def read() -> MemStats:
         pause_total_ns=int(gc.pause_total_ns),
         pause_ns=tuple(gc.pause_ns.tolist()),
         pause_end=tuple(gc.pause_end_ns.tolist()),
-        num_gc=int(gc.num_gc),
-        num_forced_gc=int(gc.num_forced),
-        num_automatic_gc=int(gc.num_automatic),
+        num_gc=num_forced_gc + num_automatic_gc,  # the coordinator's own count of all may be one ahead
+        num_forced_gc=num_forced_gc,
+        num_automatic_gc=num_automatic_gc,
         gc_cpu_fraction=busy_s / available_s if available_s > 0 else 0.0,
         heap_live=int(pacer.xheap_live),
         heap_marked=int(pacer.heap_marked),

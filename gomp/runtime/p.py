@@ -34,6 +34,7 @@ from gomp.runtime.channel import Channel, Message
 from gomp.runtime.here import here
 from gomp.runtime.peer import NO_REQUEST, OF_GOROUTINE, Peer
 from gomp.runtime.programs import Call, dump_failure, dump_outcome
+from gomp.runtime.room import make_room
 from gomp.runtime.traced import told_of
 from gomp.runtime.transit import Sent, outbox
 from gomp.service import logs
@@ -148,6 +149,7 @@ class P(Peer):
     def _call(message: Message) -> object:
         before = here.run()  # a goroutine of Python's may wait here as programs do, and this is none of its doing
         try:
+            make_room()
             call: Call = pickle.loads(message.payload)
             result = call.run()
             return result if message["awaited"] else None

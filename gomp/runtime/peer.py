@@ -26,6 +26,7 @@ from gomp.runtime import coroutines, mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
+from gomp.runtime.room import check_room
 from gomp.runtime.stillness import Stillness
 from gomp.runtime.uninterrupted import uninterrupted
 
@@ -83,6 +84,7 @@ class Peer:
         self.deadlocks = 0  # of which this process was told
 
     def go(self, call: Call) -> Goroutine:
+        check_room()
         self._drop_unwanted()
         request = self.mailbox.number()
         try:
@@ -98,6 +100,7 @@ class Peer:
         return Goroutine(self, request, str(call))
 
     def wait(self, request: int, timeout: float | None = None) -> Any:
+        check_room()
         deadline = None if timeout is None else time.monotonic() + timeout
         while (done := self._take(request, None if deadline is None else deadline - time.monotonic())) is None:
             if not self.mailbox.is_expected(request):
@@ -117,6 +120,7 @@ class Peer:
 
     def ask(self, op: str, timeout: float = 120.0, **fields: Any) -> Message:
         """Send a request to the coordinator itself and return its answer."""
+        check_room()
         request = self.mailbox.number()
         try:
             self.mailbox.post(op, request=request, **fields)
@@ -152,6 +156,7 @@ class Peer:
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> None:
         """Wait until ``is_done``, which somebody makes true who then wakes this P; at most ``timeout`` seconds. Raises RuntimeLost."""
+        check_room()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         if _is_main():
             while not is_done() and (left := deadline - time.monotonic()) > 0:

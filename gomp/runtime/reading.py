@@ -6,6 +6,7 @@ Sizes are in bytes, points in time in ms of Unix time, CPU times in ns. ``None``
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any
 
 from gomp.cgroup import MemoryCgroup
@@ -15,7 +16,7 @@ from gomp.core.shm import layout, records
 from gomp.runtime import cyclelog, memstats
 from gomp.runtime.memstats import MemStats, PStats
 
-_CGROUP = MemoryCgroup.of_this_process()
+_own_cgroup = cache(MemoryCgroup.of_this_process)
 
 
 def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]
             "mallocs": stats.mallocs,
         },
         "memory": _memory(stats),
-        "container": _container(cgroup or _CGROUP),
+        "container": _container(cgroup or _own_cgroup()),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gomp.cgroup import MemoryCgroup
@@ -65,6 +65,12 @@ def read(heap_fd: int, meta_fd: int, memory: MemoryCgroup) -> Residency:
         ),
         pressure=read_pressure(own.directory if own else None),
     )
+
+
+def completed(now: Residency, before: Residency) -> Residency:
+    """``now``, with what was said ``before`` of the cgroup and of waiting where that cannot be read: no descriptor is left to read it with."""
+    is_unread = now.cgroup.usage is None
+    return replace(now, cgroup=before.cgroup if is_unread else now.cgroup, pressure=now.pressure or before.pressure)
 
 
 def resident_bytes(fd: int) -> int:

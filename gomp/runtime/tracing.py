@@ -27,6 +27,7 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
+from gomp.errors import MessageTooLarge
 from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.requests import Asker
@@ -72,9 +73,17 @@ class Tracing:
             self._end()
             asker.refuse("there is no memory for the events of a trace: raise the memory limit of the container")
             return
+        try:
+            asker.answer(pid=int(self._runtime.coordinator_pid), unix_ns=time.time_ns(), **began)
+        except MessageTooLarge:
+            self._end()
+            n = sum(len(state["programs"]) for state in began["ps"])
+            asker.refuse(
+                f"the names of {n:,} programs that run are more than one answer holds: trace again when fewer run"
+            )
+            return
         self._reader = asker.channel
         self._until = time.monotonic() + asker.request["ms"] / 1e3 + _GRACE_S
-        asker.answer(pid=int(self._runtime.coordinator_pid), unix_ns=time.time_ns(), **began)
 
     def end(self, asker: Asker) -> None:
         if asker.channel is self._reader:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -37,9 +37,20 @@ class UsageReader:
     limit: Callable[[int, int], tuple[int, int]] = resource.prlimit
     _most_cpu_s: float = field(default=0.0, init=False)
     _last_network: tuple[int, int] = field(default=(0, 0), init=False)
+    _last: Usage | None = field(default=None, init=False)
 
-    def read(self, coordinator: int, others: Iterable[int]) -> Usage | None:
+    def read(self, coordinator: int, others: Sequence[int]) -> Usage | None:
         """None if there is no such coordinator."""
+        try:
+            self._last = self._read(coordinator, others)
+        except OSError:
+            if self._last is not None:
+                open_fds = sum(self._open_fds(pid) for pid in (coordinator, *others))
+                self._last = replace(self._last, open_fds=open_fds or self._last.open_fds)
+        return self._last
+
+    def _read(self, coordinator: int, others: Sequence[int]) -> Usage | None:
+        """Raises OSError where descriptors are exhausted."""
         own = self._stat(coordinator)
         if own is None:
             return None
@@ -62,7 +73,7 @@ class UsageReader:
     def _stat(self, pid: int) -> list[int] | None:
         try:
             text = (self.proc / str(pid) / "stat").read_text()
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             return None
         return [int(word) if word.lstrip("-").isdigit() else 0 for word in text[text.rindex(")") + 2 :].split()]
 

@@ -22,11 +22,11 @@ from gomp.service.shared import Shared
 
 def make_app(shared: Shared, page: live.Page, all_metrics: bool = False) -> Starlette:
     """The application of the runtime that is mapped in this process."""
-    registry = metrics.registry(all_metrics)
+    registries = {is_open: metrics.registry(all_metrics, is_open) for is_open in (False, True)}
 
     async def scrape(request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        return await shared.scrapes.serve(request, lambda: _encode(registry, accept))
+        return await shared.scrapes.serve(request, lambda: _encode(registries, accept))
 
     return Starlette(
         routes=[
@@ -46,11 +46,13 @@ async def _not_now(request: Request, error: Exception) -> Response:
     return refusal(503, error)
 
 
-def _encode(registry: CollectorRegistry, accept: str) -> Response:
+def _encode(registries: dict[bool, CollectorRegistry], accept: str) -> Response:
+    """As ``accept`` has it: by the registry for OpenMetrics, or the other."""
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # the library compares a version that it cannot read
         encode, content_type = choose_encoder("")
+    registry = registries[content_type.startswith("application/openmetrics-text")]
     return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
 
 

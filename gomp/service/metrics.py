@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UnknownMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -23,7 +23,8 @@ from gomp.runtime.metrics.snapshot import Snapshot, Sources, is_ready
 from gomp.runtime.metrics.table import TABLE
 
 _SOURCES = Sources()
-_FAMILIES: dict[str, Any] = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
+_FAMILIES: dict[str, Any] = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "unknown": UnknownMetricFamily}
+_NAMES = {metric.prometheus_name for metric in TABLE}
 _NAP_S = 0.02
 _BOUNDS = {unit: coarse_bounds(unit) for unit in ("bytes", "seconds")}
 
@@ -44,16 +45,23 @@ async def look_early() -> None:
     snapshot().processes  # noqa: B018  # a property that looks
 
 
-def families(s: Snapshot, everything: bool = False) -> Iterator[Family]:
-    """The metrics of ``s`` in Prometheus's terms: those it gets by default, or ``everything``."""
+def families(s: Snapshot, everything: bool = False, is_open: bool = False) -> Iterator[Family]:
+    """The metrics of ``s`` in Prometheus's terms, or OpenMetrics's if it ``is_open``: those it gets by default, or ``everything``."""
     for metric in TABLE:
         if everything or metric.by_default:
-            family = _family(metric, metric.read(s))
+            kind = _open_kind(metric) if is_open else metric.kind
+            family = _family(metric, kind, metric.read(s))
             if family is not None:
                 yield family
 
 
-def _family(metric: Metric, value: Any) -> Family | None:
+def _open_kind(metric: Metric) -> str:
+    """OpenMetrics calls a counter by its name without _total, which one of Go's gauges has: only as of unknown kind it may keep its own."""
+    is_taken = metric.kind == "counter" and metric.prometheus_name.removesuffix("_total") in _NAMES
+    return "unknown" if is_taken else metric.kind
+
+
+def _family(metric: Metric, kind: str, value: Any) -> Family | None:
     name = metric.prometheus_name
     if value is None:
         return None
@@ -63,8 +71,8 @@ def _family(metric: Metric, value: Any) -> Family | None:
     if isinstance(value, Summary):
         return _summary(name, metric.help, value)
     if isinstance(value, int | float):
-        return _FAMILIES[metric.kind](name, metric.help, value=value)  # type: ignore[no-any-return]
-    family: Family = _FAMILIES[metric.kind](name, metric.help, labels=[metric.label])
+        return _FAMILIES[kind](name, metric.help, value=value)  # type: ignore[no-any-return]
+    family: Family = _FAMILIES[kind](name, metric.help, labels=[metric.label])
     for label, number in value:
         family.add_metric([label], number)  # type: ignore[attr-defined]
     return family
@@ -87,15 +95,16 @@ def _summary(name: str, text: str, value: Summary) -> Family:
 class RuntimeCollector(Collector):
     """Reads the runtime's shared memory each time it is asked."""
 
-    def __init__(self, everything: bool = False) -> None:
+    def __init__(self, everything: bool, is_open: bool) -> None:
         self._everything = everything
+        self._is_open = is_open
 
     def collect(self) -> Iterator[Family]:
-        yield from families(snapshot(), self._everything)
+        yield from families(snapshot(), self._everything, self._is_open)
 
 
-def registry(everything: bool = False) -> CollectorRegistry:
-    """A registry with the one collector."""
+def registry(everything: bool = False, is_open: bool = False) -> CollectorRegistry:
+    """A registry with the one collector, for an answer in OpenMetrics if it ``is_open``."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(RuntimeCollector(everything))
+    made.register(RuntimeCollector(everything, is_open))
     return made

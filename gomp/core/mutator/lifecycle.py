@@ -47,6 +47,7 @@ def init_runtime(version: int, max_pages: int, nprocs: int) -> None:
     rt.version = version
     rt.max_pages = max_pages
     rt.nprocs = nprocs
+    rt.slots = nprocs
     rt.nrecords = nprocs
     rt.start_ns = nanotime()
     rt.resized_ns = rt.start_ns

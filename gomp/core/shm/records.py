@@ -59,10 +59,8 @@ runtime_dtype = record(
         ("version", "i8"),  # layout_version()
         ("max_pages", "i8"),  # size of this runtime's heap segment, in pages
         ("nprocs", "i8"),  # GOMAXPROCS: Ps 0..nprocs-1 run programs; changed with the world stopped
-        (
-            "nrecords",
-            "i8",
-        ),  # P records in use: as many as nprocs may grow to, and the attached ones; COORDINATOR_P besides
+        ("slots", "i8"),  # P records of those that may run programs: as many as nprocs may grow to
+        ("nrecords", "i8"),  # P records in use: those, then a script's and attached ones; COORDINATOR_P besides
         ("start_ns", "i8"),  # nanotime() when the runtime began
         ("coordinator_pid", "i8"),
         ("clobberfree", "i8"),  # GODEBUG
@@ -81,7 +79,7 @@ runtime_dtype = record(
         # the stop: set and cleared by the coordinator alone
         ("xstop", "i8"),  # 0: the world runs; n: stop number n is in force. A futex for those who wait for it to end
         ("xragged", "i8"),  # number of the last ragged barrier asked for
-        ("_pad1", "i8", (6,)),
+        ("_pad1", "i8", (5,)),
         # requests to the coordinator
         ("xgc_request", "i8"),  # 0 or GC_TRIGGER_*: set by whoever wants a cycle, taken by the coordinator
         (

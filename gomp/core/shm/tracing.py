@@ -14,16 +14,24 @@ A ring is written by its P's process alone, with the interpreter's lock, so by o
 acquire, then ``xwritten`` again: what the writer may have overwritten meanwhile it drops and counts. It takes no lock, and nobody waits for it. A
 process that is killed leaves a ring with whole events: the one that it was about to write is not counted.
 
-Off, it costs a load of a word in the P's own record where an event would be, and nothing in the fast path of an allocation. That load is
-relaxed: stores are not done before the branch that they depend on. The coordinator commits a P's ring before it sets the word, and it stays
-committed: who has read the word may write however late.
+Off, it costs a load of a word in the P's own record where an event would be, and nothing in the fast path of an allocation. That load is relaxed;
+who finds the word set orders it before all that follows (``fence_acquire``), for what counts details was made ready before the word was set. The
+coordinator commits a P's ring before it sets the word, and it stays committed: who has read the word may write however late.
 """
 
 from __future__ import annotations
 
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import fence_release, load64, load_acquire, load_relaxed, store64, store_release
+from gomp.core.shm.atomics import (
+    fence_acquire,
+    fence_release,
+    load64,
+    load_acquire,
+    load_relaxed,
+    store64,
+    store_release,
+)
 from gomp.core.shm.commit import commit_table
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
@@ -58,7 +66,10 @@ _DETAIL_BYTES = trace_detail_dtype.itemsize
 @inline
 def is_tracing() -> bool:
     """Whether this P is to tell what happens."""
-    return load_relaxed(_TRACING) != 0
+    if load_relaxed(_TRACING) == 0:
+        return False
+    fence_acquire()  # pairs with begin_tracing
+    return True
 
 
 @kernel("void(int64, int64, int64, int64)")
@@ -178,7 +189,7 @@ def begin_tracing(p: int) -> int:
         store64(p + P_TRACE_SKIPS + 8 * which, 0)
     g = pp.curg  # read once: one that has come since the trace began may run
     pp.trace_running = g_at(g).id if g != 0 else 0
-    store_release(p + P_XTRACING, 1)
+    store_release(p + P_XTRACING, 1)  # pairs with is_tracing
     return OK
 
 

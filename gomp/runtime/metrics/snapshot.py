@@ -97,6 +97,7 @@ class Sources:
     memories: ProcessMemories = field(default_factory=ProcessMemories)
     sites: SiteCounts = field(default_factory=SiteCounts)
     usage: UsageReader = field(default_factory=UsageReader)
+    last_residency: Residency | None = field(default=None, init=False)
 
 
 class Snapshot:
@@ -165,14 +166,17 @@ class Snapshot:
 
     @cached_property
     def usage(self) -> Usage | None:
-        """What the system says of coordinator, Ps and service together; None if the coordinator is gone."""
-        ps = [p.pid for p in self.stats.ps[: self.stats.procs] if p.pid]
+        """What the system says of coordinator, Ps and service together; None if the coordinator is gone. Ps that are to leave count until they have:
+        their CPU time would be missing."""
+        ps = [p.pid for p in self.stats.ps if p.pid and p.idx < self.runtime.slots]
         return self._sources.usage.read(self.coordinator_pid, [*ps, self.service_pid])
 
     @cached_property
     def residency(self) -> Residency:
         """Pages of the segments in memory, and the charge of this process's cgroup."""
-        return residency.read(*self._descriptors, self._sources.cgroup)
+        found, before = residency.read(*self._descriptors, self._sources.cgroup), self._sources.last_residency
+        self._sources.last_residency = residency.completed(found, before) if before else found
+        return self._sources.last_residency
 
     @property
     def resident_bytes(self) -> int:
