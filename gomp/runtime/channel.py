@@ -37,7 +37,7 @@ _READ = 1 << 18
 _INT = struct.Struct("i")
 _PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 _MAX_READS = 64
-_MAX_DESCRIPTORS = 8
+_DESCRIPTORS_SPACE = socket.CMSG_LEN(8 * _INT.size)  # for at most so many at once
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,17 @@ class Channel:
     def _read(self, size: int = _READ) -> bytes:
         if not self._takes_descriptors:
             return self.sock.recv(size)
-        data, descriptors, _, _ = socket.recv_fds(self.sock, size, _MAX_DESCRIPTORS)
-        self.descriptors += descriptors
+        # socket.recv_fds takes flags and leaves them out
+        data, attached, _, _ = self.sock.recvmsg(size, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        for _, _, rights in attached:  # SCM_RIGHTS: nothing else is asked for
+            self.descriptors += array("i", rights)
         return data
 
     def next(self, timeout_s: float | None = None) -> Message | None:
-        """The next message, or None after ``timeout_s``. Sends what is queued meanwhile."""
+        """The next message, or None after ``timeout_s``. Sends what is queued meanwhile.
+
+        What a peer has said before it hung up is heard, even where something could not be sent to it: it says why.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._ready:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
@@ -262,7 +267,11 @@ class Channel:
             events = poller.poll(None if left is None else left * 1000)
             if not events:
                 return None
-            self.flush()
+            try:
+                self.flush()
+            except RuntimeLost:
+                if not events[0][1] & select.POLLIN:
+                    raise
             if events[0][1] & ~select.POLLOUT:
                 self._ready.extend(self.receive())
         return self._ready.popleft()
