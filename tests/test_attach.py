@@ -23,7 +23,7 @@ from gomp.core.jit import cache_key
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import discovery
-from gomp.runtime.attached import Attached
+from gomp.runtime.connected import Connected
 from gomp.runtime.ending import Ending
 from gomp.runtime.events import Events
 from tests.attaching import Item
@@ -226,11 +226,12 @@ def test_other_users_are_hung_up_on(rt: gomp.Runtime) -> None:
         listener.bind(f"{directory}/socket")
         Path(directory, "socket").chmod(0o777)
         listener.listen()
-        others = Attached(Events(), ending, Mock(), Mock(), Mock(), Mock())
+        others = Connected(Events(), ending, Mock(), Mock(), Mock(), Mock(), 1)
+        others.listen(listener)
         for user, is_heard in ((65534, False), (0, True)):
             connects = ["/usr/bin/env", "python3", "-c", _CONNECTS, listener.getsockname()]
             process = subprocess.Popen(connects, user=user, stdout=subprocess.PIPE)
-            others._on_connect(listener)
+            others._on_connect()
             assert len(ending.peers) == is_heard
             for channel in ending.peers:
                 channel.close()
