@@ -177,7 +177,7 @@ class BorrowedPs:
         del self._borrowers[borrower.idx]
         borrower.channel.written = nothing
         self._ending.holders.remove(borrower.channel)
-        self._dying.is_gone(borrower.idx)
+        self._dying.forget(borrower.idx)
 
     def has_settled(self, idx: int, how: str, done: str) -> None:
         """P ``idx`` is as it was before it was lent; ``done`` is what there was to do, in words."""

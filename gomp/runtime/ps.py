@@ -141,7 +141,7 @@ class Ps:
         self._hear_last(idx, cast(Channel, child.channel))
         self._events.unwatch(cast(Channel, child.channel).fileno())
         status = self._family.bury_p(idx)
-        self._dying.is_gone(idx)
+        self._dying.forget(idx)
         why_killed = self._oom_kills.explain(status)
         if why_killed:
             self._starved.add(idx)
