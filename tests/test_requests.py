@@ -97,6 +97,12 @@ def test_a_p_may_say_more_than_a_stranger() -> None:
     assert fault(done, from_p=False) == "unknown request 'done'"
 
 
+def test_a_p_does_not_attach_nor_leave() -> None:
+    for message in (Message("attach", {"build": "", "wait": True}), Message("leave")):
+        assert fault(message, from_p=False) == ""
+        assert fault(message, from_p=True) == f"unknown request {message.op!r}"
+
+
 def test_descriptors_that_a_stranger_sends_are_not_kept(rt: gomp.Runtime) -> None:
     with stranger(rt) as channel:
         channel.send("stats")
