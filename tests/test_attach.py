@@ -127,6 +127,24 @@ def test_it_is_killed(rt: gomp.Runtime, all_free: None, what: str, number: signa
     del gomp.globals["never"]
 
 
+@pytest.mark.parametrize("what", ["have_made", "have_made_and_leave"])
+def test_results_that_nobody_takes_any_more_are_gone(rt: gomp.Runtime, all_free: None, what: str) -> None:
+    for _ in range(2):  # and the next who has its P does not inherit them
+        process = start(NAME, what)
+        if what == "have_made":
+            here(process)
+            time.sleep(0.2)
+            process.kill()
+        process.communicate(timeout=WAIT_S)
+        wait_until(lambda: attached() == [], "it is attached still")
+
+    def are_gone() -> bool:
+        rt.gc()
+        return rt.stats().heap_objects < 1000
+
+    wait_until(are_gone, f"there are {rt.stats().heap_objects} objects")
+
+
 def test_it_is_killed_again_and_again(rt: gomp.Runtime, all_free: None) -> None:
     _kill_in_a_loop(rt, 60)
 

@@ -34,6 +34,7 @@ MOST_TRACE_MS = 3_600_000
 MAX_OWED = 1 << 20  # bytes of answers that are kept for a peer
 RESULTS_TO_ANSWERS = 64  # so many bytes of results count as one
 _READ = 1 << 18
+NOBODYS = -1
 _INT = struct.Struct("i")
 _PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 _MAX_READS = 64
@@ -77,6 +78,7 @@ class Channel:
         sock.setblocking(False)
         self.sock = sock
         self.peer = "a process"  # in words
+        self.p = NOBODYS  # the P that the peer's process has borrowed
         self._takes_descriptors = takes_descriptors
         self._in = bytearray()
         self._out: deque[tuple[memoryview, list[int], int]] = deque()  # ... and how many bytes of answers it counts as

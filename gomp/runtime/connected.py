@@ -124,7 +124,8 @@ class Connected:
         return idle is not None
 
     def _add(self, channel: Channel) -> None:
-        channel.peer = f"the process {pid_of(channel)}"
+        pid = pid_of(channel)
+        channel.peer, channel.p = f"the process {pid}", self._borrowed.p_of(pid)
         self._events.watch(channel.fileno(), lambda: self._on_message(channel))
         self._ending.peers.append(channel)
 

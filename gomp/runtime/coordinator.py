@@ -64,6 +64,7 @@ from gomp.runtime.dying import Dying
 from gomp.runtime.ending import Ending
 from gomp.runtime.events import Events
 from gomp.runtime.family import Child, Family
+from gomp.runtime.invitation import Invitation
 from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.limits import Limits
 from gomp.runtime.maxprocs import MaxProcs
@@ -174,11 +175,11 @@ class Coordinator:
             collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.shared, self.resizing.ask,
             self.stopping.stopped_world, lambda: self.stopping.is_held_up,
         )  # fmt: skip
+        self.invitation = Invitation(self.registration.name, self.shared, self.wake_fd)
         lent = range(slots + (self.owner is not None), self.records)
         self.borrowed = BorrowedPs(
-            lent, self.shared, self.wake_fd, self.registration.name, events, ending, dying, self.stopping.stopped_world,
-            self.ps.bury, self._tell_who,
-        )  # fmt: skip
+            lent, self.invitation, events, ending, dying, self.stopping.stopped_world, self.ps, self._tell_who
+        )
         self.connected = Connected(
             events, ending, self.dispatcher, self.borrowed, self.answers.give, self._forget, CLIENTS + s.max_attached
         )  # fmt: skip
@@ -264,12 +265,8 @@ class Coordinator:
         self.connected.own(owner, cast(int, self.owner_p))
         owner.send(
             "ready",
-            descriptors=[self.shared.heap_fd, self.shared.meta_fd, self.wake_fd],
-            p=self.owner_p,
-            heap_bytes=self.shared.heap_bytes,
-            backing=self.shared.backing,
-            version=layout_version(),
-            name=self.registration.name,
+            descriptors=self.invitation.descriptors,
+            **self.invitation.to(cast(int, self.owner_p)),
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------

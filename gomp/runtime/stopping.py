@@ -142,7 +142,7 @@ class Stopping:
         self._dying.was_killed(idx)
 
     def end_overdue(self) -> None:
-        """Kill who has hung up and lives. Where not even that helps the runtime ends, but for an attached process in nobody's way, which keeps its P."""
+        """Kill who has hung up and lives. If not even that helps, the runtime ends, but for an attached process in nobody's way."""
         silent, killed = self._dying.overdue()
         for idx, why in silent.items():
             log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, int(p_record(idx).xpid), why)
