@@ -99,6 +99,20 @@ def lose(rt: Attached) -> None:
         say(lost)
 
 
+def have_made(rt: Attached) -> None:
+    """Have chains made, and wait for none of them."""
+    made = [rt.go(chain, 1000) for _ in range(10)]
+    say("here")
+    while len(made) == 10:
+        time.sleep(1)
+
+
+def have_made_and_leave(rt: Attached) -> None:
+    for _ in range(10):
+        rt.go(chain, 1000)
+    time.sleep(0.2)
+
+
 def leave(rt: Attached) -> None:
     kept = chain(10)
     rt.close()
@@ -156,15 +170,17 @@ def _be_killed(rt: Attached) -> None:
     for i in itertools.count():
         kept[i % 100] = chain(200)
         gomp.globals["shared"][f"key {i % 50}"] = gomp.new(Item, number=i)
-        rt.go(_takes, kept[i % 100])
+        rt.go(_gives, kept[i % 100])
 
 
 async def _wait_for_ever() -> None:
     await gomp.globals["never"].receiving()
 
 
-def _takes(item: Item) -> int:
-    return item.number
+def _gives(item: Item) -> Item:
+    """A chain as long as that which it is given: its result is a parcel, as its argument is."""
+    assert item.next
+    return chain(200)
 
 
 def share(name: str, owner: str, seconds: str) -> None:
@@ -189,7 +205,20 @@ def of_another_build(name: str) -> None:
 WITHOUT = {f.__name__: f for f in (in_a_thread_of_asyncio, again, killed, share, refused, of_another_build)}
 WITH = {
     f.__name__: f
-    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, leave, exit_without_a_word)
+    for f in (
+        have_made,
+        have_made_and_leave,
+        use,
+        stay,
+        wait,
+        hang_up,
+        become_another,
+        stop_inside,
+        look_on,
+        lose,
+        leave,
+        exit_without_a_word,
+    )
 }
 
 

@@ -127,7 +127,7 @@ class World:
     # --- objects --------------------------------------------------------------------------------------------------------
 
     def _free_slot(self, p: int) -> int:
-        if not self._free[p]:
+        if not self._free[p] or self.ps[p].handles == 0:  # a repair has taken those that it had
             first = boundary.grow_handles(_HANDLES)
             assert first >= 0, first
             self._free[p] = list(range(first + _HANDLES - 1, first - 1, -1))

@@ -23,7 +23,7 @@ from gomp.core.jit import cache_key
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import discovery
-from gomp.runtime.attached import Attached
+from gomp.runtime.connected import Connected
 from gomp.runtime.ending import Ending
 from gomp.runtime.events import Events
 from tests.attaching import Item
@@ -127,6 +127,24 @@ def test_it_is_killed(rt: gomp.Runtime, all_free: None, what: str, number: signa
     del gomp.globals["never"]
 
 
+@pytest.mark.parametrize("what", ["have_made", "have_made_and_leave"])
+def test_results_that_nobody_takes_any_more_are_gone(rt: gomp.Runtime, all_free: None, what: str) -> None:
+    for _ in range(2):  # and the next who has its P does not inherit them
+        process = start(NAME, what)
+        if what == "have_made":
+            here(process)
+            time.sleep(0.2)
+            process.kill()
+        process.communicate(timeout=WAIT_S)
+        wait_until(lambda: attached() == [], "it is attached still")
+
+    def are_gone() -> bool:
+        rt.gc()
+        return rt.stats().heap_objects < 1000
+
+    wait_until(are_gone, f"there are {rt.stats().heap_objects} objects")
+
+
 def test_it_is_killed_again_and_again(rt: gomp.Runtime, all_free: None) -> None:
     _kill_in_a_loop(rt, 60)
 
@@ -226,11 +244,12 @@ def test_other_users_are_hung_up_on(rt: gomp.Runtime) -> None:
         listener.bind(f"{directory}/socket")
         Path(directory, "socket").chmod(0o777)
         listener.listen()
-        others = Attached(Events(), ending, Mock(), Mock(), Mock(), Mock())
+        others = Connected(Events(), ending, Mock(), Mock(), Mock(), Mock(), 1)
+        others.listen(listener)
         for user, is_heard in ((65534, False), (0, True)):
             connects = ["/usr/bin/env", "python3", "-c", _CONNECTS, listener.getsockname()]
             process = subprocess.Popen(connects, user=user, stdout=subprocess.PIPE)
-            others._on_connect(listener)
+            others._on_connect()
             assert len(ending.peers) == is_heard
             for channel in ending.peers:
                 channel.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 from collections.abc import Iterator
 
@@ -73,6 +74,26 @@ def test_who_takes_no_answers_is_not_read_until_it_does(pair: tuple[Channel, Cha
         ours.flush()
     assert ours.receive() == [Message("stats")]
     assert 0 < taken < 1000
+
+
+def test_what_was_said_before_hanging_up_is_heard_by_who_cannot_send_any_more(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    theirs.send("error", text="no room")
+    theirs.close()
+    with pytest.raises(gomp.RuntimeLost):
+        ours.send("stats")
+    assert ours.next(1.0) == Message("error", {"text": "no room"})
+    with pytest.raises(gomp.RuntimeLost):
+        ours.next(1.0)
+
+
+def test_descriptors_are_not_left_to_another_program(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair[0], Channel(pair[1].sock, takes_descriptors=True)
+    ours.send("look", descriptors=[0, 1])
+    assert theirs.next(1.0)
+    assert [os.get_inheritable(fd) for fd in theirs.descriptors] == [False, False]
+    for fd in theirs.descriptors:
+        os.close(fd)
 
 
 def test_who_hangs_up_while_it_is_not_read_is_noticed(pair: tuple[Channel, Channel]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -115,6 +117,32 @@ def test_a_lister_leaves_the_entry_of_a_starter_that_came_before_it_locked(
     assert socket_file.exists()
     assert list_runtimes() == []
     assert os.listdir(directory) == [], "it is dead"
+
+
+def test_a_directory_that_goes_away_ends_no_runtime(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = Registration("web")
+    away = directory.rename(directory.with_name("away"))
+    entry.describe(WEB)
+    entry.describe_again()
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("`gomp ls` does not show what is so now: [Errno 2] No such file or directory")
+    away.rename(directory)
+    entry.describe_again()
+    assert RuntimeInfo(**json.loads((directory / "web.json").read_text())) == WEB
+    away = directory.rename(away)
+    entry.describe_again()
+    entry.remove()
+    assert len(caplog.messages) == 1
+
+
+def test_a_description_that_does_not_fit_on_the_disk_leaves_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Registration("web")
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    entry.describe(WEB)
+    assert sorted(os.listdir(directory)) == ["web.lock", "web.sock"]
+    entry.remove()
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

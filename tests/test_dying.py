@@ -41,7 +41,7 @@ def test_who_hangs_up_has_a_moment_to_die_and_then_a_kill_has(clock: Clock) -> N
     assert (list(dying.killed), dying.is_killed(1), dying.is_killed(0)) == ([1], True, False)
     assert run_for(dying, clock, KILLED_S - 0.5) == ({}, [])
     assert run_for(dying, clock, 0.5) == ({}, [1])
-    dying.is_gone(1)
+    dying.forget(1)
     assert (list(dying.killed), dying.overdue(), dying.rest_s) == ([], ({}, []), math.inf)
 
 

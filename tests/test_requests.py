@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 import gomp
-from gomp.errors import RuntimeLost
 from gomp.runtime import discovery
+from gomp.runtime.attach import _borrow
 from gomp.runtime.channel import MAX_HEADER, Channel, Message
 from gomp.runtime.requests import fault
 
@@ -109,6 +109,12 @@ def test_a_p_may_say_more_than_a_stranger() -> None:
     assert fault(done, from_p=False) == "unknown request 'done'"
 
 
+def test_a_p_does_not_attach_nor_leave() -> None:
+    for message in (Message("attach", {"build": "", "wait": True}), Message("leave")):
+        assert fault(message, from_p=False) == ""
+        assert fault(message, from_p=True) == f"unknown request {message.op!r}"
+
+
 def test_descriptors_that_a_stranger_sends_are_not_kept(rt: gomp.Runtime) -> None:
     with stranger(rt) as channel:
         channel.send("stats")
@@ -139,12 +145,13 @@ def test_who_asks_and_does_not_listen_is_not_listened_to(rt: gomp.Runtime, reque
 
 def test_more_strangers_than_a_runtime_has_room_for_are_told_so(rt: gomp.Runtime) -> None:
     with contextlib.ExitStack() as stack:
-        channels = [stack.enter_context(stranger(rt)) for _ in range(64)]
-        answer = channels[-1].next(5.0)
-        assert answer is not None
-        assert answer["text"] == "the runtime has 64 connections already"
-        with pytest.raises(RuntimeLost):
-            channels[-1].next(5.0)
+        for _ in range(64 + 8 - 1):  # as many as may be attached, and 64; one is the script's
+            stack.enter_context(stranger(rt))
+        client = stack.enter_context(discovery.connect(rt.name))
+        joins = stack.enter_context(contextlib.closing(discovery.open_channel(rt.name)))
+        for ask in (client.stats, lambda: _borrow(joins, rt.name, 0)):
+            with pytest.raises(gomp.GompError, match=r"^the runtime has 72 connections already$"):
+                ask()
         assert rt.run(len, "abc") == 3
 
 

@@ -35,7 +35,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -327,10 +327,13 @@ def _imports_of(source: Path) -> tuple[Path, ...]:
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """Make ``file`` hold ``data``; another process sees all of it or nothing."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as out:
-        out.write(data)
-    os.replace(out.name, file)
+    """Make ``file`` hold ``data``; another process sees all of it or nothing, and if it raises nothing is left."""
+    with ExitStack() as undo:
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as out:
+            undo.callback(os.unlink, out.name)
+            out.write(data)
+        os.replace(out.name, file)
+        undo.pop_all()
 
 
 @contextmanager

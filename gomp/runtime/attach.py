@@ -92,7 +92,8 @@ def _load_kernels() -> None:
 
 def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     """The coordinator's answer, which says which P it is."""
-    channel.send("attach", build=cache_key(), wait=timeout > 0)
+    with contextlib.suppress(RuntimeLost):  # it has hung up: perhaps it has said why
+        channel.send("attach", build=cache_key(), wait=timeout > 0)
     answer = channel.next(timeout or _ANSWER_S)
     if answer is None and timeout > 0:
         raise NoFreeP(f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached")

@@ -34,10 +34,11 @@ MOST_TRACE_MS = 3_600_000
 MAX_OWED = 1 << 20  # bytes of answers that are kept for a peer
 RESULTS_TO_ANSWERS = 64  # so many bytes of results count as one
 _READ = 1 << 18
+NOBODYS = -1
 _INT = struct.Struct("i")
 _PEER = struct.Struct("iII")  # the kernel's struct ucred: pid, uid, gid
 _MAX_READS = 64
-_MAX_DESCRIPTORS = 8
+_DESCRIPTORS_SPACE = socket.CMSG_LEN(8 * _INT.size)  # for at most so many at once
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Channel:
         sock.setblocking(False)
         self.sock = sock
         self.peer = "a process"  # in words
+        self.p = NOBODYS  # the P that the peer's process has borrowed
         self._takes_descriptors = takes_descriptors
         self._in = bytearray()
         self._out: deque[tuple[memoryview, list[int], int]] = deque()  # ... and how many bytes of answers it counts as
@@ -248,12 +250,17 @@ class Channel:
     def _read(self, size: int = _READ) -> bytes:
         if not self._takes_descriptors:
             return self.sock.recv(size)
-        data, descriptors, _, _ = socket.recv_fds(self.sock, size, _MAX_DESCRIPTORS)
-        self.descriptors += descriptors
+        # socket.recv_fds takes flags and leaves them out
+        data, attached, _, _ = self.sock.recvmsg(size, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        for _, _, rights in attached:  # SCM_RIGHTS: nothing else is asked for
+            self.descriptors += array("i", rights)
         return data
 
     def next(self, timeout_s: float | None = None) -> Message | None:
-        """The next message, or None after ``timeout_s``. Sends what is queued meanwhile."""
+        """The next message, or None after ``timeout_s``. Sends what is queued meanwhile.
+
+        What a peer has said before it hung up is heard, even where something could not be sent to it: it says why.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._ready:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
@@ -262,7 +269,11 @@ class Channel:
             events = poller.poll(None if left is None else left * 1000)
             if not events:
                 return None
-            self.flush()
+            try:
+                self.flush()
+            except RuntimeLost:
+                if not events[0][1] & select.POLLIN:
+                    raise
             if events[0][1] & ~select.POLLOUT:
                 self._ready.extend(self.receive())
         return self._ready.popleft()

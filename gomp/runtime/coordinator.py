@@ -9,7 +9,7 @@ Life::
 
 Its parts, each with one job: :mod:`~gomp.runtime.events` (what it waits for), :mod:`~gomp.runtime.ps` (processes of Ps, their deaths and
 successors), :mod:`~gomp.runtime.stopping` (stops, and who does not), :mod:`~gomp.runtime.limits`, :mod:`~gomp.runtime.resizing`,
-:mod:`~gomp.runtime.attached` (other processes), :mod:`~gomp.runtime.answers` and :mod:`~gomp.runtime.ending`.
+:mod:`~gomp.runtime.connected` (other processes), :mod:`~gomp.runtime.answers` and :mod:`~gomp.runtime.ending`.
 
 It is started by ``gomp serve``, or by a script's Runtime with a socket: that runtime ends when the socket hangs up.
 """
@@ -53,17 +53,18 @@ from gomp.forked import how_it_ended
 from gomp.kernels import load_all_kernels
 from gomp.runtime import compiled, crash, discovery, orphans, pacerlog, throws
 from gomp.runtime.answers import Answers
-from gomp.runtime.attached import Attached
 from gomp.runtime.autolimit import P_TAKES, SERVICE_TAKES
 from gomp.runtime.borrowed import BorrowedPs
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector, Stuck
+from gomp.runtime.connected import CLIENTS, Connected
 from gomp.runtime.deadlocks import Deadlocks
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.dying import Dying
 from gomp.runtime.ending import Ending
 from gomp.runtime.events import Events
 from gomp.runtime.family import Child, Family
+from gomp.runtime.invitation import Invitation
 from gomp.runtime.lazyreturn import LazyReturn
 from gomp.runtime.limits import Limits
 from gomp.runtime.maxprocs import MaxProcs
@@ -131,7 +132,7 @@ class Coordinator:
         self._fork_all(control)
         self.limits.follow()
         self.events.watch(self.wake_fd, self._on_wake)
-        self.attached.listen(self.registration.listener)
+        self.connected.listen(self.registration.listener)
         self._say_what_is_odd()
         if self.owner:
             self._admit(self.owner)
@@ -174,12 +175,14 @@ class Coordinator:
             collector, self.scavenger, self.dispatcher, self.limits, deadlocks, tracing, self.shared, self.resizing.ask,
             self.stopping.stopped_world, lambda: self.stopping.is_held_up, self._crash,
         )  # fmt: skip
+        self.invitation = Invitation(self.registration.name, self.shared, self.wake_fd)
         lent = range(slots + (self.owner is not None), self.records)
         self.borrowed = BorrowedPs(
-            lent, self.shared, self.wake_fd, self.registration.name, events, ending, dying, self.stopping.stopped_world,
-            self.ps.bury, self._tell_who,
+            lent, self.invitation, events, ending, dying, self.stopping.stopped_world, self.ps, self._tell_who
+        )
+        self.connected = Connected(
+            events, ending, self.dispatcher, self.borrowed, self.answers.give, self._forget, CLIENTS + s.max_attached
         )  # fmt: skip
-        self.attached = Attached(events, ending, self.dispatcher, self.borrowed, self.answers.give, self._forget)
 
     def _init_records(self) -> None:
         s = self.settings
@@ -259,15 +262,11 @@ class Coordinator:
 
     def _admit(self, owner: Channel) -> None:
         """Give the script its P and the segments' descriptors."""
-        self.attached.own(owner, cast(int, self.owner_p))
+        self.connected.own(owner, cast(int, self.owner_p))
         owner.send(
             "ready",
-            descriptors=[self.shared.heap_fd, self.shared.meta_fd, self.wake_fd],
-            p=self.owner_p,
-            heap_bytes=self.shared.heap_bytes,
-            backing=self.shared.backing,
-            version=layout_version(),
-            name=self.registration.name,
+            descriptors=self.invitation.descriptors,
+            **self.invitation.to(cast(int, self.owner_p)),
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -278,6 +277,7 @@ class Coordinator:
         while not self.ending.is_near:
             self.events.wait(self._step())
             self._hear_kernels()
+            self.connected.step()
             self.answers.give_due()
             self.limits.relieve()
             with contextlib.suppress(RuntimeLost):  # the runtime ends
@@ -314,9 +314,10 @@ class Coordinator:
         )
 
     def _look_around(self) -> None:
-        """What the cgroup says now, and who can be reaped."""
+        """What the cgroup says now, who can be reaped, and what could not be done before."""
         self.family.reap_late()
         self.oom_kills.look(bool(view(runtime_dtype, RUNTIME)[0].xready), time.monotonic())
+        self.registration.describe_again()
         self.limits.set_budget()
         if not self.stopping.is_held_up:
             with contextlib.suppress(RuntimeLost):  # the runtime ends

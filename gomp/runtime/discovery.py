@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import stat
@@ -25,6 +26,8 @@ from gomp.core.jit import write_atomically
 from gomp.errors import ConfigError, RuntimeLost
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.memstats import MemStats
+
+log = logging.getLogger("gomp.coordinator")
 
 _LOCK_TRIES = 10
 _LOCK_NAP_S = 0.01
@@ -69,6 +72,8 @@ class Registration:
         self._socket_file = directory() / f"{name}.sock"
         self._description = directory() / f"{name}.json"
         self.control_file = directory() / f"{name}.control"
+        self._untold: RuntimeInfo | None = None  # what could not be described
+        self._has_failed = False
         try:
             self._fd = self._open_locked()
             self.listener = listen_privately(self._socket_file)
@@ -88,7 +93,22 @@ class Registration:
         raise ConfigError(f"a runtime named {self.name} is running: choose another --name, or end that one")
 
     def describe(self, info: RuntimeInfo) -> None:
-        write_atomically(self._description, json.dumps(asdict(info)).encode())
+        """Have others find this. A directory that is full, or gone, ends no runtime: see :meth:`describe_again`."""
+        self._untold = info
+        self.describe_again()
+
+    def describe_again(self) -> None:
+        """Try what was in vain before."""
+        if self._untold is None:
+            return
+        try:
+            write_atomically(self._description, json.dumps(asdict(self._untold)).encode())
+        except OSError as error:
+            if not self._has_failed:
+                log.error("`gomp ls` does not show what is so now: %s; it is tried again and again", error)
+            self._has_failed = True
+        else:
+            self._untold, self._has_failed = None, False
 
     def remove(self) -> None:
         """Take the entry away. Only the coordinator: a forked child's copy of the lock's descriptor locks nothing."""
@@ -217,7 +237,8 @@ class Client:
         return int(self._ask("free_os_memory", now=now)["heap_released"])
 
     def _ask(self, op: str, **fields: Any) -> Message:
-        self._channel.send(op, **fields)
+        with contextlib.suppress(RuntimeLost):  # it has hung up: perhaps it has said why
+            self._channel.send(op, **fields)
         answer = self._channel.next(self._answer_s)
         if answer is None:
             raise RuntimeLost(f"the runtime {self.info.name} did not answer within {self._answer_s:g} s")

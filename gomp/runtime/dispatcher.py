@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gomp.config import ProgramSettings
 from gomp.errors import OutOfMemory, RuntimeLost, WorkerDied
-from gomp.runtime.channel import Channel, Message
+from gomp.runtime.channel import NOBODYS, Channel, Message
 from gomp.runtime.programs import Call, dump_failure
 from gomp.runtime.tasks import Task, Tasks
 
@@ -123,7 +123,7 @@ class Dispatcher:
         if channel is not None:
             awaited = isinstance(task.origin, Channel | OnP)
             with contextlib.suppress(RuntimeLost):  # it has died: its pidfd tells
-                heir = task.origin.p if isinstance(task.origin, OnP) else -1
+                heir = task.origin.p if awaited else NOBODYS
                 channel.send("run", task.payload, g=task.g, id=task.id, name=task.name, awaited=awaited, heir=heir)
 
     def _tell(self, origin: object, request: int, ok: bool, payload: bytes, parcel: int = 0) -> bool:

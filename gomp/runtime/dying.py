@@ -34,8 +34,8 @@ class Dying:
         self._hung_up.pop(idx, None)
         self._killed.setdefault(idx, self._lived() + KILLED_S)
 
-    def is_gone(self, idx: int) -> None:
-        """Its process has been buried."""
+    def forget(self, idx: int) -> None:
+        """Its process has been buried, or its end is waited for no more."""
         self._hung_up.pop(idx, None)
         self._killed.pop(idx, None)
 

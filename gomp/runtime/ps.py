@@ -141,7 +141,7 @@ class Ps:
         self._hear_last(idx, cast(Channel, child.channel))
         self._events.unwatch(cast(Channel, child.channel).fileno())
         status = self._family.bury_p(idx)
-        self._dying.is_gone(idx)
+        self._dying.forget(idx)
         why_killed = self._oom_kills.explain(status)
         if why_killed:
             self._starved.add(idx)
@@ -185,7 +185,7 @@ class Ps:
             self._ending.lose(f"the runtime ends, for it cannot live here: {HOPELESS} times in a row {why}; {ADVICE}")
             return
         self.start_absent()
-        self._have_transits_settled()
+        self.have_transits_settled()
         for idx in dead:
             if idx < self._slots and idx not in self._family.ps:
                 self._dispatcher.move(self._dispatcher.tasks.of(idx), is_dead=True)
@@ -219,8 +219,8 @@ class Ps:
         delay = self._restarts[idx].died(time.monotonic())
         return max(delay, self._oom_kills.delay(idx)) if idx in self._starved else delay
 
-    def _have_transits_settled(self) -> None:
-        """Have everybody take back what the dead were sent, or were receiving."""
+    def have_transits_settled(self) -> None:
+        """Have everybody take back what processes were sent, or were receiving, that are gone."""
         for channel in (*self._family.channels(), *self._ending.holders):
             with contextlib.suppress(RuntimeLost):
                 channel.send("settle")

@@ -17,9 +17,7 @@ from gomp.errors import RuntimeLost
 from gomp.runtime.channel import MOST_TRACE_MS, Channel, Message
 from gomp.runtime.programs import MAX_NAME
 
-_CLIENT_FIELDS: dict[str, dict[str, type]] = {
-    "attach": {"build": str, "wait": bool},
-    "leave": {},
+_EVERYBODYS_FIELDS: dict[str, dict[str, type]] = {
     "go": {"name": str, "request": int},
     "verify": {"level": int},
     "retainers": {"p": int, "slot": int},
@@ -39,7 +37,8 @@ _CLIENT_FIELDS: dict[str, dict[str, type]] = {
 SETTINGS = ("gogc", "memory_limit", "procs")
 _MOST = {"gogc": (1 << 31) - 1, "memory_limit": (1 << 63) - 1, "procs": MAX_PROCS}
 _LEAST = {"gogc": -1, "memory_limit": -1, "procs": DEFAULT_PROCS}  # off, auto, and what the system says
-_P_FIELDS = _CLIENT_FIELDS | {"started": {"g": int}, "done": {"g": int, "ok": bool}}
+_CLIENT_FIELDS = _EVERYBODYS_FIELDS | {"attach": {"build": str, "wait": bool}, "leave": {}}
+_P_FIELDS = _EVERYBODYS_FIELDS | {"started": {"g": int}, "done": {"g": int, "ok": bool}}
 
 
 def fault(message: Message, from_p: bool) -> str:

@@ -116,7 +116,7 @@ class Stopping:
         if owner_of(lock) != idx:
             return
         record = p_record(idx)
-        if idx in self._family.ps or idx >= self._slots:
+        if idx in self._family.ps or (idx >= self._slots and record.xpid):
             log.error("P%d (pid %d) does not release the lock at %#x; it is killed", idx, int(record.xpid), lock)
             self.kill(idx)
         elif not record.xdead:  # or its repair is to come
@@ -130,25 +130,27 @@ class Stopping:
         return any(p_record(idx).xstatus == STATUS_KERNEL for idx in self._dying.killed)
 
     def kill(self, idx: int) -> None:
-        """Kill the process of P ``idx``, and go on: its death will be noticed."""
+        """Kill the process of P ``idx``, if it has one, and go on: its death will be noticed."""
         if self._dying.is_killed(idx):
             return
         if idx == self._owner_p:
             self._ending.lose("a script that does not stop is killed, and its runtime ends")
+        elif not p_record(idx).pidfd:
+            return
         with contextlib.suppress(OSError):  # it has died
             signal.pidfd_send_signal(int(p_record(idx).pidfd), signal.SIGKILL)
         self._dying.was_killed(idx)
 
     def end_overdue(self) -> None:
-        """Kill who has hung up and lives, and end where not even that helps."""
+        """Kill who has hung up and lives. If not even that helps, the runtime ends, but for an attached process in nobody's way."""
         silent, killed = self._dying.overdue()
         for idx, why in silent.items():
             log.error("P%d (pid %d) cannot be understood: %s; it is killed", idx, int(p_record(idx).xpid), why)
             self.kill(idx)
         for idx in killed:
-            self._lose_to_a_zombie(idx)
-
-    def _lose_to_a_zombie(self, idx: int) -> None:
-        self._ending.lose(
-            f"P{idx} (pid {int(p_record(idx).xpid)}) was killed, but is still there after {KILLED_S:.0f} s"
-        )
+            what = f"P{idx} (pid {int(p_record(idx).xpid)}) was killed, but is still there after {KILLED_S:.0f} s"
+            if idx < self._slots or idx == self._owner_p or p_record(idx).xstatus == STATUS_KERNEL:
+                self._ending.lose(what)
+            else:
+                log.error("%s: its P is lent to nobody until it has ended", what)
+                self._dying.forget(idx)

@@ -178,3 +178,4 @@ def _drop_handles(p: int) -> None:
     for slot in range(first, first + 8 * pp.handles, 8):
         gcstats().repaired_handles += load64(slot) > 0  # a transit's ticket is below
         store64(slot, 0)
+    pp.handles = 0  # or each later process of this P would have as many scanned, and cleared when it ends; their memory stays, and stays counted

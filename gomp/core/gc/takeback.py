@@ -47,4 +47,5 @@ def _drop_handles_stw(p: int) -> bool:
             return False
     for slot in range(first, first + 8 * pp.handles, 8):
         store64(slot, 0)
+    pp.handles = 0
     return True
