@@ -300,6 +300,12 @@ def test_who_is_stopped_where_the_world_cannot_stop_is_killed() -> None:
         assert process.returncode == -signal.SIGKILL
 
 
+def test_the_first_pages_of_the_heap_may_be_those_of_who_comes_and_goes() -> None:
+    with Script("procs=1, max_heap='64MiB'") as script:
+        said(start(script.name, "again", 3))
+        assert script.ask("rt.verify().split()[0]") == "'verified'"
+
+
 def test_the_end_of_the_runtime_is_told() -> None:
     with Script("procs=1, max_heap='64MiB'") as script:
         process = start(script.name, "lose")
