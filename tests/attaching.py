@@ -32,6 +32,14 @@ def chain(n: int) -> Item:
     return head
 
 
+@gomp.compiled
+def spin(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += i % 7
+    return total
+
+
 def say(*what: object) -> None:
     print(*what, flush=True)
 
@@ -97,6 +105,24 @@ def lose(rt: Attached) -> None:
         gomp.Chan[int]().recv()
     except gomp.RuntimeLost as lost:
         say(lost)
+
+
+def outlive(rt: Attached) -> None:
+    """Go on when the runtime has ended: by machine code, and by what enters none that could wait."""
+    say("here")
+    lost = set()
+    for use in (
+        gomp.num_goroutine,
+        lambda: spin(1 << 60),
+        lambda: gomp.new(Item, number=1),
+        lambda: gomp.array(int, 1),
+    ):
+        try:
+            while True:
+                use()
+        except gomp.RuntimeLost as error:
+            lost.add(str(error))
+    say(*lost)
 
 
 def leave(rt: Attached) -> None:
@@ -189,7 +215,7 @@ def of_another_build(name: str) -> None:
 WITHOUT = {f.__name__: f for f in (in_a_thread_of_asyncio, again, killed, share, refused, of_another_build)}
 WITH = {
     f.__name__: f
-    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, leave, exit_without_a_word)
+    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, outlive, leave, exit_without_a_word)
 }
 
 

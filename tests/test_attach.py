@@ -238,6 +238,7 @@ def test_other_users_are_hung_up_on(rt: gomp.Runtime) -> None:
 
 
 _SCRIPT = """
+import os, signal
 import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import STATUS_KERNEL, p_dtype, view
@@ -306,12 +307,15 @@ def test_the_first_pages_of_the_heap_may_be_those_of_who_comes_and_goes() -> Non
         assert script.ask("rt.verify().split()[0]") == "'verified'"
 
 
-def test_the_end_of_the_runtime_is_told() -> None:
+@pytest.mark.parametrize("how", ["rt.close()", "os.kill(rt._process.pid, signal.SIGKILL)"])
+def test_the_end_of_the_runtime_is_told(how: str) -> None:
+    """To who waits, and to who goes on."""
     with Script("procs=1, max_heap='64MiB'") as script:
-        process = start(script.name, "lose")
-        here(process)
-    out, err = process.communicate(timeout=WAIT_S)
-    assert (out, process.returncode) == ("the runtime has ended\n", 0), err
+        processes = [start(script.name, what) for what in ("lose", "outlive")]
+        for process in processes:
+            here(process)
+        script.ask(how)
+        assert [said(process) for process in processes] == ["the runtime has ended"] * 2
 
 
 def _share(n: int, seconds: float) -> None:
