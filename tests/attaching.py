@@ -7,10 +7,12 @@ import itertools
 import os
 import random
 import signal
+import threading
 import time
 from typing import Any
 
 import gomp
+from gomp.runtime import mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
 
@@ -38,6 +40,11 @@ def spin(n: int) -> int:
     for i in range(n):
         total += i % 7
     return total
+
+
+@gomp.compiled
+def receive(ch: Numbers) -> int:
+    return ch.recv()
 
 
 def say(*what: object) -> None:
@@ -193,6 +200,59 @@ def _takes(item: Item) -> int:
     return item.number
 
 
+def close_on_a_waiting_program(name: str) -> None:
+    """Threads wait, in machine code and in Python, and see late that this is over: then it is not their runtime that is open."""
+    awake, on_time = threading.Event(), peer.shut_down_if_orphaned
+
+    def late() -> None:
+        awake.set()
+        time.sleep(0.05)
+        on_time()
+
+    vars(peer)["shut_down_if_orphaned"] = late
+    rt = gomp.attach(name, timeout=20)
+    ch, ended = Numbers(), []
+    waits = (lambda: receive(ch), ch.recv, lambda: gomp.select(ch.receiving()))
+
+    def wait_in(wait: Any) -> None:
+        try:
+            wait()
+        except gomp.GompError as error:
+            ended.append(type(error).__name__)
+
+    threads = [threading.Thread(target=wait_in, args=(wait,)) for wait in waits]
+    for thread in threads:
+        thread.start()
+    while gomp.num_goroutine() < len(waits):
+        time.sleep(0.001)
+    awake.clear()
+    awake.wait(20)
+    rt.close()
+    with gomp.attach(name, timeout=20):
+        for thread in threads:
+            thread.join(20)
+    say(*ended)
+
+
+def fork_while_a_thread_waits(name: str) -> None:
+    statuses = []
+    with gomp.attach(name, timeout=20):
+        ch = Numbers()
+        waiter = threading.Thread(target=lambda: (ch.recv(), None))
+        waiter.start()
+        while not mapping._sleepers:
+            time.sleep(0.001)
+        for _ in range(3):
+            if (pid := os.fork()) == 0:
+                for _ in range(2):
+                    gomp.attach(name, timeout=20).close()
+                os._exit(0)
+            statuses.append(os.waitpid(pid, 0)[1])
+        ch.send(1)
+        waiter.join()
+    say(*statuses)
+
+
 def share(name: str, owner: str, seconds: str) -> None:
     with gomp.attach(name, timeout=20):
         say(share_load.share(int(owner), float(seconds))[0])
@@ -212,7 +272,12 @@ def of_another_build(name: str) -> None:
     refused(name)
 
 
-WITHOUT = {f.__name__: f for f in (in_a_thread_of_asyncio, again, killed, share, refused, of_another_build)}
+WITHOUT = {
+    f.__name__: f for f in (
+        in_a_thread_of_asyncio, again, killed, close_on_a_waiting_program, fork_while_a_thread_waits, share, refused,
+        of_another_build,
+    )
+}  # fmt: skip
 WITH = {
     f.__name__: f
     for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, outlive, leave, exit_without_a_word)

@@ -318,6 +318,16 @@ def test_the_end_of_the_runtime_is_told(how: str) -> None:
         assert [said(process) for process in processes] == ["the runtime has ended"] * 2
 
 
+def test_a_program_that_waits_ends_with_the_part_in_which_it_began(all_free: None) -> None:
+    """Also if this process has another one before its thread has looked."""
+    assert said(start(NAME, "close_on_a_waiting_program")) == "RuntimeLost RuntimeLost RuntimeLost"
+
+
+def test_a_forked_child_attaches_again_and_again(all_free: None) -> None:
+    """Whatever threads of its parent's waited."""
+    assert said(start(NAME, "fork_while_a_thread_waits")) == "0 0 0"
+
+
 def _share(n: int, seconds: float) -> None:
     """So many attached processes and programs on two Ps, all that is shared as the models say, and nothing lost of what all have counted."""
     with Script("procs=2, max_procs=2, max_heap='256MiB'") as script:

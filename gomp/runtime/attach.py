@@ -120,7 +120,7 @@ def _say_so(mailbox: Mailbox) -> None:
 
 
 def _warn_of_views() -> None:
-    if mapping.is_looked_at():
+    if mapping.is_viewed():
         warnings.warn(
             "arrays of the runtime that is left are still looked at: they show zeros from now on",
             RuntimeWarning,
