@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import gomp
-from gomp.runtime import mapping, peer
+from gomp.runtime import handles, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
 
@@ -234,6 +234,26 @@ def close_on_a_waiting_program(name: str) -> None:
     say(*ended)
 
 
+def use_too_soon(name: str) -> None:
+    """Another thread runs while what is to be known of a runtime is looked up."""
+    errors: set[str] = set()
+
+    def use() -> None:
+        try:
+            gomp.new(Item, number=1)
+        except gomp.RuntimeLost as error:
+            errors.add(str(error))
+
+    def run() -> None:
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+
+    handles._on_open.insert(0, run)
+    with gomp.attach(name, timeout=20):
+        say(*errors)
+
+
 def fork_while_a_thread_waits(name: str) -> None:
     statuses = []
     with gomp.attach(name, timeout=20):
@@ -274,8 +294,8 @@ def of_another_build(name: str) -> None:
 
 WITHOUT = {
     f.__name__: f for f in (
-        in_a_thread_of_asyncio, again, killed, close_on_a_waiting_program, fork_while_a_thread_waits, share, refused,
-        of_another_build,
+        in_a_thread_of_asyncio, again, killed, close_on_a_waiting_program,
+        use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
     )
 }  # fmt: skip
 WITH = {

@@ -323,6 +323,10 @@ def test_a_program_that_waits_ends_with_the_part_in_which_it_began(all_free: Non
     assert said(start(NAME, "close_on_a_waiting_program")) == "RuntimeLost RuntimeLost RuntimeLost"
 
 
+def test_other_threads_wait_until_it_is_attached(all_free: None) -> None:
+    assert said(start(NAME, "use_too_soon")) == "no runtime is open in this process: use gomp.Runtime()"
+
+
 def test_a_forked_child_attaches_again_and_again(all_free: None) -> None:
     """Whatever threads of its parent's waited."""
     assert said(start(NAME, "fork_while_a_thread_waits")) == "0 0 0"
