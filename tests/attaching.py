@@ -9,12 +9,14 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import gomp
-from gomp.runtime import handles, mapping, peer
+from gomp.runtime import current, handles, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
+from tests.interrupting import interrupted
 
 
 @gomp.struct
@@ -200,6 +202,32 @@ def _takes(item: Item) -> int:
     return item.number
 
 
+def interrupted_coming(name: str) -> None:
+    """By Ctrl-C, at some of the places at which Python looks for it."""
+    gomp.attach(name, timeout=20).close()  # what is done once was done
+    for place in itertools.count(1, 61):
+        if not interrupted(lambda: gomp.attach(name, timeout=20), place):
+            break
+        _check_that_all_is_over()
+    say("here")
+
+
+def interrupted_going(name: str) -> None:
+    for place in itertools.count(1, 7):
+        rt = gomp.attach(name, timeout=20)
+        gomp.new(Item, number=1)
+        if not interrupted(rt.close, place):
+            break
+        rt.close()  # if it was too soon
+        _check_that_all_is_over()
+    say("here")
+
+
+def _check_that_all_is_over() -> None:
+    assert not current.is_open()
+    assert "gomp-" not in Path("/proc/self/maps").read_text()
+
+
 def close_on_a_waiting_program(name: str) -> None:
     """Threads wait, in machine code and in Python, and see late that this is over: then it is not their runtime that is open."""
     awake, on_time = threading.Event(), peer.shut_down_if_orphaned
@@ -294,7 +322,7 @@ def of_another_build(name: str) -> None:
 
 WITHOUT = {
     f.__name__: f for f in (
-        in_a_thread_of_asyncio, again, killed, close_on_a_waiting_program,
+        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_going, close_on_a_waiting_program,
         use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
     )
 }  # fmt: skip

@@ -318,6 +318,12 @@ def test_the_end_of_the_runtime_is_told(how: str) -> None:
         assert [said(process) for process in processes] == ["the runtime has ended"] * 2
 
 
+def test_who_is_interrupted_while_it_comes_or_goes_goes_on(all_free: None) -> None:
+    """And has nothing mapped, nor has others wait for its P."""
+    assert said(start(NAME, "interrupted_coming")) == "here"
+    assert said(start(NAME, "interrupted_going")) == "here"
+
+
 def test_a_program_that_waits_ends_with_the_part_in_which_it_began(all_free: None) -> None:
     """Also if this process has another one before its thread has looked."""
     assert said(start(NAME, "close_on_a_waiting_program")) == "RuntimeLost RuntimeLost RuntimeLost"

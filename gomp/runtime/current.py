@@ -36,8 +36,10 @@ def open_process(p_idx: int, peer: Peer) -> None:
 def close_process() -> None:
     """Every reference of this process is dead from here."""
     global _peer
-    handles.table.close()
-    _peer = None
+    try:
+        handles.table.close()
+    finally:
+        _peer = None
 
 
 def _leave_in_child() -> None:
