@@ -42,10 +42,11 @@ class Attached(Joined):
         channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
         try:
             self._join(channel, _borrow(channel, info.name, timeout))
+            atexit.register(self.close)
         except BaseException:
+            self.close()
             _give_up(channel)
             raise
-        atexit.register(self.close)
 
     def __enter__(self) -> Attached:
         return self
