@@ -7,12 +7,16 @@ import itertools
 import os
 import random
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import gomp
+from gomp.runtime import current, handles, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
+from tests.interrupting import interrupted
 
 
 @gomp.struct
@@ -30,6 +34,19 @@ def chain(n: int) -> Item:
     for i in range(n):
         head = gomp.new(Item, number=i, next=head)
     return head
+
+
+@gomp.compiled
+def spin(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += i % 7
+    return total
+
+
+@gomp.compiled
+def receive(ch: Numbers) -> int:
+    return ch.recv()
 
 
 def say(*what: object) -> None:
@@ -113,6 +130,24 @@ def have_made_and_leave(rt: Attached) -> None:
     time.sleep(0.2)
 
 
+def outlive(rt: Attached) -> None:
+    """Go on when the runtime has ended: by machine code, and by what enters none that could wait."""
+    say("here")
+    lost = set()
+    for use in (
+        gomp.num_goroutine,
+        lambda: spin(1 << 60),
+        lambda: gomp.new(Item, number=1),
+        lambda: gomp.array(int, 1),
+    ):
+        try:
+            while True:
+                use()
+        except gomp.RuntimeLost as error:
+            lost.add(str(error))
+    say(*lost)
+
+
 def leave(rt: Attached) -> None:
     kept = chain(10)
     rt.close()
@@ -183,6 +218,105 @@ def _gives(item: Item) -> Item:
     return chain(200)
 
 
+def interrupted_coming(name: str) -> None:
+    """By Ctrl-C, at some of the places at which Python looks for it."""
+    gomp.attach(name, timeout=20).close()  # what is done once was done
+    for place in itertools.count(1, 61):
+        if not interrupted(lambda: gomp.attach(name, timeout=20), place):
+            break
+        _check_that_all_is_over()
+    say("here")
+
+
+def interrupted_going(name: str) -> None:
+    for place in itertools.count(1, 7):
+        rt = gomp.attach(name, timeout=20)
+        gomp.new(Item, number=1)
+        if not interrupted(rt.close, place):
+            break
+        rt.close()  # if it was too soon
+        _check_that_all_is_over()
+    say("here")
+
+
+def _check_that_all_is_over() -> None:
+    assert not current.is_open()
+    assert "gomp-" not in Path("/proc/self/maps").read_text()
+
+
+def close_on_a_waiting_program(name: str) -> None:
+    """Threads wait, in machine code and in Python, and see late that this is over: then it is not their runtime that is open."""
+    awake, on_time = threading.Event(), peer.shut_down_if_orphaned
+
+    def late() -> None:
+        awake.set()
+        time.sleep(0.05)
+        on_time()
+
+    vars(peer)["shut_down_if_orphaned"] = late
+    rt = gomp.attach(name, timeout=20)
+    ch, ended = Numbers(), []
+    waits = (lambda: receive(ch), ch.recv, lambda: gomp.select(ch.receiving()))
+
+    def wait_in(wait: Any) -> None:
+        try:
+            wait()
+        except gomp.GompError as error:
+            ended.append(type(error).__name__)
+
+    threads = [threading.Thread(target=wait_in, args=(wait,)) for wait in waits]
+    for thread in threads:
+        thread.start()
+    while gomp.num_goroutine() < len(waits):
+        time.sleep(0.001)
+    awake.clear()
+    awake.wait(20)
+    rt.close()
+    with gomp.attach(name, timeout=20):
+        for thread in threads:
+            thread.join(20)
+    say(*ended)
+
+
+def use_too_soon(name: str) -> None:
+    """Another thread runs while what is to be known of a runtime is looked up."""
+    errors: set[str] = set()
+
+    def use() -> None:
+        try:
+            gomp.new(Item, number=1)
+        except gomp.RuntimeLost as error:
+            errors.add(str(error))
+
+    def run() -> None:
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+
+    handles._on_open.insert(0, run)
+    with gomp.attach(name, timeout=20):
+        say(*errors)
+
+
+def fork_while_a_thread_waits(name: str) -> None:
+    statuses = []
+    with gomp.attach(name, timeout=20):
+        ch = Numbers()
+        waiter = threading.Thread(target=lambda: (ch.recv(), None))
+        waiter.start()
+        while not mapping._sleepers:
+            time.sleep(0.001)
+        for _ in range(3):
+            if (pid := os.fork()) == 0:
+                for _ in range(2):
+                    gomp.attach(name, timeout=20).close()
+                os._exit(0)
+            statuses.append(os.waitpid(pid, 0)[1])
+        ch.send(1)
+        waiter.join()
+    say(*statuses)
+
+
 def share(name: str, owner: str, seconds: str) -> None:
     with gomp.attach(name, timeout=20):
         say(share_load.share(int(owner), float(seconds))[0])
@@ -202,9 +336,15 @@ def of_another_build(name: str) -> None:
     refused(name)
 
 
-WITHOUT = {f.__name__: f for f in (in_a_thread_of_asyncio, again, killed, share, refused, of_another_build)}
+WITHOUT = {
+    f.__name__: f for f in (
+        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_going, close_on_a_waiting_program,
+        use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
+    )
+}  # fmt: skip
 WITH = {
     f.__name__: f
+<<<<<<< HEAD
     for f in (
         have_made,
         have_made_and_leave,
@@ -219,6 +359,9 @@ WITH = {
         leave,
         exit_without_a_word,
     )
+=======
+    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, outlive, leave, exit_without_a_word)
+>>>>>>> 4e22837c294ac675391275b5b9d16da888b51f63
 }
 
 

@@ -257,6 +257,7 @@ def test_other_users_are_hung_up_on(rt: gomp.Runtime) -> None:
 
 
 _SCRIPT = """
+import os, signal
 import gomp
 from gomp.core.shm import layout
 from gomp.core.shm.records import STATUS_KERNEL, p_dtype, view
@@ -319,12 +320,41 @@ def test_who_is_stopped_where_the_world_cannot_stop_is_killed() -> None:
         assert process.returncode == -signal.SIGKILL
 
 
-def test_the_end_of_the_runtime_is_told() -> None:
+def test_the_first_pages_of_the_heap_may_be_those_of_who_comes_and_goes() -> None:
     with Script("procs=1, max_heap='64MiB'") as script:
-        process = start(script.name, "lose")
-        here(process)
-    out, err = process.communicate(timeout=WAIT_S)
-    assert (out, process.returncode) == ("the runtime has ended\n", 0), err
+        said(start(script.name, "again", 3))
+        assert script.ask("rt.verify().split()[0]") == "'verified'"
+
+
+@pytest.mark.parametrize("how", ["rt.close()", "os.kill(rt._process.pid, signal.SIGKILL)"])
+def test_the_end_of_the_runtime_is_told(how: str) -> None:
+    """To who waits, and to who goes on."""
+    with Script("procs=1, max_heap='64MiB'") as script:
+        processes = [start(script.name, what) for what in ("lose", "outlive")]
+        for process in processes:
+            here(process)
+        script.ask(how)
+        assert [said(process) for process in processes] == ["the runtime has ended"] * 2
+
+
+def test_who_is_interrupted_while_it_comes_or_goes_goes_on(all_free: None) -> None:
+    """And has nothing mapped, nor has others wait for its P."""
+    assert said(start(NAME, "interrupted_coming")) == "here"
+    assert said(start(NAME, "interrupted_going")) == "here"
+
+
+def test_a_program_that_waits_ends_with_the_part_in_which_it_began(all_free: None) -> None:
+    """Also if this process has another one before its thread has looked."""
+    assert said(start(NAME, "close_on_a_waiting_program")) == "RuntimeLost RuntimeLost RuntimeLost"
+
+
+def test_other_threads_wait_until_it_is_attached(all_free: None) -> None:
+    assert said(start(NAME, "use_too_soon")) == "no runtime is open in this process: use gomp.Runtime()"
+
+
+def test_a_forked_child_attaches_again_and_again(all_free: None) -> None:
+    """Whatever threads of its parent's waited."""
+    assert said(start(NAME, "fork_while_a_thread_waits")) == "0 0 0"
 
 
 def _share(n: int, seconds: float) -> None:

@@ -229,12 +229,12 @@ def raise_interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def test_a_view_that_dies_while_ctrl_c_comes_is_not_looked_at_for_ever(rt: gomp.Runtime) -> None:
-    looked_at, n = len(mapping._lookers), 1
+    looked_at, n = len(mapping._views), 1
     arrays = [gomp.ndarray(3)]
     while interrupted(arrays.clear, n):
         arrays, n = [gomp.ndarray(3)], n + 1
     arrays.clear()
-    assert len(mapping._lookers) == looked_at
+    assert len(mapping._views) == looked_at
 
 
 def two() -> int:

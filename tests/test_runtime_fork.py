@@ -28,7 +28,7 @@ def is_open(fd: int) -> bool:
 @contextmanager
 def forked_child(rt: gomp.Runtime) -> Iterator[str]:
     """A child that leaves its copy of the block and lives on; gives what it says of the runtime."""
-    inherited = [rt._segments.heap_fd, rt._segments.meta_fd, rt._wake_fd, rt._open().mailbox.channel.fileno()]
+    inherited = [*rt._descriptors, rt._open().mailbox.channel.fileno()]
     reader, writer = os.pipe()
 
     def live_on() -> None:

@@ -30,7 +30,7 @@ with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
             print(error)
     waiter = threading.Thread(target=wait)
     waiter.start()
-    while not mapping._lookers:
+    while not mapping._sleepers:
         time.sleep(0.001)
 waiter.join()
 mapping.reclaim()

@@ -19,10 +19,9 @@ from importlib.metadata import version
 
 from gomp.config import check_system
 from gomp.core.jit import cache_key
-from gomp.core.shm import segments
 from gomp.errors import ConfigError, GompError, NoFreeP, RuntimeLost
 from gomp.kernels import are_all_compiled, load_all_kernels
-from gomp.runtime import current, discovery, interrupt, mapping
+from gomp.runtime import current, discovery, mapping
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.joined import Joined
 from gomp.runtime.mailbox import Mailbox
@@ -43,10 +42,11 @@ class Attached(Joined):
         channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
         try:
             self._join(channel, _borrow(channel, info.name, timeout))
+            atexit.register(self.close)
         except BaseException:
-            _close(channel)
+            self.close()
+            _give_up(channel)
             raise
-        atexit.register(self.close)
 
     def __enter__(self) -> Attached:
         return self
@@ -59,18 +59,29 @@ class Attached(Joined):
 
     def close(self) -> None:
         """Give the P back. The runtime goes on."""
-        peer = self._take_peer()
-        if peer is None:
+        peer = self._peer
+        if peer is None or not current.is_peer(peer):
             return
+        try:
+            self._leave(peer.mailbox)
+        except BaseException:  # such as a Ctrl-C: who has hung up, and has the heap mapped, would be killed
+            self._leave(peer.mailbox)
+            raise
         atexit.unregister(self.close)
-        with contextlib.ExitStack() as ends:  # whatever is interrupted, from below
-            ends.callback(mapping.release, self._close_descriptors)
-            ends.callback(peer.mailbox.close)
-            ends.callback(_say_so, peer.mailbox)
-            ends.callback(segments.cover, self._segments)
-            ends.callback(_warn_of_views)
-            ends.callback(current.close_process)
-            ends.callback(interrupt.handler.uninstall)
+        if mapping.is_viewed():
+            warnings.warn(
+                "arrays of the runtime that is left are still looked at: they show zeros from now on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _leave(self, mailbox: Mailbox) -> None:
+        """Once more, if it was interrupted."""
+        self._let_go()
+        with contextlib.suppress(GompError):  # the runtime has ended
+            mailbox.post("leave")
+        mailbox.close()
+        self._peer = None
 
 
 def attach(name: str | None = None, timeout: float = 0.0) -> Attached:
@@ -109,21 +120,10 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     return check_answer(answer)
 
 
-def _close(channel: Channel) -> None:
+def _give_up(channel: Channel) -> None:
+    """Nothing is mapped, but a P may have been lent."""
     for fd in channel.descriptors:
         os.close(fd)
+    with contextlib.suppress(GompError):  # the runtime has ended, or has refused
+        channel.send("leave")
     channel.close()
-
-
-def _say_so(mailbox: Mailbox) -> None:
-    with contextlib.suppress(GompError):  # the runtime has ended
-        mailbox.post("leave")
-
-
-def _warn_of_views() -> None:
-    if mapping.is_looked_at():
-        warnings.warn(
-            "arrays of the runtime that is left are still looked at: they show zeros from now on",
-            RuntimeWarning,
-            stacklevel=5,
-        )

@@ -34,6 +34,7 @@ from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignore
 from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
 from gomp.core.mutator.lifecycle import init_p, init_runtime
+from gomp.core.sched.status import end_world
 from gomp.core.shm import layout, segments
 from gomp.core.shm.records import (
     MEMPROFILE,
@@ -375,9 +376,10 @@ class Coordinator:
 
     def end(self) -> None:
         """End every process of the runtime and leave nothing behind."""
-        rt = view(runtime_dtype, RUNTIME)[0]
-        rt.xready = 0
-        rt.xshutdown = 1
+        view(runtime_dtype, RUNTIME)[0].xready = 0
+        if hasattr(self, "family"):
+            self.family.kill_ps()  # first: they have nothing to say of an end
+        end_world()
         if hasattr(self, "family"):
             self.family.end()
         self.registration.remove()

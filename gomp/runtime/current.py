@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from gomp.core.heap.gs import num_goroutines
+from gomp.core.sched.status import shut_down_if_orphaned
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME as _RUNTIME
 from gomp.core.shm.records import p_dtype, runtime_dtype, view
@@ -35,8 +36,10 @@ def open_process(p_idx: int, peer: Peer) -> None:
 def close_process() -> None:
     """Every reference of this process is dead from here."""
     global _peer
-    handles.table.close()
-    _peer = None
+    try:
+        handles.table.close()
+    finally:
+        _peer = None
 
 
 def _leave_in_child() -> None:
@@ -111,11 +114,20 @@ def sleep(seconds: float) -> None:
 
 def num_goroutine() -> int:
     """How many goroutines with frames there are, and programs that wait at channels: Go's runtime.NumGoroutine."""
-    peer()
+    _running()
     return num_goroutines()  # type: ignore[no-any-return]
 
 
 def num_procs() -> int:
     """GOMAXPROCS of this runtime."""
+    return int(_running().nprocs)
+
+
+def _running() -> Any:
+    """The runtime's record. RuntimeLost if it has ended: reading numbers enters no kernel that would say so."""
     peer()
-    return int(view(runtime_dtype, _RUNTIME)[0].nprocs)
+    shut_down_if_orphaned()
+    runtime = view(runtime_dtype, _RUNTIME)[0]
+    if runtime.xshutdown:
+        raise RuntimeLost("the runtime has ended")
+    return runtime

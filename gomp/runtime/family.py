@@ -186,11 +186,13 @@ class Family:
             )
         return forked.fork(child)
 
-    def end(self) -> None:
-        """Kill the Ps, let the service write its last log lines, and wait for all of them."""
+    def kill_ps(self) -> None:
         for child in self.ps.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Let the service write its last log lines, and wait for it and for the Ps, which are killed."""
         if self._service_socket:
             self._service_socket.close()
         self._reap([child.pid for child in (*self.ps.values(), *([self.service] if self.service else []))])

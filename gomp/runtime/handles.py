@@ -112,11 +112,12 @@ class HandleTable:
             self.words[slot] = 0
         self.free, self._offered = None, 0
         self._collector = collector or _Alone()
-        self.first = self._next_first
+        first = self._next_first
         self._next_first += layout.HANDLES_PER_P
-        self._offer(self.first, 0, used)
         for announce in _on_open:
             announce()
+        self.first = first  # last: from here on other threads use it
+        self._offer(first, 0, used)
 
     def close(self) -> None:
         """From now on every reference of this process is dead. Called before the segments are unmapped."""

@@ -42,6 +42,7 @@ class Joined:
         self.name = ""
         self._peer: Peer | None = None
         self._pid = os.getpid()
+        self._descriptors: list[int] = []
 
     @staticmethod
     def _make_way() -> None:
@@ -51,17 +52,34 @@ class Joined:
         mapping.reclaim()
 
     def _join(self, channel: Channel, ready: Message) -> None:
-        """Take the segments, whose descriptors have come, and the P that ``ready`` says."""
-        heap_fd, meta_fd, self._wake_fd = (channel.descriptors.pop(0) for _ in range(3))
+        """Take the segments, whose descriptors have come, and the P that ``ready`` says. What interrupts it leaves nothing mapped."""
+        heap_fd, meta_fd, wake_fd = channel.descriptors
         self._segments = segments.Segments(heap_fd, meta_fd, ready["heap_bytes"], ready["backing"])
+        self._descriptors, channel.descriptors = channel.descriptors, []
+        try:
+            self._take_part(channel, ready, wake_fd)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _take_part(self, channel: Channel, ready: Message, wake_fd: int) -> None:
+        heap_fd, meta_fd = self._segments.heap_fd, self._segments.meta_fd
         segments.map_segments(self._segments)
         segments.map_self(self._segments, ready["p"])
-        init_p(ready["p"], os.getpid(), heap_fd, meta_fd, self._wake_fd, channel.fileno())
+        init_p(ready["p"], os.getpid(), heap_fd, meta_fd, wake_fd, channel.fileno())
         tell_if_tracing(TRACE_PROCESS, os.getpid(), 0)
         self.name = ready["name"]
-        self._peer = Peer(channel)
-        current.open_process(ready["p"], self._peer)
+        peer = Peer(channel)
+        current.open_process(ready["p"], peer)
         interrupt.handler.install()
+        self._peer = peer
+
+    def _let_go(self) -> None:
+        """Have nothing of the runtime any more, which goes on. Once more, if it was interrupted."""
+        interrupt.handler.uninstall()
+        current.close_process()
+        segments.cover(self._segments)
+        mapping.release(self._close_descriptors)
 
     def _take_peer(self) -> Peer | None:
         """The connection, for who ends it; None if it has ended, or is not this process's."""
@@ -72,10 +90,8 @@ class Joined:
 
     def _close_descriptors(self) -> None:
         """Once more, if it was interrupted."""
-        self._segments.close()
-        wake_fd, self._wake_fd = self._wake_fd, -1
-        if wake_fd >= 0:
-            os.close(wake_fd)
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def _open(self) -> Peer:
         if self._peer is None or not current.is_peer(self._peer):

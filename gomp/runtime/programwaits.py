@@ -13,7 +13,7 @@ import threading
 from gomp.core.mutator import schedule, waitcalls
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
-from gomp.runtime import handles
+from gomp.runtime import handles, mapping
 from gomp.runtime.waits import wait_until_done
 
 _kept = threading.local()
@@ -23,10 +23,11 @@ def _wait(g: int) -> int:
     from gomp.runtime import goroutines  # above this
 
     try:
-        if g == schedule.NOBODY:
-            goroutines.look_aside(in_program=True)
-        else:
-            wait_until_done(g, None)
+        with mapping.asleep():  # the program goes on in the runtime that it waits in, or ends
+            if g == schedule.NOBODY:
+                goroutines.look_aside(in_program=True)
+            else:
+                wait_until_done(g, None)
     except BaseException as error:
         _kept.error = error
         waitcalls.interrupt_program()

@@ -6,6 +6,7 @@ whether anything was, as ``ok`` of a receive. Frames do it by their action ``f.s
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import Any
@@ -14,7 +15,8 @@ from gomp.core.mutator import chancalls, selectcalls, waitcalls
 from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.select import DONE, WAITS
 from gomp.core.shm.records import AGAIN, CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
-from gomp.errors import ClosedChannel
+from gomp.errors import ClosedChannel, RuntimeLost
+from gomp.runtime import mapping
 from gomp.runtime.chan import Case, received
 from gomp.runtime.handles import table
 from gomp.runtime.listening import Wait
@@ -71,17 +73,19 @@ def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | 
         return place, how, word
     deadline = None if timeout is None else time.monotonic() + timeout
     g = check_goroutine(table.call(selectcalls.select_begin))
-    try:
-        note_place(g)
-        _add(g, cases)
-        why, how, word = _join(g, into, deadline)
-        while why == selectcalls.LOOK_AGAIN:
+    with mapping.asleep():
+        try:
+            note_place(g)
+            _add(g, cases)
             why, how, word = _join(g, into, deadline)
-        if why != DONE:
-            raise TimeoutError(f"none of the cases could be done within {timeout} s")
-        return selectcalls.select_place(g), how, word
-    finally:
-        table.call(selectcalls.select_end, g)
+            while why == selectcalls.LOOK_AGAIN:
+                why, how, word = _join(g, into, deadline)
+            if why != DONE:
+                raise TimeoutError(f"none of the cases could be done within {timeout} s")
+            return selectcalls.select_place(g), how, word
+        finally:
+            with contextlib.suppress(RuntimeLost):  # what is raised says why
+                table.call(selectcalls.select_end, g)
 
 
 async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
@@ -139,8 +143,11 @@ def _join(g: int, into: int, deadline: float | None) -> tuple[int, int, int]:
     if why == WAITS:
         try:
             wait_until_done(g, None if deadline is None else deadline - time.monotonic())
-        finally:
-            why, how, word = _call(selectcalls.select_end_wait, g, into)
+        except BaseException:
+            with contextlib.suppress(RuntimeLost):  # what is raised says why
+                _call(selectcalls.select_end_wait, g, into)
+            raise
+        why, how, word = _call(selectcalls.select_end_wait, g, into)
     return why, how, word
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
 from gomp.core.mutator import waitcalls
 from gomp.core.mutator.boundary import OUT_OF_MEMORY
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK, g_dtype, view
-from gomp.errors import Deadlock, OutOfMemory
+from gomp.errors import Deadlock, OutOfMemory, RuntimeLost
+from gomp.runtime import mapping
 from gomp.runtime.handles import table
 from gomp.runtime.here import NOBODY, here
 
@@ -29,10 +31,14 @@ def wait(what: str, timeout: float | None, into: int, join: Any, *args: int) -> 
     if g in (CHAN_DONE, CHAN_CLOSED):
         return g, word
     check_goroutine(g)
-    try:
-        note_place(g)
-        wait_until_done(g, timeout)
-    finally:
+    with mapping.asleep():
+        try:
+            note_place(g)
+            wait_until_done(g, timeout)
+        except BaseException:
+            with contextlib.suppress(RuntimeLost):  # what is raised says why
+                call(waitcalls.end_wait, g, into)
+            raise
         done, word = call(waitcalls.end_wait, g, into)
     if done == CHAN_WOULD_BLOCK:
         raise TimeoutError(f"{what} within {timeout} s")

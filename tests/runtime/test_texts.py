@@ -110,11 +110,11 @@ def test_a_view_keeps_the_object_and_not_a_copy(heap):
 
 
 def test_the_mapping_waits_for_views(heap):
-    lookers = len(mapping._lookers)
+    lookers = len(mapping._views)
     seen = bytes_(b"x").view()
-    assert len(mapping._lookers) == lookers + 1
+    assert len(mapping._views) == lookers + 1
     del seen
-    assert len(mapping._lookers) == lookers
+    assert len(mapping._views) == lookers
     assert bytes(bytes_(b"").view()) == b""
 
 

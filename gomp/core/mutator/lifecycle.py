@@ -119,7 +119,7 @@ def init_p(idx: int, pid: int, heap_fd: int, meta_fd: int, wake_fd: int, coordin
     p.native_deepest = 0
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_N, 0)
     store_relaxed(layout.p_addr(idx) + P_XNATIVE_KEPT, 0)
-    if p.cache_page == 0:
+    if p.cache_free == 0:  # else its pages are there still, of a former process
         p.cache_page = mspan.NO_SPAN
     reset_mcache(layout.p_addr(idx))
     return work.init_buffers(layout.p_addr(idx))

@@ -264,10 +264,18 @@ def note_wait(began_ns: int) -> None:
 
 @kernel("void()")
 def shut_down_if_orphaned() -> None:
-    """Without a coordinator nobody ends a stop or a cycle: a process that outlives it, a script, ends its waits by itself."""
+    """Without a coordinator nobody ends a stop or a cycle: of the processes that outlive it, the first that finds that out tells all."""
     if has_hung_up(self_p().coordinator_fd):
-        store_release(RT_XSHUTDOWN, 1)
-        or_acq_rel(SELF_POLL, POLL_SHUTDOWN)
+        end_world()
+
+
+@kernel("void()")
+def end_world() -> None:
+    """The runtime has ended: a stop without end. No kernel is entered any more, no wait goes on, and programs end by their next poll."""
+    store_release(RT_XSHUTDOWN, 1)
+    store_seq_cst(RT_XSTOP, nanotime() | 1)
+    for i in range(runtime().nrecords):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_SHUTDOWN)
 
 
 @inline

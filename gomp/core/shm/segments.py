@@ -22,7 +22,7 @@ import posix_ipc
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import allow_range
 from gomp.core.shm.libc import libc
-from gomp.core.shm.records import RUNTIME, STATUS_CLAIMED, p_dtype, runtime_dtype, view
+from gomp.core.shm.records import RT_XSHUTDOWN, RT_XSTOP, RUNTIME, runtime_dtype, view
 
 _MAP_FIXED_NOREPLACE = 0x100000
 _MAP_NORESERVE = 0x4000
@@ -30,6 +30,10 @@ _MAP_FIXED = 0x10
 MADV_DONTFORK = 10
 _METADATA = 8  # the heap by its metadata, at the least
 _FAILED = ctypes.c_void_p(-1).value
+_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
+_keeping_lock = ctypes.PyDLL(None)
+_keeping_lock.mremap.restype = ctypes.c_void_p
+_keeping_lock.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
 _is_covered = False
 
 
@@ -111,23 +115,35 @@ def map_self(segments: Segments, p_idx: int) -> None:
 
 
 def cover(segments: Segments) -> None:
-    """Undo the mappings of this process, and have memory of its own in their place, in which a runtime has ended.
+    """Undo the mappings of this process, and have memory of its own in their place, in which a runtime has ended. Once more, if it was interrupted.
 
-    So what was about to look at them, and was interrupted by what ended the runtime, finds that and no fault. It is zeros, which cost nothing.
+    So what was about to look at them, and was interrupted by what ended the runtime, finds that and no fault. It is zeros, which cost nothing. The
+    first step puts metadata there in which the world is stopped for good: no kernel of another thread enters any more while the others are done.
     """
     global _is_covered
     _is_covered = True
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-    for base, size in (
-        (layout.HEAP_BASE, segments.heap_bytes),
-        (layout.META_BASE, layout.META_SIZE),
-        (layout.SELF_BASE, layout.P_STRIDE),
-    ):
-        if libc.mmap(base, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) != base:
-            unmap()
-            return
-    view(runtime_dtype, RUNTIME)[0].xshutdown = 1
-    view(p_dtype, layout.SELF_BASE)[0].xstatus = STATUS_CLAIMED  # no kernel enters
+    ended = _map_anew(layout.META_SIZE)
+    if ended != _FAILED:
+        for word in (RT_XSHUTDOWN, RT_XSTOP):
+            ctypes.c_int64.from_address(ended + word - layout.META_BASE).value = 1
+    is_done = (
+        _move(ended, layout.META_BASE, layout.META_SIZE)
+        and _move(_map_anew(layout.P_STRIDE), layout.SELF_BASE, layout.P_STRIDE)
+        and _move(_map_anew(segments.heap_bytes), layout.HEAP_BASE, segments.heap_bytes)
+    )
+    if not is_done:
+        unmap()
+
+
+def _map_anew(size: int) -> int:
+    """The address of private memory, where there is room for it, or _FAILED."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    return int(libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0))
+
+
+def _move(addr: int, to: int, size: int) -> bool:
+    """In one step, in which the interpreter's lock is kept: no other thread is in the middle of a kernel."""
+    return addr != _FAILED and bool(_keeping_lock.mremap(addr, size, size, _MREMAP_MAYMOVE | _MREMAP_FIXED, to) == to)
 
 
 def unmap() -> None:
