@@ -24,7 +24,7 @@ from gomp.core.shm.records import (
     view,
 )
 from gomp.core.shm.segments import Segments
-from gomp.errors import OutOfMemory, RuntimeLost
+from gomp.errors import MessageTooLarge, OutOfMemory, RuntimeLost
 from gomp.runtime import memstats
 from gomp.runtime.channel import Channel
 from gomp.runtime.collector import Collector
@@ -81,7 +81,7 @@ class Answers:
             return
         try:
             self._try(asker, may_wait)
-        except OutOfMemory as error:
+        except (OutOfMemory, MessageTooLarge) as error:
             asker.refuse(f"{asker.request.op}: {error}")
         except RuntimeLost:  # the runtime ends
             pass
