@@ -60,7 +60,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         return JSONResponse(_in_force())
 
     async def put(request: Request) -> Response:
-        setting = _SETTINGS[request.url.path.rpartition("/")[2]]
+        setting = _SETTINGS[request.scope["path"].rpartition("/")[2]]
         try:
             with fail_after(BODY_S):
                 given = await _read_value(request)
@@ -119,7 +119,7 @@ async def _refuse(request: Request, refused: NoTurn) -> Response:
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
     async def check(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        if live.is_public(request.url.path):
+        if live.is_public(request.scope["path"]):
             return await call(request)
         credentials = request.headers.get("authorization", "")
         scheme, _, given = credentials.partition(" ")
