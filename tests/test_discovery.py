@@ -115,3 +115,18 @@ def test_a_runtime_that_accepts_nobody_is_given_up(listener: socket.socket, monk
     monkeypatch.setattr(discovery, "_CONNECT_S", 0.1)
     with Client(WEB), pytest.raises(gomp.RuntimeLost, match="the runtime web does not answer"):
         Client(WEB)  # the backlog has room for one
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "\xff", "[" * 5000, *('{"name": "web", "ps": 2, "pid": 7, %s}' % rest for rest in (
+        '"heap_bytes": null', '"heap_bytes": 1%s' % ("0" * 400), '"heap_bytes": 1, "attached": 5', '"heap_bytes": 1, "attached": ["x"]',
+        '"heap_bytes": 1, "url": []', '"heap_bytes": 1, "name": 7', '"heap_bytes": 1, "ps": true', '"heap_bytes": 1, "colour": 1',
+    ))],
+    ids=lambda text: text[-30:],
+)  # fmt: skip
+def test_what_is_no_description_describes_nobody(directory: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (directory / "web.lock").touch()
+    (directory / "web.json").write_text(text, encoding="latin-1")
+    monkeypatch.setattr(discovery, "_try_lock", lambda fd: False)  # somebody has it
+    assert list_runtimes() == []

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gomp
 from gomp.core import COMPILED
 from gomp.core.jit import cache_key
 from gomp.core.shm import layout
@@ -72,7 +71,7 @@ def request(op: str) -> st.SearchStrategy[dict[str, Any]]:
     fields = {name: RIGHT[kind] for name, kind in _CLIENT_FIELDS[op].items()}
     right = st.fixed_dictionaries(fields) | st.fixed_dictionaries({"request": numbers, **fields})
     wrong = st.dictionaries(
-        st.sampled_from(sorted(_CLIENT_FIELDS[op]) + ["request", "op"]) | st.text(max_size=8), junk, max_size=3
+        st.sampled_from([*sorted(_CLIENT_FIELDS[op]), "request", "op"]) | st.text(max_size=8), junk, max_size=3
     )
     return st.one_of(right, wrong).map(lambda fields: {"op": op, **fields})
 
@@ -169,7 +168,7 @@ answers = st.one_of(
     headers.map(frame),
     st.fixed_dictionaries(
         {"op": st.sampled_from(["attach", "busy", "mismatch", "lost", "error", "ready"])},
-        optional={name: junk for name in ("text", "why", "gomp", "build")}
+        optional=dict.fromkeys(("text", "why", "gomp", "build"), junk)
         | {"p": numbers | junk, "heap_bytes": sized_files | junk, "backing": texts | junk, "name": texts | junk},
     ).map(lambda header: frame(json.dumps(header).encode()[:MAX_HEADER])),
 )
@@ -209,8 +208,8 @@ def try_to_attach(answer: bytes, handed: list[str | int]) -> None:
     info = discovery.RuntimeInfo("a-fake", 1, layout.ARENA_SIZE, os.getpid())
     channel = Channel(ours, takes_descriptors=True)
     with (
-        mock.patch.object(discovery, "choose", lambda name: info),
-        mock.patch.object(discovery, "open_channel", lambda *_, **__: channel),
+        mock.patch.object(discovery, "choose", return_value=info),
+        mock.patch.object(discovery, "open_channel", return_value=channel),
         pytest.raises(GompError) as caught,
     ):
         attach.attach("a-fake")
