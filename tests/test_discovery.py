@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -118,15 +120,26 @@ def test_a_runtime_that_accepts_nobody_is_given_up(listener: socket.socket, monk
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", "\xff", "[" * 5000, *('{"name": "web", "ps": 2, "pid": 7, %s}' % rest for rest in (
-        '"heap_bytes": null', '"heap_bytes": 1%s' % ("0" * 400), '"heap_bytes": 1, "attached": 5', '"heap_bytes": 1, "attached": ["x"]',
-        '"heap_bytes": 1, "url": []', '"heap_bytes": 1, "name": 7', '"heap_bytes": 1, "ps": true', '"heap_bytes": 1, "colour": 1',
-    ))],
-    ids=lambda text: text[-30:],
-)  # fmt: skip
-def test_what_is_no_description_describes_nobody(directory: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    (directory / "web.lock").touch()
-    (directory / "web.json").write_text(text, encoding="latin-1")
+    "wrong",
+    [
+        {"heap_bytes": None},
+        {"heap_bytes": 10**400},
+        {"attached": 5},
+        {"attached": ["x"]},
+        {"url": []},
+        {"name": 7},
+        {"ps": True},
+        {"colour": 1},
+    ],
+    ids=lambda wrong: str(wrong)[:30],
+)
+def test_what_is_no_description_describes_nobody(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, object]
+) -> None:
     monkeypatch.setattr(discovery, "_try_lock", lambda fd: False)  # somebody has it
-    assert list_runtimes() == []
+    (directory / "web.lock").touch()
+    for text in (json.dumps(asdict(WEB) | wrong), "", "[]", "\xff", "[" * 5000):
+        (directory / "web.json").write_text(text, encoding="latin-1")
+        assert list_runtimes() == []
+    (directory / "web.json").write_text(json.dumps(asdict(WEB)))
+    assert list_runtimes() == [WEB]
