@@ -35,6 +35,7 @@ from pydantic import (
     PlainSerializer,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -58,6 +59,10 @@ _BYTE_COUNT = re.compile(r"([+-]?[0-9]+)(B|KiB|MiB|GiB|TiB|)", re.ASCII)
 _BYTES_HELP = "a whole number of bytes with an optional B, KiB, MiB, GiB or TiB"
 _LIMIT_HELP = f"{_BYTES_HELP}, as 512MiB, or auto, or off"
 _BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}  # of an option, in words
+_PLAIN = re.compile(r"[\w\[\]-]+")  # a part of an option's name, as it may stand in a line
+_MOST_SHOWN = 60  # characters of what was given
+_MOST_PROBLEMS = 5  # that one line tells
+_TOO_DEEP = "lists and tables are nested too deeply: write fewer in one another"
 
 
 # --- Go's grammars ----------------------------------------------------------------------------------------------------
@@ -134,7 +139,13 @@ def _switches(text: str) -> Iterator[tuple[str, str, int | None]]:
 # --- types of options -------------------------------------------------------------------------------------------------
 
 
+def _whole(value: object) -> object:
+    """What would become a number as that number, so that it is in the range as the number that it becomes."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _gogc(value: object) -> object:
+    value = _whole(value)
     if isinstance(value, str):
         percent = GC_OFF if value == "off" else parse_int32(value)
         if percent is None:
@@ -163,7 +174,7 @@ def _byte_count(value: object) -> object:
         value = parse_byte_count(value)
         if value is None:
             raise ValueError(f"write {_BYTES_HELP}, as 512MiB")
-    return value
+    return _whole(value)
 
 
 def _limit(value: object) -> object:
@@ -171,7 +182,7 @@ def _limit(value: object) -> object:
         return AUTO
     if value is None or value == "off":
         return NO_LIMIT
-    limit = parse_byte_count(value) if isinstance(value, str) else value
+    limit = parse_byte_count(value) if isinstance(value, str) else _whole(value)
     if limit is None or (isinstance(limit, int) and not 0 <= limit <= NO_LIMIT):
         raise ValueError(f"write {_LIMIT_HELP}")
     return limit
@@ -179,6 +190,12 @@ def _limit(value: object) -> object:
 
 def _show_limit(value: int) -> int | str:
     return "auto" if value == AUTO else value
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("no file's name has a zero byte")
+    return value
 
 
 def _whole_arenas(value: object) -> object:
@@ -197,6 +214,7 @@ Procs = Annotated[int, BeforeValidator(_procs)]
 ByteCount = Annotated[int, BeforeValidator(_byte_count), Field(ge=0, le=NO_LIMIT)]
 MemoryLimit = Annotated[int, BeforeValidator(_limit), PlainSerializer(_show_limit)]
 HeapSize = Annotated[int, BeforeValidator(_whole_arenas)]
+File = Annotated[Path, BeforeValidator(_path)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -252,12 +270,20 @@ class RuntimeSettings(BaseSettings):
         10.0, ge=0.1, le=60.0, description="seconds for which a process may hold up a stop before it is killed"
     )
     godebug: str = Field("", description="debug switches: gctrace=1,clobberfree=1,... (GODEBUG)")
-    pacer_tape: Path | None = Field(
+    pacer_tape: File | None = Field(
         None, description="file that records the pacer's decisions, for `gomp pacer replay`"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least important log line that is written"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: object) -> object:
+        """Pydantic would take it for 1 or 0."""
+        if isinstance(value, bool):
+            raise ValueError("true and false are no values of this option")
+        return value
 
     @property
     def most_procs(self) -> int:
@@ -297,9 +323,8 @@ class MixedSettings(BaseModel):
 
     @model_validator(mode="after")
     def _sizes_make_a_mix(self) -> MixedSettings:
-        if not all(0 < size <= 1 << 30 and weight >= 0 for size, weight in self.sizes.items()) or not sum(
-            self.sizes.values()
-        ):
+        weights = self.sizes.values()
+        if not all(0 < size <= 1 << 30 for size in self.sizes) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise ValueError("sizes: each is 1 byte to 1GiB with a weight of 0 or more, and some weight is not 0")
         return self
 
@@ -350,7 +375,7 @@ class ServiceSettings(RuntimeSettings):
         "unix", description="how settings are changed while it runs: over a Unix socket, 127.0.0.1, or not at all"
     )
     control_port: int = Field(6071, ge=0, le=65535, description='the port for control = "tcp"; 0 takes any free one')
-    control_token_file: Path | None = Field(
+    control_token_file: File | None = Field(
         None, description='file of mode 0600 with the bearer token for control = "tcp"'
     )
     programs: tuple[ProgramSettings, ...] = Field(
@@ -375,7 +400,7 @@ def read_setting(name: Setting, value: object) -> int:
         value = number
     if isinstance(value, bool) or not isinstance(value, int | str):
         what = _LIMIT_HELP if name == "memory_limit" else "a number or a text"
-        raise ConfigError(f"{name}: write {what} (not {value!r})")
+        raise ConfigError(f"{name}: write {what} (not {_shown(value)})")
     try:
         return _SETTING_TYPES[name].validate_python(value)
     except ValidationError as error:
@@ -419,13 +444,13 @@ def ignored(settings: RuntimeSettings) -> list[str]:
     found = []
     gogc, procs = os.environ.get("GOGC", ""), os.environ.get("GOMAXPROCS", "")
     if gogc not in ("", "off") and parse_int32(gogc) is None:
-        found.append(f"GOGC={gogc!r} is no number and counts as 100, as in Go")
+        found.append(f"GOGC={_shown(gogc)} is no number and counts as 100, as in Go")
     if procs and (parse_int32(procs) or 0) < 1:
-        found.append(f"GOMAXPROCS={procs!r} is no number of 1 or more and is ignored, as in Go")
+        found.append(f"GOMAXPROCS={_shown(procs)} is no number of 1 or more and is ignored, as in Go")
     for name, value, number in _switches(settings.godebug):
         if name and number is None:
             found.append(
-                f"GODEBUG: {name}={value} is ignored: the switches are {', '.join(f.name for f in fields(Debug))}"
+                f"GODEBUG: {_cut(f'{name}={value}')} is ignored: the switches are {', '.join(f.name for f in fields(Debug))}"
             )
     return found
 
@@ -433,7 +458,7 @@ def ignored(settings: RuntimeSettings) -> list[str]:
 def _go_memory_limit(text: str) -> int | str:
     limit = text if text in ("off", "auto") else parse_byte_count(text)
     if limit is None:
-        raise ConfigError(f"malformed GOMEMLIMIT={text!r}: write {_LIMIT_HELP}")
+        raise ConfigError(f"malformed GOMEMLIMIT={_shown(text)}: write {_LIMIT_HELP}")
     return limit
 
 
@@ -456,6 +481,8 @@ class TomlFile(PydanticBaseSettingsSource):
             raise ConfigError(f"cannot read {file}: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{file} is not valid TOML: {_one_line(str(error))}") from None
+        except RecursionError:
+            raise ConfigError(f"{file}: {_TOO_DEEP}") from None
 
 
 S = TypeVar("S", bound=RuntimeSettings)
@@ -467,9 +494,14 @@ def load(kind: type[S], config_file: Path | None = None, **flags: Any) -> S:
         try:
             return kind(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
-            raise ConfigError("; ".join(_describe(problem, kind) for problem in error.errors())) from None
+            problems = [_describe(problem, kind) for problem in error.errors()]
+            more = len(problems) - _MOST_PROBLEMS
+            told = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+            raise ConfigError("; ".join(told)) from None
         except SettingsError as error:
             raise ConfigError(f"{_one_line(str(error))}: write JSON") from None
+        except RecursionError:  # of a variable, as JSON: the only option that is more than a word
+            raise ConfigError(f"programs: {_TOO_DEEP}") from None
 
 
 @contextmanager
@@ -483,14 +515,14 @@ def _reading(config_file: Path | None) -> Iterator[None]:
 
 def _describe(problem: Any, kind: type[BaseModel] | None = None) -> str:
     """What is wrong, in one line; with a range where ``kind``, the settings that were read, have one for it."""
-    where = ".".join(str(part) for part in problem["loc"])
+    where = _cut(".".join(part if _PLAIN.fullmatch(part) else repr(part) for part in map(str, problem["loc"])))
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no such option"
     message = problem["msg"].removeprefix("Value error, ")
     if kind and where in kind.model_fields and (range_ := _range(kind.model_fields[where])):
         message = f"write {range_}"
     given = problem["input"]
-    shown = f" (not {given!r})" if isinstance(given, str | int | float) else ""
+    shown = f" (not {_shown(given)})" if isinstance(given, str | int | float) else ""
     return _one_line(f"{where}: {message}{shown}" if where else message)
 
 
@@ -504,6 +536,17 @@ def _range(field: FieldInfo) -> str:
     ]
     kind = "a number" if field.annotation is float else "a whole number"
     return " ".join([kind, *bounds]) if bounds else ""
+
+
+def _shown(given: object) -> str:
+    """What was given, as far as a line has room for it."""
+    if isinstance(given, int) and given.bit_length() > _MOST_SHOWN * 4:  # Python refuses to write thousands of digits
+        return f"a number of {given.bit_length()} bits"
+    return _cut(repr(given))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _one_line(text: str) -> str:

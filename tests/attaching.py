@@ -344,7 +344,6 @@ WITHOUT = {
 }  # fmt: skip
 WITH = {
     f.__name__: f
-<<<<<<< HEAD
     for f in (
         have_made,
         have_made_and_leave,
@@ -356,12 +355,10 @@ WITH = {
         stop_inside,
         look_on,
         lose,
+        outlive,
         leave,
         exit_without_a_word,
     )
-=======
-    for f in (use, stay, wait, hang_up, become_another, stop_inside, look_on, lose, outlive, leave, exit_without_a_word)
->>>>>>> 4e22837c294ac675391275b5b9d16da888b51f63
 }
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -168,3 +169,29 @@ def test_a_runtime_that_accepts_nobody_is_given_up(listener: socket.socket, monk
     monkeypatch.setattr(discovery, "_CONNECT_S", 0.1)
     with Client(WEB), pytest.raises(gomp.RuntimeLost, match="the runtime web does not answer"):
         Client(WEB)  # the backlog has room for one
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"heap_bytes": None},
+        {"heap_bytes": 10**400},
+        {"attached": 5},
+        {"attached": ["x"]},
+        {"url": []},
+        {"name": 7},
+        {"ps": True},
+        {"colour": 1},
+    ],
+    ids=lambda wrong: str(wrong)[:30],
+)
+def test_what_is_no_description_describes_nobody(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, object]
+) -> None:
+    monkeypatch.setattr(discovery, "_try_lock", lambda fd: False)  # somebody has it
+    (directory / "web.lock").touch()
+    for text in (json.dumps(asdict(WEB) | wrong), "", "[]", "\xff", "[" * 5000):
+        (directory / "web.json").write_text(text, encoding="latin-1")
+        assert list_runtimes() == []
+    (directory / "web.json").write_text(json.dumps(asdict(WEB)))
+    assert list_runtimes() == [WEB]

@@ -161,8 +161,10 @@ def test_a_port_in_use_is_one_line_that_names_the_fix():
 def test_a_host_that_is_not_ours_is_one_line():
     with pytest.raises(ConfigError, match=r"^cannot listen on 192\.0\.2\.1 port 0: "):
         process.bind(load(ServiceSettings, metrics_host="192.0.2.1", metrics_port=0))
-    with pytest.raises(ConfigError, match="is no address of this machine"):
-        process.bind(load(ServiceSettings, metrics_host="no such host", metrics_port=0))
+    for host in ("no such host", "a..b", "x" * 70):
+        with pytest.raises(ConfigError, match="is no address of this machine") as caught:
+            process.bind(load(ServiceSettings, metrics_host=host, metrics_port=0))
+        assert str(caught.value).count("\n") == 0
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")])

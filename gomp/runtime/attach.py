@@ -15,10 +15,16 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
+from stat import S_ISREG
+
+import numpy as np
 
 from gomp.config import check_system
 from gomp.core.jit import cache_key
+from gomp.core.shm import layout
+from gomp.core.shm.records import MAGIC, RUNTIME, layout_version, runtime_dtype
 from gomp.errors import ConfigError, GompError, NoFreeP, RuntimeLost
 from gomp.kernels import are_all_compiled, load_all_kernels
 from gomp.runtime import current, discovery, mapping
@@ -27,6 +33,7 @@ from gomp.runtime.joined import Joined
 from gomp.runtime.mailbox import Mailbox
 
 _ANSWER_S = 10.0  # the coordinator lends a P at once, if it has one
+_HANDED = {"p": int, "heap_bytes": int, "backing": str, "name": str}  # beside the descriptors
 
 
 class Attached(Joined):
@@ -117,7 +124,28 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
             f"the runtime {name} is of gomp {answer['gomp']}, build {answer['build']}, and this process has gomp {version('gomp')}, build "
             f"{cache_key()}: use the gomp, and the Python, that it was started with"
         )
-    return check_answer(answer)
+    _check_handed(check_answer(answer), channel.descriptors, name)
+    return answer
+
+
+def _check_handed(answer: Message, descriptors: Sequence[int], name: str) -> None:
+    """Raise RuntimeLost unless a coordinator hands out its runtime so: what is mapped is believed."""
+    lost = RuntimeLost(f"what answers as the runtime {name} is no runtime: end the program that listens at its socket")
+    if answer.op != "attach" or len(descriptors) != 3:
+        raise lost
+    if any(type(answer.fields.get(field)) is not kind for field, kind in _HANDED.items()):
+        raise lost
+    try:
+        heap, meta = (os.fstat(fd) for fd in descriptors[:2])
+        sizes = (heap.st_size, meta.st_size) if S_ISREG(heap.st_mode) and S_ISREG(meta.st_mode) else (0, 0)
+        if sizes != (answer["heap_bytes"], layout.META_SIZE) or not 0 < sizes[0] <= layout.HEAP_MAX:
+            raise lost
+        record = os.pread(descriptors[1], runtime_dtype.itemsize, RUNTIME - layout.META_BASE)
+    except OSError:
+        raise lost from None
+    found = np.frombuffer(record, runtime_dtype)[0]
+    if (found["magic"], found["version"]) != (MAGIC, layout_version()) or not 0 <= answer["p"] < found["nrecords"]:
+        raise lost
 
 
 def _give_up(channel: Channel) -> None:

@@ -50,7 +50,11 @@ class Message:
     payload: bytes = b""
 
     def __getitem__(self, name: str) -> Any:
-        return self.fields[name]
+        """Raises RuntimeLost if there is no such field: then it is no gomp that has sent this."""
+        try:
+            return self.fields[name]
+        except KeyError:
+            raise RuntimeLost(f"the peer does not speak gomp's protocol: its {self.op[:20]!r} has no {name}") from None
 
 
 def nothing() -> None:

@@ -168,15 +168,25 @@ def _living() -> Iterator[RuntimeInfo]:
             continue
         try:
             if not _try_lock(fd):
-                # One that is just starting has not described itself yet.
-                with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-                    yield RuntimeInfo(**json.loads(lock_file.with_suffix(".json").read_text()))
+                if info := _described(lock_file.with_suffix(".json")):
+                    yield info
             elif _is_named(fd, lock_file):  # if not, somebody else removed it, and one that starts may have the name
                 for suffix in (".sock", ".control", ".json"):
                     lock_file.with_suffix(suffix).unlink(missing_ok=True)
                 lock_file.unlink(missing_ok=True)
         finally:
             os.close(fd)
+
+
+def _described(file: Path) -> RuntimeInfo | None:
+    """None if it is just starting, and has not described itself yet; or if that is no description."""
+    try:
+        info = RuntimeInfo(**json.loads(file.read_text()))
+        numbers, texts = (info.ps, info.heap_bytes, info.pid, *info.attached), (info.name, info.url, info.control)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    is_one = all(type(n) is int and 0 <= n < 1 << 63 for n in numbers) and all(isinstance(text, str) for text in texts)
+    return info if is_one else None
 
 
 def _timeval(seconds: float) -> tuple[int, int]:

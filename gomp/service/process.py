@@ -86,8 +86,9 @@ def _bind_port(host: str, port: int, what: str) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ConfigError(f"{what}_host {host!r} is no address of this machine: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # which of them, depends on whether it could be a name
+        why = getattr(error, "strerror", "no host has such a name")
+        raise ConfigError(f"{what}_host {host[:60]!r} is no address of this machine: {why}") from None
     listener = socket.socket(family, kind, proto)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)  # of those that it accepts
