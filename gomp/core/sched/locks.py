@@ -207,9 +207,8 @@ def release_map_locks_of(p: int) -> int:
 @inline
 def _release_if_of(lock: int, owner: int) -> int:
     word = load_acquire(lock)
-    if (
-        lock == RT_XSPECIALS_LOCK and word & OWNER_MASK == owner
-    ):  # the only lock that is released so early and has redo records under it
+    # Of the locks that are released before the world is stopped it is the only one with redo records under it.
+    if lock == RT_XSPECIALS_LOCK and word & OWNER_MASK == owner:
         apply_redo(layout.p_addr(owner - 1))
     while word & OWNER_MASK == owner:
         if cas_acq_rel(lock, word, 0):
