@@ -23,10 +23,12 @@ _WORDS = {
     doing.IDLE: "is idle", doing.PROGRAM: "is in machine code", doing.PYTHON: "is in Python or a system call", doing.SWEEPS: "sweeps",
 }  # fmt: skip
 _EVENTS = {
-    value: name.removeprefix("TRACE_").lower().replace("_", " ")
-    for name, value in vars(records).items()
-    if name.startswith("TRACE_") and isinstance(value, int) and not name.startswith(("TRACE_FOR", "TRACE_TO", "TRACE_DETAIL", "TRACE_SITE"))
-    and name not in ("TRACE_DEDICATED", "TRACE_FRACTIONAL", "TRACE_IDLE", "TRACE_STAND_IN")
+    getattr(records, f"TRACE_{name.upper().replace(' ', '_')}"): name
+    for name in (
+        "process", "text", "program", "program end", "run", "run end", "create", "ready", "park", "park end", "wait", "wait end", "mark", "mark end",
+        "assist", "assist end", "swept", "scavenged", "left out", "stop", "stopped", "stop why", "stop end", "cycle", "cycle marked", "cycle swept",
+        "heap", "death", "repair", "repair end",
+    )
 }  # fmt: skip
 
 
@@ -36,18 +38,10 @@ def report(why: str, found: Iterable[str], running: Callable[[int], list[str]]) 
 
 
 def _where() -> Iterator[str]:
-    runtime, pacer, mheap = (
-        view(records.runtime_dtype, RUNTIME)[0],
-        view(records.pacer_dtype, PACER)[0],
-        view(records.mheap_dtype, MHEAP)[0],
-    )
-    phase = (
-        "marking"
-        if runtime.xgcphase == GC_MARK
-        else "sweeping"
-        if runtime.xsweep_class < SWEEP_SETS
-        else "between cycles"
-    )
+    runtime, pacer = view(records.runtime_dtype, RUNTIME)[0], view(records.pacer_dtype, PACER)[0]
+    mheap = view(records.mheap_dtype, MHEAP)[0]
+    is_swept = runtime.xsweep_class >= SWEEP_SETS
+    phase = "marking" if runtime.xgcphase == GC_MARK else "between cycles" if is_swept else "sweeping"
     yield (
         f"cycle {int(runtime.xcycles)}, {phase}; heap live {int(pacer.xheap_live):,} bytes, marked {int(pacer.heap_marked):,}, "
         f"committed {int(mheap.xheap_committed):,}; GOGC={int(pacer.gc_percent)}, GOMEMLIMIT={int(pacer.memory_limit)}"
