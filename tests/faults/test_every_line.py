@@ -210,7 +210,7 @@ def keep_its_page_cache(p):
 settle, flush_mcache, return_cached_pages = repair._settle, rebuild._flush_mcache, rebuild._return_cached_pages
 LEFT_OUT = {
     "its locks are not released": (repair, "release_locks_of", nothing, victims.names, "mutator"),
-    "its redo record is not applied": (repair, "apply_redo_stw", nothing, victims.sweep_many, "redo"),
+    "its redo record is not applied": (repair, "apply_redo", nothing, victims.sweep_many, "redo"),
     "its handles are not dropped": (repair, "_drop_handles", nothing, victims.small_in_a_fresh_span, "status"),
     "what it was taking stays taken": (repair, "_settle", keep_what_it_was_taking, victims.growth, "mheap"),
     "its mcache is not emptied": (

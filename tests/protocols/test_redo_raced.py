@@ -54,8 +54,8 @@ def kill_until_torn(world: World, length_ns: int, plainly: int) -> tuple[int, in
         time.sleep(draw.random() * 0.001)
         world.kill(pid)
         kills += 1
-        found += redo.apply_redo_stw(layout.p_addr(0)) != 0
-        assert redo.apply_redo_stw(layout.p_addr(0)) == 0
+        found += redo.apply_redo(layout.p_addr(0)) != 0
+        assert redo.apply_redo(layout.p_addr(0)) == 0
         if not world.word(ONE) == world.word(OTHER) == world.word(THIRD):
             return kills, found, True
     return kills, found, False
@@ -85,5 +85,5 @@ def test_repair_may_be_repeated_and_stores_each_word_in_its_place(world):
     world.fork(2, commit_and_keep_the_record)
     world.join()
     for expected in (2, 0):
-        assert redo.apply_redo_stw(layout.p_addr(2)) == expected
+        assert redo.apply_redo(layout.p_addr(2)) == expected
         assert (world.word(ONE), world.word(OTHER)) == (7, 8)
