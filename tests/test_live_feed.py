@@ -5,11 +5,13 @@ import json
 import threading
 import time
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import fields
 
 import pytest
 
 from gomp.cgroup import MemoryCgroup, memory_level
 from gomp.runtime import doing, reading
+from gomp.runtime.cyclelog import CycleRecord
 from gomp.service.live import feed, pagemap
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
@@ -201,3 +203,10 @@ def test_a_container_is_told_of_where_it_has_a_limit(tmp_path):
     assert reading.read([], cgroup)["container"] is None
     (tmp_path / "memory.max").write_text("512\n")
     assert reading.read([], cgroup)["container"] == {"usage": 300, "limit": 512}
+
+
+@pytest.mark.parametrize("goal", [8946670875695453929, 1 << 50])
+def test_a_goal_that_the_heap_cannot_reach_is_none_of_a_cycle_as_of_the_heap(monkeypatch, goal):
+    cycle = CycleRecord(**dict.fromkeys((field.name for field in fields(CycleRecord)), 0) | {"goal": goal})
+    monkeypatch.setattr(reading.cyclelog, "read", lambda after: [cycle])
+    assert [told["goal"] for told in reading.read_cycles(0)] == [None]

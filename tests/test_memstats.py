@@ -102,6 +102,14 @@ def test_pauses_come_from_the_ring(heap):
     assert (stats.num_gc, stats.num_forced_gc, stats.pause_total_ns) == (300, 4, 180_300_000)
 
 
+def test_how_far_a_cycle_landed_from_a_goal_that_there_was_none_of_is_not_said(heap):
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
+    gc.heap1, gc.last_goal = 110, 100
+    assert memstats.read().landing_error == pytest.approx(0.1)
+    gc.last_goal = 8946670875695453929  # of GOGC=off without a limit
+    assert memstats.read().landing_error == 0
+
+
 def test_the_share_of_the_collector_is_of_all_ps_since_the_start(heap):
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gomp.config import ENDLESS
 from gomp.core.gc import goal
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
@@ -228,7 +229,7 @@ class MemStats:
     @property
     def landing_error(self) -> float:
         """How far from its goal the last cycle ended, as a share of the goal: above 0 the heap was larger. 0 without a goal."""
-        has_goal = 0 < self.last_goal < goal.NO_GOAL
+        has_goal = 0 < self.last_goal < ENDLESS
         return (self.last_heap_end - self.last_goal) / self.last_goal if has_goal else 0.0
 
     @property

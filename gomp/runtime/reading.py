@@ -26,7 +26,7 @@ def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     stats = memstats.read()
-    max_heap = int(runtime.max_pages) * layout.PAGE_SIZE
+    max_heap = _max_heap(runtime)
     return {
         "now": time.time() * 1e3,
         "uptime_s": stats.uptime_s,
@@ -65,6 +65,11 @@ def _state(runtime: Any) -> str:
     if runtime.xstop:
         return "stopped"
     return "marking" if runtime.xgcphase != records.GC_OFF else "running"
+
+
+def _max_heap(runtime: Any) -> int:
+    """A goal above it is none: it cannot be reached."""
+    return int(runtime.max_pages) * layout.PAGE_SIZE
 
 
 def _or_none(size: int, most: int) -> int | None:
@@ -127,10 +132,11 @@ def _p(p: PStats, doing: list[str]) -> dict[str, Any]:
 def read_cycles(after: int) -> list[dict[str, Any]]:
     """The cycles that have ended since number ``after``, as far as they are kept."""
     since_boot_ms = time.time() * 1e3 - time.monotonic_ns() / 1e6
-    return [_cycle(cycle, since_boot_ms) for cycle in cyclelog.read(after)]
+    max_heap = _max_heap(records.view(records.runtime_dtype, records.RUNTIME)[0])
+    return [_cycle(cycle, since_boot_ms, max_heap) for cycle in cyclelog.read(after)]
 
 
-def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
+def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float, max_heap: int) -> dict[str, Any]:
     start, mark, term, end = (
         round(since_boot_ms + ns / 1e6, 3) for ns in (cycle.start_ns, cycle.mark_ns, cycle.term_ns, cycle.end_ns)
     )
@@ -145,7 +151,7 @@ def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
         "heap_start": cycle.heap_start,
         "heap_end": cycle.heap_end,
         "heap_marked": cycle.heap_marked,
-        "goal": _or_none(cycle.goal, goal.NO_GOAL - 1),
+        "goal": _or_none(cycle.goal, max_heap),
         "assist_ns": cycle.assist_ns,
         "background_ns": cycle.dedicated_ns + cycle.fractional_ns,
         "idle_ns": cycle.idle_ns,

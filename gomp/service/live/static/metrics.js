@@ -5,7 +5,7 @@ import { bytes, count, seconds } from "./format.js";
 
 const PERIOD_MS = 2000;
 const KEPT = 60; // readings: two minutes
-const NO_LIMIT = 2 ** 63 - 1; // what Go says where there is no limit, or 2^64 - 1
+const ENDLESS = 2 ** 62; // from here on there is no limit, or no goal
 const SPARK_HEIGHT = 18;
 
 export class Metrics {
@@ -89,7 +89,7 @@ class Row {
   }
 
   #written(value) {
-    if (value >= NO_LIMIT) return "none";
+    if (value >= ENDLESS) return "none";
     if (this.unit === "bytes") return bytes(value);
     if (this.unit === "seconds" || this.unit === "cpu-seconds") {
       return this.name.endsWith("_time_seconds") ? new Date(value * 1e3).toLocaleString() : seconds(value);
