@@ -26,7 +26,7 @@ def figures(mapped):
     """As two Ps and the coordinator have them that have not done anything."""
     for idx in (0, 1, reading.layout.COORDINATOR_P):
         reading.memstats._p_record(idx).xpid = 7
-    return reading.read(["rmi", "psi"])
+    return reading.read(["rmi", "psi"], -1)
 
 
 def with_ps(figures, n):
@@ -126,6 +126,12 @@ def test_the_bar_of_memory_is_a_share_of_the_limit(figures):
     assert words == "memory 40 MiB mapped of 80 MiB · 3 MiB returned · container 90 MiB of 128 MiB"
     assert bar == "█" * 20 + "▓" * 10 + "▒" * 5 + "░" * 5 + "·" * 40
     assert key == "█ objects 20.0 ▓ unused 10.0 ▒ stacks 5.00 ░ free 5.00 ▚ metadata 0 MiB"
+
+
+def test_what_was_released_and_is_in_memory_still_is_not_called_returned(figures):
+    figures["memory"] |= {"mapped": 16 * MIB, "released": 320 * MIB, "lingering": 316 * MIB}
+    words = view.of_reading(reading_of(figures), 81, 24)[3].plain
+    assert words.startswith("memory 16 MiB mapped · 4 MiB returned · 316 MiB lingering")
 
 
 def test_the_head_says_what_was_set_and_whether_the_limiter_is_on(figures):

@@ -13,16 +13,16 @@ from gomp.cgroup import MemoryCgroup
 from gomp.config import NO_LIMIT
 from gomp.core.gc import goal
 from gomp.core.shm import layout, records
-from gomp.runtime import cyclelog, memstats
+from gomp.runtime import cyclelog, memstats, residency
 from gomp.runtime.memstats import MemStats, PStats
 
 _own_cgroup = cache(MemoryCgroup.of_this_process)
 
 
-def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
+def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
     """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`gomp.runtime.doing.look` for each look.
 
-    ``cgroup`` is the runtime's, if this process is in another.
+    ``heap_fd`` is the heap's segment. ``cgroup`` is the runtime's, if this process is in another.
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     stats = memstats.read()
@@ -47,7 +47,7 @@ def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]
             "allocated": stats.total_alloc,
             "mallocs": stats.mallocs,
         },
-        "memory": _memory(stats),
+        "memory": _memory(stats) | {"lingering": _lingering(stats, heap_fd) if runtime.scavenge_lazily else 0},
         "container": _container(cgroup or _own_cgroup()),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
@@ -77,7 +77,7 @@ def _or_none(size: int, most: int) -> int | None:
 
 
 def _memory(stats: MemStats) -> dict[str, int]:
-    """What the memory limit counts, by class, and what does not: returned. Objects include those that died and are not swept yet."""
+    """What the memory limit counts, by class, and what does not: released. Objects include those that died and are not swept yet."""
     return {
         "objects": stats.heap_alloc,
         "unused": stats.heap_inuse - stats.heap_alloc,
@@ -87,6 +87,12 @@ def _memory(stats: MemStats) -> dict[str, int]:
         "mapped": stats.mapped,
         "released": stats.heap_released,
     }
+
+
+def _lingering(stats: MemStats, heap_fd: int) -> int:
+    """What of the released is in memory still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
+    kept = stats.heap_inuse + stats.stack_inuse + stats.heap_free
+    return min(max(residency.resident_bytes(heap_fd) - kept, 0), stats.heap_released)
 
 
 def _container(cgroup: MemoryCgroup) -> dict[str, int | None] | None:

@@ -76,7 +76,7 @@ const everyHalfMinute = (u, axis, min, max) => [3, 2, 1, 0].map((n) => max - n *
 const secondsAgo = (u, splits) => splits.map((t) => (t >= u.scales.x.max ? "now" : `${Math.round((t - u.scales.x.max) / 1000)} s`));
 
 export class HeapChart extends Chart {
-  names = ["mapped", "live", "trigger", "goal", "limit"];
+  names = ["resident", "mapped", "live", "trigger", "goal", "limit"];
   label = (n) => bytes(n);
   axis = { splits: (u, axis, min, max) => powersOfTwoSteps(max) };
 
@@ -84,6 +84,7 @@ export class HeapChart extends Chart {
     const line = (name, width, dash) => ({ stroke: colour(name), width, dash, points: { show: false } });
     const steps = { paths: uPlot.paths.stepped({ align: 1 }) };
     return [
+      line("resident", 1.5),
       { ...line("mapped", 1.5), fill: translucent("mapped") },
       { ...line("live", 2), fill: translucent("live") },
       { ...line("trigger", 1.5, [2, 4]), ...steps },
@@ -95,8 +96,8 @@ export class HeapChart extends Chart {
   /** The limit is shown where it is not far above everything else. */
   update(heap, now) {
     const data = [heap.map((point) => point.t), ...this.names.map((name) => heap.map((point) => point[name]))];
-    const most = highest(data.slice(1, 5));
-    data[5] = data[5].map((limit) => (limit === null || limit > 3 * most ? null : limit));
+    const most = highest(data.slice(1, 6));
+    data[6] = data[6].map((limit) => (limit === null || limit > 3 * most ? null : limit));
     this.draw(data, now);
   }
 

@@ -9,7 +9,7 @@ export class History {
   }
 
   clear() {
-    this.heap = []; // {t, live, goal, trigger, mapped, limit}; undefined where a point says nothing of it
+    this.heap = []; // {t, live, goal, trigger, mapped, resident, limit}; undefined where a point says nothing of it
     this.cpu = []; // {t, shares: by kind}
     this.pauses = []; // {t, s}
     this.interrupt();
@@ -25,6 +25,7 @@ export class History {
     const { heap, memory, settings } = frame;
     this.heap.push({
       t: frame.now, live: heap.live, goal: heap.goal, trigger: heap.trigger, mapped: memory.mapped, limit: settings.memory_limit,
+      resident: memory.lingering ? memory.mapped + memory.lingering : null,
     });
     const shares = this.#shares(frame.cpu);
     if (shares) this.cpu.push({ t: frame.now, shares });
