@@ -168,7 +168,7 @@ def _procs(value: object) -> object:
     if isinstance(value, int) and value <= DEFAULT_PROCS:
         raise ValueError("there is 1 P at least")
     if isinstance(value, int) and value > MAX_PROCS:
-        raise ValueError(f"there are {MAX_PROCS} Ps at most")
+        raise ValueError(f"no runtime has more than {MAX_PROCS} Ps")
     return value
 
 
