@@ -2,7 +2,7 @@
 
 import { colour } from "./dom.js";
 import { bytes, seconds } from "./format.js";
-import { WINDOW_MS } from "./history.js";
+import { WINDOW_MS, rowsOf } from "./history.js";
 
 export const CPU_KINDS = [
   ["background", "workers"],
@@ -95,7 +95,7 @@ export class HeapChart extends Chart {
 
   /** The limit is shown where it is not far above everything else. */
   update(heap, now) {
-    const data = [heap.map((point) => point.t), ...this.names.map((name) => heap.map((point) => point[name]))];
+    const data = rowsOf(heap, this.names);
     const most = highest(data.slice(1, 6));
     data[6] = data[6].map((limit) => (limit === null || limit > 3 * most ? null : limit));
     this.draw(data, now);
@@ -117,12 +117,12 @@ export class CpuChart extends Chart {
   }
 
   update(cpu, now) {
-    const sums = cpu.map(({ shares }) => {
+    const sums = cpu.map(({ t, shares }) => {
       let sum = 0;
-      return CPU_KINDS.map(([kind]) => (sum += shares[kind]));
+      return { t, ...Object.fromEntries(CPU_KINDS.map(([kind]) => [kind, (sum += shares[kind])])) };
     });
-    const rows = CPU_KINDS.map((_, i) => sums.map((row) => row[i]));
-    this.draw([cpu.map((point) => point.t), ...rows.reverse()], now);
+    const [times, ...rows] = rowsOf(sums, CPU_KINDS.map(([kind]) => kind));
+    this.draw([times, ...rows.reverse()], now);
   }
 
   range = (data) => ({ min: 0, max: Math.max(0.1, Math.min(highest(data.slice(1)) * 1.1, 1.05)) });

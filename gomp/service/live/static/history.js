@@ -2,6 +2,7 @@
 
 export const WINDOW_MS = 120_000;
 const AVERAGE_MS = 10_000;
+const SILENT_MS = 3000; // six readings are missing
 
 export class History {
   constructor() {
@@ -70,4 +71,21 @@ export class History {
       list.splice(0, first < 0 ? list.length : first);
     }
   }
+}
+
+/** A chart's data: the times of the points, and of each name what they say, null where nothing was heard of it for long. */
+export function rowsOf(points, names) {
+  const all = points.flatMap((point, i) => (i && point.t - points[i - 1].t > SILENT_MS ? [{ t: points[i - 1].t + 1 }, point] : [point]));
+  return [all.map((point) => point.t), ...names.map((name) => row(all, name))];
+}
+
+function row(points, name) {
+  const values = points.map((point) => point[name]);
+  let last = 0;
+  values.forEach((value, i) => {
+    if (value === undefined) return;
+    if (points[i].t - points[last].t > SILENT_MS) values.fill(null, last + 1, i);
+    last = i;
+  });
+  return values;
 }
