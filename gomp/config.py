@@ -45,6 +45,9 @@ from gomp.cgroup import CpuCgroup
 from gomp.errors import ConfigError
 
 NO_LIMIT = (1 << 63) - 1  # as gomp.core.gc.goal has it, which is not imported here: the compiler would come with it
+ENDLESS = (
+    1 << 62
+)  # a goal from here on is none: without GOGC and limit the pacer's, as Go's, is 3 percent below NO_LIMIT
 AUTO = -1  # a memory limit that follows the cgroup's
 DEFAULT_PROCS = 0  # a number of Ps that follows the processors there are
 GC_OFF = -1
@@ -165,7 +168,7 @@ def _procs(value: object) -> object:
     if isinstance(value, int) and value <= DEFAULT_PROCS:
         raise ValueError("there is 1 P at least")
     if isinstance(value, int) and value > MAX_PROCS:
-        raise ValueError(f"there are {MAX_PROCS} Ps at most")
+        raise ValueError(f"no runtime has more than {MAX_PROCS} Ps")
     return value
 
 

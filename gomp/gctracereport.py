@@ -46,17 +46,19 @@ class Summary:
     pause_max_ms: float
     live_min_mb: int
     live_max_mb: int
-    goal_min_mb: int
-    goal_max_mb: int
+    goal_min_mb: int | None  # of the cycles that had one; None if none had
+    goal_max_mb: int | None
     landing_percent: float  # the median heap at the end of marking, of the goal; forced cycles left out
 
     def text(self) -> str:
-        rate = f" ({self.cycles / self.seconds:.3g} a second)" if self.seconds else ""
+        rate = f" ({self.cycles / self.seconds:.3g} a second)" if self.cycles > 1 and self.seconds else ""
+        cycles = "1 cycle" if self.cycles == 1 else f"{self.cycles} cycles"
+        goals = "no goal" if self.goal_min_mb is None else f"goals {self.goal_min_mb} to {self.goal_max_mb} MB"
         lines = [
-            f"{self.cycles} cycles, {self.forced} of them forced, in {self.seconds:.3f} s{rate}",
+            f"{cycles}, {self.forced} of them forced, in {self.seconds:.3f} s{rate}",
             f"GC CPU {self.gc_cpu_percent:.1f}% of what the Ps have, {self.assist_percent:.0f}% of that in assists",
             f"pauses {self.pause_median_ms:.3g} ms in the median, {self.pause_max_ms:.3g} ms the longest",
-            f"live heap {self.live_min_mb} to {self.live_max_mb} MB, goals {self.goal_min_mb} to {self.goal_max_mb} MB",
+            f"live heap {self.live_min_mb} to {self.live_max_mb} MB, {goals}",
         ]
         if self.landing_percent:
             lines.append(f"marking ended at {self.landing_percent:.0f}% of the goal, in the median")
@@ -70,6 +72,7 @@ def summary_of(cycles: Sequence[TracedCycle]) -> Summary:
     cpu_ms = sum(cycle.gc_cpu_ms for cycle in cycles)
     assist_ms = sum(cycle.assist_ms for cycle in cycles)
     pauses = [pause for cycle in cycles for pause in (cycle.first_pause_ms, cycle.last_pause_ms)]
+    goals = [cycle.goal_mb for cycle in cycles if cycle.goal_mb is not None]
     landings = [100 * c.heap_end_mb / c.goal_mb for c in cycles if c.goal_mb and not c.forced]
     ends = [*(cycle.since_start_s for cycle in cycles[1:]), ended]
     available_ms = 1e3 * sum((end - c.since_start_s) * c.procs for c, end in zip(cycles, ends, strict=True))
@@ -83,8 +86,8 @@ def summary_of(cycles: Sequence[TracedCycle]) -> Summary:
         pause_max_ms=max(pauses),
         live_min_mb=min(cycle.live_mb for cycle in cycles),
         live_max_mb=max(cycle.live_mb for cycle in cycles),
-        goal_min_mb=min(cycle.goal_mb for cycle in cycles),
-        goal_max_mb=max(cycle.goal_mb for cycle in cycles),
+        goal_min_mb=min(goals, default=None),
+        goal_max_mb=max(goals, default=None),
         landing_percent=statistics.median(landings) if landings else 0.0,
     )
 
@@ -117,7 +120,7 @@ def _table(cycles: Sequence[TracedCycle]) -> Table:
             *(f"{ms:g}" for ms in (c.mark_ms, c.assist_ms, c.dedicated_ms, c.idle_ms)),
             f"{c.heap_start_mb} → {c.heap_end_mb}",
             str(c.live_mb),
-            str(c.goal_mb),
+            "none" if c.goal_mb is None else str(c.goal_mb),
             f"{100 * c.heap_end_mb / c.goal_mb:.0f}%" if c.goal_mb else "",
             str(c.procs),
             " ".join(notes),
@@ -126,11 +129,13 @@ def _table(cycles: Sequence[TracedCycle]) -> Table:
 
 
 def _plot(cycles: Sequence[TracedCycle], width: int) -> str:
-    """The goal, the heap when marking ended, and what was live, over time; of many cycles each so many. A goal without bound is left out."""
+    """The goal, the heap when marking ended, and what was live, over time; of many cycles each so many. A goal far above the heap is left out."""
     shown = cycles[:: -(-len(cycles) // _MOST_POINTS)]
     at = [cycle.since_start_s for cycle in shown]
     top = 4 * max(cycle.heap_end_mb for cycle in cycles)
-    goals = [(cycle.since_start_s, cycle.goal_mb) for cycle in shown if cycle.goal_mb <= top]
+    goals = [
+        (cycle.since_start_s, cycle.goal_mb) for cycle in shown if cycle.goal_mb is not None and cycle.goal_mb <= top
+    ]
     plotext.clear_figure()
     plotext.plotsize(width, _PLOT_ROWS)
     if goals:

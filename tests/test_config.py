@@ -266,7 +266,7 @@ def test_what_is_right_is_not_told(monkeypatch, name, value):
         ("gogc", "99999999999", "gogc: a percentage is 2147483647 at most"),
         ("gogc", 99999999999, "gogc: a percentage is 2147483647 at most"),
         ("procs", "-5", "procs: there is 1 P at least"),
-        ("procs", "1000", "procs: there are 128 Ps at most"),
+        ("procs", "1000", "procs: no runtime has more than 128 Ps"),
     ],
 )
 def test_a_setting_out_of_range_is_told_in_our_words(name, value, sentence):

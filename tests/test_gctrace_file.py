@@ -170,6 +170,26 @@ def test_the_figures_of_a_run():
     assert summary.landing_percent == 100  # of the forced one nothing is said
 
 
+def test_no_goal_is_no_number(tmp_path, capsys):
+    """As Go writes it with GOGC and the limit off: 3 percent below 2^63."""
+    path, endless = tmp_path / "log", NEW.replace("5 MB goal", "8532210231536 MB goal")
+    path.write_text(endless)
+    assert run_command(["gctrace", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "live heap 2 to 2 MB, no goal" in shown
+    assert "2 → 3     2  none          2  forced leaks" in shown
+    path.write_text(OLD + endless + OLD.replace("gc 1 @0.008s", "gc 3 @0.100s").replace("5 MB goal", "7 MB goal"))
+    assert run_command(["gctrace", "--json", str(path)]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert [cycle["goal_mb"] for cycle in run["cycles"]] == [5, None, 7]
+    assert (run["summary"]["goal_min_mb"], run["summary"]["goal_max_mb"]) == (5, 7)
+
+
+def test_one_cycle_has_no_rate():
+    ((cycle,),) = read_runs([OLD])
+    assert summary_of([cycle]).text().startswith("1 cycle, 0 of them forced, in 0.000 s\n")
+
+
 def test_table_plot_and_json_of_our_own_run(tmp_path, capsys):
     log = tmp_path / "log"
     with log.open("w") as err:

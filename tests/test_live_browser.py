@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -219,6 +220,27 @@ def test_a_page_in_the_background_lets_go_of_its_stream_and_goes_on_when_it_is_l
     page.wait(lambda: page.text("#uptime") != uptime)
     numbers = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#cycles th")]
     assert len(set(numbers)) == len(numbers), "what is told again is not shown again"
+
+
+def test_time_of_which_nothing_was_heard_is_a_gap_and_no_ramp(page, service):
+    """Readings say all, cycles in between only what is live; those that were told of afterwards fill the gap as far as they know."""
+    page.open(service.url)
+
+    def rows_of(*points):
+        found = page.driver.execute_async_script(
+            """const [points, done] = arguments;
+            const shown = (key, value) => (value === undefined ? "unsaid" : value);
+            import("/static/history.js").then(({ rowsOf }) => done(JSON.stringify(rowsOf(points, ["live", "mapped"]), shown)));""",
+            points,
+        )
+        return json.loads(found)
+
+    first, last = {"t": 1000, "live": 1, "mapped": 5}, {"t": 9000, "live": 4, "mapped": 8}
+    assert rows_of(first, last | {"t": 2000}) == [[1000, 2000], [1, 4], [5, 8]]
+    assert rows_of(first, last) == [[1000, 1001, 9000], [1, None, 4], [5, None, 8]]
+    cycle = {"t": 3000, "live": 2}
+    assert rows_of(first, cycle, last | {"t": 3500}) == [[1000, 3000, 3500], [1, 2, 4], [5, "unsaid", 8]]
+    assert rows_of(first, cycle, last) == [[1000, 3000, 3001, 9000], [1, 2, None, 4], [5, None, None, 8]]
 
 
 def test_the_control_listener_tells_nothing_without_the_token(control_url):

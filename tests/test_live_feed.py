@@ -5,11 +5,14 @@ import json
 import threading
 import time
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import fields
 
 import pytest
 
 from gomp.cgroup import MemoryCgroup, memory_level
+from gomp.core.shm import records
 from gomp.runtime import doing, reading
+from gomp.runtime.cyclelog import CycleRecord
 from gomp.service.live import feed, pagemap
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
@@ -37,8 +40,8 @@ def readings(monkeypatch):
     """Every reading that was taken."""
     taken, read = [], reading.read
 
-    def counted(looks):
-        taken.append(read(looks))
+    def counted(*asked):
+        taken.append(read(*asked))
         return taken[-1]
 
     monkeypatch.setattr(reading, "read", counted)
@@ -126,7 +129,7 @@ def test_there_are_so_many_at_most(quick):
 
 
 def test_a_reading_that_fails_ends_the_streams_and_the_next_begins_anew(quick, monkeypatch):
-    def fail(looks):
+    def fail(*asked):
         raise ZeroDivisionError
 
     async def follow():
@@ -145,7 +148,7 @@ def test_who_is_busy_when_a_reading_fails_learns_of_it(quick, monkeypatch):
     async def follow():
         async with following(quick) as slow, following(quick) as other:
             await asyncio.gather(anext(slow), next_frames(other, 1))
-            monkeypatch.setattr(reading, "read", lambda looks: 1 / 0)
+            monkeypatch.setattr(reading, "read", lambda *asked: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 await next_frames(other, 100)
             with pytest.raises(ZeroDivisionError):
@@ -186,18 +189,34 @@ def test_a_map_that_has_taken_long_is_not_drawn_for_the_next_who_comes(quick, mo
 def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
     letters = iter("rsmrsm" * 100)
     monkeypatch.setattr(doing, "look", lambda: next(letters) + "i" + "w")
-    seen = reading.read(["ria", "siw"])
+    seen = reading.read(["ria", "siw"], -1)
     assert seen["ps"] == [], "no P has a process"
     named = {"P0": "rs", "P1": "ii", "coordinator": "aw"}
     for idx, name in ((0, "P0"), (1, "P1"), (reading.layout.COORDINATOR_P, "coordinator")):
         reading.memstats._p_record(idx).xpid = 7
-        assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"])["ps"]}[name] == named[name]
+        assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"], -1)["ps"]}[name] == named[name]
 
 
 def test_a_container_is_told_of_where_it_has_a_limit(tmp_path):
     cgroup = MemoryCgroup([memory_level(tmp_path, is_v2=True)])
     (tmp_path / "memory.current").write_text("300\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert reading.read([], cgroup)["container"] is None
+    assert reading.read([], -1, cgroup)["container"] is None
     (tmp_path / "memory.max").write_text("512\n")
-    assert reading.read([], cgroup)["container"] == {"usage": 300, "limit": 512}
+    assert reading.read([], -1, cgroup)["container"] == {"usage": 300, "limit": 512}
+
+
+@pytest.mark.parametrize("goal", [8946670875695453929, 1 << 50])
+def test_a_goal_that_the_heap_cannot_reach_is_none_of_a_cycle_as_of_the_heap(monkeypatch, goal):
+    cycle = CycleRecord(**dict.fromkeys((field.name for field in fields(CycleRecord)), 0) | {"goal": goal})
+    monkeypatch.setattr(reading.cyclelog, "read", lambda after: [cycle])
+    assert [told["goal"] for told in reading.read_cycles(0)] == [None]
+
+
+@pytest.mark.parametrize(("is_lazy", "in_memory", "lingering"), [(0, 9, 0), (1, 9, 6), (1, 1, 0), (1, 90, 7)])
+def test_what_was_released_lazily_lingers_as_far_as_it_is_in_memory(monkeypatch, is_lazy, in_memory, lingering):
+    records.view(records.runtime_dtype, records.RUNTIME)[0].scavenge_lazily = is_lazy
+    heap = records.view(records.mheap_dtype, records.MHEAP)[0]
+    heap.xheap_inuse, heap.xheap_committed, heap.xheap_released = 2, 3, 7
+    monkeypatch.setattr(reading.residency, "resident_bytes", {5: in_memory}.get)
+    assert reading.read([], 5)["memory"]["lingering"] == lingering

@@ -25,7 +25,7 @@ def heap(mapped):
         p.large_alloc, p.large_alloc_count, p.large_free, p.large_free_count = 3 << 20, 3, 1 << 20, 1
         p.tiny_alloc_count, p.mark_ns, p.assist_ns, p.refills, p.programs = 7, 2_000_000_000, 500_000_000, 5, 1
     h = records.view(records.mheap_dtype, records.MHEAP)[0]
-    h.xheap_inuse, h.xheap_committed, h.xheap_released = 5 << 20, 7 << 20, 57 << 20
+    h.xheap_inuse, h.xheap_committed, h.xheap_released = 8 << 20, 10 << 20, 54 << 20
     h.metadata_pages, h.pages_in_use, h.xmetadata_bytes, h.xwbuf_bytes = 8192, 640, 4 << 20, 2 << 20
     h.xtable_bytes = 1 << 20
     records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes = 1 << 20
@@ -51,6 +51,13 @@ def test_object_counts_follow_the_formulas_of_go(heap):
     assert stats.tiny_allocs == 21
 
 
+def test_pages_that_were_freed_after_their_objects_were_counted_are_in_use_still(heap):
+    records.view(records.mheap_dtype, records.MHEAP)[0].xheap_inuse = 1 << 20
+    stats = memstats.read()
+    assert stats.heap_inuse == stats.heap_alloc
+    assert stats.heap_sys == stats.heap_inuse + stats.heap_idle == 63 << 20
+
+
 def test_by_size_has_the_61_rows_of_go(heap):
     rows = memstats.read().by_size
     assert [row.size for row in rows] == list(SIZES[:61])
@@ -67,7 +74,7 @@ def test_memory_adds_up(heap):
     assert stats.sys == sum(getattr(stats, part) for part in parts)
     assert stats.heap_sys + stats.stack_sys + stats.mspan_sys + stats.gc_sys == (64 << 20) + (4 << 20) + (2 << 20)
     assert stats.mcache_sys + stats.buck_hash_sys + stats.other_sys == 1 << 20
-    assert stats.sys - stats.heap_released == (7 << 20) + (4 << 20) + (2 << 20) + (
+    assert stats.sys - stats.heap_released == (10 << 20) + (4 << 20) + (2 << 20) + (
         1 << 20
     )  # what the memory limit counts
     assert stats.mspan_inuse == 640 * 256 <= stats.mspan_sys == 8192 * 256
@@ -100,6 +107,14 @@ def test_pauses_come_from_the_ring(heap):
     assert stats.pause_p99_s == pytest.approx(595e-6)
     assert stats.pause_max_s == pytest.approx(600e-6)
     assert (stats.num_gc, stats.num_forced_gc, stats.pause_total_ns) == (300, 4, 180_300_000)
+
+
+def test_how_far_a_cycle_landed_from_a_goal_that_there_was_none_of_is_not_said(heap):
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
+    gc.heap1, gc.last_goal = 110, 100
+    assert memstats.read().landing_error == pytest.approx(0.1)
+    gc.last_goal = 8946670875695453929  # of GOGC=off without a limit
+    assert memstats.read().landing_error == 0
 
 
 def test_the_share_of_the_collector_is_of_all_ps_since_the_start(heap):

@@ -167,6 +167,7 @@ def test_classes_add_up_to_their_totals(mapped, inuse, committed, released, stac
     assert cpu["/cpu/classes/total:cpu-seconds"] == pytest.approx(sum(parts), abs=1e-12)
     assert min(parts) >= 0
 
+    assert read["/gc/heap/allocs:bytes"] - read["/gc/heap/frees:bytes"] == memory["/memory/classes/heap/objects:bytes"]
     assert read["/gc/heap/allocs:objects"] - read["/gc/heap/frees:objects"] == read["/gc/heap/objects:objects"]
     assert read["/gc/heap/allocs-by-size:bytes"].count == read["/gc/heap/allocs:objects"]
     assert read["/gc/heap/frees-by-size:bytes"].sum == read["/gc/heap/frees:bytes"]

@@ -136,6 +136,8 @@ def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
         parts = sum(value for name, value in cpu.items() if "total" not in name)
         assert cpu["/cpu/classes/total:cpu-seconds"] == pytest.approx(parts, abs=1e-9)
         assert read["/gc/heap/allocs-by-size:bytes"].count == read["/gc/heap/allocs:objects"]
+        allocated = read["/gc/heap/allocs:bytes"] - read["/gc/heap/frees:bytes"]
+        assert allocated == read["/memory/classes/heap/objects:bytes"]
     assert readings > 5
     assert before["/gc/cycles/total:gc-cycles"] > 1
 

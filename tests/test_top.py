@@ -26,7 +26,7 @@ def figures(mapped):
     """As two Ps and the coordinator have them that have not done anything."""
     for idx in (0, 1, reading.layout.COORDINATOR_P):
         reading.memstats._p_record(idx).xpid = 7
-    return reading.read(["rmi", "psi"])
+    return reading.read(["rmi", "psi"], -1)
 
 
 def with_ps(figures, n):
@@ -128,6 +128,12 @@ def test_the_bar_of_memory_is_a_share_of_the_limit(figures):
     assert key == "█ objects 20.0 ▓ unused 10.0 ▒ stacks 5.00 ░ free 5.00 ▚ metadata 0 MiB"
 
 
+def test_what_was_released_and_is_in_memory_still_is_not_called_returned(figures):
+    figures["memory"] |= {"mapped": 16 * MIB, "released": 320 * MIB, "lingering": 316 * MIB}
+    words = view.of_reading(reading_of(figures), 81, 24)[3].plain
+    assert words.startswith("memory 16 MiB mapped · 4 MiB returned · 316 MiB lingering")
+
+
 def test_the_head_says_what_was_set_and_whether_the_limiter_is_on(figures):
     figures["settings"] |= {"gogc": None, "memory_limit": 512 * MIB, "memory_limit_is_auto": True, "procs": 4}
     figures |= {"state": "marking", "uptime_s": 75.0}
@@ -139,7 +145,7 @@ def test_the_head_says_what_was_set_and_whether_the_limiter_is_on(figures):
 def test_the_latest_cycle_comes_first(figures):
     cycles = [cycle(1, figures), cycle(2, figures, forced=True, goal=None)]
     last, first = (line.plain for line in view.of_reading(reading_of(figures, cycles), 80, None)[-3:-1])
-    assert " ".join(last.split()) == "2 7 s 80 µs 3 ms 3 ms 50.0 → 60.0 → 30.0 forced"
+    assert " ".join(last.split()) == "2 7 s 80 µs 3 ms 3 ms 50.0 → 60.0 → 30.0 none forced"
     assert " ".join(first.split()) == "1 8 s 80 µs 3 ms 3 ms 50.0 → 60.0 → 30.0 61.0"
 
 
@@ -212,9 +218,10 @@ def test_what_has_several_figures_has_a_line_for_each(figures):
         (format_count(0), "0"), (format_count(0.25), "0.25"), (format_count(9999), "9,999"), (format_count(12_345), "12.3 k"),
         (format_count(5.2e6), "5.2 M"), (format_count(7e12), "7 T"),
         (format_share(0.0003), "0.0%"), (format_share(0.0994), "9.9%"), (format_share(0.0999), "10%"), (format_share(1), "100%"),
-        (format_mib(None), ""),
+        (format_mib(None), "none"),
         (format_mib(3 * MIB // 2), "1.50"), (format_mib(0), "0"), (format_mib(99.99 * MIB), "100"), (format_mib(12345 * MIB), "12345"),
-        (format_value((1 << 63) - 1, "bytes"), "none"), (format_value(2 * MIB, "bytes"), "2 MiB"), (format_value(0.25, "cpu-seconds"), "250 ms"),
+        (format_value((1 << 63) - 1, "bytes"), "none"), (format_value(8946670875695453929, "bytes"), "none"),
+        (format_value(2 * MIB, "bytes"), "2 MiB"), (format_value(0.25, "cpu-seconds"), "250 ms"),
         (format_value(1e9, "seconds", "process_start_time_seconds")[:5], "2001-"), (format_value(1234567, "objects"), "1,234,567"),
         (format_rate(2 * MIB, "bytes"), "2 MiB/s"), (format_rate(0.25, "cpu-seconds"), "250 ms/s"), (format_rate(3, "gc-cycles"), "3/s"),
     ],

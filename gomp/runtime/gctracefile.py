@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gomp.config import ENDLESS
 from gomp.errors import GompError
 
 _BEGIN = re.compile(r"\bgc [0-9]+ @")
@@ -45,7 +46,7 @@ class TracedCycle:
     heap_start_mb: int
     heap_end_mb: int
     live_mb: int
-    goal_mb: int
+    goal_mb: int | None  # None also where there is none: GOGC and the memory limit are off
     stacks_mb: int | None
     globals_mb: int | None
     procs: int
@@ -117,7 +118,7 @@ def _cycle(found: re.Match[str]) -> TracedCycle:
         heap_start_mb=sizes[0],
         heap_end_mb=sizes[1],
         live_mb=sizes[2],
-        goal_mb=sizes[3],
+        goal_mb=sizes[3] if sizes[3] << 20 < ENDLESS else None,
         stacks_mb=None if stacks is None else int(stacks),
         globals_mb=None if global_ is None else int(global_),
         procs=int(procs),

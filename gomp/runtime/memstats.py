@@ -9,6 +9,7 @@ What always holds, whatever runs meanwhile:
 - ``sys - heap_released`` is what the memory limit counts (:mod:`~gomp.core.heap.accounting`).
 - ``sys == heap_sys + stack_sys + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys``
 - ``heap_alloc >= 0`` and ``heap_objects == mallocs - frees >= 0``: what was freed is read before what was allocated.
+- ``heap_alloc <= heap_inuse``: pages are counted a moment after the objects on them, and those freed in between as still in use.
 - ``num_gc == num_forced_gc + num_automatic_gc``
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
@@ -25,6 +26,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gomp.config import ENDLESS
 from gomp.core.gc import goal
 from gomp.core.heap.sizeclass import SIZES
 from gomp.core.shm import layout, records
@@ -228,7 +230,7 @@ class MemStats:
     @property
     def landing_error(self) -> float:
         """How far from its goal the last cycle ended, as a share of the goal: above 0 the heap was larger. 0 without a goal."""
-        has_goal = 0 < self.last_goal < goal.NO_GOAL
+        has_goal = 0 < self.last_goal < ENDLESS
         return (self.last_heap_end - self.last_goal) / self.last_goal if has_goal else 0.0
 
     @property
@@ -320,7 +322,7 @@ def read() -> MemStats:
     available_s = available_cpu_ns(runtime, now_ns) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
-    memory = _read_memory(runtime, heap)
+    memory = _read_memory(runtime, heap, objects["heap_alloc"])
     num_forced_gc, num_automatic_gc = int(gc.num_forced), int(gc.num_automatic)
     return MemStats(
         **objects,
@@ -521,18 +523,19 @@ def _read_objects(ps: list[Any]) -> dict[str, Any]:
     }
 
 
-def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
-    """Everything that counts pages and metadata."""
+def _read_memory(runtime: Any, heap: Any, allocated: int) -> dict[str, Any]:
+    """Everything that counts pages and metadata, beside objects of so many bytes."""
     inuse, committed, released = int(heap.xheap_inuse), int(heap.xheap_committed), int(heap.xheap_released)
     free = max(committed - inuse, 0)  # they move while they are read
     stacks = min(int(records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes), committed - free)
-    inuse = committed - free - stacks
+    inuse = max(committed - free - stacks, allocated)
+    free = max(committed - stacks - inuse, 0)
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
     buck_hash_sys = _profile_bytes()
     other_sys = int(heap.xtable_bytes) - mcache_sys - buck_hash_sys
-    heap_sys = committed + released - stacks
+    heap_sys = inuse + free + released
     return {
         "heap_sys": heap_sys,
         "heap_idle": free + released,

@@ -13,20 +13,20 @@ from gomp.cgroup import MemoryCgroup
 from gomp.config import NO_LIMIT
 from gomp.core.gc import goal
 from gomp.core.shm import layout, records
-from gomp.runtime import cyclelog, memstats
+from gomp.runtime import cyclelog, memstats, residency
 from gomp.runtime.memstats import MemStats, PStats
 
 _own_cgroup = cache(MemoryCgroup.of_this_process)
 
 
-def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
+def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
     """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`gomp.runtime.doing.look` for each look.
 
-    ``cgroup`` is the runtime's, if this process is in another.
+    ``heap_fd`` is the heap's segment. ``cgroup`` is the runtime's, if this process is in another.
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     stats = memstats.read()
-    max_heap = int(runtime.max_pages) * layout.PAGE_SIZE
+    max_heap = _max_heap(runtime)
     return {
         "now": time.time() * 1e3,
         "uptime_s": stats.uptime_s,
@@ -47,7 +47,7 @@ def read(doing: list[str], cgroup: MemoryCgroup | None = None) -> dict[str, Any]
             "allocated": stats.total_alloc,
             "mallocs": stats.mallocs,
         },
-        "memory": _memory(stats),
+        "memory": _memory(stats) | {"lingering": _lingering(stats, heap_fd) if runtime.scavenge_lazily else 0},
         "container": _container(cgroup or _own_cgroup()),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
@@ -67,22 +67,32 @@ def _state(runtime: Any) -> str:
     return "marking" if runtime.xgcphase != records.GC_OFF else "running"
 
 
+def _max_heap(runtime: Any) -> int:
+    """A goal above it is none: it cannot be reached."""
+    return int(runtime.max_pages) * layout.PAGE_SIZE
+
+
 def _or_none(size: int, most: int) -> int | None:
     return size if size <= most else None
 
 
 def _memory(stats: MemStats) -> dict[str, int]:
-    """What the memory limit counts, by class, and what does not: returned. Objects include those that died and are not swept yet."""
-    objects = min(stats.heap_alloc, stats.heap_inuse)
+    """What the memory limit counts, by class, and what does not: released. Objects include those that died and are not swept yet."""
     return {
-        "objects": objects,
-        "unused": stats.heap_inuse - objects,
+        "objects": stats.heap_alloc,
+        "unused": stats.heap_inuse - stats.heap_alloc,
         "stacks": stats.stack_inuse,
         "free": stats.heap_free,
         "metadata": stats.mapped - stats.heap_inuse - stats.stack_inuse - stats.heap_free,
         "mapped": stats.mapped,
         "released": stats.heap_released,
     }
+
+
+def _lingering(stats: MemStats, heap_fd: int) -> int:
+    """What of the released is in memory still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
+    kept = stats.heap_inuse + stats.stack_inuse + stats.heap_free
+    return min(max(residency.resident_bytes(heap_fd) - kept, 0), stats.heap_released)
 
 
 def _container(cgroup: MemoryCgroup) -> dict[str, int | None] | None:
@@ -127,10 +137,11 @@ def _p(p: PStats, doing: list[str]) -> dict[str, Any]:
 def read_cycles(after: int) -> list[dict[str, Any]]:
     """The cycles that have ended since number ``after``, as far as they are kept."""
     since_boot_ms = time.time() * 1e3 - time.monotonic_ns() / 1e6
-    return [_cycle(cycle, since_boot_ms) for cycle in cyclelog.read(after)]
+    max_heap = _max_heap(records.view(records.runtime_dtype, records.RUNTIME)[0])
+    return [_cycle(cycle, since_boot_ms, max_heap) for cycle in cyclelog.read(after)]
 
 
-def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
+def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float, max_heap: int) -> dict[str, Any]:
     start, mark, term, end = (
         round(since_boot_ms + ns / 1e6, 3) for ns in (cycle.start_ns, cycle.mark_ns, cycle.term_ns, cycle.end_ns)
     )
@@ -145,7 +156,7 @@ def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float) -> dict[str, Any]:
         "heap_start": cycle.heap_start,
         "heap_end": cycle.heap_end,
         "heap_marked": cycle.heap_marked,
-        "goal": _or_none(cycle.goal, goal.NO_GOAL - 1),
+        "goal": _or_none(cycle.goal, max_heap),
         "assist_ns": cycle.assist_ns,
         "background_ns": cycle.dedicated_ns + cycle.fractional_ns,
         "idle_ns": cycle.idle_ns,

@@ -1,7 +1,7 @@
 """How many goroutines there are by the place at which they were started: the sign of a leak is one that only grows.
 
-Counted anew from the table of goroutines, a million in some tens of milliseconds: if that takes long, no oftener than that it takes a twentieth of
-the time.
+Counted anew from the table of goroutines, a million in some tens of milliseconds: if that takes long, no oftener than that it takes a twentieth of a
+processor.
 """
 
 from __future__ import annotations
@@ -31,22 +31,25 @@ class SiteCounts:
 
     def read(self) -> list[tuple[str, int]]:
         """The places of the most goroutines, as file:line, with how many there are; OTHER for the rest."""
-        began = time.monotonic()
-        if began >= self.again_at:
-            self.counts = count()
-            ended = time.monotonic()
-            self.again_at = ended + max(ended - began - _SHORT_S, 0.0) * _SHARE
+        if time.monotonic() >= self.again_at:
+            began = time.thread_time()  # the clock's would make it rarer on a busy machine
+            by_site = count()
+            took = time.thread_time() - began
+            self.counts = named(by_site)  # it takes long once, when what reads the table of sites is loaded
+            self.again_at = time.monotonic() + max(took - _SHORT_S, 0.0) * _SHARE
         return self.counts
 
 
-def count() -> list[tuple[str, int]]:
-    """As :meth:`SiteCounts.read`, counted now."""
+def count() -> Any:
+    """How many there are now, by the number of the site."""
     n = int(records.view(records.sched_dtype, records.SCHED)[0].ngs)
-    if n == 0:
-        return []
     gs: Any = records.view(records.g_dtype, layout.g_addr(1), n)
     statuses = gs.xstatus & G_STATUS_MASK
-    by_site = np.bincount(gs.site[~np.isin(statuses, (G_CASE, G_DEAD, G_IDLE))], minlength=1)
+    return np.bincount(gs.site[~np.isin(statuses, (G_CASE, G_DEAD, G_IDLE))], minlength=1)
+
+
+def named(by_site: Any) -> list[tuple[str, int]]:
+    """As :meth:`SiteCounts.read`, of these."""
     largest = [int(site) for site in np.argsort(-by_site, kind="stable")[:_MOST] if by_site[site]]
     counts: dict[str, int] = {}
     for site in largest:  # one line may be of several functions

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gomp.core.gc.goal import NO_GOAL
+from gomp.config import ENDLESS
 from gomp.core.mutator import action
 from gomp.core.mutator.goroutine import ENDED, NO_STEP, PARKED, RAISED, YIELDED
 from gomp.core.shm import layout
@@ -375,7 +375,7 @@ class Timeline:
 
     def count_heap(self, at_ns: int, live: int, goal: int) -> None:
         values = {"live": live, "goal": goal}
-        if goal >= NO_GOAL:
+        if goal >= ENDLESS:
             del values["goal"]
         self.count(at_ns, "heap", **values)
 

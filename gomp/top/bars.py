@@ -40,7 +40,10 @@ def memory_bar(figures: dict[str, Any], width: int) -> list[Text]:
     """What the memory limit counts, by class, against the limit."""
     memory, limit, container = figures["memory"], figures["settings"]["memory_limit"], figures["container"]
     of_limit = f" of {format_bytes(limit)}" if limit else ""
-    parts = [f"{format_bytes(memory['mapped'])} mapped{of_limit}", f"{format_bytes(memory['released'])} returned"]
+    returned = memory["released"] - memory["lingering"]
+    parts = [f"{format_bytes(memory['mapped'])} mapped{of_limit}", f"{format_bytes(returned)} returned"]
+    if memory["lingering"]:
+        parts.append(f"{format_bytes(memory['lingering'])} lingering")
     if container and container["usage"] is not None:
         parts.append(f"container {format_bytes(container['usage'])} of {format_bytes(container['limit'])}")
     most = max(memory["mapped"], limit or 0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from gomp.config import NO_LIMIT
+from gomp.config import ENDLESS
 from gomp.runtime.units import format_bytes, format_time
 
 
@@ -26,9 +26,9 @@ def format_share(share: float) -> str:
 
 
 def format_mib(nbytes: int | None) -> str:
-    """As MiB, without the unit, and in four characters up to 10 GiB; nothing for None."""
+    """As MiB, without the unit, and in four characters up to 10 GiB."""
     if not nbytes:
-        return "" if nbytes is None else "0"
+        return "none" if nbytes is None else "0"
     mib = nbytes / 2**20
     digits = 2 if mib < 9.995 else 1 if mib < 99.95 else 0
     return f"{mib:.{digits}f}"
@@ -36,7 +36,7 @@ def format_mib(nbytes: int | None) -> str:
 
 def format_value(value: float, unit: str, name: str = "") -> str:
     """A metric's value. Seconds are points in time where the metric's ``name`` says so, as Prometheus has it."""
-    if value >= NO_LIMIT:  # Go says this, or 2^64 - 1
+    if value >= ENDLESS:  # no limit, or no goal
         return "none"
     if unit == "bytes":
         return format_bytes(value)

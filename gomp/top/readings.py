@@ -111,7 +111,7 @@ class Readings:
         self._look_at_cycles()
         snapshot = Snapshot(self._sources, self._look_at.heap_fd, self._look_at.meta_fd)
         samples = sample(self._metrics, snapshot)
-        return reading.read(self._looks, self._cgroup), samples, time.monotonic()
+        return reading.read(self._looks, self._look_at.heap_fd, self._cgroup), samples, time.monotonic()
 
     def _look_at_cycles(self) -> None:
         self._cycles.extend(reading.read_cycles(self._cycles[-1]["number"] if self._cycles else 0))

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from gomp.core.shm import layout, records
 from gomp.runtime import doing, reading
 from gomp.service.live import pagemap
 
@@ -36,6 +37,11 @@ Event = bytes
 def encode(kind: str, data: Any) -> Event:
     """An event as a stream of events has it."""
     return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'), allow_nan=False)}\n\n".encode()
+
+
+def _heap_fd() -> int:
+    """The coordinator's descriptor of the heap, which this process has inherited."""
+    return int(records.view(records.p_dtype, layout.p_addr(layout.COORDINATOR_P))[0].heap_fd)
 
 
 class Feed:
@@ -101,7 +107,7 @@ class Feed:
             self._draw(now)
             if now >= frame_due:
                 frame_due = max(frame_due + self._frame_s, now)
-                self._frame = encode("frame", reading.read(looks))
+                self._frame = encode("frame", reading.read(looks, _heap_fd()))
                 looks = []
                 self._announce()
             await asyncio.sleep(LOOK_S)

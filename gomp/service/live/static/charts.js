@@ -2,7 +2,7 @@
 
 import { colour } from "./dom.js";
 import { bytes, seconds } from "./format.js";
-import { WINDOW_MS } from "./history.js";
+import { WINDOW_MS, rowsOf } from "./history.js";
 
 export const CPU_KINDS = [
   ["background", "workers"],
@@ -76,7 +76,7 @@ const everyHalfMinute = (u, axis, min, max) => [3, 2, 1, 0].map((n) => max - n *
 const secondsAgo = (u, splits) => splits.map((t) => (t >= u.scales.x.max ? "now" : `${Math.round((t - u.scales.x.max) / 1000)} s`));
 
 export class HeapChart extends Chart {
-  names = ["mapped", "live", "trigger", "goal", "limit"];
+  names = ["resident", "mapped", "live", "trigger", "goal", "limit"];
   label = (n) => bytes(n);
   axis = { splits: (u, axis, min, max) => powersOfTwoSteps(max) };
 
@@ -84,6 +84,7 @@ export class HeapChart extends Chart {
     const line = (name, width, dash) => ({ stroke: colour(name), width, dash, points: { show: false } });
     const steps = { paths: uPlot.paths.stepped({ align: 1 }) };
     return [
+      line("resident", 1.5),
       { ...line("mapped", 1.5), fill: translucent("mapped") },
       { ...line("live", 2), fill: translucent("live") },
       { ...line("trigger", 1.5, [2, 4]), ...steps },
@@ -94,9 +95,9 @@ export class HeapChart extends Chart {
 
   /** The limit is shown where it is not far above everything else. */
   update(heap, now) {
-    const data = [heap.map((point) => point.t), ...this.names.map((name) => heap.map((point) => point[name]))];
-    const most = highest(data.slice(1, 5));
-    data[5] = data[5].map((limit) => (limit === null || limit > 3 * most ? null : limit));
+    const data = rowsOf(heap, this.names);
+    const most = highest(data.slice(1, 6));
+    data[6] = data[6].map((limit) => (limit === null || limit > 3 * most ? null : limit));
     this.draw(data, now);
   }
 
@@ -116,12 +117,12 @@ export class CpuChart extends Chart {
   }
 
   update(cpu, now) {
-    const sums = cpu.map(({ shares }) => {
+    const sums = cpu.map(({ t, shares }) => {
       let sum = 0;
-      return CPU_KINDS.map(([kind]) => (sum += shares[kind]));
+      return { t, ...Object.fromEntries(CPU_KINDS.map(([kind]) => [kind, (sum += shares[kind])])) };
     });
-    const rows = CPU_KINDS.map((_, i) => sums.map((row) => row[i]));
-    this.draw([cpu.map((point) => point.t), ...rows.reverse()], now);
+    const [times, ...rows] = rowsOf(sums, CPU_KINDS.map(([kind]) => kind));
+    this.draw([times, ...rows.reverse()], now);
   }
 
   range = (data) => ({ min: 0, max: Math.max(0.1, Math.min(highest(data.slice(1)) * 1.1, 1.05)) });

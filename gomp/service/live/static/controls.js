@@ -53,7 +53,7 @@ async function ask(button, method, what, value, headers) {
 
 function describe(what, answer) {
   if (what === "gc") return `Collected: ${answer.num_gc} cycles so far.`;
-  if (what === "free-os-memory") return `Collected and returned: ${bytes(answer.heap_released)} of the heap are with the system now.`;
+  if (what === "free-os-memory") return `Collected: ${bytes(answer.heap_released)} of the heap are released now.`;
   const write = (n) => (what === "memory-limit" && typeof n === "number" ? bytes(n) : String(n));
   const named = { gogc: "GOGC", "memory-limit": "The memory limit", procs: "The number of Ps" }[what];
   return `${named} is ${write(answer.new)} now; it was ${write(answer.old)}.`;

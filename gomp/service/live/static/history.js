@@ -2,6 +2,7 @@
 
 export const WINDOW_MS = 120_000;
 const AVERAGE_MS = 10_000;
+const SILENT_MS = 3000; // six readings are missing
 
 export class History {
   constructor() {
@@ -9,7 +10,7 @@ export class History {
   }
 
   clear() {
-    this.heap = []; // {t, live, goal, trigger, mapped, limit}; undefined where a point says nothing of it
+    this.heap = []; // {t, live, goal, trigger, mapped, resident, limit}; undefined where a point says nothing of it
     this.cpu = []; // {t, shares: by kind}
     this.pauses = []; // {t, s}
     this.interrupt();
@@ -25,6 +26,7 @@ export class History {
     const { heap, memory, settings } = frame;
     this.heap.push({
       t: frame.now, live: heap.live, goal: heap.goal, trigger: heap.trigger, mapped: memory.mapped, limit: settings.memory_limit,
+      resident: memory.lingering ? memory.mapped + memory.lingering : null,
     });
     const shares = this.#shares(frame.cpu);
     if (shares) this.cpu.push({ t: frame.now, shares });
@@ -69,4 +71,21 @@ export class History {
       list.splice(0, first < 0 ? list.length : first);
     }
   }
+}
+
+/** A chart's data: the times of the points, and of each name what they say, null where nothing was heard of it for long. */
+export function rowsOf(points, names) {
+  const all = points.flatMap((point, i) => (i && point.t - points[i - 1].t > SILENT_MS ? [{ t: points[i - 1].t + 1 }, point] : [point]));
+  return [all.map((point) => point.t), ...names.map((name) => row(all, name))];
+}
+
+function row(points, name) {
+  const values = points.map((point) => point[name]);
+  let last = 0;
+  values.forEach((value, i) => {
+    if (value === undefined) return;
+    if (points[i].t - points[last].t > SILENT_MS) values.fill(null, last + 1, i);
+    last = i;
+  });
+  return values;
 }

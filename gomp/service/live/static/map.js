@@ -6,7 +6,7 @@ import { bytes, count } from "./format.js";
 const FULLEST = 7;
 const FIRST_LETTER = 48;
 const KINDS = [
-  ["released", "returned to the system"],
+  ["released", "free, released"],
   ["free", "free, kept"],
   ["swept", "in use, swept"],
   ["cached", "in use, a P's own"],

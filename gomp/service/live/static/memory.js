@@ -15,7 +15,8 @@ const IN_SIGHT = 4; // times what is mapped
 export class Memory {
   #parts = new Map();
   #limit = make("i", { class: "limit" });
-  #set = figures(at("memory-figures"), [...CLASSES.map(([key, words]) => [`mem-${key}`, words]), ["released", "beside it: returned to the system"]]);
+  #set = figures(at("memory-figures"), [...CLASSES.map(([key, words]) => [`mem-${key}`, words]), ["returned", "beside it: returned to the system"], ["lingering", "released, in memory until it is needed"]]);
+  #lingering = at("memory-figures").querySelector("[data-key=lingering]");
 
   constructor() {
     for (const [key] of CLASSES) {
@@ -32,7 +33,9 @@ export class Memory {
       this.#parts.get(key).style.width = `${(100 * memory[key]) / whole}%`;
       this.#set(`mem-${key}`, bytes(memory[key]));
     }
-    this.#set("released", bytes(memory.released));
+    this.#set("returned", bytes(memory.released - memory.lingering));
+    this.#set("lingering", bytes(memory.lingering));
+    this.#lingering.hidden = !memory.lingering;
     at("container").hidden = !container?.limit || !container.usage;
     if (container) show("container", `The container is charged ${bytes(container.usage)} of ${bytes(container.limit)}: this, the interpreters, and pages of files.`);
     this.#limit.hidden = !isInSight;

@@ -4,8 +4,9 @@ import { at, colour, context, make } from "./dom.js";
 import { bytes, count, seconds } from "./format.js";
 
 const PERIOD_MS = 2000;
+const SILENT_MS = 3 * PERIOD_MS; // nobody looked meanwhile
 const KEPT = 60; // readings: two minutes
-const NO_LIMIT = 2 ** 63 - 1; // what Go says where there is no limit, or 2^64 - 1
+const ENDLESS = 2 ** 62; // from here on there is no limit, or no goal
 const SPARK_HEIGHT = 18;
 
 export class Metrics {
@@ -89,7 +90,7 @@ class Row {
   }
 
   #written(value) {
-    if (value >= NO_LIMIT) return "none";
+    if (value >= ENDLESS) return "none";
     if (this.unit === "bytes") return bytes(value);
     if (this.unit === "seconds" || this.unit === "cpu-seconds") {
       return this.name.endsWith("_time_seconds") ? new Date(value * 1e3).toLocaleString() : seconds(value);
@@ -105,9 +106,12 @@ class Row {
     const end = this.#past.at(-1)[0];
     pen.strokeStyle = colour("live");
     pen.beginPath();
+    let before = -Infinity;
     for (const [at, value] of this.#past) {
       const x = this.spark.clientWidth * (1 - (end - at) / (KEPT * PERIOD_MS));
-      pen.lineTo(x, high > low ? 1 + (SPARK_HEIGHT - 2) * (1 - (value - low) / (high - low)) : SPARK_HEIGHT / 2);
+      const y = high > low ? 1 + (SPARK_HEIGHT - 2) * (1 - (value - low) / (high - low)) : SPARK_HEIGHT / 2;
+      pen[at - before > SILENT_MS ? "moveTo" : "lineTo"](x, y);
+      before = at;
     }
     pen.stroke();
   }

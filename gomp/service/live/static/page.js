@@ -64,11 +64,13 @@ function showHead({ state, uptime_s, settings: now, goroutines, cycles: { is_lim
   at("limiter").hidden = !is_limited;
 }
 
-function showHeap({ heap, memory: { mapped }, settings: { memory_limit }, pauses, cycles: { count: n, forced } }) {
+function showHeap({ heap, memory: { mapped, lingering }, settings: { memory_limit }, pauses, cycles: { count: n, forced } }) {
   show("heap-live", bytes(heap.live));
   show("heap-goal", bytes(heap.goal));
   show("heap-trigger", bytes(heap.trigger));
   show("heap-mapped", bytes(mapped));
+  show("heap-resident", bytes(mapped + lingering));
+  at("heap-lingers").hidden = !lingering;
   show("heap-limit", bytes(memory_limit));
   show("heap-marked", bytes(heap.marked));
   show("heap-objects", count(heap.objects));
