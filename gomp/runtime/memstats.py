@@ -9,6 +9,7 @@ What always holds, whatever runs meanwhile:
 - ``sys - heap_released`` is what the memory limit counts (:mod:`~gomp.core.heap.accounting`).
 - ``sys == heap_sys + stack_sys + mspan_sys + mcache_sys + buck_hash_sys + gc_sys + other_sys``
 - ``heap_alloc >= 0`` and ``heap_objects == mallocs - frees >= 0``: what was freed is read before what was allocated.
+- ``heap_alloc <= heap_inuse``: objects are in pages that count.
 - ``num_gc == num_forced_gc + num_automatic_gc``
 - Totals only grow: they are sums of per-P totals, which outlive the process of the P.
 
@@ -320,7 +321,7 @@ def read() -> MemStats:
     available_s = available_cpu_ns(runtime, now_ns) / 1e9
     pause_cpu_s = int(gc.pause_cpu_ns) / 1e9
     busy_s = pause_cpu_s + int(gc.assist_ns + gc.dedicated_ns + gc.fractional_ns) / 1e9
-    memory = _read_memory(runtime, heap)
+    memory = _read_memory(runtime, heap, objects["heap_alloc"])
     num_forced_gc, num_automatic_gc = int(gc.num_forced), int(gc.num_automatic)
     return MemStats(
         **objects,
@@ -521,18 +522,19 @@ def _read_objects(ps: list[Any]) -> dict[str, Any]:
     }
 
 
-def _read_memory(runtime: Any, heap: Any) -> dict[str, Any]:
-    """Everything that counts pages and metadata."""
-    inuse, committed, released = int(heap.xheap_inuse), int(heap.xheap_committed), int(heap.xheap_released)
-    free = max(committed - inuse, 0)  # they move while they are read
-    stacks = min(int(records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes), committed - free)
-    inuse = committed - free - stacks
+def _read_memory(runtime: Any, heap: Any, objects: int) -> dict[str, Any]:
+    """Everything that counts pages and metadata. All of it moves while it is read: pages of ``objects`` that were counted may be free by now, and
+    are in use all the same in this reading."""
+    stacks = int(records.view(records.stackpool_dtype, records.STACKPOOL)[0].xspan_bytes)
+    inuse = max(int(heap.xheap_inuse) - stacks, objects)
+    free = max(int(heap.xheap_committed) - inuse - stacks, 0)
+    released = int(heap.xheap_released)
     mspan_sys = int(heap.metadata_pages) * records.span_dtype.itemsize
     mcache_sys = int(runtime.committed_ps) * _MCACHE_BYTES
     gc_sys = max(int(heap.xmetadata_bytes) - mspan_sys, 0) + int(heap.xwbuf_bytes)
     buck_hash_sys = _profile_bytes()
     other_sys = int(heap.xtable_bytes) - mcache_sys - buck_hash_sys
-    heap_sys = committed + released - stacks
+    heap_sys = inuse + free + released
     return {
         "heap_sys": heap_sys,
         "heap_idle": free + released,

@@ -73,10 +73,9 @@ def _or_none(size: int, most: int) -> int | None:
 
 def _memory(stats: MemStats) -> dict[str, int]:
     """What the memory limit counts, by class, and what does not: returned. Objects include those that died and are not swept yet."""
-    objects = min(stats.heap_alloc, stats.heap_inuse)
     return {
-        "objects": objects,
-        "unused": stats.heap_inuse - objects,
+        "objects": stats.heap_alloc,
+        "unused": stats.heap_inuse - stats.heap_alloc,
         "stacks": stats.stack_inuse,
         "free": stats.heap_free,
         "metadata": stats.mapped - stats.heap_inuse - stats.stack_inuse - stats.heap_free,

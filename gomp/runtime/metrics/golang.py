@@ -20,11 +20,6 @@ def _stop(histogram: int) -> Callable[[Snapshot], Float64Histogram]:
     return lambda s: s.stops(histogram)
 
 
-def _objects(s: Snapshot) -> int:
-    """No more than the spans that hold them: pages are counted a moment later, and may be fewer by then."""
-    return min(s.stats.heap_alloc, s.stats.heap_inuse)
-
-
 GO_METRICS = (
     Metric("/cpu/classes/gc/mark/assist:cpu-seconds", "counter", "CPU time in which programs helped with marking.",
            _cpu(lambda c: c.assist)),
@@ -79,12 +74,12 @@ GO_METRICS = (
     Metric("/gc/scan/total:bytes", "gauge", "All that marking has to look at.", lambda s: sum(s.scan), by_default=False),
     Metric("/gc/stack/starting-size:bytes", "gauge", "What the stack of a new goroutine has.", lambda s: s.starting_stack, by_default=False),
     Metric("/memory/classes/heap/free:bytes", "gauge", "Free pages that are in memory.", lambda s: s.stats.heap_free),
-    Metric("/memory/classes/heap/objects:bytes", "gauge", "Bytes in objects, live or not yet swept.", _objects),
+    Metric("/memory/classes/heap/objects:bytes", "gauge", "Bytes in objects, live or not yet swept.", lambda s: s.stats.heap_alloc),
     Metric("/memory/classes/heap/released:bytes", "gauge", "Free pages that the system has back.", lambda s: s.stats.heap_released),
     Metric("/memory/classes/heap/stacks:bytes", "gauge", "Pages of goroutine stacks.",
            lambda s: s.stats.stack_inuse, by_default=False),
     Metric("/memory/classes/heap/unused:bytes", "gauge", "Bytes of spans that are in no object.",
-           lambda s: s.stats.heap_inuse - _objects(s)),
+           lambda s: s.stats.heap_inuse - s.stats.heap_alloc),
     Metric("/memory/classes/metadata/mcache/free:bytes", "gauge", "Caches of Ps that there are not now.",
            lambda s: s.stats.mcache_sys - s.stats.mcache_inuse, by_default=False),
     Metric("/memory/classes/metadata/mcache/inuse:bytes", "gauge", "Caches of Ps that run programs.",
