@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -94,9 +95,7 @@ def _compile_all(symbols: Sequence[str], start: int, report: Callable[[int, int]
         todo.close_writer()
         done.close_reader()
         _be_a_compiler(parent)
-        while number := os.read(todo.reader, _NUMBER.size):
-            jit.compile_kernel(symbols[_NUMBER.unpack(number)[0]])
-            os.write(done.writer, b".")
+        _compile_each(symbols, todo, done)
 
     try:
         os.write(todo.writer, b"".join(map(_NUMBER.pack, range(start, end))))
@@ -115,6 +114,14 @@ def _compile_all(symbols: Sequence[str], start: int, report: Callable[[int, int]
         raise GompError("a process that compiled kernels was killed: is there memory for it? (each takes about 300 MB)")
     if finished < end:
         raise GompError("kernels could not be compiled: what a process that compiled them said is above")
+
+
+def _compile_each(symbols: Sequence[str], todo: _Pipe, done: _Pipe) -> None:
+    """Until nothing is left, or nobody to tell: who is ended closes its pipes a moment before that ends this process too."""
+    with contextlib.suppress(BrokenPipeError):
+        while number := os.read(todo.reader, _NUMBER.size):
+            jit.compile_kernel(symbols[_NUMBER.unpack(number)[0]])
+            os.write(done.writer, b".")
 
 
 def _fork_all(compile_some: Callable[[], None], n: int) -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from gomp import kernels
 from gomp.core import COMPILED, jit
 from gomp.kernels import load_all_kernels
 
@@ -40,3 +42,16 @@ def test_an_index_that_is_damaged_is_none(core, monkeypatch, tmp_path):
     (tmp_path / "index.json").write_text("")
     monkeypatch.setattr(jit, "_index_file", lambda: tmp_path / "index.json")
     assert jit._index.__wrapped__() == {}
+
+
+def test_a_compiler_that_nobody_waits_for_any_more_says_nothing(monkeypatch):
+    """Who has been ended by SIGTERM closes its pipes a moment before the kernel ends its compilers."""
+    compiled, todo, done = [], kernels._Pipe(), kernels._Pipe()
+    monkeypatch.setattr(jit, "compile_kernel", compiled.append)
+    os.write(todo.writer, b"".join(map(kernels._NUMBER.pack, range(3))))
+    todo.close_writer()
+    done.close_reader()
+    kernels._compile_each(["a", "b", "c"], todo, done)
+    assert compiled == ["a"]
+    todo.close()
+    done.close()

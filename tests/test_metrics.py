@@ -157,6 +157,8 @@ def test_classes_add_up_to_their_totals(mapped, inuse, committed, released, stac
     account_stw(records.view(records.runtime_dtype, records.RUNTIME)[0].resized_ns + 10**7)
     read = read_all()
 
+    allocated = read["/gc/heap/allocs:bytes"] - read["/gc/heap/frees:bytes"]
+    assert allocated == read["/memory/classes/heap/objects:bytes"], "however few pages there are by then"
     memory = {name: value for name, value in read.items() if name.startswith("/memory/")}
     assert memory.pop("/memory/classes/total:bytes") == sum(memory.values())
     assert memory["/memory/classes/heap/objects:bytes"] >= 0

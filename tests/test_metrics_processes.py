@@ -132,6 +132,9 @@ def test_totals_only_grow_and_classes_add_up_while_programs_run(rt):
         memory = {name: value for name, value in read.items() if name.startswith("/memory/classes/")}
         assert memory.pop("/memory/classes/total:bytes") == sum(memory.values())
         assert min(memory.values()) >= 0
+        assert (
+            read["/gc/heap/allocs:bytes"] - read["/gc/heap/frees:bytes"] == memory["/memory/classes/heap/objects:bytes"]
+        )
         cpu = {name: value for name, value in read.items() if name.startswith("/cpu/classes/")}
         parts = sum(value for name, value in cpu.items() if "total" not in name)
         assert cpu["/cpu/classes/total:cpu-seconds"] == pytest.approx(parts, abs=1e-9)

@@ -276,6 +276,16 @@ def test_the_service_says_so_in_a_line(rt, path):
     assert "is it stopped" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("gc", "collections"), [("1", 1), ("02", 1), ("0", 0), ("", 0), ("-1", 0), ("x", 0), ("1x", 0), ("\u0661", 0)]
+)
+def test_a_number_above_0_collects_first_and_nothing_else_does(rt, gc, collections):
+    before = rt.stats().num_forced_gc
+    (answer,) = asyncio.run(ask_service(rt.name, f"/debug/pprof/heap?gc={gc}"))
+    assert answer.status_code == 200
+    assert rt.stats().num_forced_gc - before == collections
+
+
 # --- a service --------------------------------------------------------------------------------------------------------
 
 

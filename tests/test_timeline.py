@@ -104,12 +104,12 @@ def test_a_trace_that_begins_in_the_middle_begins_with_what_each_p_does():
 
 def test_a_trace_that_begins_in_the_middle_of_a_cycle_begins_with_it():
     line = Timeline(BEGAN, PID)
-    line.begin([], "mark", 6)
+    line.begin([], "mark phase", 6)
     line.add(COORDINATOR, BEGAN + 9_000, records.TRACE_CYCLE_MARKED, 6, 555)
     line.end(BEGAN + 10_000)
     assert [(name, began, took, args) for _, _, name, began, took, args in slices(line.out)] == [
-        ("mark", 0, 9, {"cycle": 6, "marked_bytes": 555}),
-        ("sweep", 9, 1, {"cycle": 6, "unfinished": True}),
+        ("mark phase", 0, 9, {"cycle": 6, "marked_bytes": 555}),
+        ("sweep phase", 9, 1, {"cycle": 6, "unfinished": True}),
     ]
 
 
@@ -223,7 +223,7 @@ def test_a_gap_in_what_the_coordinator_tells_ends_the_cycle_and_the_stop_too():
     line.add(COORDINATOR, BEGAN + 95_000, records.TRACE_STOP_END, 0, 0)
     line.end(BEGAN + 100_000)
     assert line.lost == 99
-    assert names(line.out) == [("mark", 10, 10), ("stop the world", 20, 0), ("stop the world", 90, 5)]
+    assert names(line.out) == [("mark phase", 10, 10), ("stop the world", 20, 0), ("stop the world", 90, 5)]
     gaps = {o["tid"]: o["ts"] for o in line.out if o["name"] == "99 events lost"}
     assert gaps == dict.fromkeys((module._MAIN, module._GC, module._STOPS), 20)
 
@@ -265,8 +265,8 @@ def test_a_stop_says_what_it_is_for_and_how_long_it_took_to_stand():
         (name, began, took, args) for _, _, name, began, took, args in sorted(slices(objects), key=lambda s: s[3])
     ] == [
         ("stop the world: marking begins", 10, 10, {"stopping_us": 4}),
-        ("mark", 18, 32, {"cycle": 5, "trigger": "heap", "marked_bytes": 777}),
-        ("sweep", 50, 10, {"cycle": 5}),
+        ("mark phase", 18, 32, {"cycle": 5, "trigger": "heap", "marked_bytes": 777}),
+        ("sweep phase", 50, 10, {"cycle": 5}),
     ]
 
 

@@ -109,15 +109,31 @@ def test_the_time_of_assists_is_that_of_the_statistics(trees):
     assert sum(p.assist_cpu_s for p in after.ps) > sum(p.assist_cpu_s for p in before.ps)
 
 
+STANDS_STILL = ("stopped", "waits for a cycle to begin", "waits for a collection", "waits for marking to end")
+
+
+def test_the_time_in_which_a_p_stood_still_or_swept_is_that_of_the_statistics(trees):
+    """Sweeps that find nothing are no slices, and those that are left out since the last window are not told."""
+    traced, before, after, _ = trees
+    for p in range(PROCS):
+        pid, now, then = traced.pids()[f"P{p}"], after.ps[p], before.ps[p]
+        stood = sum(e["dur"] for name in STANDS_STILL for e in traced.slices(name, pid)) / 1e6
+        assert stood == pytest.approx(now.stopped_s - then.stopped_s, rel=0.05, abs=2e-3)
+        left_out = [e for e in traced.events if e["name"].endswith("sweeps left out") and e["pid"] == pid]
+        swept = sum(e["dur"] for e in traced.slices("sweep", pid)) / 1e6 + sum(e["args"]["ms"] for e in left_out) / 1e3
+        assert swept <= now.sweep_cpu_s - then.sweep_cpu_s + 1e-6
+    assert sum(p.stopped_s for p in after.ps) > sum(p.stopped_s for p in before.ps)
+
+
 def test_each_cycle_is_marked_and_swept_and_each_pause_has_its_reason(trees):
     traced, before, after, stops = trees
     cycles = after.num_gc - before.num_gc
     assert cycles > 0
-    assert cycles - 1 <= len(traced.slices("mark")) <= cycles + 1
-    assert len(traced.slices("sweep")) >= cycles - 1
+    assert cycles - 1 <= len(traced.slices("mark phase")) <= cycles + 1
+    assert len(traced.slices("sweep phase")) >= cycles - 1
     pauses = sum(n for name, n in traced.names().items() if name.startswith("stop the world: marking"))
     assert pauses == pytest.approx(stops, abs=2)
-    assert sum(e["args"].get("marked_bytes", 0) for e in traced.slices("mark")) > 0
+    assert sum(e["args"].get("marked_bytes", 0) for e in traced.slices("mark phase")) > 0
 
 
 def test_it_has_the_heap_and_its_goal_as_counters(trees):

@@ -48,7 +48,7 @@ class SizeStats:
 
 @dataclass(frozen=True)
 class PStats:
-    """What one P has done so far. Times in seconds; those called cpu are of the processor's, the others of the clock's."""
+    """What one P has done so far. Times in seconds by the clock, but for marking as a worker, which is CPU time."""
 
     idx: int
     pid: int  # 0: nobody
@@ -59,7 +59,7 @@ class PStats:
     sweep_cpu_s: float
     mutator_s: float  # for its programs, and in idleness: up to the end of the last marking
     idle_s: float
-    stopped_s: float
+    stopped_s: float  # in stops, until a cycle began, until marking ended
     stops: int
     resume_max_s: float
     safepoints: int  # stops that it has met in the middle of something, and how long that has taken each time

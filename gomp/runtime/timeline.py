@@ -38,6 +38,7 @@ from gomp.core.shm.records import (
     TRACE_FOR_COLLECTION,
     TRACE_FOR_CREDIT,
     TRACE_FOR_CYCLE,
+    TRACE_FOR_END,
     TRACE_FOR_PROGRAM,
     TRACE_FOR_STOP,
     TRACE_FRACTIONAL,
@@ -89,6 +90,7 @@ _WAITS_FOR = {
     TRACE_FOR_STOP: "stopped",
     TRACE_FOR_CYCLE: "waits for a cycle to begin",
     TRACE_FOR_COLLECTION: "waits for a collection",
+    TRACE_FOR_END: "waits for marking to end",
     TRACE_FOR_CREDIT: "waits for credit",
 }
 _WORKERS = {
@@ -365,13 +367,13 @@ class Timeline:
 
     def _on_cycle(self, p: int, at: int, detail: int, number: int, trigger: int) -> None:
         self._gc.end_all(at)
-        self._gc.begin(at, "cycle", "mark", "gc", {"cycle": number, "trigger": _TRIGGERS.get(trigger, "")})
+        self._gc.begin(at, "cycle", "mark phase", "gc", {"cycle": number, "trigger": _TRIGGERS.get(trigger, "")})
 
     def _on_marked(self, p: int, at: int, detail: int, number: int, marked: int) -> None:
         for slice_ in self._gc.open:
             slice_.event["args"]["marked_bytes"] = marked
         self._gc.end_all(at)
-        self._gc.begin(at, "cycle", "sweep", "gc", {"cycle": number})
+        self._gc.begin(at, "cycle", "sweep phase", "gc", {"cycle": number})
 
     def count_heap(self, at_ns: int, live: int, goal: int) -> None:
         values = {"live": live, "goal": goal}

@@ -143,7 +143,7 @@ class Tracing:
     def _everything_now(self) -> dict[str, Any]:
         """Where the trace begins. World: stopped."""
         rt = self._runtime
-        phase = "mark" if rt.xgcphase == GC_MARK else "sweep" if rt.xsweep_class < SWEEP_SETS else ""
+        phase = "mark phase" if rt.xgcphase == GC_MARK else "sweep phase" if rt.xsweep_class < SWEEP_SETS else ""
         return {
             "began_ns": time.monotonic_ns(),
             "first": int(tracing.count_events(layout.COORDINATOR_P)),

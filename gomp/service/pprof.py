@@ -16,6 +16,7 @@ What the coordinator is asked for has turns of its own, so one that does not ans
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from gomp.service.turns import GONE, LOOK_S, NoTurn, Turns
 
 _SECONDS, _MOST_SECONDS = 30, 600
 _MOST_SPANS = 8
+_POSITIVE = re.compile("0*[1-9][0-9]*")
 _FILE = "application/octet-stream"
 _PAGE = "text/html; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
@@ -162,7 +164,10 @@ def routes(profiles: Profiles) -> list[Route]:
         if seconds is not None:
             found = await profiles.since(request, which, int(seconds))
             return await profiles.send(request, lambda: PROFILES[which].encode(found), _FILE, f"{which}-delta")
-        await profiles.prepare(request, which, request.query_params.get("gc", "0") not in ("", "0"))
+        gc = request.query_params.get("gc", "")
+        await profiles.prepare(
+            request, which, _POSITIVE.fullmatch(gc) is not None
+        )  # as Go, which passes over what it cannot read
         if debug == "0":
             return await profiles.send(request, lambda: PROFILES[which].encode(PROFILES[which].read()), _FILE, which)
         return await profiles.send_text(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)

@@ -218,12 +218,12 @@ def sweep_step(nspans: int) -> int:
             more = 0
             break
         swept += 1
-    _note_sweep(began, swept)
+    note_sweep(began, swept)
     return more
 
 
 @inline
-def _note_sweep(began: int, nspans: int) -> None:
+def note_sweep(began: int, nspans: int) -> None:
     """Account for a sweep of so many spans that has just ended."""
     now = nanotime()
     self_p().sweep_ns += now - began
@@ -254,18 +254,20 @@ def deduct_sweep_credit(span_bytes: int, caller_pages: int) -> None:
             rt.sweep_ratio = 0.0
             break
         swept += 1
-    _note_sweep(began, swept)
+    note_sweep(began, swept)
 
 
 @kernel("void(int64)")
 def reclaim(npages: int) -> None:
     """Before a large allocation: sweep until that many pages came free or nothing is left, so that the heap does not grow past its garbage."""
-    freed = 0
+    began, swept, freed = nanotime(), 0, 0
     while freed < npages:
         n = sweep_one()
         if n == NOTHING_LEFT:
-            return
+            break
+        swept += 1
         freed += n
+    note_sweep(began, swept)
 
 
 @kernel("void()")

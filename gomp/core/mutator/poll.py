@@ -63,6 +63,7 @@ from gomp.core.shm.records import (
     TRACE_FOR_COLLECTION,
     TRACE_FOR_CREDIT,
     TRACE_FOR_CYCLE,
+    TRACE_FOR_END,
     TRACE_FOR_STOP,
     TRACE_WAIT,
     TRACE_WAIT_END,
@@ -260,7 +261,7 @@ def _await_end(given: int) -> None:
     """Leave the coordinator a moment to end the marking before this P allocates more that is born black (in Go the assist ends it, gcMarkDone)."""
     began = nanotime()
     if is_tracing():
-        tell_at(began, TRACE_WAIT | TRACE_FOR_CREDIT << TRACE_DETAIL_SHIFT, 0, 0)
+        tell_at(began, TRACE_WAIT | TRACE_FOR_END << TRACE_DETAIL_SHIFT, 0, 0)
     _join_waiters()
     become_safe()
     futex_wait(PACER_XCREDIT_GIVEN, given, _END_NAP_NS)

@@ -29,7 +29,6 @@ from gomp.core.shm.records import (
     self_p,
     spans,
 )
-from gomp.core.shm.tracing import is_tracing
 
 _SWEEP_BUDGET = 100
 _REFILLS_PER_CLEARING = (
@@ -86,7 +85,7 @@ def _cache_span(span_class: int) -> int:
 @inline
 def _sweep_for_span(span_class: int) -> int:
     """Sweep spans of the class, at most 101 as Go does, until one has a free slot."""
-    began, swept = nanotime() if is_tracing() else 0, 0
+    began, swept = nanotime(), 0
     add_acq_rel(RT_XSWEEPERS, 1)
     found = EMPTY
     for _ in range(_SWEEP_BUDGET + 1):
@@ -103,6 +102,5 @@ def _sweep_for_span(span_class: int) -> int:
             break
         push_span(span_class, swept_set(SET_FULL), page)
     add_acq_rel(RT_XSWEEPERS, -1)
-    if began != 0 and swept > 0:
-        sweep.tell_sweep(began, nanotime(), swept)
+    sweep.note_sweep(began, swept)
     return found
