@@ -8,6 +8,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -35,6 +36,11 @@ class FullEvents(Events):
         super().watch(fd, handler, is_urgent)
 
 
+def own_children() -> set[str]:
+    """Pids of the processes that threads of this one have started, and that nobody has reaped."""
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
 def record() -> bytes:
     return view(p_dtype, layout.p_addr(1)).tobytes()
 
@@ -49,18 +55,18 @@ def test_a_p_that_cannot_be_watched_is_as_it_was_and_started_later(
     ps = Ps(events, Ending(), children, dispatcher, Mock(), Mock(), Mock(), 2, Mock(), Mock())
     gc.collect()  # what other tests have left may have files open
     before, watched, open_files = record(), dict(events._handlers), os.listdir("/proc/self/fd")
+    others = own_children()
     ps.have_stay(1)
     events.room = room
     ps.start_absent()
     assert caplog.messages == ["P1 cannot be started again: No space left on device; the next try is in 1 s"]
     assert (children.ps, record(), events._handlers, os.listdir("/proc/self/fd")) == ({}, before, watched, open_files)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (
         children._unreaped and time.monotonic() < deadline
     ):  # the end of a process as large as this one may take its time
         children.reap_late()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert own_children() <= others
     assert 0 < ps.rest_s <= 1
     dispatcher.has_started.assert_not_called()
     events.room = 2

@@ -113,8 +113,10 @@ def pid_of(i: int) -> int:
 
 
 def kill(pid: int) -> None:
-    if pid:
-        os.kill(pid, signal.SIGKILL)
+    """If it is there: it may have been killed for what it has held up."""
+    with contextlib.suppress(ProcessLookupError):
+        if pid:
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(is_so: Callable[[], bool], otherwise: str, seconds: float = WAIT_S) -> None:

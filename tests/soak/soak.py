@@ -172,8 +172,10 @@ def main() -> int:
             print(*Path(directory, "log").read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
             raise
     print(f"{arguments.minutes:g} minutes: {', '.join(f'{n} {what}' for what, n in soak.done.items())}\n")
-    print(soak.report.table())
-    wrong = [] if arguments.short else [f"{name} grows" for name in soak.report.growing()]
+    wrong = []
+    if not arguments.short:
+        print(soak.report.table())
+        wrong += [f"{name} grows" for name in soak.report.growing()]
     wrong += [line for line in log.splitlines() if line.startswith("Traceback")]
     print("\n".join(wrong) or "\nnothing grows")
     return 1 if wrong else 0
