@@ -187,8 +187,8 @@ def test_an_answer_that_has_come_is_given_whatever_comes_after(
             if sys._getframe(1).f_code.co_name == "_settle":
                 raise RuntimeLost("gone")
 
-        second = executor.submit(_slow)
-        third = executor.submit(_slow)
+        second = executor.submit(_slow, 0.3)
+        third = executor.submit(_slow, 2.0)  # so that its answer comes second
         while not second.running():
             pass
         monkeypatch.setattr(executor._tasks, "_send_waiting", lose)
@@ -197,10 +197,10 @@ def test_an_answer_that_has_come_is_given_whatever_comes_after(
             third.result(20)
 
 
-def _slow() -> int:
+def _slow(seconds: float) -> int:
     import time
 
-    time.sleep(0.3)
+    time.sleep(seconds)
     return 1
 
 
