@@ -25,7 +25,7 @@ NAME = f"phases-{os.getpid()}"
 PROCS = 2
 DEADLINE_S = 1.0  # for a process that holds up a stop
 WAIT_S = 30.0
-COLLECTED_S = 10.0  # for a whole cycle, a stop that has to wait for the deadline and a repair included
+COLLECTED_S = 20.0  # for a whole cycle, a stop that has to wait for the deadline and a repair included
 KEPT = 60_000
 LIVE = [gomp.Global(f"phases.live{i}", Item) for i in range(PROCS)]
 

@@ -46,6 +46,7 @@ SAMPLE_S = 2.0
 PAUSE_S = 0.5
 VISIT_S = 40.0  # the longest visit, an attach that has to wait for a P included
 OUTAGE_S = 30.0
+ANSWER_S = 60.0  # what the coordinator does first waits for kills and their repair, too
 
 
 class Soak:
@@ -53,6 +54,7 @@ class Soak:
 
     def __init__(self, service: Service, guests: Server, rng: random.Random) -> None:
         self.service, self.guests, self.rng = service, guests, rng
+        service.client.timeout = httpx.Timeout(ANSWER_S)
         self.report = figures.Report()
         self.visits: list[tuple[Child, str, float]] = []
         self.done = dict.fromkeys(("kills", "changes", "visits", "collections", "profiles"), 0)
