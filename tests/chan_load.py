@@ -50,6 +50,25 @@ class Produce:
         return f.send(f.to, gomp.new(Item, number=f.first - 1, check=-f.first))
 
 
+@gomp.frame
+class Deep(gomp.Frame[int]):
+    """How many frames are below it, as they say through their pointers to the frame above."""
+
+    depth: int
+    up: Deep
+    below: int
+    is_back: bool
+    padding: float
+
+    def step(f) -> gomp.Action:
+        if not f.is_back and f.depth > 0:
+            f.is_back = True
+            return f.call(Deep, depth=f.depth - 1, up=f)
+        if f.up is not None:
+            f.up.below = f.below + 1
+        return f.ret(f.below)
+
+
 @gomp.compiled
 def litter(n: int) -> int:
     total = 0

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import gomp
-from tests.chan_load import wait_until_none
+from tests.chan_load import Deep, wait_until_none
 
 DEEPEST = 63  # frames: beyond 8 KiB
 
@@ -17,25 +17,6 @@ DEEPEST = 63  # frames: beyond 8 KiB
 def following(state: int) -> int:
     """Knuth's generator; the low bits are the worst."""
     return state * 6364136223846793005 + 1442695040888963407
-
-
-@gomp.frame
-class Deep(gomp.Frame[int]):
-    """How many frames are below it, as they say through their pointers to the frame above."""
-
-    depth: int
-    up: Deep
-    below: int
-    is_back: bool
-    padding: float
-
-    def step(f) -> gomp.Action:
-        if not f.is_back and f.depth > 0:
-            f.is_back = True
-            return f.call(Deep, depth=f.depth - 1, up=f)
-        if f.up is not None:
-            f.up.below = f.below + 1
-        return f.ret(f.below)
 
 
 @gomp.frame

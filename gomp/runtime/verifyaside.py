@@ -50,7 +50,7 @@ def verify_aside(level: int) -> dict[str, Any]:
     if text is None:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    if not text:
+    if not text or status:  # what it had said when it was ended may be half of it
         end = f"was not over after {PATIENCE_S:.0f} s" if text is None else how_it_ended(status)
         return _lost(level, f"the verification {end}: what it looks at leads nowhere")
     found = json.loads(text)

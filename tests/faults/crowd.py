@@ -10,31 +10,13 @@ import contextlib
 import time
 
 import gomp
-from tests.chan_load import goroutines
+from tests.chan_load import Deep, goroutines
 
 WORKERS = 4
 ROOM = 4  # jobs that are on their way beside those that are worked on
 LOST_S = 3.0  # nothing takes so long that is not lost
 END_S = 60.0
 MOST_DEPTH = 63  # frames: beyond 8 KiB
-
-
-@gomp.frame
-class Dive(gomp.Frame[int]):
-    """How many frames are below it, as they say through their pointers to the frame above."""
-
-    depth: int
-    up: Dive
-    below: int
-    is_back: bool
-
-    def step(f) -> gomp.Action:
-        if not f.is_back and f.depth > 0:
-            f.is_back = True
-            return f.call(Dive, depth=f.depth - 1, up=f)
-        if f.up is not None:
-            f.up.below = f.below + 1
-        return f.ret(f.below)
 
 
 @gomp.frame
@@ -77,7 +59,7 @@ class Worker:
         if f.at == 2:
             f.mutex.unlock()
             f.at = 3
-            return f.call(Dive, depth=f.job & MOST_DEPTH, into="depth")
+            return f.call(Deep, depth=f.job & MOST_DEPTH, into="depth")
         if f.at == 3:
             f.at = 4
             f.mine = gomp.Chan[int](1)
@@ -150,7 +132,7 @@ def talk(n: int) -> None:
     """What a P's program does with channels, a group and a lock of its own, and goroutines that run on any P, and may be lost with it."""
     back, group, mutex = gomp.Chan[int](1), gomp.WaitGroup(), gomp.Mutex()
     gomp.go(Helper, n=n, reply=back)
-    group.go(Dive, depth=n & MOST_DEPTH)
+    group.go(Deep, depth=n & MOST_DEPTH)
     with contextlib.suppress(TimeoutError), mutex:
         _, doubled, _ = gomp.select(back.receiving(), timeout=LOST_S)
         if doubled != 2 * n:
