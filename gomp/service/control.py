@@ -102,7 +102,7 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
-    refusals: dict[Any, Any] = {NoTurn: _refuse, GompError: _not_now}
+    refusals: dict[Any, Any] = {NoTurn: _refuse, GompError: _not_now, OSError: _refused_by_the_system}
     if token is None:
         return Starlette(routes=routes, exception_handlers=refusals)
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
@@ -116,6 +116,11 @@ async def _refuse(request: Request, refused: NoTurn) -> Response:
 
 async def _not_now(request: Request, error: GompError) -> Response:
     return _sentence(504, str(error))
+
+
+async def _refused_by_the_system(request: Request, error: OSError) -> Response:
+    """As on the listener of the metrics."""
+    return _sentence(503, error.strerror or str(error))
 
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
