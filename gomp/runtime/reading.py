@@ -6,7 +6,6 @@ Sizes are in bytes, points in time in ms of Unix time, CPU times in ns. ``None``
 from __future__ import annotations
 
 import time
-from functools import cache
 from typing import Any
 
 from gomp.cgroup import MemoryCgroup
@@ -16,13 +15,11 @@ from gomp.core.shm import layout, records
 from gomp.runtime import cyclelog, memstats, residency
 from gomp.runtime.memstats import MemStats, PStats
 
-_own_cgroup = cache(MemoryCgroup.of_this_process)
 
-
-def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
+def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup) -> dict[str, Any]:
     """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`gomp.runtime.doing.look` for each look.
 
-    ``heap_fd`` is the heap's segment. ``cgroup`` is the runtime's, if this process is in another.
+    ``heap_fd`` is the heap's segment, ``cgroup`` the runtime's.
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
     stats = memstats.read()
@@ -48,7 +45,7 @@ def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> 
             "mallocs": stats.mallocs,
         },
         "memory": _memory(stats) | {"lingering": _lingering(stats, heap_fd) if runtime.scavenge_lazily else 0},
-        "container": _container(cgroup or _own_cgroup()),
+        "container": _container(cgroup),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
