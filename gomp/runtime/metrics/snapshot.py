@@ -117,8 +117,8 @@ class Snapshot:
 
     @cached_property
     def gc_stats(self) -> GCStats:
-        """The last pauses."""
-        return gcstats.read()
+        """The last pauses: of those cycles that ``stats`` count."""
+        return gcstats.of(self.stats)
 
     @cached_property
     def cpu(self) -> CpuClasses:
