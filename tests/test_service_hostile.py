@@ -26,6 +26,7 @@ from gomp.service import answers, app, control, logs, pprof, process, trace
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 from gomp.service.live.routes import Page
 from gomp.service.live.routes import routes as live_routes
+from gomp.service.server import Complaints
 from gomp.service.shared import Shared
 
 REQUEST_S = 0.3
@@ -161,6 +162,30 @@ def test_that_no_descriptor_is_left_is_said_in_a_line(
     (answer,) = [answer for answer in asyncio.run(get()) if answer.status_code != 404]
     assert answer.status_code == 503
     assert os.strerror(errno.EMFILE) in answer.text
+
+
+def test_that_nobody_can_be_accepted_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def accept(_: socket.socket) -> None:
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(Complaints())
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            while not tries:
+                await asyncio.sleep(0.01)
+        server.close()
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    asyncio.run(asyncio.wait_for(serve(), 10))
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        (f"nobody can connect: {os.strerror(errno.EMFILE)}; raise `ulimit -n`", None)
+    ]
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
