@@ -236,3 +236,19 @@ def test_what_was_released_lazily_lingers_as_far_as_it_is_in_memory(monkeypatch,
     heap.xheap_inuse, heap.xheap_committed, heap.xheap_released = 2, 3, 7
     monkeypatch.setattr(reading.residency, "resident_bytes", {5: in_memory}.get)
     assert reading.read([], 5, NO_CGROUP)["memory"]["lingering"] == lingering
+
+
+def test_what_programs_take_while_it_is_read_does_not_linger(monkeypatch):
+    records.view(records.runtime_dtype, records.RUNTIME)[0].scavenge_lazily = 1
+    heap = records.view(records.mheap_dtype, records.MHEAP)[0]
+    heap.xheap_inuse, heap.xheap_committed, heap.xheap_released = 3, 3, 7
+    read = reading.memstats.read
+
+    def read_before_more_is_taken():
+        stats = read()
+        heap.xheap_inuse, heap.xheap_committed = 5, 5
+        return stats
+
+    monkeypatch.setattr(reading.memstats, "read", read_before_more_is_taken)
+    monkeypatch.setattr(reading.residency, "resident_bytes", lambda fd: int(heap.xheap_committed))
+    assert reading.read([], 5, NO_CGROUP)["memory"]["lingering"] == 0

@@ -22,6 +22,8 @@ def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup) -> dict[str, Any]
     ``heap_fd`` is the heap's segment, ``cgroup`` the runtime's.
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    # Before what is in use: what a program takes meanwhile does not linger.
+    resident = residency.resident_bytes(heap_fd) if runtime.scavenge_lazily else 0
     stats = memstats.read()
     max_heap = _max_heap(runtime)
     return {
@@ -44,7 +46,7 @@ def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup) -> dict[str, Any]
             "allocated": stats.total_alloc,
             "mallocs": stats.mallocs,
         },
-        "memory": _memory(stats) | {"lingering": _lingering(stats, heap_fd) if runtime.scavenge_lazily else 0},
+        "memory": _memory(stats) | {"lingering": _lingering(stats, resident)},
         "container": _container(cgroup),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
@@ -86,10 +88,10 @@ def _memory(stats: MemStats) -> dict[str, int]:
     }
 
 
-def _lingering(stats: MemStats, heap_fd: int) -> int:
-    """What of the released is in memory still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
+def _lingering(stats: MemStats, resident: int) -> int:
+    """What of the released is ``resident`` still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
     kept = stats.heap_inuse + stats.stack_inuse + stats.heap_free
-    return min(max(residency.resident_bytes(heap_fd) - kept, 0), stats.heap_released)
+    return min(max(resident - kept, 0), stats.heap_released)
 
 
 def _container(cgroup: MemoryCgroup) -> dict[str, int | None] | None:
