@@ -206,6 +206,21 @@ def test_goroutines_add_up(mapped):
     assert read["/sched/goroutines:goroutines"] == 10
 
 
+def test_goroutines_created_are_never_fewer_while_a_p_is_given_more_ids(mapped):
+    sched, sources = records.view(records.sched_dtype, records.SCHED)[0], Sources()
+
+    def created():
+        return BY_NAME["/sched/goroutines-created:goroutines"].read(Snapshot(sources, -1, -1))
+
+    sched.xgoids = 10_000
+    p_record(0).goid_next = p_record(0).goid_end = 17  # all of its first block is given
+    assert created() == 10_000
+    sched.xgoids, p_record(0).goid_next = 10_016, 10_001
+    assert created() == 10_016, "not as many more as there are ids between its blocks"
+    p_record(0).goid_end = 10_017
+    assert created() == 10_016, "not 16 less"
+
+
 # --- debug.GCStats ----------------------------------------------------------------------------------------------------
 
 

@@ -419,7 +419,8 @@ def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     runnable = min(max(queued, 0), count - running - in_python)
     python = max(sum(int(p.python_gs) for p in ps), 0)
     python_running = min(sum(int(p.python_g != 0) for p in ps), python)
-    created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
+    # Ids are given in blocks: a P that has just begun another has its next, and still the end of the last.
+    created = int(sched.xgoids) - sum(max(int(p.goid_end - p.goid_next), 0) for p in ps)
     return GoroutineStats(
         count=count + python,
         runnable=runnable + python - python_running,

@@ -97,7 +97,7 @@ GO_METRICS = (
     Metric("/memory/classes/profiling/buckets:bytes", "gauge", "Tables of profiles.", lambda s: s.stats.buck_hash_sys, by_default=False),
     Metric("/memory/classes/total:bytes", "gauge", "Everything that is mapped: all of /memory/classes.", lambda s: s.stats.sys),
     Metric("/sched/gomaxprocs:threads", "gauge", "Ps that run programs.", lambda s: s.stats.procs),
-    Metric("/sched/goroutines-created:goroutines", "counter", "Goroutines ever started.", lambda s: s.stats.goroutines.created),
+    Metric("/sched/goroutines-created:goroutines", "counter", "Goroutines ever started.", lambda s: s.goroutines_created),
     Metric("/sched/goroutines/not-in-go:goroutines", "gauge", "Of the goroutines, those in the middle of a call of Python.",
            lambda s: s.stats.goroutines.not_in_go, by_default=False),
     Metric("/sched/goroutines/runnable:goroutines", "gauge", "Of the goroutines, those in queues.",
