@@ -12,6 +12,7 @@ be a fifth of it, most of them used once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +191,15 @@ def _read_v1_quota(level: Path) -> float | None:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def can_look() -> bool:
+    """Whether a descriptor is left to look with: without one no quota can be told from none that there is."""
+    try:
+        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _lines_of(proc: Path) -> Iterable[tuple[set[str], str]]:

@@ -18,13 +18,12 @@ class Pressure:
 
 
 def read_pressure(cgroup: Path | None, system: Path = SYSTEM) -> dict[str, Pressure]:
-    """By ``some`` (a task waited) and ``full`` (all did), of ``cgroup`` if it tells, else of the system; empty where the kernel does not tell."""
-    for file in ((cgroup / "memory.pressure",) if cgroup else ()) + (system,):
-        try:
-            return dict(_parse(line) for line in file.read_text().splitlines())
-        except (OSError, ValueError, KeyError):  # not there, or PSI is switched off
-            continue
-    return {}
+    """By ``some`` (a task waited) and ``full`` (all did), of ``cgroup`` if it has a file, else of the system; empty where that does not tell."""
+    own = cgroup / "memory.pressure" if cgroup else system
+    try:
+        return dict(_parse(line) for line in (own if own.exists() else system).read_text().splitlines())
+    except (OSError, ValueError, KeyError):  # not there, or PSI is switched off, or no descriptor is left
+        return {}
 
 
 def is_system_short(margin: int, meminfo: Path = MEMINFO) -> bool:

@@ -1,6 +1,9 @@
 """``memory_limit = "auto"``: what is set, and what the log says of it."""
 
+import errno
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +82,24 @@ def test_a_new_limit_is_followed_within_a_second(cgroup, clock):
     assert auto.look() == int(0.9 * 512 * MIB) - 60 * MIB
     clock.now += autolimit.PERIOD_S
     assert auto.look() is None
+
+
+def test_a_limit_that_cannot_be_read_any_more_stands(cgroup, clock, monkeypatch):
+    cgroup.write(256, 60)
+    auto = AutoLimit(cgroup.memory, 0.9)
+    auto.look()
+
+    def no_descriptor(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr("gomp.cgroup._contents", no_descriptor)
+        exhausted.setattr(Path, "read_text", no_descriptor)
+        clock.now += autolimit.PERIOD_S
+        assert auto.look() is None
+    cgroup.write(None, 60)
+    clock.now += autolimit.PERIOD_S
+    assert auto.look() == NO_LIMIT, "it has been lifted"
 
 
 def test_interpreters_that_grow_lower_it_unless_it_is_a_trifle(cgroup, clock):

@@ -191,6 +191,9 @@ def test_pressure_is_the_cgroups_where_it_tells_and_the_systems_otherwise(tmp_pa
     assert read_pressure(tmp_path, system) == {"some": Pressure(1.5, 2.5), "full": Pressure(0.5, 1.0)}
     own.write_text("some avg10=9.00 avg60=0.10 avg300=0.00 total=0\n")
     assert read_pressure(tmp_path, system) == {"some": Pressure(9.0, 0.0)}
+    own.unlink()
+    own.mkdir()  # it is there, and cannot be read
+    assert read_pressure(tmp_path, system) == {}, "the system's total is another counter"
 
 
 @pytest.mark.parametrize("text", [None, "", "nonsense", "some avg10=x total=1"])

@@ -16,6 +16,7 @@ from gomp.runtime.cyclelog import CycleRecord
 from gomp.service.live import feed, pagemap
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 
+NO_CGROUP = MemoryCgroup([])
 pytestmark = pytest.mark.usefixtures("mapped")
 
 
@@ -189,12 +190,12 @@ def test_a_map_that_has_taken_long_is_not_drawn_for_the_next_who_comes(quick, mo
 def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
     letters = iter("rsmrsm" * 100)
     monkeypatch.setattr(doing, "look", lambda: next(letters) + "i" + "w")
-    seen = reading.read(["ria", "siw"], -1)
+    seen = reading.read(["ria", "siw"], -1, NO_CGROUP)
     assert seen["ps"] == [], "no P has a process"
     named = {"P0": "rs", "P1": "ii", "coordinator": "aw"}
     for idx, name in ((0, "P0"), (1, "P1"), (reading.layout.COORDINATOR_P, "coordinator")):
         reading.memstats._p_record(idx).xpid = 7
-        assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"], -1)["ps"]}[name] == named[name]
+        assert {p["name"]: p["did"] for p in reading.read(["ria", "siw"], -1, NO_CGROUP)["ps"]}[name] == named[name]
 
 
 def test_a_container_is_told_of_where_it_has_a_limit(tmp_path):
@@ -204,6 +205,21 @@ def test_a_container_is_told_of_where_it_has_a_limit(tmp_path):
     assert reading.read([], -1, cgroup)["container"] is None
     (tmp_path / "memory.max").write_text("512\n")
     assert reading.read([], -1, cgroup)["container"] == {"usage": 300, "limit": 512}
+
+
+def test_the_cgroup_is_found_before_there_may_be_no_descriptor_to_look_with(monkeypatch, tmp_path):
+    cgroup = MemoryCgroup([memory_level(tmp_path, is_v2=True)])
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("512\n")
+    monkeypatch.setattr(MemoryCgroup, "of_this_process", lambda: cgroup)
+    made = Feed(frame_s=0.004)
+    monkeypatch.setattr(MemoryCgroup, "of_this_process", lambda: NO_CGROUP)
+
+    async def first():
+        async with following(made) as follower:
+            return parse(await anext(follower))[1]["container"]
+
+    assert run(first()) == {"usage": 300, "limit": 512}
 
 
 @pytest.mark.parametrize("goal", [8946670875695453929, 1 << 50])
@@ -219,4 +235,20 @@ def test_what_was_released_lazily_lingers_as_far_as_it_is_in_memory(monkeypatch,
     heap = records.view(records.mheap_dtype, records.MHEAP)[0]
     heap.xheap_inuse, heap.xheap_committed, heap.xheap_released = 2, 3, 7
     monkeypatch.setattr(reading.residency, "resident_bytes", {5: in_memory}.get)
-    assert reading.read([], 5)["memory"]["lingering"] == lingering
+    assert reading.read([], 5, NO_CGROUP)["memory"]["lingering"] == lingering
+
+
+def test_what_programs_take_while_it_is_read_does_not_linger(monkeypatch):
+    records.view(records.runtime_dtype, records.RUNTIME)[0].scavenge_lazily = 1
+    heap = records.view(records.mheap_dtype, records.MHEAP)[0]
+    heap.xheap_inuse, heap.xheap_committed, heap.xheap_released = 3, 3, 7
+    read = reading.memstats.read
+
+    def read_before_more_is_taken():
+        stats = read()
+        heap.xheap_inuse, heap.xheap_committed = 5, 5
+        return stats
+
+    monkeypatch.setattr(reading.memstats, "read", read_before_more_is_taken)
+    monkeypatch.setattr(reading.residency, "resident_bytes", lambda fd: int(heap.xheap_committed))
+    assert reading.read([], 5, NO_CGROUP)["memory"]["lingering"] == 0

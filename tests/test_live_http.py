@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import socket
 import sys
 import termios
@@ -119,7 +120,7 @@ def test_a_file_that_a_browser_has_is_not_sent_again(service):
     first = service.get("/static/page.js")
     again = service.get("/static/page.js", **{"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert "javascript" in first.headers["content-type"]
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
 
 
 def test_who_does_not_take_a_file_keeps_none_open(service):
@@ -131,6 +132,18 @@ def test_who_does_not_take_a_file_keeps_none_open(service):
         slow.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\nRange: bytes={ranges}\r\n\r\n".encode() * 300)
         wait_until(lambda: waits_to_be_read(slow))
         assert not [name for name in open_files(service) if name.endswith(path)]
+
+
+def test_the_page_can_be_had_where_no_descriptor_is_left(service):
+    paths = ("/", "/static/page.js", "/static/page.css", "/static/icon.svg")
+    assert service.get("/livez").status_code == 200, "there is a connection"
+    pid, limit = service.info["service"], resource.RLIMIT_NOFILE
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (3, before[1]))
+    try:
+        assert [service.get(path).status_code for path in paths] == [200] * len(paths)
+    finally:
+        resource.prlimit(pid, limit, before)
 
 
 def test_nothing_can_be_changed_here(service):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 
 import pytest
 
 import gomp
-from gomp.config import RuntimeSettings, default_procs, load
+from gomp.config import DEFAULT_PROCS, RuntimeSettings, default_procs, load
 from gomp.core import COMPILED
+from gomp.runtime.maxprocs import MaxProcs
 
 if not COMPILED:
     pytest.skip("runs processes of its own", allow_module_level=True)
@@ -72,6 +74,23 @@ def rt(started):
     gomp.debug.set_max_procs(2)
     until(lambda: list(pids(started)) == [0, 1])
     return started
+
+
+def test_without_a_descriptor_there_are_as_many_as_before():
+    """Else a quota that cannot be read would be none."""
+    found = [2]
+    followed = MaxProcs(load(RuntimeSettings, max_procs=8), lambda: found[0])
+    followed.set(DEFAULT_PROCS)
+    found[0] = 8
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        followed.set(DEFAULT_PROCS)
+        assert followed.wanted == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    followed.set(DEFAULT_PROCS)
+    assert followed.wanted == 8
 
 
 def test_it_grows_and_shrinks_and_says_what_it_was(rt):

@@ -206,6 +206,21 @@ def test_goroutines_add_up(mapped):
     assert read["/sched/goroutines:goroutines"] == 10
 
 
+def test_goroutines_created_are_never_fewer_while_a_p_is_given_more_ids(mapped):
+    sched, sources = records.view(records.sched_dtype, records.SCHED)[0], Sources()
+
+    def created():
+        return BY_NAME["/sched/goroutines-created:goroutines"].read(Snapshot(sources, -1, -1))
+
+    sched.xgoids = 10_000
+    p_record(0).goid_next = p_record(0).goid_end = 17  # all of its first block is given
+    assert created() == 10_000
+    sched.xgoids, p_record(0).goid_next = 10_016, 10_001
+    assert created() == 10_016, "not as many more as there are ids between its blocks"
+    p_record(0).goid_end = 10_017
+    assert created() == 10_016, "not 16 less"
+
+
 # --- debug.GCStats ----------------------------------------------------------------------------------------------------
 
 
@@ -214,13 +229,22 @@ def test_gc_stats_have_the_latest_pause_first_and_gos_quantiles(mapped):
     assert gcstats.read().pause_quantiles == (0, 0, 0, 0, 0)
     for n in range(300):
         gc.pause_ns[n % 256], gc.pause_end_ns[n % 256] = n, 1000 + n
-    gc.num_gc, gc.pause_total_ns, gc.last_gc_unix_ns = 300, 12345, 1299
+    gc.num_forced, gc.num_automatic, gc.pause_total_ns, gc.last_gc_unix_ns = 100, 200, 12345, 1299
     read = gcstats.read()
     assert (read.num_gc, read.pause_total, read.last_gc) == (300, 12345, 1299)
     assert (read.pause[:2], read.pause[-1], len(read.pause)) == ((299, 298), 44, 256)
     assert read.pause_end[:2] == (1299, 1298)
     assert read.pause_quantiles == (44, 44 + 64, 44 + 128, 44 + 192, 299)
     assert gcstats.read(2).pause_quantiles == (44, 299)
+
+
+def test_pauses_are_those_of_the_cycles_that_the_same_reading_counts(mapped):
+    gc = records.view(records.gcstats_dtype, records.GCSTATS)[0]
+    gc.num_gc = gc.num_automatic = 3
+    snapshot = Snapshot(Sources(), -1, -1)
+    cycles = BY_NAME["/gc/cycles/total:gc-cycles"].read(snapshot)
+    gc.num_gc = gc.num_automatic = 4  # one has ended meanwhile
+    assert BY_NAME["go_gc_duration_seconds"].read(snapshot).count == cycles == 3
 
 
 # --- gomp.metrics -----------------------------------------------------------------------------------------------------

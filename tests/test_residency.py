@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +58,15 @@ def test_the_heap_is_in_memory_once_however_many_have_touched_it(rt):
 def test_a_process_that_is_not_there_has_nothing(rt):
     assert residency.process_memory(0) is None
     assert residency.private_bytes(os.getpid()) > 0
+
+
+def test_that_there_is_no_descriptor_is_not_taken_for_no_process(monkeypatch):
+    def no_descriptor(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "read_bytes", no_descriptor)
+    with pytest.raises(OSError, match="Too many open files"):
+        residency.process_memory(os.getpid())
 
 
 SMAPS = b"""\

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from service_stand_in import StandIn
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from gomp.service import answers, app, logs, pprof, process, trace
+from gomp.service import answers, app, control, logs, pprof, process, trace
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 from gomp.service.live.routes import Page
 from gomp.service.live.routes import routes as live_routes
+from gomp.service.server import Complaints
 from gomp.service.shared import Shared
 
 REQUEST_S = 0.3
@@ -138,6 +140,52 @@ def test_a_coordinator_that_does_not_answer_in_time_is_said_so(
 
     answer = asyncio.run(get())
     assert (answer.status_code, answer.text) == (503, f"the runtime {name} did not answer within 0.2 s\n")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda shared: app.make_app(shared, Page("x", "off")), lambda shared: control.make_app(shared, None)]
+)
+def test_that_no_descriptor_is_left_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[Shared], Starlette]
+) -> None:
+    def read() -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    shared = Shared("x")
+    monkeypatch.setattr(shared.profiles, "prepare", lambda *_, **__: asyncio.to_thread(read))
+
+    async def get() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(make(shared))
+        async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
+            return [await client.get(path) for path in ("/debug/pprof/goroutine?debug=1", "/control/goroutines")]
+
+    (answer,) = [answer for answer in asyncio.run(get()) if answer.status_code != 404]
+    assert answer.status_code == 503
+    assert os.strerror(errno.EMFILE) in answer.text
+
+
+def test_that_nobody_can_be_accepted_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def accept(_: socket.socket) -> None:
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(Complaints())
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            while not tries:
+                await asyncio.sleep(0.01)
+        server.close()
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    asyncio.run(asyncio.wait_for(serve(), 10))
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        (f"nobody can connect: {os.strerror(errno.EMFILE)}; raise `ulimit -n`", None)
+    ]
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

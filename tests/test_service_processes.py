@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -19,12 +21,15 @@ class System:
 
     def __init__(self) -> None:
         self.looks, self.now = 0, 100.0
+        self.unreadable: set[int] = set()
         self.may_look = threading.Event()
         self.may_look.set()
 
     def read(self, pid: int) -> ProcessMemory | None:
         self.may_look.wait(10)
         self.looks += 1
+        if pid in self.unreadable:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return ProcessMemory(pid + self.looks, 0) if pid else None
 
 
@@ -60,6 +65,15 @@ def test_where_no_thread_is_to_be_every_look_is_waited_for(system: System) -> No
     system.now += PERIOD_S
     assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
     assert threading.active_count() == threads
+
+
+def test_without_a_descriptor_all_are_told_of_as_before(system: System) -> None:
+    memories = ProcessMemories(beside=False, read=system.read, now_s=lambda: system.now)
+    first = memories.of(PROCESSES)
+    system.now, system.unreadable = system.now + PERIOD_S, {30}
+    assert memories.of(PROCESSES) == first, "P0 was read, the service was not"
+    system.now, system.unreadable = system.now + PERIOD_S, set()
+    assert memories.of(PROCESSES) != first
 
 
 def test_another_process_of_the_same_name_is_not_taken_for_it(memories: ProcessMemories) -> None:

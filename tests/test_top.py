@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from gomp.cgroup import MemoryCgroup
 from gomp.errors import ConfigError
 from gomp.runtime import reading
 from gomp.runtime.metrics.description import Metric, Summary
@@ -26,7 +27,7 @@ def figures(mapped):
     """As two Ps and the coordinator have them that have not done anything."""
     for idx in (0, 1, reading.layout.COORDINATOR_P):
         reading.memstats._p_record(idx).xpid = 7
-    return reading.read(["rmi", "psi"], -1)
+    return reading.read(["rmi", "psi"], -1, MemoryCgroup([]))
 
 
 def with_ps(figures, n):

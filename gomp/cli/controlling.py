@@ -113,7 +113,7 @@ def free_os_memory(
 ) -> int:
     """Run a whole collection, and return everything that is free to the system."""
     answer = _ask(name, url, token_file, "POST", f"/control/free-os-memory{'?now=true' if now else ''}")
-    return _tell(as_json, answer, f"{_in_units(answer['heap_released'])} of the heap are returned")
+    return _tell(as_json, answer, f"{_in_units(answer['heap_released'])} of the heap are released")
 
 
 @ctl.command()

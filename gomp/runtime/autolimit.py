@@ -61,6 +61,8 @@ class AutoLimit:
         self._due = time.monotonic() + PERIOD_S
         level = self._cgroup.strictest()
         limit = level.limit() if level else None
+        if limit is None and self._is_set and self._cgroup.problems():
+            return None  # it cannot be read just now: perhaps no descriptor is left
         now = (NO_LIMIT, 0) if level is None or limit is None else (limit, self._most_taken(self._taken_now(level)))
         if self._decided and not _differ(self._decided, now):
             return None

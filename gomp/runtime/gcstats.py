@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from gomp.core.shm import records
+from gomp.runtime import memstats
+from gomp.runtime.memstats import MemStats
 
 _KEPT = 256
 
@@ -23,21 +23,23 @@ class GCStats:
 
 
 def read(quantiles: int = 5) -> GCStats:
-    """The figures of the runtime whose segments are mapped here, with so many quantiles, from the minimum to the maximum. Nothing is stopped.
+    """The figures of the runtime whose segments are mapped here, as :func:`of` has them. Nothing is stopped."""
+    return of(memstats.read(), quantiles)
+
+
+def of(stats: MemStats, quantiles: int = 5) -> GCStats:
+    """What ``stats`` say of it, with so many quantiles, from the minimum to the maximum.
 
     A quantile is a pause that there was: of n sorted ones, number n * i // (quantiles - 1), and the longest for the last (ReadGCStats).
     """
-    gc: Any = records.view(records.gcstats_dtype, records.GCSTATS)[0]
-    num_gc = int(gc.num_gc)
-    order = [(num_gc - 1 - i) % _KEPT for i in range(min(num_gc, _KEPT))]
-    pauses, ends = gc.pause_ns.tolist(), gc.pause_end_ns.tolist()
-    pause = tuple(pauses[i] for i in order)
+    order = [(stats.num_gc - 1 - i) % _KEPT for i in range(min(stats.num_gc, _KEPT))]
+    pause = tuple(stats.pause_ns[i] for i in order)
     return GCStats(
-        last_gc=int(gc.last_gc_unix_ns),
-        num_gc=num_gc,
-        pause_total=int(gc.pause_total_ns),
+        last_gc=stats.last_gc,
+        num_gc=stats.num_gc,
+        pause_total=stats.pause_total_ns,
         pause=pause,
-        pause_end=tuple(ends[i] for i in order),
+        pause_end=tuple(stats.pause_end[i] for i in order),
         pause_quantiles=_quantiles(sorted(pause), quantiles),
     )
 

@@ -1,7 +1,8 @@
 """How many Ps run programs, GOMAXPROCS, and when that changes. Decisions only: the coordinator starts and ends their processes.
 
 Unless somebody has set it, it follows what Go 1.25 and later follow, looked at each PERIOD_S: the processors this process may run on, and the CPU
-quota of its cgroup (:func:`gomp.config.default_procs`). Who sets it ends that, until it is set to DEFAULT_PROCS.
+quota of its cgroup (:func:`gomp.config.default_procs`), as long as there is a descriptor to look with. Who sets it ends that, until it is set to
+DEFAULT_PROCS.
 
 It never changes while the heap is marked: a cycle goes by one number from its beginning to its end. And it never exceeds ``slots``, the number of
 Ps whose records were made at the start.
@@ -13,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from gomp.cgroup import can_look
 from gomp.config import DEFAULT_PROCS, RuntimeSettings, default_procs
 
 log = logging.getLogger("gomp.coordinator")
@@ -46,6 +48,8 @@ class MaxProcs:
 
     def _follow(self) -> None:
         self._due = time.monotonic() + PERIOD_S
+        if not can_look():
+            return
         found = self._default()
         if found > self.slots and self.wanted < self.slots:
             log.warning("gomaxprocs would be %d, but there is room for %d Ps: max_procs is that", found, self.slots)

@@ -192,7 +192,7 @@ class MemStats:
 
     allocs_by_size: tuple[int, ...] = field(repr=False)  # objects of each size class from 1 on, and last the large ones
     frees_by_size: tuple[int, ...] = field(repr=False)
-    heap_free: int  # idle, but not returned to the system
+    heap_free: int  # idle, but not released
     heap_live: int  # what the pacer believes to be live: marked, plus allocated since
     heap_marked: int  # by the last cycle
     tiny_allocs: int  # objects inside shared 16-byte blocks
@@ -235,7 +235,7 @@ class MemStats:
 
     @property
     def mapped(self) -> int:
-        """What the memory limit counts: all that is mapped and has not been returned."""
+        """What the memory limit counts: all that is mapped and has not been released."""
         return self.sys - self.heap_released
 
     @property
@@ -419,7 +419,8 @@ def _goroutine_stats(ps: list[Any]) -> GoroutineStats:
     runnable = min(max(queued, 0), count - running - in_python)
     python = max(sum(int(p.python_gs) for p in ps), 0)
     python_running = min(sum(int(p.python_g != 0) for p in ps), python)
-    created = int(sched.xgoids) - sum(int(p.goid_end - p.goid_next) for p in ps)
+    # Ids are given in blocks: a P that has just begun another has its next, and still the end of the last.
+    created = int(sched.xgoids) - sum(max(int(p.goid_end - p.goid_next), 0) for p in ps)
     return GoroutineStats(
         count=count + python,
         runnable=runnable + python - python_running,

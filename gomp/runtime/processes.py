@@ -1,12 +1,13 @@
 """What each process has in memory, for scrapes: looked at beside them, because for that the kernel walks all of a heap's page tables.
 
 A scrape gets what was found last, and has it looked at anew where that is older than PERIOD_S, by a thread that nobody waits for. Only the first
-waits, when the heap is small yet. A process that has started since then is told of the next time. In a process that runs programs there is to be no
-such thread: who asks there waits.
+waits, when the heap is small yet. A process that has started since then is told of the next time, and without a descriptor to look with all are told
+of as before. In a process that runs programs there is to be no such thread: who asks there waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -47,5 +48,6 @@ class ProcessMemories:
         return [(process[0], found[process]) for process in processes if process in found]
 
     def _look(self, processes: Processes) -> None:
-        self._found = {process: memory for process in processes if (memory := self._read(process[1]))}
+        with contextlib.suppress(OSError):  # without a descriptor what was found stays
+            self._found = {process: memory for process in processes if (memory := self._read(process[1]))}
         self._due_s = self._now_s() + PERIOD_S

@@ -6,7 +6,6 @@ Sizes are in bytes, points in time in ms of Unix time, CPU times in ns. ``None``
 from __future__ import annotations
 
 import time
-from functools import cache
 from typing import Any
 
 from gomp.cgroup import MemoryCgroup
@@ -16,15 +15,15 @@ from gomp.core.shm import layout, records
 from gomp.runtime import cyclelog, memstats, residency
 from gomp.runtime.memstats import MemStats, PStats
 
-_own_cgroup = cache(MemoryCgroup.of_this_process)
 
-
-def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> dict[str, Any]:
+def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup) -> dict[str, Any]:
     """The figures of now, with what each P did since the last: ``doing`` has a text of :func:`gomp.runtime.doing.look` for each look.
 
-    ``heap_fd`` is the heap's segment. ``cgroup`` is the runtime's, if this process is in another.
+    ``heap_fd`` is the heap's segment, ``cgroup`` the runtime's.
     """
     runtime = records.view(records.runtime_dtype, records.RUNTIME)[0]
+    # Before what is in use: what a program takes meanwhile does not linger.
+    resident = residency.resident_bytes(heap_fd) if runtime.scavenge_lazily else 0
     stats = memstats.read()
     max_heap = _max_heap(runtime)
     return {
@@ -47,8 +46,8 @@ def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup | None = None) -> 
             "allocated": stats.total_alloc,
             "mallocs": stats.mallocs,
         },
-        "memory": _memory(stats) | {"lingering": _lingering(stats, heap_fd) if runtime.scavenge_lazily else 0},
-        "container": _container(cgroup or _own_cgroup()),
+        "memory": _memory(stats) | {"lingering": _lingering(stats, resident)},
+        "container": _container(cgroup),
         "cycles": {"count": stats.num_gc, "forced": stats.num_forced_gc, "is_limited": stats.limiter.active},
         "cpu": _cpu(stats, runtime),
         "pauses": {"p50_s": stats.pause_p50_s, "p99_s": stats.pause_p99_s, "max_s": stats.pause_max_s},
@@ -89,10 +88,10 @@ def _memory(stats: MemStats) -> dict[str, int]:
     }
 
 
-def _lingering(stats: MemStats, heap_fd: int) -> int:
-    """What of the released is in memory still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
+def _lingering(stats: MemStats, resident: int) -> int:
+    """What of the released is ``resident`` still, as nobody has needed it: lazy return (GODEBUG madvdontneed=0)."""
     kept = stats.heap_inuse + stats.stack_inuse + stats.heap_free
-    return min(max(residency.resident_bytes(heap_fd) - kept, 0), stats.heap_released)
+    return min(max(resident - kept, 0), stats.heap_released)
 
 
 def _container(cgroup: MemoryCgroup) -> dict[str, int | None] | None:

@@ -89,13 +89,13 @@ def _needed() -> int:
 
 
 def process_memory(pid: int) -> ProcessMemory | None:
-    """What process ``pid`` has in memory; None if there is none such, or it is not ours to look at.
+    """What process ``pid`` has in memory; None if there is none such, or it is not ours to look at. Raises OSError where descriptors are exhausted.
 
     The kernel calls private what only one process has mapped, also in a file; the runtime's segments are everybody's all the same.
     """
     try:
         return _sum_up(Path(f"/proc/{pid}/smaps").read_bytes()) if pid else None
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 

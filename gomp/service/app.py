@@ -37,13 +37,18 @@ def make_app(shared: Shared, page: live.Page, all_metrics: bool = False) -> Star
             *pprof.routes(shared.profiles),
             *trace.routes(shared.name),
         ],
-        exception_handlers={GompError: _not_now},
+        exception_handlers={GompError: _not_now, OSError: _refused_by_the_system},
     )
 
 
 async def _not_now(request: Request, error: Exception) -> Response:
     """What is asked for cannot be read at present, or the coordinator does not do what comes first."""
     return refusal(503, error)
+
+
+async def _refused_by_the_system(request: Request, error: Exception) -> Response:
+    """No descriptor is left, or the like."""
+    return refusal(503, getattr(error, "strerror", None) or error)
 
 
 def _encode(registries: dict[bool, CollectorRegistry], accept: str) -> Response:

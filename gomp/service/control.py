@@ -102,7 +102,13 @@ def make_app(shared: Shared, token: bytes | None) -> Starlette:
         Route("/control/gc", collect, methods=["POST"]),
         Route("/control/free-os-memory", free_os_memory, methods=["POST"]),
     ]
-    refusals: dict[Any, Any] = {NoTurn: _refuse, GompError: _not_now}
+    refusals: dict[Any, Any] = {
+        NoTurn: _refuse,
+        ConfigError: _not_now,
+        RuntimeLost: _not_now,
+        GompError: _cannot_be_done,
+        OSError: _refused_by_the_system,
+    }
     if token is None:
         return Starlette(routes=routes, exception_handlers=refusals)
     guards = [Middleware(BaseHTTPMiddleware, dispatch=_require(token))]
@@ -116,6 +122,15 @@ async def _refuse(request: Request, refused: NoTurn) -> Response:
 
 async def _not_now(request: Request, error: GompError) -> Response:
     return _sentence(504, str(error))
+
+
+async def _cannot_be_done(request: Request, error: GompError) -> Response:
+    return _sentence(409, str(error))
+
+
+async def _refused_by_the_system(request: Request, error: OSError) -> Response:
+    """As on the listener of the metrics."""
+    return _sentence(503, error.strerror or str(error))
 
 
 def _require(token: bytes) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
@@ -152,13 +167,8 @@ async def _read_value(request: Request) -> object:
 
 
 def _ask(name: str, what: Callable[[Client], dict[str, Any]]) -> Response:
-    try:
-        with connect(name) as client:
-            return JSONResponse(what(client))
-    except (ConfigError, RuntimeLost) as error:
-        return _sentence(504, str(error))
-    except GompError as error:  # it cannot be done
-        return _sentence(409, str(error))
+    with connect(name) as client:
+        return JSONResponse(what(client))
 
 
 def _change(client: Client, setting: Setting, value: int) -> dict[str, Any]:

@@ -164,10 +164,9 @@ def routes(profiles: Profiles) -> list[Route]:
         if seconds is not None:
             found = await profiles.since(request, which, int(seconds))
             return await profiles.send(request, lambda: PROFILES[which].encode(found), _FILE, f"{which}-delta")
-        gc = request.query_params.get("gc", "")
-        await profiles.prepare(
-            request, which, _POSITIVE.fullmatch(gc) is not None
-        )  # as Go, which passes over what it cannot read
+        # As Go, which passes over what it cannot read.
+        collect = _POSITIVE.fullmatch(request.query_params.get("gc", "")) is not None
+        await profiles.prepare(request, which, collect)
         if debug == "0":
             return await profiles.send(request, lambda: PROFILES[which].encode(PROFILES[which].read()), _FILE, which)
         return await profiles.send_text(request, lambda: PROFILES[which].text(int(debug)).encode(), _TEXT)

@@ -196,9 +196,10 @@ async def _serve(settings: ServiceSettings, name: str, metrics: socket.socket, c
     from gomp.service import control as control_app
     from gomp.service.live.routes import Page
     from gomp.service.metrics import look_early
-    from gomp.service.server import make_server
+    from gomp.service.server import Complaints, make_server
     from gomp.service.shared import Shared
 
+    asyncio.get_running_loop().set_exception_handler(Complaints())
     shared = Shared(name)
     page = Page(
         name,

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
 from gomp.service.connections import Connection
+
+log = logging.getLogger(__name__)
+
+_QUIET_S = 60.0  # between two complaints
+
+
+class Complaints:
+    """What the event loop complains of. That it can accept nobody is one line a minute; asyncio tries again each second, and has then a traceback
+    for as many as a listener accepts at a time."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "socket" not in context:
+            loop.default_exception_handler(context)
+        elif time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _QUIET_S
+            log.error("nobody can connect: %s; raise `ulimit -n`", context["exception"].strerror)
 
 
 class Server(uvicorn.Server):

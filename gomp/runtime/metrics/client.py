@@ -38,7 +38,7 @@ CLIENT_METRICS = (
     Metric("go_memstats_heap_sys_bytes", "gauge", "Bytes the heap has grown to.", lambda s: s.stats.heap_sys),
     Metric("go_memstats_heap_idle_bytes", "gauge", "Bytes of pages in no span.", lambda s: s.stats.heap_idle),
     Metric("go_memstats_heap_inuse_bytes", "gauge", "Bytes of pages in spans.", lambda s: s.stats.heap_inuse),
-    Metric("go_memstats_heap_released_bytes", "gauge", "Bytes of pages that the system has back.", lambda s: s.stats.heap_released),
+    Metric("go_memstats_heap_released_bytes", "gauge", "Bytes of released pages.", lambda s: s.stats.heap_released),
     Metric("go_memstats_heap_objects", "gauge", "Objects, live or not yet swept.", lambda s: s.stats.heap_objects),
     Metric("go_memstats_stack_inuse_bytes", "gauge", "Bytes of goroutine stacks.", lambda s: s.stats.stack_inuse),
     Metric("go_memstats_stack_sys_bytes", "gauge", "Bytes taken for stacks.", lambda s: s.stats.stack_sys),

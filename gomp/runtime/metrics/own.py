@@ -61,7 +61,7 @@ OWN_METRICS = (
     Metric("gomp_coordinator_pid", "gauge", "Process of the coordinator.", lambda s: s.coordinator_pid),
     Metric("gomp_service_pid", "gauge", "Process that answers here.", lambda s: s.service_pid or None),
     Metric("gomp_heap_max_bytes", "gauge", "The heap never grows beyond this.", lambda s: s.heap_max),
-    Metric("gomp_mapped_bytes", "gauge", "What the memory limit counts: all that is mapped and not returned.",
+    Metric("gomp_mapped_bytes", "gauge", "What the memory limit counts: all that is mapped and not released.",
            lambda s: s.stats.mapped),
     # what is really in memory
     Metric("gomp_heap_resident_bytes", "gauge", "Pages of the heap in memory, released ones included.", lambda s: s.residency.heap),
@@ -91,7 +91,7 @@ OWN_METRICS = (
     Metric("gomp_gc_limiter_enabled_total", "counter", "How often the GC CPU limiter went on.", lambda s: s.stats.limiter.times),
     Metric("gomp_gc_limiter_seconds_total", "counter", "How long it was on, up to the last time that it ended.", lambda s: s.stats.limiter.seconds),
     # the scavenger
-    Metric("gomp_scavenged_bytes_total", "counter", "Memory returned to the system.", lambda s: _scavenged(s.stats.scavenge), "by"),
+    Metric("gomp_scavenged_bytes_total", "counter", "Memory released to the system.", lambda s: _scavenged(s.stats.scavenge), "by"),
     # after deaths
     Metric("gomp_repairs_total", "counter", "Repairs of the heap after processes had died.", lambda s: s.stats.repairs.count),
     Metric("gomp_repair_seconds_total", "counter", "Time the world stood still for repairs.", lambda s: s.stats.repairs.total_s),

@@ -97,6 +97,7 @@ class Sources:
     memories: ProcessMemories = field(default_factory=ProcessMemories)
     sites: SiteCounts = field(default_factory=SiteCounts)
     usage: UsageReader = field(default_factory=UsageReader)
+    most_created: int = field(default=0, init=False)
     last_residency: Residency | None = field(default=None, init=False)
 
 
@@ -116,9 +117,15 @@ class Snapshot:
         return memstats.read()
 
     @cached_property
+    def goroutines_created(self) -> int:
+        """Those ever started. While a P is given more ids it may look as if there were some less than before."""
+        self._sources.most_created = max(self._sources.most_created, self.stats.goroutines.created)
+        return self._sources.most_created
+
+    @cached_property
     def gc_stats(self) -> GCStats:
-        """The last pauses."""
-        return gcstats.read()
+        """The last pauses: of those cycles that ``stats`` count."""
+        return gcstats.of(self.stats)
 
     @cached_property
     def cpu(self) -> CpuClasses:

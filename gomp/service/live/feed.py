@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from gomp.cgroup import MemoryCgroup
 from gomp.core.shm import layout, records
 from gomp.runtime import doing, reading
 from gomp.service.live import pagemap
@@ -49,6 +50,7 @@ class Feed:
 
     def __init__(self, frame_s: float = FRAME_S) -> None:
         self._frame_s = frame_s
+        self._cgroup = MemoryCgroup.of_this_process()  # found now: later there may be no descriptor to look with
         self._followers = 0
         self._task: asyncio.Task[None] | None = None
         self._next = asyncio.Event()  # set, and another one in its place, when there is a reading
@@ -107,7 +109,7 @@ class Feed:
             self._draw(now)
             if now >= frame_due:
                 frame_due = max(frame_due + self._frame_s, now)
-                self._frame = encode("frame", reading.read(looks, _heap_fd()))
+                self._frame = encode("frame", reading.read(looks, _heap_fd(), self._cgroup))
                 looks = []
                 self._announce()
             await asyncio.sleep(LOOK_S)

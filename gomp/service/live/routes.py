@@ -8,31 +8,46 @@ it would a cookie. On a Unix socket there is no page: no browser reaches that, a
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
-from pathlib import Path
+from pathlib import PurePath
 from string import Template
-from typing import Any, Literal
+from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
-from gomp.service.answers import Streamed
+from gomp.service.answers import Streamed, refusal
 from gomp.service.live import values
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 from gomp.service.turns import Turns
 
 _EVENTS = "text/event-stream"
-_DOCUMENT = Template(resources.files("gomp.service.live").joinpath("page.html").read_text(encoding="utf-8"))
+_HERE = resources.files("gomp.service.live")
+_DOCUMENT = Template(_HERE.joinpath("page.html").read_text(encoding="utf-8"))
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".LICENSE": "text/plain"}
+
+
+def _read_files() -> Iterator[tuple[str, tuple[bytes, dict[str, str]]]]:
+    """The page's files by name, each with its headers."""
+    for file in _HERE.joinpath("static").iterdir():
+        content = file.read_bytes()
+        kind, tag = _KINDS[PurePath(file.name).suffix], hashlib.sha256(content).hexdigest()[:32]
+        yield file.name, (content, {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8", "ETag": f'"{tag}"'})
+
+
+# Read once: they can be had where no descriptor is left, and who does not take one keeps nothing open.
+_FILES = dict(_read_files())
 
 
 @dataclass(frozen=True)
@@ -50,19 +65,7 @@ def is_public(path: str) -> bool:
     return path == "/" or path.startswith("/static/")
 
 
-class _Files(StaticFiles):
-    """Each is read whole: one that is sent bit by bit is open for as long as its client does not take it."""
-
-    def file_response(self, full_path: Any, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(full_path, *args, **kwargs)
-        if isinstance(response, FileResponse):
-            kept = {name: response.headers[name] for name in ("etag", "last-modified")}
-            response = Response(Path(full_path).read_bytes(), media_type=response.media_type, headers=kept)
-        response.headers.update(_HEADERS)
-        return response
-
-
-def routes(page: Page, feed: Feed, scrapes: Turns) -> list[BaseRoute]:
+def routes(page: Page, feed: Feed, scrapes: Turns) -> list[Route]:
     """The document at ``/``, its files below ``/static``, the stream at ``/live`` and all metrics at ``/live/metrics``."""
     document = _DOCUMENT.substitute(
         name=escape(page.name), control=page.control, control_url=escape(page.control_url)
@@ -70,6 +73,15 @@ def routes(page: Page, feed: Feed, scrapes: Turns) -> list[BaseRoute]:
 
     async def root(request: Request) -> Response:
         return HTMLResponse(document, headers=_HEADERS)
+
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _FILES:
+            return refusal(404, f"there is no file {name[:40]!r}")
+        content, headers = _FILES[name]
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers)
 
     async def live(request: Request) -> Response:
         if feed.is_full:
@@ -86,5 +98,5 @@ def routes(page: Page, feed: Feed, scrapes: Turns) -> list[BaseRoute]:
         Route("/", root),
         Route("/live", live),
         Route("/live/metrics", live_metrics),
-        Mount("/static", _Files(packages=[("gomp.service.live", "static")])),
+        Route("/static/{name}", file),
     ]
