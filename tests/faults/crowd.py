@@ -134,7 +134,12 @@ def talk(n: int) -> None:
     gomp.go(Helper, n=n, reply=back)
     group.go(Deep, depth=n & MOST_DEPTH)
     with contextlib.suppress(TimeoutError), mutex:
-        _, doubled, _ = gomp.select(back.receiving(), timeout=LOST_S)
+        doubled = back.recv(LOST_S) if n & 1 else gomp.select(back.receiving(), timeout=LOST_S)[1]
         if doubled != 2 * n:
             raise AssertionError(f"twice {n} is {doubled}")
         group.wait(LOST_S)
+    pipe = gomp.Chan[int](1)
+    pipe.send(n)
+    pipe.close()
+    if (received := (pipe.get(), pipe.get(default=-1))) != (n, -1):
+        raise AssertionError(f"{n} and the end are sent, and {received} received")

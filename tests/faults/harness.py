@@ -112,13 +112,13 @@ class Harness:
         return self.report
 
     def work(self, seconds: float) -> None:
-        """What the script does for so long while nobody is killed."""
+        """What the script does for so long while nobody is killed: one step at least."""
         until = time.monotonic() + seconds
         while True:
             self.start_traders()
+            self.script.step()
             if time.monotonic() > until:
                 return
-            self.script.step()
             time.sleep(LOOK_S)
 
     def start_traders(self) -> None:
