@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -403,12 +403,24 @@ def main(settings: ServiceSettings) -> int:
 
 def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
     try:
-        coordinator.start()
+        with _in_a_line():
+            coordinator.start()
         announce()
         return coordinator.run()
     finally:
         if hasattr(coordinator, "registration"):
             coordinator.end()
+
+
+@contextlib.contextmanager
+def _in_a_line() -> Iterator[None]:
+    """Where the system allows no more processes, or files, there is no runtime: GompError."""
+    try:
+        yield
+    except GompError:
+        raise
+    except OSError as error:
+        raise GompError(f"the runtime cannot be started: {error.strerror}") from None
 
 
 def _main() -> int:
