@@ -209,6 +209,7 @@ def the_coordinator_has_no_descriptors_left_while_a_p_dies(load: Load, guest: Ch
 
 
 def a_p_has_no_descriptors_left(load: Load, guest: Child, phase: str) -> None:
+    wait_until(lambda: all(place.get() is not None for place in LIVE), "a P has not loaded what it runs")
     pid = pid_of(0)
     with limited(pid, resource.RLIMIT_NOFILE, 3):
         reach(phase)
