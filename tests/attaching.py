@@ -86,6 +86,14 @@ def hang_up(rt: Attached) -> None:
         chain(1000)
 
 
+def talk_nonsense(rt: Attached) -> None:
+    """And wait for what never comes."""
+    peer: Any = rt._peer
+    say("here")
+    peer.mailbox.channel.sock.send(b"\xff" * 64)
+    Numbers(0).recv()
+
+
 def become_another(rt: Attached) -> None:
     say("here")
     os.execvp("sleep", ["sleep", "60"])
@@ -351,6 +359,7 @@ WITH = {
         stay,
         wait,
         hang_up,
+        talk_nonsense,
         become_another,
         stop_inside,
         look_on,
