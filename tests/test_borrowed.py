@@ -58,8 +58,6 @@ class Client:
         self._ps.forget(self.channel)
 
     def close(self) -> None:
-        for fd in self._end.descriptors:
-            os.close(fd)
         self.channel.close()
         self._end.close()
 

@@ -150,8 +150,6 @@ def _check_handed(answer: Message, descriptors: Sequence[int], name: str) -> Non
 
 def _give_up(channel: Channel) -> None:
     """Nothing is mapped, but a P may have been lent."""
-    for fd in channel.descriptors:
-        os.close(fd)
     with contextlib.suppress(GompError):  # the runtime has ended, or has refused
         channel.send("leave")
     channel.close()
