@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gomp
-from gomp.runtime import current, handles, mapping, peer
+from gomp.runtime import current, handles, joined, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
 from tests.interrupting import interrupted
@@ -194,6 +194,21 @@ def again(name: str, times: str) -> None:
     say(sorted(took)[len(took) // 2])
 
 
+def interrupted_twice(name: str) -> None:
+    """While it comes, and while it lets go again of what it has mapped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    joined.tell_if_tracing = interrupt  # what comes after it has begun to take part
+    joined.Joined._let_go = interrupt  # type: ignore[method-assign]
+    try:
+        gomp.attach(name)
+    except KeyboardInterrupt:
+        say("here")
+    time.sleep(60)
+
+
 def killed(name: str, times: str) -> None:
     """Children attach, make objects, have waits and parcels under way, and are killed at any moment, many times."""
     pauses = random.Random(int(times))
@@ -346,7 +361,7 @@ def of_another_build(name: str) -> None:
 
 WITHOUT = {
     f.__name__: f for f in (
-        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_going, close_on_a_waiting_program,
+        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
         use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
     )
 }  # fmt: skip
