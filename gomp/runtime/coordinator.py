@@ -367,9 +367,11 @@ class Coordinator:
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def _crash(self, how: str, found: Sequence[str]) -> None:
-        """The heap is lost: nothing goes on in it."""
-        log.error("%s", crash.report(how, found, self._programs))
-        self.ending.lose(f"fatal: {'; '.join(found)}")
+        """The heap is lost: nothing goes on in it, whatever comes of the report."""
+        try:
+            log.error("%s", crash.report(how, found, self._programs))
+        finally:
+            self.ending.lose(f"fatal: {'; '.join(found)}")
 
     def _programs(self, p: int) -> list[str]:
         return [task.name for task in self.dispatcher.tasks.of(p)] if p < self.max_procs.slots else []
