@@ -71,6 +71,19 @@ def fork(child: ChildMain) -> int:
         os._exit(status)
 
 
+def fork_with_pipe(child: Callable[[int], None]) -> tuple[int, int]:
+    """As :func:`fork`, of a ``child`` that is given where to write; its pid, and where to read that. Raises OSError, and leaves nothing behind, if
+    the system refuses."""
+    reader, writer = os.pipe()
+    try:
+        return fork(lambda: child(writer)), reader
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+
+
 def how_it_ended(status: int | None) -> str:
     """A wait status in words; None if it is not known."""
     if status is None:

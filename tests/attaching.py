@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gomp
-from gomp.runtime import current, handles, mapping, peer
+from gomp.runtime import current, handles, joined, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
 from tests.interrupting import interrupted
@@ -84,6 +84,14 @@ def hang_up(rt: Attached) -> None:
     os.close(peer.mailbox.channel.fileno())
     while True:
         chain(1000)
+
+
+def talk_nonsense(rt: Attached) -> None:
+    """And wait for what never comes."""
+    peer: Any = rt._peer
+    say("here")
+    peer.mailbox.channel.sock.send(b"\xff" * 64)
+    Numbers(0).recv()
 
 
 def become_another(rt: Attached) -> None:
@@ -184,6 +192,21 @@ def again(name: str, times: str) -> None:
             took.append(1000 * (time.perf_counter() - begun))
             assert gomp.new(Item, number=i).number == i
     say(sorted(took)[len(took) // 2])
+
+
+def interrupted_twice(name: str) -> None:
+    """While it comes, and while it lets go again of what it has mapped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    joined.tell_if_tracing = interrupt  # what comes after it has begun to take part
+    joined.Joined._let_go = interrupt  # type: ignore[method-assign]
+    try:
+        gomp.attach(name)
+    except KeyboardInterrupt:
+        say("here")
+    time.sleep(60)
 
 
 def killed(name: str, times: str) -> None:
@@ -338,7 +361,7 @@ def of_another_build(name: str) -> None:
 
 WITHOUT = {
     f.__name__: f for f in (
-        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_going, close_on_a_waiting_program,
+        in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
         use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
     )
 }  # fmt: skip
@@ -351,6 +374,7 @@ WITH = {
         stay,
         wait,
         hang_up,
+        talk_nonsense,
         become_another,
         stop_inside,
         look_on,

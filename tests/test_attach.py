@@ -206,6 +206,20 @@ def test_who_hangs_up_and_goes_on_is_killed(all_free: None) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def test_who_is_interrupted_while_it_lets_go_does_not_say_that_it_has(all_free: None) -> None:
+    process = start(NAME, "interrupted_twice")
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_who_cannot_be_understood_is_killed_and_ends_nothing(rt: gomp.Runtime, all_free: None) -> None:
+    process = start(NAME, "talk_nonsense")
+    here(process)
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == -signal.SIGKILL
+    assert gomp.num_procs() == 2  # which says if the runtime has ended
+
+
 def test_it_works_from_a_thread_of_asyncio(all_free: None) -> None:
     assert said(start(NAME, "in_a_thread_of_asyncio")) == "[7]"
 

@@ -51,21 +51,23 @@ class Client:
         record().xpid = os.getpid()
 
     def hang_up(self) -> None:
+        self._end.sock.shutdown(socket.SHUT_WR)
+        self._ps.forget(self.channel)
+
+    def talk_nonsense(self) -> None:
         self._ps.forget(self.channel)
 
     def close(self) -> None:
-        for fd in self._end.descriptors:
-            os.close(fd)
         self.channel.close()
         self._end.close()
 
 
 class World:
-    """``maps`` is what the system says that whoever hangs up has mapped: nothing."""
+    """``maps`` is what the system says that whoever hangs up has mapped: nothing. ``kill`` is called instead of killing this process."""
 
     def __init__(self, mapped: Segments, clients: contextlib.ExitStack) -> None:
         self.ps, self.dying, self._clients = Mock(), Dying(), clients
-        self.maps = Mock(return_value="")
+        self.maps, self.kill = Mock(return_value=""), Mock()
         self.lent = BorrowedPs(
             range(LENT, LENT + 1), Invitation("web", mapped, 0), Events(), Ending(), self.dying, contextlib.nullcontext, self.ps, Mock()
         )  # fmt: skip
@@ -87,6 +89,7 @@ def world(mapped: Segments, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with contextlib.ExitStack() as clients:
         made = World(mapped, clients)
         monkeypatch.setattr(Path, "read_text", made.maps)
+        monkeypatch.setattr(borrowed.signal, "pidfd_send_signal", made.kill)
         yield made
 
 
@@ -199,7 +202,7 @@ def test_who_hangs_up_and_cannot_be_looked_at_is_looked_at_again(
 
 
 @pytest.mark.parametrize(("what", "is_killed"), [("the heap", True), ("a file of the same number", False)])
-def test_who_hangs_up_and_has_the_heap_mapped_is_to_be_killed(
+def test_who_hangs_up_and_has_the_heap_mapped_is_killed(
     world: World, mapped: Segments, what: str, is_killed: bool
 ) -> None:
     with open("/proc/self/maps") as maps:
@@ -210,5 +213,19 @@ def test_who_hangs_up_and_has_the_heap_mapped_is_to_be_killed(
     client.ask()
     client.begin()
     client.hang_up()
-    assert (world.dying.rest_s < math.inf) is is_killed
+    assert world.kill.called is (world.dying.rest_s < math.inf) is is_killed
     assert world.ps.bury.called is not is_killed
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_who_cannot_be_understood_is_killed_before_its_connection_is_closed(world: World, has_left: bool) -> None:
+    """It would take that for the end of the runtime."""
+    client = world.client()
+    client.ask()
+    client.begin()
+    if has_left:
+        world.lent.leave(client.channel)
+    client.talk_nonsense()
+    assert world.kill.called is not has_left
+    world.maps.assert_not_called()
+    world.ps.bury.assert_not_called()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -92,8 +93,35 @@ def test_descriptors_are_not_left_to_another_program(pair: tuple[Channel, Channe
     ours.send("look", descriptors=[0, 1])
     assert theirs.next(1.0)
     assert [os.get_inheritable(fd) for fd in theirs.descriptors] == [False, False]
-    for fd in theirs.descriptors:
-        os.close(fd)
+    theirs.close()
+
+
+def test_descriptors_that_nobody_has_taken_are_closed_with_the_connection(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair[0], Channel(pair[1].sock, takes_descriptors=True)
+    before = os.listdir("/proc/self/fd")
+    ours.send("look", descriptors=[0, 1])
+    assert theirs.next(1.0)
+    taken = theirs.descriptors.pop()
+    theirs.close()
+    os.fstat(taken)
+    os.close(taken)
+    assert len(os.listdir("/proc/self/fd")) == len(before) - 1  # the end itself
+
+
+def test_who_has_no_room_for_the_descriptors_is_told_why(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair[0], Channel(pair[1].sock, takes_descriptors=True)
+    ours.send("attach", descriptors=[0, 1, 2])
+    next_free = os.dup(0)
+    os.close(next_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_free + 1, hard))
+    try:
+        with pytest.raises(
+            gomp.RuntimeLost, match="this process may not open what the runtime hands it: raise `ulimit -n`"
+        ):
+            theirs.next(1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_who_hangs_up_while_it_is_not_read_is_noticed(pair: tuple[Channel, Channel]) -> None:

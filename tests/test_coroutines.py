@@ -302,6 +302,30 @@ def in_loop(body: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return asyncio.run(within())
 
 
+def test_where_the_system_allows_no_thread_who_awaits_is_told_and_takes_nothing(
+    rt: gomp.Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ch = gomp.Chan[int]()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def body() -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await ch.receiving()
+        assert not listening.loops
+        with pytest.raises(TimeoutError):
+            ch.send(1, timeout=0)
+        sent = rt.go(ch.send, 2)
+        received: int = await ch.receiving()
+        sent.wait(30)
+        return received
+
+    assert in_loop(body) == 2
+
+
 def test_asyncio_awaits_programs_on_ps(rt: gomp.Runtime) -> None:
     def add_one(source: gomp.Chan[int], results: gomp.Chan[int]) -> None:
         for value in source:

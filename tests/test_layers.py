@@ -50,6 +50,7 @@ LAYERS = (
     "gomp.runtime.looking",
     "gomp.runtime.units",
     "gomp.runtime.doing",
+    "gomp.runtime.steady",
     "gomp.runtime.reading",
     "gomp.runtime.traced",
     "gomp.runtime.tracks",
@@ -227,6 +228,7 @@ def test_the_service_only_reads_and_asks(module):
             "pprof",
             "traces",
             "doing",
+            "steady",
             "reading",
         )
     }
@@ -264,6 +266,17 @@ def test_kernels_read_shared_words_through_atomics(module):
         if isinstance(node, ast.Attribute) and node.attr in shared and isinstance(node.ctx, ast.Load)
     ]
     assert plain == []
+
+
+def test_the_clock_that_may_be_set_is_read_where_a_date_is_shown_and_nowhere_else():
+    clocks = ("time.time", "time.time_ns", "time.CLOCK_REALTIME", "datetime.now")
+    found = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if module.startswith("gomp.") and isinstance(node, ast.Attribute) and ast.unparse(node) in clocks
+    }
+    assert found == {"gomp.runtime.collector", "gomp.runtime.pprof", "gomp.runtime.steady", "gomp.runtime.tracing"}
 
 
 def test_numba_compiles_in_few_places():

@@ -57,6 +57,23 @@ def test_the_first_look_is_waited_for_and_the_next_are_not(system: System, memor
     assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
 
 
+def test_where_the_system_allows_no_thread_a_scrape_gets_what_was_found_last(
+    system: System, memories: ProcessMemories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    first = memories.of(PROCESSES)
+    system.now += 2 * PERIOD_S
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert memories.of(PROCESSES) == first
+    memories.of(PROCESSES)
+    assert memories._looks
+    memories._looks.join(10)
+    assert memories.of(PROCESSES) == [("P0", ProcessMemory(14, 0)), ("service", ProcessMemory(36, 0))]
+
+
 def test_where_no_thread_is_to_be_every_look_is_waited_for(system: System) -> None:
     memories = ProcessMemories(beside=False, read=system.read, now_s=lambda: system.now)
     threads = threading.active_count()

@@ -76,6 +76,31 @@ def test_who_has_left_is_not_served_and_holds_up_nobody() -> None:
     assert run(leave()) == (499, ["second"])
 
 
+def test_where_the_system_allows_no_thread_that_is_told_and_the_turn_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask() -> tuple[str, int, int]:
+        turns = Turns("too many", at_once=1, most_waiting=0, patience_s=10.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(NoTurn) as refused:
+                await turns.serve(client(), lambda: 1)
+        return refused.value.detail, refused.value.status_code, await turns.serve(client(), lambda: 2)
+
+    why = "the service may start no more threads: raise `ulimit -u`, or what its cgroup allows of processes\n"
+    assert run(ask()) == (why, 503, 2)
+
+
+def test_what_it_raises_that_was_asked_for_is_raised() -> None:
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    turns = Turns("too many", at_once=1, most_waiting=0, patience_s=10.0)
+    with pytest.raises(RuntimeError, match=r"^no$"):
+        run(turns.serve(client(), fail))
+
+
 def test_turns_of_one_kind_that_are_all_blocked_leave_threads_to_another() -> None:
     async def block() -> int:
         ends = threading.Event()

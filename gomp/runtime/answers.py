@@ -84,6 +84,8 @@ class Answers:
             self._try(asker, may_wait)
         except (OutOfMemory, MessageTooLarge) as error:
             asker.refuse(f"{asker.request.op}: {error}")
+        except OSError as error:  # there is no descriptor, to load a module with for example
+            asker.refuse(f"{asker.request.op}: {error.strerror}")
         except RuntimeLost:  # the runtime ends
             pass
 

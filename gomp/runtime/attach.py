@@ -52,7 +52,7 @@ class Attached(Joined):
             atexit.register(self.close)
         except BaseException:
             self.close()
-            _give_up(channel)
+            _give_up(channel, has_it_mapped=bool(self._descriptors))
             raise
 
     def __enter__(self) -> Attached:
@@ -148,10 +148,11 @@ def _check_handed(answer: Message, descriptors: Sequence[int], name: str) -> Non
         raise lost
 
 
-def _give_up(channel: Channel) -> None:
-    """Nothing is mapped, but a P may have been lent."""
-    for fd in channel.descriptors:
-        os.close(fd)
+def _give_up(channel: Channel, has_it_mapped: bool) -> None:
+    """A P may have been lent. Only who has nothing of the heap mapped may say that it leaves; who was interrupted while it let go hangs up."""
+    if has_it_mapped:
+        channel.close()
+        return
     with contextlib.suppress(GompError):  # the runtime has ended, or has refused
         channel.send("leave")
     channel.close()

@@ -2,18 +2,20 @@
 
 Who says that it leaves has nothing mapped any more: its P is taken back (:mod:`gomp.core.gc.takeback`). Who has died is buried and put right as any P
 is; and so is who has left while something names it, but when nothing is marked, for that has the marking begin anew. Who hangs up without a word has
-died, or has become another program, and has nothing mapped either; who hangs up and has could go on, and so it is killed, as a P that cannot be
-understood is.
+died, or has become another program, and has nothing mapped either; who hangs up and has could go on, and so it is killed, as is who cannot be
+understood. That comes before its connection is closed here: whoever finds that hung up takes it for the end of the runtime, and tells all others.
 
 A death while the heap is marked has the marking begin anew. So that it comes to an end, a P that is free again meanwhile is lent after it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -150,10 +152,14 @@ class BorrowedPs:
             borrower.has_left = True
 
     def forget(self, channel: Channel) -> None:
-        """``channel`` has hung up."""
+        """``channel`` has hung up, or says what cannot be understood, and is about to be closed."""
         self._waiting.pop(channel, None)
         borrower = self._of(channel)
-        if borrower is not None and not borrower.has_left:
+        if borrower is None or borrower.has_left:
+            return
+        if channel.has_other_end:
+            self._kill(borrower, "it does not speak gomp's protocol")
+        else:
             self._judge(borrower)
 
     def _judge(self, borrower: _Borrower) -> None:
@@ -167,9 +173,16 @@ class BorrowedPs:
             return
         borrower.is_unclear = False
         if has_it_mapped:
-            self._dying.has_hung_up(borrower.idx, "it has hung up, and has the heap mapped")
+            self._kill(borrower, "it has hung up, and has the heap mapped")
         else:
             self._on_death(borrower)
+
+    def _kill(self, borrower: _Borrower, why: str) -> None:
+        """Its death is heard of later."""
+        log.error("P%d (pid %d) is killed: %s", borrower.idx, borrower.pid, why)
+        with contextlib.suppress(OSError):  # it has died
+            signal.pidfd_send_signal(borrower.pidfd, signal.SIGKILL)
+        self._dying.was_killed(borrower.idx)
 
     def step(self) -> None:
         """Take back what those had who have left, and see to those who wait. Raises RuntimeLost if the runtime ends meanwhile."""

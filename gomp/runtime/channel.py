@@ -99,7 +99,10 @@ class Channel:
         return self.sock.fileno()
 
     def close(self) -> None:
+        """With the descriptors that nobody has taken."""
         self.sock.close()
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
     @property
     def is_flushed(self) -> bool:
@@ -255,9 +258,11 @@ class Channel:
         if not self._takes_descriptors:
             return self.sock.recv(size)
         # socket.recv_fds takes flags and leaves them out
-        data, attached, _, _ = self.sock.recvmsg(size, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC)
+        data, attached, flags, _ = self.sock.recvmsg(size, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC)
         for _, _, rights in attached:  # SCM_RIGHTS: nothing else is asked for
             self.descriptors += array("i", rights)
+        if flags & socket.MSG_CTRUNC:
+            raise RuntimeLost("this process may not open what the runtime hands it: raise `ulimit -n`")
         return data
 
     def next(self, timeout_s: float | None = None) -> Message | None:

@@ -24,7 +24,7 @@ def _tell() -> None:
 
 def _forget() -> None:
     """Another runtime has other places. The code that was kept may go."""
-    codes = np.ctypeslib.as_array(_table)[: CODES * CODE_RECORD // 8 : CODE_RECORD // 8]
+    codes = np.frombuffer(memoryview(_table), np.int64)[: CODES * CODE_RECORD // 8 : CODE_RECORD // 8]
     for at in codes.nonzero()[0].tolist():
         code, codes[at] = int(codes[at]), 0
         _decref(code)

@@ -6,11 +6,12 @@ kernel; the waiting in it, for Ps to stop, has a deadline.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gomp.config import Debug
@@ -233,20 +234,16 @@ class Collector:
                 print(sweep_line(int(view(pacer_dtype, PACER)[0].xheap_live)), file=sys.stderr, flush=True)
 
     def _check_marks(self) -> None:
-        from gomp.runtime.verify import check_marks
+        with _or_next_time("gccheckmark"):
+            from gomp.runtime.verify import check_marks
 
-        try:
             self.problems += check_marks()
-        except OutOfMemory as error:
-            log.warning("GODEBUG=gccheckmark looks again in the next collection: %s", error)
 
     def _verify(self) -> None:
-        from gomp.runtime.verifyaside import verify_aside
+        with _or_next_time("verify"):
+            from gomp.runtime.verifyaside import verify_aside
 
-        try:
             self._with_stopped_world(lambda: self._note(verify_aside(self.debug.verify)["problems"]))
-        except OutOfMemory as error:
-            log.warning("GODEBUG=verify looks again after the next collection: %s", error)
 
     def _note(self, problems: list[str]) -> None:
         self.problems += tuple(problems)
@@ -258,8 +255,9 @@ class Collector:
         return FinalizerCheck()
 
     def _check_finalizers(self) -> None:
-        look = self._finalizer_check.look_stw
-        self._with_stopped_world(lambda: print("\n".join(look()), file=sys.stderr, flush=True))
+        with _or_next_time("checkfinalizers"):
+            look = self._finalizer_check.look_stw
+            self._with_stopped_world(lambda: print("\n".join(look()), file=sys.stderr, flush=True))
 
     def _with_stopped_world(self, action: Callable[[], None]) -> None:
         from gomp.core.sched.status import stop_world
@@ -271,6 +269,15 @@ class Collector:
         finally:
             start_world()
         _check(code)
+
+
+@contextlib.contextmanager
+def _or_next_time(what: str) -> Iterator[None]:
+    """Leave out what GODEBUG has looked at, where there is no memory for it now, or no descriptor."""
+    try:
+        yield
+    except (OutOfMemory, OSError) as error:
+        log.warning("GODEBUG=%s looks again in the next collection: %s", what, error)
 
 
 def _check(code: int) -> int:

@@ -112,6 +112,7 @@ def prepare() -> None:
     """Work out what every process needs for every program: what a coordinator has before it forks, its Ps share."""
     program_cache.directory()
     fingerprint.compiler_sources()
+    stacks.stack_low()
 
 
 def compiled(function: Callable[A, R]) -> Compiled[A, R]:

@@ -25,7 +25,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -367,9 +367,11 @@ class Coordinator:
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def _crash(self, how: str, found: Sequence[str]) -> None:
-        """The heap is lost: nothing goes on in it."""
-        log.error("%s", crash.report(how, found, self._programs))
-        self.ending.lose(f"fatal: {'; '.join(found)}")
+        """The heap is lost: nothing goes on in it, whatever comes of the report."""
+        try:
+            log.error("%s", crash.report(how, found, self._programs))
+        finally:
+            self.ending.lose(f"fatal: {'; '.join(found)}")
 
     def _programs(self, p: int) -> list[str]:
         return [task.name for task in self.dispatcher.tasks.of(p)] if p < self.max_procs.slots else []
@@ -403,12 +405,24 @@ def main(settings: ServiceSettings) -> int:
 
 def _run(coordinator: Coordinator, announce: Callable[[], None]) -> int:
     try:
-        coordinator.start()
+        with _in_a_line():
+            coordinator.start()
         announce()
         return coordinator.run()
     finally:
         if hasattr(coordinator, "registration"):
             coordinator.end()
+
+
+@contextlib.contextmanager
+def _in_a_line() -> Iterator[None]:
+    """Where the system allows no more processes, or files, there is no runtime: GompError."""
+    try:
+        yield
+    except GompError:
+        raise
+    except OSError as error:
+        raise GompError(f"the runtime cannot be started: {error.strerror}") from None
 
 
 def _main() -> int:

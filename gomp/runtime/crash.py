@@ -51,7 +51,7 @@ def _where() -> Iterator[str]:
 def _ps(running: Callable[[int], list[str]]) -> Iterator[str]:
     now_ns = time.monotonic_ns()
     does = doing.look()
-    for p in (*range(min(len(does) - 1, layout.MAX_PS)), layout.COORDINATOR_P):
+    for p in (*range(len(does) - 1), layout.COORDINATOR_P):
         record = p_record(p)
         is_coordinator = p == layout.COORDINATOR_P
         what = does[-1] if is_coordinator else does[p]

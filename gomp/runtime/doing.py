@@ -35,7 +35,7 @@ def look() -> str:
 
 
 def _look_at_ps(runtime: Any) -> str:
-    ps = _p_records(int(runtime.nrecords))
+    ps = _p_records(min(max(int(runtime.nrecords), 0), layout.COORDINATOR_P))  # in a damaged heap it may be any number
     is_safe, event = ps["xstatus"] == STATUS_SAFE, ps["xevent"] & EVENT_KIND
     conditions = {
         GONE: (ps["xpid"] == 0) | (ps["xdead"] != 0),

@@ -34,7 +34,11 @@ class Loops:
     def enter(self, loop: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             self._awaited[loop] += 1
-            _ensure_thread()
+            try:
+                _ensure_thread()
+            except BaseException:
+                self.leave(loop)
+                raise
             loop.call_soon(self._turn)
 
     def leave(self, loop: Any) -> None:
@@ -136,7 +140,11 @@ class Wait(Signal):
         _add(g, self)
         if table.call(listening.listen, g):
             if self.is_for_loop:
-                _ensure_thread()
+                try:
+                    _ensure_thread()
+                except BaseException:
+                    self._give_up()
+                    raise
             return True
         _remove(g)
         return False
@@ -262,7 +270,14 @@ def _ensure_thread() -> None:
     with _thread_lock:
         if _thread is None:
             _thread = threading.Thread(target=_listen, name=_THREAD, daemon=True)
-            _thread.start()
+            try:
+                _thread.start()
+            except (
+                BaseException
+            ):  # the system allows no more threads, or an interruption: the next who awaits tries again
+                if not _thread.is_alive():
+                    _forget_thread()
+                raise
 
 
 def _listen() -> None:

@@ -22,7 +22,7 @@ from gomp.core.sched.status import shut_down_if_orphaned
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 from gomp.errors import RuntimeLost
-from gomp.runtime import coroutines, mapping, transit
+from gomp.runtime import coroutines, localgoroutines, mapping, transit
 from gomp.runtime.channel import Channel, Message, check_answer
 from gomp.runtime.mailbox import Mailbox
 from gomp.runtime.programs import Call, load_outcome
@@ -284,8 +284,6 @@ class Peer:
         """In the main thread, without which no process is still: whether the coordinator wanted to know what this one does; it is told."""
         n, self._look = self._look, 0
         if n:
-            from gomp.runtime import localgoroutines  # above this
-
             state, changes, why = self.stillness.look()
             waits = localgoroutines.waiting_lines()
             self.mailbox.post("looked", n=n, state=state, changes=changes, why=why, waits=waits)

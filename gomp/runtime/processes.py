@@ -43,7 +43,8 @@ class ProcessMemories:
                 self._look(processes)
             elif self._now_s() >= self._due_s and not (self._looks and self._looks.is_alive()):
                 self._looks = threading.Thread(target=self._look, args=(processes,), name="processes", daemon=True)
-                self._looks.start()
+                with contextlib.suppress(RuntimeError):  # the system allows no more threads
+                    self._looks.start()
             found = self._found
         return [(process[0], found[process]) for process in processes if process in found]
 

@@ -98,14 +98,15 @@ def make_room() -> None:
 def do_in_child(work: Callable[[], object]) -> None:
     """Do ``work`` in a forked child, which has nothing of this process but its memory and ends at once.
 
-    Raises CompileError with what ``work`` raised there, or says that the child died or did not come to an end.
+    Raises CompileError with what ``work`` raised there, or says that there is no child, or that it died or did not come to an end.
     """
     parent = os.getpid()
     level = MemoryCgroup.of_this_process().strictest()
     met = _times_met(level)
-    reader, writer = os.pipe()
-    pid = forked.fork(lambda: _work_and_tell(work, parent, writer))
-    os.close(writer)
+    try:
+        pid, reader = forked.fork_with_pipe(lambda writer: _work_and_tell(work, parent, writer))
+    except OSError as error:
+        raise CompileError(f"no compiler can be started: {error.strerror}") from None
     poller = select.poll()
     poller.register(reader, select.POLLIN)
     in_time = poller.poll(_DEADLINE_S * 1000)

@@ -12,7 +12,7 @@ from gomp.cgroup import MemoryCgroup
 from gomp.config import NO_LIMIT
 from gomp.core.gc import goal
 from gomp.core.shm import layout, records
-from gomp.runtime import cyclelog, memstats, residency
+from gomp.runtime import cyclelog, memstats, residency, steady
 from gomp.runtime.memstats import MemStats, PStats
 
 
@@ -27,7 +27,7 @@ def read(doing: list[str], heap_fd: int, cgroup: MemoryCgroup) -> dict[str, Any]
     stats = memstats.read()
     max_heap = _max_heap(runtime)
     return {
-        "now": time.time() * 1e3,
+        "now": steady.unix_ms(),
         "uptime_s": stats.uptime_s,
         "state": _state(runtime),
         "settings": {
@@ -135,14 +135,13 @@ def _p(p: PStats, doing: list[str]) -> dict[str, Any]:
 
 def read_cycles(after: int) -> list[dict[str, Any]]:
     """The cycles that have ended since number ``after``, as far as they are kept."""
-    since_boot_ms = time.time() * 1e3 - time.monotonic_ns() / 1e6
     max_heap = _max_heap(records.view(records.runtime_dtype, records.RUNTIME)[0])
-    return [_cycle(cycle, since_boot_ms, max_heap) for cycle in cyclelog.read(after)]
+    return [_cycle(cycle, max_heap) for cycle in cyclelog.read(after)]
 
 
-def _cycle(cycle: cyclelog.CycleRecord, since_boot_ms: float, max_heap: int) -> dict[str, Any]:
+def _cycle(cycle: cyclelog.CycleRecord, max_heap: int) -> dict[str, Any]:
     start, mark, term, end = (
-        round(since_boot_ms + ns / 1e6, 3) for ns in (cycle.start_ns, cycle.mark_ns, cycle.term_ns, cycle.end_ns)
+        round(steady.unix_ms(ns), 3) for ns in (cycle.start_ns, cycle.mark_ns, cycle.term_ns, cycle.end_ns)
     )
     return {
         "number": cycle.number,

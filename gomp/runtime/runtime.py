@@ -26,7 +26,7 @@ from gomp.core.shm.records import (
     runtime_dtype,
     view,
 )
-from gomp.errors import RuntimeLost
+from gomp.errors import GompError, RuntimeLost
 from gomp.kernels import Progress, are_all_compiled, load_all_kernels
 from gomp.runtime import current, interrupt, mapping
 from gomp.runtime.channel import Channel, Message
@@ -98,10 +98,18 @@ class Runtime(Joined):
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
-        self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True, stdin=subprocess.DEVNULL
-        )
-        theirs.close()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                )
+            except OSError as error:  # the system allows no more processes, or files
+                ours.close()
+                raise GompError(f"the runtime cannot be started: {error.strerror}") from None
         channel = Channel(ours, takes_descriptors=True)
         channel.explain = functools.partial(_explain, self._process, OomKills(MemoryCgroup.of_this_process()))
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import os
 import threading
 from typing import Any
 
@@ -45,17 +46,18 @@ _announced = memoryview((ctypes.c_int64 * 2).from_address(layout.SELF_BASE + _LO
 
 def announce() -> None:
     """Tell the P where this thread's stack ends."""
-    words = memoryview(array.array("q", (_stack_low(), threading.get_ident())))
+    words = memoryview(array.array("q", (stack_low(), threading.get_ident())))
     _announced[:] = words  # both at once: another thread may announce itself before and after
 
 
-def _stack_low() -> int:
+def stack_low() -> int:
+    """Where this thread's stack ends. For the main thread the C library reads a file of /proc: once asked, it is known, in forked processes too."""
     if not hasattr(_own, "low"):
         libc = ctypes.CDLL(None)
         attributes = ctypes.create_string_buffer(256)
         low, size = ctypes.c_void_p(), ctypes.c_size_t()
-        if libc.pthread_getattr_np(ctypes.c_void_p(threading.get_ident()), attributes):
-            raise OSError("the C library cannot tell where this thread's stack is")
+        if code := libc.pthread_getattr_np(ctypes.c_void_p(threading.get_ident()), attributes):
+            raise OSError(code, f"the C library cannot tell where this thread's stack is: {os.strerror(code)}")
         libc.pthread_attr_getstack(attributes, ctypes.byref(low), ctypes.byref(size))
         libc.pthread_attr_destroy(attributes)
         _own.low = low.value or 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import selectors
+import select
 import signal
 import time
 from dataclasses import asdict
 from typing import Any
 
 from gomp.errors import OutOfMemory
-from gomp.forked import die_with_parent, fork, how_it_ended, reset_signals
+from gomp.forked import die_with_parent, fork_with_pipe, how_it_ended, reset_signals
 from gomp.runtime.verify import verify
 
 PATIENCE_S = 60.0  # a heap of a GiB takes some seconds
@@ -23,11 +23,9 @@ def verify_aside(level: int) -> dict[str, Any]:
 
     If the verification comes to no end, that is the problem which it has found. Raises OutOfMemory.
     """
-    reader, writer = os.pipe()
     parent = os.getpid()
 
-    def look() -> None:
-        os.close(reader)
+    def look(writer: int) -> None:
         die_with_parent(parent, b"gomp-verifier")
         reset_signals()
         faulthandler.disable()  # the parent says what has become of this process
@@ -35,16 +33,15 @@ def verify_aside(level: int) -> dict[str, Any]:
             found = asdict(verify(level))
         except OutOfMemory as error:
             found = {"no_room": str(error)}
-        with os.fdopen(writer, "w") as answer:
+        with os.fdopen(
+            writer, "w", closefd=False
+        ) as answer:  # it is closed by the end of this process, which is waited for then
             json.dump(found, answer)
 
     try:
-        pid = fork(look)
-    except OSError:  # the system allows no more processes
-        os.close(reader)
-        os.close(writer)
+        pid, reader = fork_with_pipe(look)
+    except OSError:  # the system allows no more processes, or files
         return asdict(verify(level))
-    os.close(writer)
     with os.fdopen(reader, "rb") as answer:
         text = _read(answer.fileno(), time.monotonic() + PATIENCE_S)
     if text is None:
@@ -62,13 +59,13 @@ def verify_aside(level: int) -> dict[str, Any]:
 def _read(fd: int, deadline: float) -> bytes | None:
     """All that is written to it; None if it is not closed by then."""
     parts: list[bytes] = []
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while selector.select(max(deadline - time.monotonic(), 0)):
-            part = os.read(fd, 1 << 16)
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    while poller.poll(max(deadline - time.monotonic(), 0) * 1000):
+        part = os.read(fd, 1 << 16)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
     return None
 
 

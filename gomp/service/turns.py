@@ -22,6 +22,7 @@ from gomp.service.answers import HEADERS
 T = TypeVar("T")
 LOOK_S = 0.1  # between two looks whether who waits is still there
 GONE = 499  # nginx's: the client has closed the connection
+_NO_THREAD = "the service may start no more threads: raise `ulimit -u`, or what its cgroup allows of processes"
 
 
 class NoTurn(HTTPException):
@@ -81,5 +82,18 @@ class Turns:
             self.give_back()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, in a thread of this kind. The caller has a turn, and is not cancelled before the thread is done."""
-        return await to_thread.run_sync(work, limiter=self._threads)
+        """What ``work`` returns, in a thread of this kind. The caller has a turn, and is not cancelled before the thread is done. Raises NoTurn, if
+        the system allows no more threads."""
+        has_begun = False
+
+        def begin() -> T:
+            nonlocal has_begun
+            has_begun = True
+            return work()
+
+        try:
+            return await to_thread.run_sync(begin, limiter=self._threads)
+        except RuntimeError:
+            if has_begun:
+                raise
+            raise NoTurn(503, _NO_THREAD) from None

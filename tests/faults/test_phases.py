@@ -208,10 +208,19 @@ def the_coordinator_has_no_descriptors_left_while_a_p_dies(load: Load, guest: Ch
         time.sleep(0.5)
 
 
+def a_p_has_no_descriptors_left(load: Load, guest: Child, phase: str) -> None:
+    wait_until(lambda: all(place.get() is not None for place in LIVE), "a P has not loaded what it runs")
+    pid = pid_of(0)
+    with limited(pid, resource.RLIMIT_NOFILE, 3):
+        reach(phase)
+        load.check()
+    assert pid_of(0) == pid
+
+
 FAULTS = [
     a_p_is_killed, both_are_killed, a_p_is_stopped_for_a_while, a_p_is_stopped_for_good, an_attached_process_is_killed,
     an_attached_process_is_stopped_for_good, the_coordinator_is_stopped_for_a_while,
-    the_coordinator_has_no_descriptors_left_while_a_p_dies,
+    the_coordinator_has_no_descriptors_left_while_a_p_dies, a_p_has_no_descriptors_left,
 ]  # fmt: skip
 
 

@@ -5,6 +5,8 @@ And before a P compiles, there is memory for it.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -181,6 +183,17 @@ def test_a_compiler_that_does_not_get_done_is_ended_and_it_is_said_whether_there
     with pytest.raises(CompileError) as raised:
         program_cache.do_in_child(lambda: time.sleep(60))
     assert re.sub(r"pid \d+", "pid 1", str(raised.value)) == f"the compiler (pid 1) was not done within 0 s{why}"
+
+
+def test_where_the_system_allows_no_more_processes_that_is_said_and_nothing_is_left(monkeypatch):
+    def refuse():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(CompileError, match=r"^no compiler can be started: Resource temporarily unavailable$"):
+        program_cache.do_in_child(lambda: None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize(("headroom", "reads_little"), [(None, False), (4 << 30, False), (90 << 20, True)])

@@ -117,12 +117,12 @@ async function run() {
 async function followOnce(onFrame) {
   const abort = new AbortController();
   const leave = () => document.hidden && abort.abort(); // at once: a page that one has gone back from may be kept, without its timers
-  let heard = Date.now();
-  const watch = setInterval(() => Date.now() - heard > SILENT_MS && abort.abort(), 500);
+  let heard = performance.now();
+  const watch = setInterval(() => performance.now() - heard > SILENT_MS && abort.abort(), 500);
   document.addEventListener("visibilitychange", leave);
   try {
     await follow(headers(), (kind, data) => {
-      heard = Date.now();
+      heard = performance.now();
       onFrame();
       take(kind, data);
     }, abort.signal);
