@@ -27,7 +27,7 @@ with gomp.Runtime(procs=1, max_procs=1, max_heap="64MiB") as rt:
 """
 
 
-@pytest.mark.parametrize("nrecords", [-5, 3000])
+@pytest.mark.parametrize("nrecords", [-5, 3000, 1 << 40])
 def test_a_number_of_ps_that_cannot_be_is_found_and_reported(nrecords: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(nrecords)],

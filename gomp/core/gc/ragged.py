@@ -46,8 +46,8 @@ from gomp.core.shm.records import (
     RT_XRAGGED,
     STATUS_KERNEL,
     STATUS_SAFE,
+    nrecords,
     p_at,
-    runtime,
     self_p,
 )
 
@@ -99,10 +99,9 @@ def has_passed(p: int, number: int) -> bool:
 @inline
 def begin_ragged() -> int:
     """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
-    rt = runtime()
     number = load_acquire(RT_XRAGGED) + 1  # one coordinator: no other process adds
     store_seq_cst(RT_XRAGGED, number)
-    for i in range(rt.nrecords):
+    for i in range(nrecords()):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_RAGGED)
     return number
 
@@ -122,7 +121,7 @@ def _try_act_for(p: int, number: int) -> bool:
 def act_for_safe_ps() -> int:
     """Pass the last barrier for those that are SAFE and have not passed it; how many have still not. Called by the coordinator."""
     number, left = load_acquire(RT_XRAGGED), 0
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         p = layout.p_addr(i)
         if not has_passed(p, number) and not _try_act_for(p, number):
             left += 1
@@ -137,7 +136,7 @@ def for_each_p(deadline_ns: int) -> int:
     together with the next one.
     """
     number = begin_ragged()
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         deadline_ns = _wait_until_passed(layout.p_addr(i), number, deadline_ns)
         if deadline_ns == MISSED:
             return -1 - i

@@ -130,7 +130,7 @@ def repair_stw() -> None:
 @kernel("void(int64)")
 def _settle(p: int) -> None:
     """Finish what the dead P at ``p`` had begun, and drop what it alone held. The rest is found by rebuilding."""
-    gcstats().repaired_redos += apply_redo(p) > 0
+    apply_redo(p)
     gcstats().repaired_locks += release_map_locks_of(p)
     p_at(p).taking_page = mspan.NO_SPAN
     _drop_handles(p)

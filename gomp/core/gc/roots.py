@@ -41,6 +41,7 @@ from gomp.core.shm.records import (
     SPECIAL_QUEUED,
     SPECIAL_RUNNING,
     SPECIAL_WEAK,
+    nrecords,
     p_at,
     runtime,
     sched,
@@ -108,7 +109,7 @@ def _run_other_job(p: int, shard: int) -> int:
 @kernel("void(int64, int64)")
 def _scan_pool(p: int, pool: int) -> None:
     """Private words and rings, and those of the victims."""
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         record = pool_record(pool, i)
         _grey_root(p, record + POOL_PRIVATE)
         _grey_root(p, record + POOL_RING)

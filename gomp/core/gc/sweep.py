@@ -228,11 +228,11 @@ def note_sweep(began: int, nspans: int) -> None:
     now = nanotime()
     self_p().sweep_ns += now - began
     if nspans > 0 and is_tracing():
-        tell_sweep(began, now, nspans)
+        _tell_sweep(began, now, nspans)
 
 
 @kernel("void(int64, int64, int64)")
-def tell_sweep(began: int, now: int, nspans: int) -> None:
+def _tell_sweep(began: int, now: int, nspans: int) -> None:
     """Only while tracing."""
     if begin_detail(DETAIL_SWEEPS, now) != 0:
         tell_at(now, TRACE_SWEPT, began, nspans)

@@ -67,6 +67,7 @@ from gomp.core.shm.records import (
     TRACE_MARK_END,
     TRACE_STAND_IN,
     mheap,
+    nrecords,
     nth_p,
     p_at,
     p_records,
@@ -307,7 +308,7 @@ def _stand_in(i: int, now: int, alone: int) -> None:
 
 @inline
 def _somebody_marks() -> bool:
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         if load_acquire(layout.p_addr(i) + P_XMARKING):
             return True
     return False

@@ -55,8 +55,8 @@ from gomp.core.shm.records import (
     RT_XGCPHASE,
     RT_XNPOOLS,
     RT_XTABLE_LOCK,
+    nrecords,
     pool_head_at,
-    runtime,
     self_p,
     spans,
 )
@@ -255,7 +255,7 @@ def take(pool: int) -> int:
 @kernel("int64(int64)")
 def take_slow(pool: int) -> int:
     """Own ring, others' rings, the victims: in Go's order. Or 0."""
-    record, me, n = _mine(pool), self_p().idx, runtime().nrecords
+    record, me, n = _mine(pool), self_p().idx, nrecords()
     value = _pop_head(record)
     if value != 0:
         _count(record + POOL_HITS)

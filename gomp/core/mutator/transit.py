@@ -58,7 +58,7 @@ from gomp.core.mutator.boundary import load_handle, slot_addr
 from gomp.core.sched.status import OK, RETRY, enter, leave
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import cas_acq_rel, load_relaxed, store_relaxed, store_release
-from gomp.core.shm.records import p_at, runtime, self_p
+from gomp.core.shm.records import nrecords, p_at, self_p
 
 GONE = 1  # the transit that was named has been received or revoked, or its sender has died
 SLOT_BITS = (layout.HANDLES_PER_P - 1).bit_length()  # leaves 2**40 numbers above CLAIMED
@@ -113,4 +113,4 @@ def _claim(ticket: int, number: int) -> bool:
 @inline
 def _has_slot(p: int, slot: int) -> bool:
     """Whether P ``p`` has ever used that slot: then it may be touched."""
-    return 0 <= p < runtime().nrecords and 0 <= slot < p_at(layout.p_addr(p)).handles
+    return 0 <= p < nrecords() and 0 <= slot < p_at(layout.p_addr(p)).handles

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, load_acquire, load_relaxed, store_release
-from gomp.core.shm.records import P_REDO_ADDR, P_REDO_VALUE, P_XREDO_N
+from gomp.core.shm.records import P_REDO_ADDR, P_REDO_VALUE, P_XREDO_N, gcstats
 
 _N = layout.SELF_BASE + P_XREDO_N
 _ADDR = layout.SELF_BASE + P_REDO_ADDR
@@ -38,12 +38,14 @@ def commit(n: int) -> None:
 
 @kernel("int64(int64)")
 def apply_redo(p: int) -> int:
-    """Finish what the dead P at address ``p`` had begun; returns the number of stores. May be repeated.
+    """Finish what the dead P at address ``p`` had begun, and count it; returns the number of stores. May be repeated.
 
     Called by the coordinator, while nobody else changes those words: with the world stopped, or before the lock that they are under is released.
     """
     n = load_acquire(p + P_XREDO_N)
     for i in range(n):
         store_release(load64(p + P_REDO_ADDR + 8 * i), load64(p + P_REDO_VALUE + 8 * i))
-    store_release(p + P_XREDO_N, 0)
+    if n > 0:
+        gcstats().repaired_redos += 1
+        store_release(p + P_XREDO_N, 0)
     return n

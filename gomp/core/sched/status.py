@@ -77,6 +77,7 @@ from gomp.core.shm.records import (
     TRACE_STOPPED,
     TRACE_WAIT,
     TRACE_WAIT_END,
+    nrecords,
     p_at,
     runtime,
     self_p,
@@ -274,7 +275,7 @@ def end_world() -> None:
     """The runtime has ended: a stop without end. No kernel is entered any more, no wait goes on, and programs end by their next poll."""
     store_release(RT_XSHUTDOWN, 1)
     store_seq_cst(RT_XSTOP, nanotime() | 1)
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_SHUTDOWN)
 
 
@@ -360,7 +361,7 @@ def release_claims_of(p: int) -> int:
     """Unclaim what the dead P at address ``p`` had claimed; returns how many. For repair: what it did there may be half done."""
     claim = STATUS_CLAIMED | p_at(p).idx
     released = 0
-    for i in range(runtime().nrecords):
+    for i in range(nrecords()):
         status = layout.p_addr(i) + P_XSTATUS
         if cas_seq_cst(status, claim, STATUS_SAFE):
             futex_wake(status)
@@ -381,11 +382,11 @@ def stop_world(deadline_ns: int) -> int:
     if is_tracing():
         tell_at(began, TRACE_STOP, 0, 0)
     store_seq_cst(RT_XSTOP, began)  # any number whose low half is not 0; store→load, against enter()
-    for i in range(rt.nrecords):
+    for i in range(nrecords()):
         p = layout.p_addr(i)
         or_acq_rel(p + P_XPOLL, POLL_STOP)
         p_at(p).stood_ns = 0 if load_relaxed(p + P_XSTATUS) == STATUS_KERNEL else began
-    for i in range(rt.nrecords):
+    for i in range(nrecords()):
         p = layout.p_addr(i)
         deadline_ns = _wait_until_not_running(p, deadline_ns)
         if deadline_ns == MISSED:
@@ -438,7 +439,7 @@ def _wait_until_not_running(p: int, deadline_ns: int) -> int:
 def start_world() -> None:
     """End the stop. The poll bits go first, so that no P finds a bit whose stop is over."""
     rt = runtime()
-    for i in range(rt.nrecords):
+    for i in range(nrecords()):
         and_acq_rel(layout.p_addr(i) + P_XPOLL, ~POLL_STOP)
     rt.stop_ended_ns = nanotime()
     _note_stop(rt.stop_ended_ns)

@@ -1366,15 +1366,21 @@ def self_p() -> Any:
 
 
 @inline
+def nrecords() -> int:
+    """How many P records are in use, from the first on. In a damaged heap that may be any number: nobody walks past the records that there are."""
+    return min(max(runtime().nrecords, 0), layout.COORDINATOR_P)
+
+
+@inline
 def p_records() -> int:
     """How many P records are in use, the coordinator's among them."""
-    return runtime().nrecords + 1
+    return nrecords() + 1
 
 
 @inline
 def nth_p(i: int) -> int:
     """Address of the i-th P record in use; the last is the coordinator's."""
-    return layout.p_addr(i if i < runtime().nrecords else layout.COORDINATOR_P)
+    return layout.p_addr(i if i < nrecords() else layout.COORDINATOR_P)
 
 
 p_at = pointer_to(p_dtype)

@@ -54,8 +54,8 @@ from gomp.core.shm.records import (
     mcache_at,
     mheap,
     p_at,
+    p_records,
     pacer,
-    runtime,
     spans,
 )
 
@@ -90,7 +90,7 @@ def check_counters(out: int) -> None:
 def _pages_on_their_way() -> int:
     """Pages that have been taken for a span that is not there yet: a P may be stopped while it commits them."""
     pages = 0
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         pp = p_at(layout.p_addr(p_number(i)))
         if pp.taking_page != mspan.NO_SPAN:
             pages += pp.taking_npages
@@ -116,7 +116,7 @@ def _check_nothing_in_hand(out: int) -> None:
         _check_lock(out, layout.MCENTRALS_BASE + 128 * span_class)
     for i in range(layout.MAP_LOCKS):
         _check_lock(out, layout.MAP_LOCKS_BASE + i * layout.MAP_LOCK_SIZE)
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         p = p_number(i)
         in_hand = p_at(layout.p_addr(p)).no_park
         if in_hand != 0:
@@ -156,10 +156,9 @@ def _unsettled(p: int, span_class: int) -> int:
 
 @kernel("void(int64)")
 def _check_totals(out: int) -> None:
-    nrecords = runtime().nrecords
     for size_class in range(1, 68):
         n = 0
-        for i in range(nrecords + 1):
+        for i in range(p_records()):
             p = layout.p_addr(p_number(i))
             n += p_at(p).small_alloc[size_class] - p_at(p).small_free[size_class]
             n += _unsettled(p, 2 * size_class) + _unsettled(p, 2 * size_class + 1)
@@ -167,7 +166,7 @@ def _check_totals(out: int) -> None:
         if n != found:
             problem(out, OBJECT_TOTAL, size_class, n, found)
     n, nbytes = 0, 0
-    for i in range(nrecords + 1):
+    for i in range(p_records()):
         pp = p_at(layout.p_addr(p_number(i)))
         n += pp.large_alloc_count - pp.large_free_count
         nbytes += pp.large_alloc - pp.large_free

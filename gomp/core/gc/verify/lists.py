@@ -9,7 +9,7 @@ from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.heap.mcentral import EMPTY
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
-from gomp.core.shm.records import SET_NONE, SPAN_IN_USE, mcache_at, mcentrals, mheap, runtime, spans
+from gomp.core.shm.records import SET_NONE, SPAN_IN_USE, mcache_at, mcentrals, mheap, p_records, runtime, spans
 
 
 @kernel("void(int64)")
@@ -19,7 +19,7 @@ def check_lists(out: int) -> None:
         for which in range(4):
             _check_list(out, span_class, which)
     _check_list_membership(out)
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         for span_class in range(layout.NUM_SPAN_CLASSES):
             _check_cache_entry(out, p_number(i), span_class)
 

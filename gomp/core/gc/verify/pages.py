@@ -31,8 +31,8 @@ from gomp.core.shm.records import (
     chunks,
     mheap,
     p_at,
+    p_records,
     page_heads,
-    runtime,
     spans,
 )
 
@@ -73,7 +73,7 @@ def check_pages(out: int) -> None:
         elif _is_cached_or_taking(page) == 0:
             problem(out, PAGE_LOST, page, 0, 0)
         page += 1
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         pp = p_at(layout.p_addr(p_number(i)))
         released += popcount(pp.cache_scav)
         free += popcount(pp.cache_free) - popcount(pp.cache_scav)
@@ -97,7 +97,7 @@ def _check_span_page(out: int, page: int, at: int) -> None:
 @kernel("int64(int64)")
 def _is_cached_or_taking(page: int) -> int:
     """1 if the page is in a page cache, or on its way into a span."""
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         p = p_number(i)
         pp = p_at(layout.p_addr(p))
         if _is_in_cache(p, page):

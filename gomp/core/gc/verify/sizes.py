@@ -6,14 +6,14 @@ from gomp.core.gc.verify.problems import TABLE_SIZE, problem
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_acquire
-from gomp.core.shm.records import MEMPROFILE_XNBUCKETS, mheap, p_records, runtime, sched
+from gomp.core.shm.records import MEMPROFILE_XNBUCKETS, mheap, runtime, sched
 
 
 @kernel("int64(int64)")
 def check_sizes(out: int) -> int:
     """Whether each number of entries can be."""
     ok = _fits(out, layout.SPANS_BASE, mheap().end_page, layout.HEAP_PAGES)
-    ok &= _fits(out, layout.PS_BASE, p_records(), layout.COORDINATOR_P + 1)
+    ok &= _fits(out, layout.PS_BASE, runtime().nrecords, layout.COORDINATOR_P)
     ok &= _fits(out, layout.SPECIALS_BASE, runtime().nspecials, layout.MAX_SPECIALS)
     ok &= _fits(out, layout.GS_BASE, sched().ngs, layout.MAX_GS)
     ok &= _fits(out, layout.PROFILE_BUCKETS_BASE, load_acquire(MEMPROFILE_XNBUCKETS), layout.MAX_BUCKETS)

@@ -10,13 +10,13 @@ from gomp.core.heap.mcache import entry_addr, offered
 from gomp.core.jit import inline, kernel
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load_relaxed, lsr, popcount
-from gomp.core.shm.records import SPAN_IN_USE, mcache_at, mheap, runtime, spans
+from gomp.core.shm.records import SPAN_IN_USE, mcache_at, mheap, nrecords, p_records, runtime, spans
 
 
 @inline
 def p_number(i: int) -> int:
     """Number of the i-th P record in use; the last is the coordinator's."""
-    return i if i < runtime().nrecords else layout.COORDINATOR_P
+    return i if i < nrecords() else layout.COORDINATOR_P
 
 
 @kernel("int64(int64)")
@@ -43,7 +43,7 @@ def is_unswept(page: int) -> bool:
 def entry_of(page: int) -> int:
     """Address of the mcache entry that has this span; 0 if none has."""
     span_class = spans()[page].span_class
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         entry = entry_addr(layout.p_addr(p_number(i)), span_class)
         if mcache_at(entry).page == page:
             return entry

@@ -43,6 +43,7 @@ from gomp.core.shm.records import (
     SET_PARTIAL,
     mcache_at,
     mheap,
+    p_records,
     runtime,
     spans,
 )
@@ -119,7 +120,7 @@ def _check_place(out: int, page: int) -> None:
 @inline
 def _count_caches(page: int) -> int:
     n = 0
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         entry = entry_addr(layout.p_addr(p_number(i)), spans()[page].span_class)
         n += 1 if mcache_at(entry).page == page else 0
     return n

@@ -29,6 +29,7 @@ from gomp.core.shm.records import (
     bucket_at,
     mheap,
     p_at,
+    p_records,
     runtime,
     spans,
     special_at,
@@ -61,7 +62,7 @@ def check_specials(out: int) -> None:
         listed += _check_special_list(out, page)
         page = next_span(after(page))
     queued = 0
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         pp = p_at(layout.p_addr(p_number(i)))
         queued += _count_due(pp.finalizers) + _count_due(pp.finalizer_batch) + _count_due(pp.cleanups)
     expect(out, SPECIAL_LISTED, listed, armed)

@@ -47,7 +47,9 @@ from gomp.core.shm.records import (
     SPECIAL_WEAK,
     WAITS_TO_RECEIVE,
     g_at,
+    nrecords,
     p_at,
+    p_records,
     runtime,
     sched,
     spans,
@@ -181,7 +183,7 @@ def visit_roots(t: int) -> None:
     _visit_pools(t)
     _visit_specials(t)
     _visit_stacks(t)
-    for i in range(runtime().nrecords + 1):
+    for i in range(p_records()):
         _visit_handles(t, p_number(i))
         if not _get(t, T_IS_MARKED):
             _visit_native(t, p_number(i))
@@ -202,7 +204,7 @@ def _visit_globals(t: int) -> None:
 @inline
 def _visit_pools(t: int) -> None:
     for pool in range(load_relaxed(RT_XNPOOLS)):
-        for i in range(runtime().nrecords):
+        for i in range(nrecords()):
             record = pool_record(pool, i)
             _visit_root(t, record + POOL_PRIVATE)
             _visit_root(t, record + POOL_RING)
