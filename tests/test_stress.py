@@ -9,11 +9,14 @@ from dataclasses import fields, replace
 import pytest
 from real_cgroup import make_cgroup
 from served import gomp
+from service_stand_in import StandIn
 
+from gomp.config import NO_LIMIT
 from gomp.core import COMPILED
 from gomp.errors import ConfigError
 from gomp.stress.report import Report, Sample, check_drawable, draw
 from gomp.stress.run import parse_memory, programs
+from gomp.stress.service import StressedService
 
 MIB = 1 << 20
 
@@ -75,6 +78,17 @@ def test_a_report_has_the_share_of_collection_and_the_throughput_over_time():
 def test_the_throughput_of_a_program_that_mostly_rests_is_not_nothing():
     burst = tuple(sample(float(t), allocated=300 * MIB * (t > 1)) for t in range(4))
     assert "100 MiB/s, from 0 to 300" in replace(REPORT, samples=burst).text()
+
+
+def test_no_memory_limit_is_said_to_be_none(tmp_path):
+    stand_in = StandIn()
+    stand_in.tell("ready")
+    service = StressedService(stand_in.process, "stand-in", stand_in.info["url"], tmp_path / "log")
+    try:
+        assert service.look().limit == NO_LIMIT
+    finally:
+        service.close()
+        stand_in.close()
 
 
 def test_a_report_is_a_picture_too(tmp_path):
