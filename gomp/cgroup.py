@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC, ROOT = Path("/proc/self"), Path("/sys/fs/cgroup")
-LEAST_OF_A_SERVICE = 224 << 20  # with two Ps: with less there is no room for an auto limit beside the interpreters
+LEAST_OF_A_SERVICE = 240 << 20  # with two Ps: with less there is no room for an auto limit beside the interpreters
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
 _NO_LIMIT = ("max", "-1")  # v2's word, and that with which v1's is set
 _SHOWN = 40  # characters

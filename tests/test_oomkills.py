@@ -140,7 +140,7 @@ def test_a_script_learns_that_its_container_is_too_small(environment: dict[str, 
         assert cgroup.oom_kills() >= 1
     first, *others = done.stderr.splitlines()
     assert "limit of 120.0 MiB is less than the 160 MiB that the interpreters take" in first
-    assert "give the container 224 MiB or more" in first
+    assert "give the container 240 MiB or more" in first
     if done.returncode != -signal.SIGKILL:  # the kernel's choice was the command itself
         assert done.returncode == 1
         assert "was killed by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB" in others[-1]
@@ -157,7 +157,7 @@ def test_a_service_in_a_container_that_holds_no_ps_ends_and_its_coordinator_says
         done = run_in(cgroup, environment | {"GOMP_PROCS": "2", "GOMP_METRICS_PORT": "0"}, "serve")
         assert cgroup.oom_kills() >= 2
     first, *_, last = done.stderr.splitlines()
-    assert "give the container 224 MiB or more" in first
+    assert "give the container 240 MiB or more" in first
     assert done.returncode == 3, done.stderr[-2000:]
     assert "killed by the kernel for want of memory in its cgroup, whose limit is" in last
     assert "the runtime ends" in last

@@ -29,9 +29,15 @@ def test_memory_is_written_as_docker_or_go_do(text, memory):
     assert parse_memory(text) == memory
 
 
-@pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "0"])
+@pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "239m", "0"])
 def test_other_amounts_are_refused_with_the_fix(text):
-    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 224m or more)"):
+    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 240m or more)"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize("text", ["99999999g", "9" * 30])
+def test_more_than_the_machine_has_is_no_limit(text):
+    with pytest.raises(ConfigError, match=r"^memory: .* is more than this machine has: give \d+m or less$"):
         parse_memory(text)
 
 
