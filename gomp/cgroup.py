@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC, ROOT = Path("/proc/self"), Path("/sys/fs/cgroup")
-LEAST_OF_A_SERVICE = 224 << 20  # with two Ps: with less there is no room for an auto limit beside the interpreters
+LEAST_OF_A_SERVICE = 240 << 20  # with two Ps: with less there is no room for an auto limit beside the interpreters
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
 _NO_LIMIT = ("max", "-1")  # v2's word, and that with which v1's is set
 _SHOWN = 40  # characters
+_V1_MET = ("memory.failcnt", "memory.memsw.failcnt")
+_V1_BOTH = "memory.memsw.limit_in_bytes"  # of memory and swap together
 _V1_CPU = ("cpu,cpuacct", "cpu")  # where the controller is mounted
 
 
@@ -92,11 +94,18 @@ class MemoryLevel:
         return found[self._names.anonymous] + kernel
 
     def events(self) -> dict[str, int]:
-        """How often the limit was met: v2's ``memory.events``; in v1 ``max`` (allocations that met it) and ``oom_kill``."""
+        """How often the limit was met: v2's ``memory.events``; in v1 ``max`` (allocations that met it) and ``oom_kill``.
+
+        Where v1 allows no swap beside the limit, it is the limit of both together that is met, which newer kernels do not count: then there is no
+        ``max``.
+        """
         if self._names is _V2:
             return _read_table(self.directory / "memory.events")
-        failures, kills = _read(self.directory / "memory.failcnt"), _read_table(self.directory / "memory.oom_control")
-        return ({} if failures is None else {"max": failures}) | {k: v for k, v in kills.items() if k == "oom_kill"}
+        met = [n for name in _V1_MET if (n := _read(self.directory / name)) is not None]
+        limit = self.limit()
+        is_counted = any(met) or limit is None or _read(self.directory / _V1_BOTH) != limit
+        kills = _read_table(self.directory / "memory.oom_control")
+        return ({"max": sum(met)} if met and is_counted else {}) | {k: v for k, v in kills.items() if k == "oom_kill"}
 
     def _statistics(self) -> dict[str, int]:
         return _read_table(self.directory / "memory.stat")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gomp.cgroup import CpuCgroup, MemoryCgroup
+from gomp.cgroup import CpuCgroup, MemoryCgroup, memory_level
 from gomp.config import default_procs
 from gomp.pressure import Pressure, is_system_short, read_pressure
 
@@ -147,6 +147,21 @@ def test_what_processes_have_for_themselves_is_their_own_pages_and_the_kernels(t
 )
 def test_how_often_the_limit_was_met_has_the_same_names_in_both_versions(tmp_path, own, files, events):
     assert events.items() <= hierarchy(tmp_path, own, files).own().events().items()
+
+
+@pytest.mark.parametrize(
+    ("swap_files", "events"),
+    [
+        ({"memory.memsw.limit_in_bytes": f"{512 * MIB}\n"}, {"max": 0, "oom_kill": 1}),
+        ({"memory.memsw.limit_in_bytes": f"{256 * MIB}\n"}, {"oom_kill": 1}),
+        ({"memory.memsw.limit_in_bytes": f"{256 * MIB}\n", "memory.memsw.failcnt": "7\n"}, {"max": 7, "oom_kill": 1}),
+    ],
+)
+def test_a_limit_without_swap_in_v1_is_not_said_to_be_met_never(tmp_path, swap_files, events):
+    files = {"memory.limit_in_bytes": f"{256 * MIB}\n", "memory.failcnt": "0\n", "memory.oom_control": "oom_kill 1\n"}
+    for name, text in (files | swap_files).items():
+        (tmp_path / name).write_text(text)
+    assert memory_level(tmp_path, is_v2=False).events() == events
 
 
 def test_no_cgroup_has_no_limits_and_no_levels(tmp_path):

@@ -222,7 +222,7 @@ def test_a_container_that_is_too_small_is_told_first_with_what_would_do(mib, is_
     assert bool(others) == is_told
     if is_told:
         assert told.startswith("gomp: the cgroup's limit of 128.0 MiB is less than the 160 MiB that the interpreters")
-        assert told.endswith("give the container 224 MiB or more")
+        assert told.endswith("give the container 240 MiB or more")
 
 
 def test_a_scenario_takes_what_a_service_does(monkeypatch):

@@ -25,8 +25,9 @@ class Cgroup:
         self.memory = MemoryCgroup([memory_level(directory, is_v2=True)])
         self.has_killed(0)
 
-    def has_killed(self, times: int) -> None:
-        self._events.write_text(f"max 9\noom_kill {times}\n")
+    def has_killed(self, times: int, met: int | None = None) -> None:
+        """``met``: how often the limit was; else once more for each kill."""
+        self._events.write_text(f"max {9 + times if met is None else met}\noom_kill {times}\n")
 
 
 @pytest.fixture
@@ -41,6 +42,34 @@ def test_a_kill_is_the_kernels_if_the_cgroup_has_counted_it(cgroup: Cgroup) -> N
     assert kills.explain(TOLD_TO_END) == kills.explain(EXITED) == ""
     told = "was killed by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB"
     assert [kills.explain(KILLED) for _ in range(3)] == [told, told, ""]
+
+
+def test_a_kill_for_want_of_memory_on_the_whole_machine_is_not_laid_to_the_cgroup(cgroup: Cgroup) -> None:
+    kills = OomKills(cgroup.memory)
+    cgroup.has_killed(1, met=9)
+    assert kills.explain(KILLED) == (
+        "was killed by the kernel for want of memory outside its cgroup, whose limit is 120.0 MiB and was not met"
+    )
+
+
+def test_a_cgroup_that_does_not_count_how_often_its_limit_was_met_may_have_met_it(tmp_path: Path) -> None:
+    files = {"limit_in_bytes": 1 << 20, "memsw.limit_in_bytes": 1 << 20, "failcnt": 0, "oom_control": "oom_kill 0"}
+    for name, value in files.items():
+        (tmp_path / f"memory.{name}").write_text(f"{value}\n")
+    kills = OomKills(MemoryCgroup([memory_level(tmp_path, is_v2=False)]))
+    (tmp_path / "memory.oom_control").write_text("oom_kill 1\n")
+    assert "for want of memory in its cgroup" in kills.explain(KILLED)
+
+
+def test_a_limit_that_was_met_long_before_a_kill_explains_nothing(cgroup: Cgroup) -> None:
+    kills, now = OomKills(cgroup.memory), 100.0
+    cgroup.has_killed(0, met=1000)
+    for i in range(4):
+        kills.look(True, now + i * (HEALTHY_S + 1))
+    cgroup.has_killed(1, met=1000)
+    assert "outside its cgroup" in kills.explain(KILLED)
+    cgroup.has_killed(2, met=1001)
+    assert "outside" not in kills.explain(KILLED)
 
 
 def test_of_who_was_killed_while_nobody_looked_it_is_only_suspected(cgroup: Cgroup) -> None:
@@ -111,7 +140,7 @@ def test_a_script_learns_that_its_container_is_too_small(environment: dict[str, 
         assert cgroup.oom_kills() >= 1
     first, *others = done.stderr.splitlines()
     assert "limit of 120.0 MiB is less than the 160 MiB that the interpreters take" in first
-    assert "give the container 224 MiB or more" in first
+    assert "give the container 240 MiB or more" in first
     if done.returncode != -signal.SIGKILL:  # the kernel's choice was the command itself
         assert done.returncode == 1
         assert "was killed by the kernel for want of memory in its cgroup, whose limit is 120.0 MiB" in others[-1]
@@ -128,7 +157,7 @@ def test_a_service_in_a_container_that_holds_no_ps_ends_and_its_coordinator_says
         done = run_in(cgroup, environment | {"GOMP_PROCS": "2", "GOMP_METRICS_PORT": "0"}, "serve")
         assert cgroup.oom_kills() >= 2
     first, *_, last = done.stderr.splitlines()
-    assert "give the container 224 MiB or more" in first
+    assert "give the container 240 MiB or more" in first
     assert done.returncode == 3, done.stderr[-2000:]
     assert "killed by the kernel for want of memory in its cgroup, whose limit is" in last
     assert "the runtime ends" in last

@@ -9,11 +9,14 @@ from dataclasses import fields, replace
 import pytest
 from real_cgroup import make_cgroup
 from served import gomp
+from service_stand_in import StandIn
 
+from gomp.config import NO_LIMIT
 from gomp.core import COMPILED
 from gomp.errors import ConfigError
 from gomp.stress.report import Report, Sample, check_drawable, draw
 from gomp.stress.run import parse_memory, programs
+from gomp.stress.service import StressedService
 
 MIB = 1 << 20
 
@@ -26,9 +29,15 @@ def test_memory_is_written_as_docker_or_go_do(text, memory):
     assert parse_memory(text) == memory
 
 
-@pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "0"])
+@pytest.mark.parametrize("text", ["", "many", "-1m", "1.5g", "256mb", "64m", "239m", "0"])
 def test_other_amounts_are_refused_with_the_fix(text):
-    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 224m or more)"):
+    with pytest.raises(ConfigError, match=r"^memory: .*(as 256m or 256MiB|give 240m or more)"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize("text", ["99999999g", "9" * 30])
+def test_more_than_the_machine_has_is_no_limit(text):
+    with pytest.raises(ConfigError, match=r"^memory: .* is more than this machine has: give \d+m or less$"):
         parse_memory(text)
 
 
@@ -75,6 +84,17 @@ def test_a_report_has_the_share_of_collection_and_the_throughput_over_time():
 def test_the_throughput_of_a_program_that_mostly_rests_is_not_nothing():
     burst = tuple(sample(float(t), allocated=300 * MIB * (t > 1)) for t in range(4))
     assert "100 MiB/s, from 0 to 300" in replace(REPORT, samples=burst).text()
+
+
+def test_no_memory_limit_is_said_to_be_none(tmp_path):
+    stand_in = StandIn()
+    stand_in.tell("ready")
+    service = StressedService(stand_in.process, "stand-in", stand_in.info["url"], tmp_path / "log")
+    try:
+        assert service.look().limit == NO_LIMIT
+    finally:
+        service.close()
+        stand_in.close()
 
 
 def test_a_report_is_a_picture_too(tmp_path):

@@ -1,6 +1,7 @@
 """Processes that the kernel kills because their cgroup has no memory left: which those are, and when their successors are started.
 
-SIGKILL alone does not say who sent it; the cgroup counts the kernel's. Who is killed so again and again lives in too small a container, where
+SIGKILL alone does not say who sent it; the cgroup counts the kernel's, also those for want of memory elsewhere: then no limit of the cgroup was met.
+Who is killed so again and again lives in too small a container, where
 starting it at once would only go on until somebody looks: its successors wait longer and longer, until all Ps have lived for a while. If that never
 comes, the runtime gives up. Decisions only; time is an argument.
 """
@@ -28,6 +29,7 @@ class OomKills:
     def __init__(self, cgroup: MemoryCgroup) -> None:
         self._cgroup = cgroup
         self._known = self._counted = self._count()
+        self._known_met = self._counted_met = self._count_met()
         self._looked_s = 0.0
         self._in_a_row: Counter[int] = Counter()  # by P
         self._whole_since: float | None = None
@@ -39,6 +41,8 @@ class OomKills:
         if not was_killed or self._count() <= self._known:
             return ""
         self._known += 1
+        if self._counts_meetings() and self._count_met() <= self._known_met:
+            return f"was killed by the kernel for want of memory outside its cgroup{self._limit(' and was not met')}"
         return f"was killed by the kernel for want of memory in its cgroup{self._limit()}"
 
     def suspect(self) -> str:
@@ -47,10 +51,10 @@ class OomKills:
             return ""
         return f"was killed by SIGKILL, perhaps by the kernel for want of memory in its cgroup{self._limit()}"
 
-    def _limit(self) -> str:
+    def _limit(self, more: str = "") -> str:
         level = self._cgroup.strictest()
         limit = level.limit() if level else None
-        return "" if limit is None else f", whose limit is {limit / _MIB:.1f} MiB"
+        return "" if limit is None else f", whose limit is {limit / _MIB:.1f} MiB{more}"
 
     def delay(self, idx: int) -> float:
         """Seconds until the successor of P ``idx``, which the kernel has killed, is to be started."""
@@ -78,7 +82,16 @@ class OomKills:
         if now_s - self._looked_s > PERIOD_S:
             self._looked_s = now_s
             self._known, self._counted = max(self._known, self._counted), self._count()
+            self._known_met, self._counted_met = self._counted_met, self._count_met()
 
     def _count(self) -> int:
         own = self._cgroup.own()
         return own.events().get("oom_kill", 0) if own else 0
+
+    def _counts_meetings(self) -> bool:
+        """Whether each level that has a limit tells how often it was met."""
+        return all("max" in level.events() for level in self._cgroup.levels if level.limit() is not None)
+
+    def _count_met(self) -> int:
+        """How often a limit was met, on any level: above the one whose limit it is, others count it too."""
+        return sum(level.events().get("max", 0) for level in self._cgroup.levels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import tempfile
 import time
@@ -34,6 +35,9 @@ def parse_memory(text: str) -> int:
         raise ConfigError(
             f"memory: {text} is too little, for the interpreters take most of it: give {LEAST_OF_A_SERVICE >> 20}m or more"
         )
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory > most:
+        raise ConfigError(f"memory: {text} is more than this machine has: give {most >> 20}m or less")
     return memory
 
 

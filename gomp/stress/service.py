@@ -16,6 +16,7 @@ from typing import IO
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from gomp.config import NO_LIMIT
 from gomp.errors import RuntimeLost
 from gomp.runtime.discovery import connect
 from gomp.stress.cgroup import OwnCgroup
@@ -64,7 +65,7 @@ class StressedService:
             charge=int(found.get("gomp_cgroup_memory_usage_bytes", 0)),
             resident=int(found["gomp_heap_resident_bytes"]),
             mapped=int(found["gomp_mapped_bytes"]),
-            limit=int(found["go_gc_gomemlimit_bytes"]),
+            limit=min(int(found["go_gc_gomemlimit_bytes"]), NO_LIMIT),  # a float, and so rounded up
             released=int(found["go_memstats_heap_released_bytes"]),
             goal=int(found["go_memstats_next_gc_bytes"]),
             live=int(found["go_gc_heap_live_bytes"]),

@@ -41,6 +41,16 @@ def test_recursion_for_whose_roots_there_is_no_memory_is_out_of_memory(heap):
     assert deeper(50_000) == 50_000
 
 
+def test_the_first_stack_of_a_p_needs_no_room_in_a_full_cgroup(heap):
+    @compiled
+    def triple(n):
+        return 3 * n
+
+    view(mheap_dtype, MHEAP)[0].xcommit_budget = 0
+    assert triple(14) == 42
+    assert p_record().native_committed > 0
+
+
 def test_endless_recursion_in_a_thread(heap):
     @compiled
     def deeper(n):

@@ -43,7 +43,7 @@ from gomp.core.shm.atomics import (
     store_release,
     store_seq_cst,
 )
-from gomp.core.shm.commit import commit_table
+from gomp.core.shm.commit import commit_table, commit_table_beyond
 from gomp.core.shm.libc import (
     NATIVE_CONTEXT_BYTES,
     futex_wait,
@@ -95,6 +95,7 @@ MISSED = -1  # instead of a deadline
 NAPS_PER_LOOK = 1000
 EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
+_FIRST_ROOTS = 2 * _STACK_MARGIN
 _ROOM_FOR_OTHERS = 4 * _STACK_MARGIN
 
 
@@ -317,8 +318,11 @@ def commit_native_roots(nbytes: int) -> int:
     if need > layout.NATIVE_ROOTS_BYTES:
         return TOO_DEEP
     if need > me.native_committed:
-        at = layout.native_roots_addr(me.idx) - layout.META_BASE
-        if commit_table(me.meta_fd, at + me.native_committed, need - me.native_committed) != 0:
+        at = layout.native_roots_addr(me.idx) - layout.META_BASE + me.native_committed
+        more = need - me.native_committed
+        # A program that finds the budget used up has a collection make room, but only once its stack can be scanned: so its first pieces cost none.
+        is_first = need <= _FIRST_ROOTS
+        if (commit_table_beyond(me.meta_fd, at, more) if is_first else commit_table(me.meta_fd, at, more)) != 0:
             return NO_MEMORY
         me.native_committed = need
     return OK
