@@ -87,12 +87,17 @@ class Load:
         wait_until(lambda: self.rt.stats().mallocs > before.mallocs + KEPT, "nothing is made any more")
 
     def end(self) -> None:
-        """With the processes that work: nothing else ends it."""
-        for i in range(PROCS):
-            kill(pid_of(i))
-        wait_until(lambda: not any(map(self.works, range(PROCS))), "somebody works who was killed")
+        """With the processes that work: nothing else ends it. One that had not begun yet does so with the next process of its P."""
+        wait_until(lambda: all(pid_of(i) for i in range(PROCS)) and self._is_over(), "somebody works who was killed")
         for place in LIVE:
             place.set(None)
+
+    def _is_over(self) -> bool:
+        if not any([self.works(i) for i in range(PROCS)]):
+            return True
+        for i in range(PROCS):
+            kill(pid_of(i))
+        return False
 
     def works(self, i: int) -> bool:
         """Whether the one with this number has not been killed, with whichever P it ran on."""
