@@ -167,7 +167,7 @@ class Snapshot:
 
     @cached_property
     def processes(self) -> list[tuple[str, ProcessMemory]]:
-        """What each process has in memory, some seconds ago at most: Ps, coordinator, service."""
+        """What each process had in memory at the read before, or less than five seconds ago: Ps, coordinator, service."""
         found = [(f"P{p.idx}", p.pid) for p in self.stats.ps[:-1]]
         return self._sources.memories.of([*found, ("coordinator", self.coordinator_pid), ("service", self.service_pid)])
 
