@@ -128,8 +128,8 @@ class MemoryCgroup:
         for controllers, path in _lines_of(proc):
             if "memory" in controllers:
                 return cls(_memory_levels(root / "memory", path, _V1))
-            if not controllers and (root / "cgroup.controllers").exists():
-                return cls(_memory_levels(root, path, _V2))
+            if not controllers and (mount := _v2_mount(root)):
+                return cls(_memory_levels(mount, path, _V2))
         return cls([])
 
     def headroom(self, at_worst: bool = False) -> int | None:
@@ -176,8 +176,8 @@ class CpuCgroup:
             if "cpu" in controllers:
                 mount = next((root / name for name in _V1_CPU if (root / name).is_dir()), root / "cpu")
                 return cls(_upwards(mount, path), is_v2=False)
-            if not controllers and (root / "cgroup.controllers").exists():
-                return cls(_upwards(root, path), is_v2=True)
+            if not controllers and (mount := _v2_mount(root)):
+                return cls(_upwards(mount, path), is_v2=True)
         return cls([], is_v2=True)
 
     def quota(self) -> float | None:
@@ -212,7 +212,7 @@ def can_look() -> bool:
 
 
 def _lines_of(proc: Path) -> Iterable[tuple[set[str], str]]:
-    """Controllers and path of each hierarchy; v2's names no controller. v1's come first: a hybrid's v2 has no memory and no CPU controller."""
+    """Controllers and path of each hierarchy; v2's names no controller. v1's come first: what they have a hybrid's v2 has not."""
     try:
         lines = (proc / "cgroup").read_text().splitlines()
     except OSError:
@@ -223,6 +223,11 @@ def _lines_of(proc: Path) -> Iterable[tuple[set[str], str]]:
         controllers, _, path = rest.partition(":")
         found.append((set(controllers.split(",")) - {""}, path))
     yield from sorted(found, key=lambda pair: not pair[0])
+
+
+def _v2_mount(root: Path) -> Path | None:
+    """In a hybrid it has a directory of its own beside those of v1."""
+    return next((mount for mount in (root, root / "unified") if (mount / "cgroup.controllers").exists()), None)
 
 
 def _upwards(mount: Path, path: str) -> list[Path]:

@@ -78,6 +78,11 @@ def test_in_a_hybrid_hierarchy_memory_is_where_its_controller_is(tmp_path):
     assert hierarchy(tmp_path, HYBRID, files).strictest().limit() == 100 * MIB
 
 
+def test_in_a_hybrid_hierarchy_memory_may_be_in_the_directory_of_v2(tmp_path):
+    files = {f"unified/{name}": text for name, text in V2.items()}
+    assert hierarchy(tmp_path, "9:name=systemd:/\n0::/a\n", files).strictest().limit() == 100 * MIB
+
+
 @pytest.mark.parametrize("unlimited", [f"{(1 << 63) - 4096}", f"{1 << 63}", "max", "", "what?"])
 def test_what_is_no_limit_is_none(tmp_path, unlimited):
     assert hierarchy(tmp_path, "4:memory:/a", {**V1, "memory/a/memory.limit_in_bytes": unlimited}).strictest() is None
