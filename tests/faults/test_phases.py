@@ -93,7 +93,7 @@ class Load:
             place.set(None)
 
     def _is_over(self) -> bool:
-        if not any([self.works(i) for i in range(PROCS)]):
+        if not any(map(self.works, range(PROCS))):
             return True
         for i in range(PROCS):
             kill(pid_of(i))
