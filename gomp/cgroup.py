@@ -176,8 +176,8 @@ class CpuCgroup:
             if "cpu" in controllers:
                 mount = next((root / name for name in _V1_CPU if (root / name).is_dir()), root / "cpu")
                 return cls(_upwards(mount, path), is_v2=False)
-            if not controllers and (mount := _v2_mount(root)):
-                return cls(_upwards(mount, path), is_v2=True)
+            if not controllers and (v2 := _v2_mount(root)):
+                return cls(_upwards(v2, path), is_v2=True)
         return cls([], is_v2=True)
 
     def quota(self) -> float | None:

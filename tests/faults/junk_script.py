@@ -43,7 +43,7 @@ def _p_record(rng: random.Random) -> int:
 TABLES: dict[str, Callable[[random.Random], int]] = {
     "span": _span_in_use,
     "list of spans": lambda rng: layout.MCENTRALS_BASE + rng.randrange(layout.NUM_SPAN_CLASSES) * mcentral_dtype.itemsize,
-    "heap": lambda rng: MHEAP + rng.randrange(0, 128, 8),
+    "heap": lambda rng: MHEAP + rng.randrange(8, 88, 8),  # end_page at least
     "special record": lambda rng: special_addr(1 + rng.randrange(int(view(runtime_dtype, RUNTIME)[0].nspecials))),
     "goroutine": lambda rng: layout.g_addr(1 + rng.randrange(int(view(sched_dtype, SCHED)[0].ngs))),
     "P": _p_record,
@@ -64,6 +64,7 @@ def outcome(seed: int, table: str) -> str:
         waiting = gomp.Chan[int]()
         gomp.go(wait(waiting))
         rt.run(chain, 5000)
+        _wait_for_a_goroutine()
         rt.gc()
         rt.verify(3)
         ctypes.memmove(TABLES[table](rng), rng.randbytes(JUNK), JUNK)
@@ -72,6 +73,13 @@ def outcome(seed: int, table: str) -> str:
         except gomp.HeapCorrupt as error:
             return "noticed" if _ends(rt) else f"{error}, but it goes on"
         return "whole"
+
+
+def _wait_for_a_goroutine() -> None:
+    until = time.monotonic() + ENDS_WITHIN_S
+    while view(sched_dtype, SCHED)[0].ngs == 0:
+        assert time.monotonic() < until, "the goroutine has not begun"
+        time.sleep(0.001)
 
 
 def _ends(rt: gomp.Runtime) -> bool:
