@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -217,6 +218,7 @@ def test_goroutines_that_switch_while_it_looks_are_themselves_or_not_there(rt):
 
 
 def test_the_cpu_profile_says_what_a_p_does(rt):
+    rt.go(spin, 0.01).wait()  # loads its kernels
     looks = cpuprofile.CpuProfile()
     running = rt.go(spin, 0.5)
     until = time.monotonic() + 0.6
@@ -231,6 +233,26 @@ def test_the_cpu_profile_says_what_a_p_does(rt):
     spinning = [s for s in by_p["P0"] if "spin" in {f.function for f in s.frames}]
     assert sum(s.values[1] for s in spinning) > 0.1e9, "CPU time of the program, some of it in assists"
     assert sum(s.values[2] for s in by_p["P0"]) == pytest.approx(looks.duration_ns, rel=0.1)
+
+
+def test_work_that_is_over_before_the_next_look_is_not_called_idle(rt):
+    rt.go(spin, 0.01).wait()  # loads its kernels
+    looks = cpuprofile.CpuProfile()
+    running = rt.go(spin, 0.4)
+    for _ in range(2):
+        time.sleep(0.1)
+        looks.look()
+    running.wait()
+    for _ in range(3):
+        rt.go(spin, 0.1).wait()
+        time.sleep(0.02)
+        looks.look()
+    by_program = Counter()
+    for sample in looks.samples():
+        if ("p", "P0") in sample.labels:
+            by_program["spin" in {frame.function for frame in sample.frames}] += sample.values[1]
+    assert by_program[True] > 0.02e9
+    assert by_program[False] == 0
 
 
 def test_nobody_knows_what_happened_while_who_looks_was_stopped(rt, monkeypatch):
