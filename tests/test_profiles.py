@@ -199,6 +199,8 @@ def test_a_file_for_go_tool_pprof(rt, tmp_path):
     assert profile.period == 1
     assert {label.num for sample in profile.sample for label in sample.label} >= {16}
     assert "chain" in {texts[function.name] for function in profile.function}
+    (mapping,) = profile.mapping  # that has names, so that no binary is looked for
+    assert mapping.has_functions and {location.mapping_id for location in profile.location} == {mapping.id}
     assert kept.value == 9
 
 
@@ -358,9 +360,11 @@ def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which, ki
     file.write_bytes(service.client.get(f"/debug/pprof/{which}", params=query).content)
     cache = tmp_path_factory.getbasetemp() / "go-cache"
     environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(cache)}
-    top = subprocess.run(
+    ran = subprocess.run(
         [go, "tool", "pprof", "-top", str(file)], capture_output=True, text=True, check=True, env=environment
-    ).stdout
+    )
+    assert "not available" not in ran.stderr, "it misses nothing"
+    top = ran.stdout
     assert f"Type: {kind}" in top
     _, _, rows = top.partition("flat  flat%   sum%        cum   cum%\n")
     shown = [row.split(maxsplit=5)[5] for row in rows.splitlines()]
