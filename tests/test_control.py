@@ -260,6 +260,7 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
         (("gc",), "collected; 1 cycles so far"),
         (("show",), "gogc is off, memory_limit is 67108864 bytes (64 MiB), procs is 1, num_gc is 1"),
         (("--name", "controlled", "gogc", "-1"), "gogc is off now; it was off"),
+        (("goroutines",), "there are no goroutines"),
     ):
         done = gomp(environment, "ctl", *arguments)
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, text, "")
@@ -267,6 +268,8 @@ def test_ctl_does_the_same_from_the_shell(serve, environment):
     assert json.loads(done.stdout) == IN_FORCE | {
         "gogc": "off", "memory_limit": 64 << 20, "memory_limit_is_auto": False, "num_gc": 1
     }  # fmt: skip
+    leaked = gomp(environment, "ctl", "goroutines", "--leaked")
+    assert leaked.stdout == "no goroutine waits for ever\n"
 
 
 def test_what_every_command_of_ctl_takes_may_stand_before_it(environment):

@@ -120,6 +120,8 @@ def test_a_dashboard_asks_for_what_there_is(file, answers):
         assert panel["description"]
         for target in panel["targets"]:
             assert set(re.findall(r"\bgo(?:mp)?_\w+", target["expr"])) <= known, target["expr"]
+            windows = set(re.findall(r"\[(.+?)\]", target["expr"]))
+            assert windows <= {"$__rate_interval", "5m"}, "a shorter one is empty where scrapes are a minute apart"
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool here")

@@ -243,6 +243,35 @@ def test_time_of_which_nothing_was_heard_is_a_gap_and_no_ramp(page, service):
     assert rows_of(first, cycle, last) == [[1000, 3000, 3001, 9000], [1, 2, None, 4], [5, None, None, 8]]
 
 
+def test_each_cycle_from_before_the_page_was_opened_is_a_line(page, service):
+    """Of which nothing but the cycle is known, for seconds before and after it."""
+    page.open(service.url)
+    page.wait_for_figures()
+    cycles = 25
+    lines = page.driver.execute_async_script(
+        """const [cycles, done] = arguments;
+        const chart = document.createElement("div");
+        chart.id = "made-here";
+        chart.style.height = "200px";
+        const parent = document.body.appendChild(document.createElement("div"));
+        parent.append(chart, Object.assign(document.createElement("p"), { className: "readout" }));
+        import("/static/charts.js").then(({ HeapChart }) => {
+          const starts = Array.from({ length: cycles }, (_, i) => 4000 + 4321.7 * i);
+          const points = starts.flatMap((t) => [{ t, live: 90 << 20 }, { t: t + 5, live: 99 << 20 }, { t: t + 6, live: 40 << 20 }]);
+          new HeapChart("made-here").update(points, 120_000);
+          requestAnimationFrame(() => {
+            const canvas = chart.querySelector("canvas");
+            const { data } = canvas.getContext("2d").getImageData(0, canvas.height / 3, canvas.width, 1);
+            const strong = Array.from({ length: canvas.width }, (_, x) => data[4 * x + 3] > 200);
+            parent.remove();
+            done(strong.filter((is, x) => is && !strong[x - 1]).length);
+          });
+        });""",
+        cycles,
+    )
+    assert lines == cycles
+
+
 def test_the_control_listener_tells_nothing_without_the_token(control_url):
     with httpx.Client(base_url=control_url) as client:
         assert client.get("/").status_code == client.get("/static/page.js").status_code == 200

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -198,6 +199,9 @@ def test_a_file_for_go_tool_pprof(rt, tmp_path):
     assert profile.period == 1
     assert {label.num for sample in profile.sample for label in sample.label} >= {16}
     assert "chain" in {texts[function.name] for function in profile.function}
+    (mapping,) = profile.mapping  # that has names, so that no binary is looked for
+    assert mapping.has_functions
+    assert {location.mapping_id for location in profile.location} == {mapping.id}
     assert kept.value == 9
 
 
@@ -217,6 +221,7 @@ def test_goroutines_that_switch_while_it_looks_are_themselves_or_not_there(rt):
 
 
 def test_the_cpu_profile_says_what_a_p_does(rt):
+    rt.go(spin, 0.01).wait()  # loads its kernels
     looks = cpuprofile.CpuProfile()
     running = rt.go(spin, 0.5)
     until = time.monotonic() + 0.6
@@ -231,6 +236,26 @@ def test_the_cpu_profile_says_what_a_p_does(rt):
     spinning = [s for s in by_p["P0"] if "spin" in {f.function for f in s.frames}]
     assert sum(s.values[1] for s in spinning) > 0.1e9, "CPU time of the program, some of it in assists"
     assert sum(s.values[2] for s in by_p["P0"]) == pytest.approx(looks.duration_ns, rel=0.1)
+
+
+def test_work_that_is_over_before_the_next_look_is_not_called_idle(rt):
+    rt.go(spin, 0.01).wait()  # loads its kernels
+    looks = cpuprofile.CpuProfile()
+    running = rt.go(spin, 0.4)
+    for _ in range(2):
+        time.sleep(0.1)
+        looks.look()
+    running.wait()
+    for _ in range(3):
+        rt.go(spin, 0.1).wait()
+        time.sleep(0.02)
+        looks.look()
+    by_program = Counter()
+    for sample in looks.samples():
+        if ("p", "P0") in sample.labels:
+            by_program["spin" in {frame.function for frame in sample.frames}] += sample.values[1]
+    assert by_program[True] > 0.02e9
+    assert by_program[False] == 0
 
 
 def test_nobody_knows_what_happened_while_who_looks_was_stopped(rt, monkeypatch):
@@ -336,9 +361,11 @@ def test_go_tool_pprof_reads_them(service, tmp_path_factory, tmp_path, which, ki
     file.write_bytes(service.client.get(f"/debug/pprof/{which}", params=query).content)
     cache = tmp_path_factory.getbasetemp() / "go-cache"
     environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOCACHE": str(cache)}
-    top = subprocess.run(
+    ran = subprocess.run(
         [go, "tool", "pprof", "-top", str(file)], capture_output=True, text=True, check=True, env=environment
-    ).stdout
+    )
+    assert "not available" not in ran.stderr, "it misses nothing"
+    top = ran.stdout
     assert f"Type: {kind}" in top
     _, _, rows = top.partition("flat  flat%   sum%        cum   cum%\n")
     shown = [row.split(maxsplit=5)[5] for row in rows.splitlines()]

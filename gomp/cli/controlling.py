@@ -128,7 +128,8 @@ def goroutines(
     """Show what each goroutine does, where it stands and where it was started."""
     query = f"debug={1 if grouped else 2}&leaked={str(leaked).lower()}"
     answer = _ask(name, url, token_file, "GET", f"/control/goroutines?{query}")
-    return _tell(as_json, answer, answer["text"].rstrip("\n"))
+    none = "no goroutine waits for ever" if leaked else "there are no goroutines"
+    return _tell(as_json, answer, answer["text"].rstrip("\n") or none)
 
 
 @ctl.command()

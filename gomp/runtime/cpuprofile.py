@@ -38,15 +38,21 @@ KINDS: tuple[ValueKind, ...] = (("samples", "count"), ("cpu", "nanoseconds"), ("
 MARK, MARK_DEDICATED, ASSIST, SWEEP = "gc: mark", "gc: mark, dedicated", "gc: assist", "gc: sweep"
 STOPPED, AWAITS_CREDIT, IDLE, WAITS, CLAIMED = "stopped", "gc: waits for credit", "idle", "waits", "scanned by another"
 COORDINATOR = "coordinator"
+_COLLECTS = {Site(doing) for doing in (MARK, MARK_DEDICATED, ASSIST, SWEEP)}
+_AT_REST = {Site(doing) for doing in (STOPPED, AWAITS_CREDIT, IDLE, WAITS, CLAIMED)}
+
+Frames = tuple[Site, ...]  # the innermost first
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of a P, what grows."""
+    """Of a P's process, what grows."""
 
+    pid: int
     cpu_ns: int
     sweep_ns: int
     mark_ns: int
+    assist_ns: int
 
 
 class CpuProfile:
@@ -54,10 +60,11 @@ class CpuProfile:
 
     def __init__(self) -> None:
         self._runtime = view(runtime_dtype, RUNTIME)[0]
-        self._counts: Counter[tuple[str, tuple[Site, ...]]] = Counter()
-        self._cpu_ns: Counter[tuple[str, tuple[Site, ...]]] = Counter()
-        self._wall_ns: Counter[tuple[str, tuple[Site, ...]]] = Counter()
+        self._counts: Counter[tuple[str, Frames]] = Counter()
+        self._cpu_ns: Counter[tuple[str, Frames]] = Counter()
+        self._wall_ns: Counter[tuple[str, Frames]] = Counter()
         self._seen: dict[int, _Seen] = {}  # by process
+        self._worked: dict[int, Frames] = {}  # by process, the program that it was last seen to run
         self._began_ns = self._looked_ns = time.monotonic_ns()
 
     @property
@@ -73,19 +80,25 @@ class CpuProfile:
         for idx in (*range(int(self._runtime.nrecords)), layout.COORDINATOR_P):
             p = view(p_dtype, layout.p_addr(idx))[0]
             pid = int(p.xpid)
-            seen = _Seen(_cpu_ns(pid), int(p.sweep_ns), int(p.mark_ns)) if pid else None
+            seen = _Seen(pid, _cpu_ns(pid), int(p.sweep_ns), int(p.mark_ns), int(p.assist_ns)) if pid else None
             if seen is None or seen.cpu_ns < 0:
                 continue
             before, self._seen[pid] = self._seen.get(pid, seen), seen
-            frames = self._coordinator(before, seen) if idx == layout.COORDINATOR_P else self._p(p, before, seen)
-            key = COORDINATOR if idx == layout.COORDINATOR_P else f"P{idx}", frames
-            self._counts[key] += 1
-            self._cpu_ns[key] += max(seen.cpu_ns - before.cpu_ns, 0)
-            self._wall_ns[key] += passed_ns
+            spent_ns = max(seen.cpu_ns - before.cpu_ns, 0)
+            if idx == layout.COORDINATOR_P:
+                name, frames = COORDINATOR, self._coordinator(before, seen)
+                work = {frames: spent_ns}
+            else:
+                name, frames = f"P{idx}", self._p(p, before, seen)
+                work = self._work(name, frames, before, seen, spent_ns)
+            self._counts[name, frames] += 1
+            self._wall_ns[name, frames] += passed_ns
+            for done, took_ns in work.items():
+                self._cpu_ns[name, done] += took_ns
 
     def samples(self) -> Iterator[Sample]:
         """By P and frames; what took most CPU time first."""
-        for key in sorted(self._counts, key=lambda key: -self._cpu_ns[key]):
+        for key in sorted(self._cpu_ns, key=lambda key: -self._cpu_ns[key]):
             p, frames = key
             yield Sample(frames, (self._counts[key], self._cpu_ns[key], self._wall_ns[key]), (("p", p),))
 
@@ -93,7 +106,7 @@ class CpuProfile:
         """For ``go tool pprof``."""
         return encode(KINDS, self.samples(), (KINDS[1], PERIOD_NS), "cpu", self.duration_ns)
 
-    def _coordinator(self, before: _Seen, seen: _Seen) -> tuple[Site, ...]:
+    def _coordinator(self, before: _Seen, seen: _Seen) -> Frames:
         doing = IDLE
         if self._runtime.xstop:
             doing = STOPPED
@@ -105,10 +118,33 @@ class CpuProfile:
             doing = SWEEP
         return Site(doing), Site(COORDINATOR)
 
-    def _p(self, p: Any, before: _Seen, seen: _Seen) -> tuple[Site, ...]:
+    def _p(self, p: Any, before: _Seen, seen: _Seen) -> Frames:
         program = _program(p)
         doing = self._doing(p, before, seen)
         return (Site(doing), *program) if doing else program
+
+    def _work(self, name: str, frames: Frames, before: _Seen, seen: _Seen, spent_ns: int) -> dict[Frames, int]:
+        """For what a P that is found at ``frames`` has spent its CPU time since the last look.
+
+        At rest it takes none: that was for work which is over by now. Of the collector's there are totals, the rest was the program's, or that of the
+        last one which was seen there.
+        """
+        program = frames[1:] if frames[0] in _COLLECTS | _AT_REST else frames
+        if frames[0] not in _AT_REST:
+            self._worked[seen.pid] = program
+            return {frames: spent_ns}
+        if program == (Site(name),):
+            program = self._worked.get(seen.pid, program)
+        work = {frames: 0}
+        for doing, total_ns in (
+            (MARK, seen.mark_ns - before.mark_ns),
+            (ASSIST, seen.assist_ns - before.assist_ns),
+            (SWEEP, seen.sweep_ns - before.sweep_ns),
+        ):
+            if took_ns := min(total_ns, spent_ns):
+                work[Site(doing), *program] = took_ns
+                spent_ns -= took_ns
+        return work | {program: spent_ns}
 
     def _doing(self, p: Any, before: _Seen, seen: _Seen) -> str:
         """ "" if it is the program's time."""
@@ -129,7 +165,7 @@ class CpuProfile:
         return "" if seen.cpu_ns > before.cpu_ns else WAITS
 
 
-def _program(p: Any) -> tuple[Site, ...]:
+def _program(p: Any) -> Frames:
     """Where the goroutine on a P stands, and the program, the innermost first."""
     frames = frames_of_running(int(p.curg))  # read once: it comes and goes meanwhile
     site = site_of(int(p.program_site))

@@ -22,7 +22,13 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Sample": [("location_id", 1, "uint64*"), ("value", 2, "int64*"), ("label", 3, "Label*")],
     "Label": [("key", 1, "int64"), ("str", 2, "int64"), ("num", 3, "int64"), ("num_unit", 4, "int64")],
     "Line": [("function_id", 1, "uint64"), ("line", 2, "int64")],
-    "Location": [("id", 1, "uint64"), ("address", 3, "uint64"), ("line", 4, "Line*")],
+    "Mapping": [
+        ("id", 1, "uint64"),
+        ("has_functions", 7, "bool"),
+        ("has_filenames", 8, "bool"),
+        ("has_line_numbers", 9, "bool"),
+    ],
+    "Location": [("id", 1, "uint64"), ("mapping_id", 2, "uint64"), ("address", 3, "uint64"), ("line", 4, "Line*")],
     "Function": [
         ("id", 1, "uint64"),
         ("name", 2, "int64"),
@@ -32,6 +38,7 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Profile": [
         ("sample_type", 1, "ValueType*"),
         ("sample", 2, "Sample*"),
+        ("mapping", 3, "Mapping*"),
         ("location", 4, "Location*"),
         ("function", 5, "Function*"),
         ("string_table", 6, "string*"),
@@ -67,7 +74,7 @@ def _profile_class() -> Any:
             if kind in _MESSAGES:
                 made.type, made.type_name = field.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
             else:
-                made.type = {"int64": field.TYPE_INT64, "uint64": field.TYPE_UINT64, "string": field.TYPE_STRING}[kind]
+                made.type = getattr(field, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Profile"))
@@ -145,6 +152,8 @@ def encode_memory(records: list[MemProfileRecord], rate: int, default: str = "in
 
 
 def _add_places(profile: Any, places: dict[Site, int], string: _Strings) -> None:
+    # Says that everything has its name already: else pprof looks for a binary, and complains that there is none.
+    profile.mapping.add(id=1, has_functions=True, has_filenames=True, has_line_numbers=True)
     functions: dict[tuple[str, str], int] = {}
     for site, number in places.items():
         key = site.function or "?", site.file
@@ -152,5 +161,5 @@ def _add_places(profile: Any, places: dict[Site, int], string: _Strings) -> None
             functions[key] = len(functions) + 1
             # Without a system's name, which pprof would take for one of C++, and drop what is in <>.
             profile.function.add(id=functions[key], name=string(key[0]), filename=string(key[1]))
-        location = profile.location.add(id=number, address=number)
+        location = profile.location.add(id=number, mapping_id=1, address=number)
         location.line.add(function_id=functions[key], line=site.line)

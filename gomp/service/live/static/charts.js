@@ -72,6 +72,9 @@ class Chart {
   }
 }
 
+/** What stands alone between two gaps, as a cycle of which nothing else was heard, is narrower than its line: which would show or not by chance. */
+const betweenLines = (u, series, first, last, gaps) => gaps.map(([from, to]) => [from + uPlot.pxRatio, to - uPlot.pxRatio]);
+
 const everyHalfMinute = (u, axis, min, max) => [3, 2, 1, 0].map((n) => max - n * 30_000);
 const secondsAgo = (u, splits) => splits.map((t) => (t >= u.scales.x.max ? "now" : `${Math.round((t - u.scales.x.max) / 1000)} s`));
 
@@ -86,7 +89,7 @@ export class HeapChart extends Chart {
     return [
       line("resident", 1.5),
       { ...line("mapped", 1.5), fill: translucent("mapped") },
-      { ...line("live", 2), fill: translucent("live") },
+      { ...line("live", 2), fill: translucent("live"), gaps: betweenLines },
       { ...line("trigger", 1.5, [2, 4]), ...steps },
       { ...line("goal", 1.5, [7, 4]), ...steps },
       { ...line("limit", 2), ...steps },
