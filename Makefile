@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-FAULTS_ARGS ?= --seconds 90
+KILLS_ARGS ?= --kills 2000 --seconds 7200
 SITES_ARGS ?=
 SOAK_ARGS ?= --minutes 60
 
@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 SITES := build/kill-sites
 
-.PHONY: serve test lint bench faults sites soak clean
+.PHONY: serve test lint bench faults kills sites soak clean
 
 serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
@@ -29,13 +29,16 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Ps are killed at random under load, for two minutes with beginning and end; the seed that is printed repeats the plan of the kills.
-faults: $(READY)
-	$(BIN)/gomp kernels
-	$(BIN)/python -m tests.faults.harness $(FAULTS_ARGS)
+# Processes are killed everywhere: hours.
+faults: kills sites
 
-# Ps, attached processes and the coordinator are killed before each write of shared memory that they come to: hours. A run that was ended goes on where
-# it was; when sources have changed it begins anew.
+# Ps are killed at random under load; the seed that is printed repeats the plan of the kills.
+kills: $(READY)
+	$(BIN)/gomp kernels
+	$(BIN)/python -m tests.faults.harness $(KILLS_ARGS)
+
+# Ps, attached processes and the coordinator are killed before each write of shared memory that they come to. A run that was ended goes on where it
+# was; when sources have changed it begins anew.
 sites: $(SITES)/.ready
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites $(SITES_ARGS)
 	GOMP_KILL_SITES=$(CURDIR)/$(SITES) $(BIN)/python -m tests.faults.sites --guests $(SITES_ARGS)

@@ -1,4 +1,4 @@
-"""Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make faults``.
+"""Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make kills``.
 
 Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
 looks at it next; every P also makes large objects, tiny ones, globals and garbage, works with maps, pools, texts, arrays, finalizers, cleanups, weak
