@@ -19,7 +19,7 @@ import typer
 import gomp.core
 from gomp import forked
 from gomp.core import jit
-from gomp.errors import GompError
+from gomp.errors import CompileError, GompError
 
 TITLE = "Compiling kernels, once"
 log = logging.getLogger("gomp.kernels")
@@ -65,12 +65,16 @@ def _import_core() -> None:
 def load_all_kernels(report: Callable[[int, int], None] | None = None) -> int:
     """Import everything below ``gomp.core``, load its kernels and return how many.
 
-    What has to be compiled is told to ``report(done, total)``, by default a progress bar.
+    What has to be compiled is told to ``report(done, total)``, by default a progress bar. Raises CompileError if the sources
+    have been changed meanwhile.
     """
-    if not are_all_compiled():
-        with Progress() as progress:
-            compile_kernels(report or progress.show)
-    jit.load_kernels()
+    try:
+        if not are_all_compiled():
+            with Progress() as progress:
+                compile_kernels(report or progress.show)
+        jit.load_kernels()
+    except jit.SourcesChanged as error:
+        raise CompileError(str(error)) from None
     return jit.count_kernels()
 
 

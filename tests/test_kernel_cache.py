@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import gomp
 from gomp import kernels
 from gomp.core import COMPILED, jit
 from gomp.kernels import load_all_kernels
@@ -42,6 +45,25 @@ def test_an_index_that_is_damaged_is_none(core, monkeypatch, tmp_path):
     (tmp_path / "index.json").write_text("")
     monkeypatch.setattr(jit, "_index_file", lambda: tmp_path / "index.json")
     assert jit._index.__wrapped__() == {}
+
+
+def test_a_process_whose_sources_have_been_changed_under_it_names_no_machine_code(tmp_path):
+    shutil.copytree(Path(gomp.__file__).parent, tmp_path / "gomp", ignore=shutil.ignore_patterns("__pycache__"))
+    script = """
+from gomp.core import jit
+from gomp.core.sched import status
+print(jit.sources_hash(jit.Path(status.__file__)) != "")
+jit.sources_hash.cache_clear()
+with open(status.__file__, "a") as file:
+    file.write("# as by an upgrade of the package that it runs from")
+try:
+    jit.sources_hash(jit.Path(status.__file__))
+except jit.SourcesChanged as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    changed = tmp_path / "gomp" / "core" / "sched" / "status.py"
+    assert done.stdout == f"True\n{changed} has been changed since this process began: start it again\n", done.stderr
 
 
 def test_a_compiler_that_nobody_waits_for_any_more_says_nothing(monkeypatch):

@@ -15,8 +15,8 @@ Life of a kernel
 3. From then on ``kernel(...)`` is a direct call of the compiled entry point.
 
 The cache is a directory named by a hash of the versions of Python, numpy, numba and llvmlite, the processor and the build mode; a kernel's file
-in it is named by a hash of its module's source and of every module of ours that this one imports. A stale entry therefore cannot be
-found, and nothing ever needs to be invalidated. Files appear by rename, so readers never see half of one.
+in it is named by a hash of its module's source and of every module of ours that this one imports, as they were when this process
+began. A stale entry therefore cannot be found, and nothing ever needs to be invalidated. Files appear by rename, so readers never see half of one.
 
 With ``NUMBA_DISABLE_JIT=1`` nothing is compiled: kernels and inlines are the plain Python functions, primitives their Python bodies.
 """
@@ -58,9 +58,20 @@ COMPILED = not numba.config.DISABLE_JIT
 if killsites.DIRECTORY:
     killsites.install()
 
+
+def _stamp(source: Path) -> tuple[int, int, int]:
+    found = source.stat()
+    return found.st_ctime_ns, found.st_ino, found.st_size
+
+
 _CORE = Path(__file__).parent
+_FOUND = {source: _stamp(source) for source in _CORE.rglob("*.py")}  # before they are imported, all but a few
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 _kernels: list[Kernel] = []
+
+
+class SourcesChanged(RuntimeError):
+    """Sources that this process has imported are others now, as after an upgrade."""
 
 
 class Kernel:
@@ -286,7 +297,7 @@ def cache_key() -> str:
     """A hash of everything that code compiled against the core depends on."""
     digest = hashlib.sha256(build_key().encode())
     for source in sorted(_CORE.rglob("*.py")):
-        digest.update(source.relative_to(_CORE).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+        digest.update(source.relative_to(_CORE).as_posix().encode() + b"\0" + _read(source) + b"\0")
     return digest.hexdigest()[:20]
 
 
@@ -295,8 +306,16 @@ def sources_hash(source: Path) -> str:
     """A hash of a module's source and, through its imports, of all of gomp's that it uses."""
     digest = hashlib.sha256()
     for file in sorted(_closure(source)):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.name.encode() + b"\0" + _read(file) + b"\0")
     return digest.hexdigest()
+
+
+def _read(source: Path) -> bytes:
+    """A source as it was imported. Raises SourcesChanged if that is another now: its machine code would be found under the new one's name."""
+    content = source.read_bytes()
+    if source.is_relative_to(_CORE) and _stamp(source) != _FOUND.get(source):
+        raise SourcesChanged(f"{source} has been changed since this process began: start it again")
+    return content
 
 
 def _closure(source: Path) -> set[Path]:

@@ -1,4 +1,4 @@
-"""The harness of kills, for some seconds; ``make faults`` runs it for minutes. And what it finds when something is wrong."""
+"""The harness of kills, for some seconds; ``make kills`` runs it until it has killed 2,000. And what it finds when something is wrong."""
 
 from __future__ import annotations
 
