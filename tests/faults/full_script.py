@@ -155,6 +155,19 @@ def fill(rng: random.Random) -> None:
         os.posix_fallocate(file.fileno(), 0, max(size, 1))
 
 
+def hoard(rng: random.Random) -> list[object]:
+    """What is left in the heap: large objects, or small ones too."""
+    kept: list[object] = []
+    for words in (1 << 15, 1 << 11, 1 << 8)[: rng.randrange(1, 4)]:
+        with contextlib.suppress(gomp.OutOfMemory):
+            while True:
+                kept.append(gomp.array(int, words))
+    with contextlib.suppress(gomp.OutOfMemory):
+        while rng.random() < 0.999:
+            kept.append(chain(100))
+    return kept
+
+
 def main(seconds: float, seed: int) -> None:
     print(f"seed {seed}", file=sys.stderr, flush=True)
     rng, failed = random.Random(seed), collections.Counter[str]()
@@ -167,8 +180,10 @@ def main(seconds: float, seed: int) -> None:
             gomp.debug.free_os_memory()  # so that whatever is done next has to ask for pages again
             working = [rt.go(work, ROUND_S, rng.getrandbits(32)) for _ in range(PROCS)]
             fill(rng)
+            kept = hoard(rng)
             failed.update(work(ROUND_S / 2, rng.getrandbits(32)))
             rt.gc()
+            del kept
             for goroutine in working:
                 failed.update(goroutine.wait(60))
             if rng.random() < 0.5:

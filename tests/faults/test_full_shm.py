@@ -33,6 +33,6 @@ def test_whatever_is_done_while_it_is_full_works_or_has_no_memory(seconds: int, 
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120 + 3 * seconds)
     assert done.returncode == 0, done.stderr
     failed = json.loads(done.stdout)
-    assert failed, "it was never full"
+    assert len(failed) > len(OPERATIONS) // 2, failed
     if seconds > 100:
         assert set(failed) == {operation.__name__ for operation in OPERATIONS}
