@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium here: apt-get install chromium chromium-driver"
 )
 PROCS = 2
+BETWEEN_S = 0.01  # of assists that the metrics have and the trace has not: before it begins, and after it has ended
 ERRORS = "select name, value from stats where severity = 'error' and value > 0"
 ASSISTS = """
     select process.name as p, sum(slice.dur) / 1e9 as seconds
@@ -33,7 +34,7 @@ COUNTERS = "select distinct name from counter_track order by name"
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_it_loads_without_an_error_and_has_the_time_of_assists_of_each_p(seconds: float, tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
-    with gomp.Runtime(procs=PROCS, gogc=50, memory_limit="1GiB") as rt:
+    with gomp.Runtime(procs=PROCS, gogc=20, memory_limit="1GiB") as rt:
         stop = threading.Event()
 
         def load() -> None:
@@ -63,5 +64,5 @@ def test_it_loads_without_an_error_and_has_the_time_of_assists_of_each_p(seconds
     for p in range(PROCS):
         metric = after.ps[p].assist_cpu_s - before.ps[p].assist_cpu_s
         assert metric > 0.001 * seconds
-        assert found[f"P{p}"] == pytest.approx(metric, rel=0.05)
+        assert found[f"P{p}"] == pytest.approx(metric, rel=0.05, abs=BETWEEN_S)
     print(f"{file.stat().st_size >> 20} MiB: {found}")
