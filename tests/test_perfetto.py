@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium here: apt-get install chromium chromium-driver"
 )
 PROCS = 2
-BETWEEN_S = 0.01  # of assists that the metrics have and the trace has not: before it begins, and after it has ended
 ERRORS = "select name, value from stats where severity = 'error' and value > 0"
 ASSISTS = """
     select process.name as p, sum(slice.dur) / 1e9 as seconds
@@ -64,5 +63,5 @@ def test_it_loads_without_an_error_and_has_the_time_of_assists_of_each_p(seconds
     for p in range(PROCS):
         metric = after.ps[p].assist_cpu_s - before.ps[p].assist_cpu_s
         assert metric > 0.001 * seconds
-        assert found[f"P{p}"] == pytest.approx(metric, rel=0.05, abs=BETWEEN_S)
+        assert found[f"P{p}"] == pytest.approx(metric, rel=0.05)
     print(f"{file.stat().st_size >> 20} MiB: {found}")
