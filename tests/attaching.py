@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gomp
-from gomp.runtime import current, handles, joined, mapping, peer
+from gomp.runtime import current, discovery, handles, joined, mapping, peer
 from gomp.runtime.attach import Attached
 from tests import share_load
 from tests.interrupting import interrupted
@@ -130,6 +130,26 @@ def have_made(rt: Attached) -> None:
     say("here")
     while len(made) == 10:
         time.sleep(1)
+
+
+def execute(rt: Attached) -> None:
+    """Have an executor's tasks done, and leave while one is not."""
+    with gomp.Executor(rt) as executor:
+        chains = executor.map(lengthened, [chain(n) for n in range(1, 21)])
+        say(sum(made.number for made in chains))
+    left = gomp.Executor(rt).submit(lengthened, chain(1), 0.5)
+    while not left.running():
+        time.sleep(0.001)
+    rt.close()
+    try:
+        left.result(20)
+    except gomp.RuntimeLost as lost:
+        say(lost)
+
+
+def lengthened(item: Item, after_s: float = 0.0) -> Item:
+    time.sleep(after_s)
+    return gomp.new(Item, number=item.number + 1, next=item)
 
 
 def have_made_and_leave(rt: Attached) -> None:
@@ -321,6 +341,30 @@ def use_too_soon(name: str) -> None:
         say(*errors)
 
 
+def from_two_threads(name: str) -> None:
+    """Both find that this process is in no runtime, and then come."""
+    errors, both, choose = [], threading.Barrier(2), discovery.choose
+
+    def choose_together(name: str | None) -> discovery.RuntimeInfo:
+        both.wait(20)
+        return choose(name)
+
+    def come() -> None:
+        try:
+            gomp.attach(name, timeout=20)
+        except gomp.RuntimeLost as error:
+            errors.append(str(error))
+
+    vars(discovery)["choose"] = choose_together
+    threads = [threading.Thread(target=come) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert chain(1000).number == 999
+    say(*errors)
+
+
 def fork_while_a_thread_waits(name: str) -> None:
     statuses = []
     with gomp.attach(name, timeout=20):
@@ -338,6 +382,11 @@ def fork_while_a_thread_waits(name: str) -> None:
         ch.send(1)
         waiter.join()
     say(*statuses)
+
+
+def wait_for(name: str, timeout: str) -> None:
+    with gomp.attach(name, timeout=float(timeout)):
+        say("here")
 
 
 def share(name: str, owner: str, seconds: str) -> None:
@@ -362,7 +411,7 @@ def of_another_build(name: str) -> None:
 WITHOUT = {
     f.__name__: f for f in (
         in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
-        use_too_soon, fork_while_a_thread_waits, share, refused, of_another_build,
+        use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, share, refused, of_another_build,
     )
 }  # fmt: skip
 WITH = {
@@ -370,6 +419,7 @@ WITH = {
     for f in (
         have_made,
         have_made_and_leave,
+        execute,
         use,
         stay,
         wait,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -108,6 +109,10 @@ def test_it_takes_part_in_everything(rt: gomp.Runtime, all_free: None) -> None:
     assert numbers[3] == 33
     for name in ("shared", "numbers", "asked", "answered", "chain"):
         del gomp.globals[name]
+
+
+def test_it_has_tasks_done_by_an_executor_which_ends_with_its_part(all_free: None) -> None:
+    assert said(start(NAME, "execute")) == f"{sum(range(1, 21))}\nthis process has left the runtime {NAME}"
 
 
 @pytest.mark.parametrize("what", ["leave", "exit_without_a_word"])
@@ -364,6 +369,16 @@ def test_a_program_that_waits_ends_with_the_part_in_which_it_began(all_free: Non
 
 def test_other_threads_wait_until_it_is_attached(all_free: None) -> None:
     assert said(start(NAME, "use_too_soon")) == "no runtime is open in this process: use gomp.Runtime()"
+
+
+def test_of_two_threads_that_come_at_a_time_one_is_told_that_there_is_a_runtime(all_free: None) -> None:
+    """And the other has it."""
+    assert said(start(NAME, "from_two_threads")) == "this process has a runtime open already: close it first"
+
+
+@pytest.mark.parametrize("timeout", [-1.0, math.nan, math.inf])
+def test_a_wait_may_be_of_any_length(all_free: None, timeout: float) -> None:
+    assert said(start(NAME, "wait_for", timeout)) == "here"
 
 
 def test_a_forked_child_attaches_again_and_again(all_free: None) -> None:

@@ -33,6 +33,8 @@ from gomp.runtime.joined import Joined
 from gomp.runtime.mailbox import Mailbox
 
 _ANSWER_S = 10.0  # the coordinator lends a P at once, if it has one
+_LONGEST_S = 1e6  # that poll can wait, about
+_COMPILED_S = 900.0
 _HANDED = {"p": int, "heap_bytes": int, "backing": str, "name": str}  # beside the descriptors
 
 
@@ -66,6 +68,10 @@ class Attached(Joined):
 
     def close(self) -> None:
         """Give the P back. The runtime goes on."""
+        with self._alone():
+            self._close()
+
+    def _close(self) -> None:
         peer = self._peer
         if peer is None or not current.is_peer(peer):
             return
@@ -79,12 +85,13 @@ class Attached(Joined):
             warnings.warn(
                 "arrays of the runtime that is left are still looked at: they show zeros from now on",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def _leave(self, mailbox: Mailbox) -> None:
         """Once more, if it was interrupted."""
         self._let_go()
+        self._hang_up_others()
         with contextlib.suppress(GompError):  # the runtime has ended
             mailbox.post("leave")
         mailbox.close()
@@ -102,17 +109,22 @@ def attach(name: str | None = None, timeout: float = 0.0) -> Attached:
 
 def _load_kernels() -> None:
     if not are_all_compiled() and threading.active_count() > 1:
-        subprocess.run(
-            [sys.executable, "-m", "gomp", "kernels"], check=True
-        )  # to compile is to fork, and here are threads
+        _compile_kernels_aside()  # to compile is to fork, and here are threads
     load_all_kernels()
+
+
+def _compile_kernels_aside() -> None:
+    try:
+        subprocess.run([sys.executable, "-m", "gomp", "kernels"], check=True, timeout=_COMPILED_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GompError(f"the kernels could not be compiled: run `gomp kernels` first ({error})") from None
 
 
 def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     """The coordinator's answer, which says which P it is."""
     with contextlib.suppress(RuntimeLost):  # it has hung up: perhaps it has said why
         channel.send("attach", build=cache_key(), wait=timeout > 0)
-    answer = channel.next(timeout or _ANSWER_S)
+    answer = channel.next(min(timeout, _LONGEST_S) if timeout > 0 else _ANSWER_S)
     if answer is None and timeout > 0:
         raise NoFreeP(f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached")
     if answer is None:

@@ -27,8 +27,8 @@ from typing import Any, ParamSpec, TypeVar
 from gomp.errors import RuntimeLost
 from gomp.runtime import current, transit
 from gomp.runtime.channel import Channel, Message, check_answer
+from gomp.runtime.joined import Joined
 from gomp.runtime.programs import Call, load_outcome
-from gomp.runtime.runtime import Runtime
 
 __all__ = ["Executor"]
 
@@ -39,10 +39,11 @@ T = TypeVar("T")
 class Executor(futures.Executor):
     """Runs calls on the Ps of ``rt``. A task that raises gives its future that exception, one whose P dies gives it ``WorkerDied``."""
 
-    def __init__(self, rt: Runtime | None = None) -> None:
-        if not isinstance(rt, Runtime):
+    def __init__(self, rt: Joined | None = None) -> None:
+        if not isinstance(rt, Joined):
             raise TypeError(
-                "gomp.Executor(rt) needs the gomp.Runtime whose Ps run its tasks; a program on a P starts goroutines with gomp.go"
+                "gomp.Executor(rt) needs the runtime whose Ps run its tasks, of gomp.Runtime or gomp.attach; a program on a P starts goroutines "
+                "with gomp.go"
             )
         self._tasks = _Tasks(rt.open_channel(), current.num_procs())
         self._thread = threading.Thread(target=self._tasks.serve, name="gomp-executor", daemon=True)

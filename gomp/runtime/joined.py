@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -35,6 +40,17 @@ from gomp.runtime.programs import Call
 from gomp.runtime.residency import Residency
 
 
+def _let_one_at_a_time() -> None:
+    """Of a process's threads, of which a forked child has none but its own."""
+    global _coming_or_going
+    _coming_or_going = threading.RLock()
+
+
+_coming_or_going: AbstractContextManager[Any]  # what is mapped, and which P this is, are the whole process's
+_let_one_at_a_time()
+os.register_at_fork(after_in_child=_let_one_at_a_time)
+
+
 class Joined:
     """While ``_peer`` is this process's connection, its P is there to be used. A process has one at a time."""
 
@@ -43,24 +59,33 @@ class Joined:
         self._peer: Peer | None = None
         self._pid = os.getpid()
         self._descriptors: list[int] = []
+        self._others: weakref.WeakSet[Channel] = weakref.WeakSet()  # its connections beside the peer's
+
+    @staticmethod
+    def _alone() -> AbstractContextManager[Any]:
+        """Around what goes, whole: other threads that come or go wait."""
+        return _coming_or_going
 
     @staticmethod
     def _make_way() -> None:
         """Raises RuntimeLost if this process is in a runtime, or still looks at its last one."""
-        if current.is_open():
-            raise RuntimeLost("this process has a runtime open already: close it first")
-        mapping.reclaim()
+        with _coming_or_going:
+            if current.is_open():
+                raise RuntimeLost("this process has a runtime open already: close it first")
+            mapping.reclaim()
 
     def _join(self, channel: Channel, ready: Message) -> None:
         """Take the segments, whose descriptors have come, and the P that ``ready`` says. What interrupts it leaves nothing mapped."""
-        heap_fd, meta_fd, wake_fd = channel.descriptors
-        self._segments = segments.Segments(heap_fd, meta_fd, ready["heap_bytes"], ready["backing"])
-        self._descriptors, channel.descriptors = channel.descriptors, []
-        try:
-            self._take_part(channel, ready, wake_fd)
-        except BaseException:
-            self._let_go()
-            raise
+        with _coming_or_going:
+            self._make_way()  # another thread may have been faster
+            heap_fd, meta_fd, wake_fd = channel.descriptors
+            self._segments = segments.Segments(heap_fd, meta_fd, ready["heap_bytes"], ready["backing"])
+            self._descriptors, channel.descriptors = channel.descriptors, []
+            try:
+                self._take_part(channel, ready, wake_fd)
+            except BaseException:
+                self._let_go()
+                raise
 
     def _take_part(self, channel: Channel, ready: Message, wake_fd: int) -> None:
         heap_fd, meta_fd = self._segments.heap_fd, self._segments.meta_fd
@@ -120,7 +145,16 @@ class Joined:
     def open_channel(self) -> Channel:
         """Another connection to the coordinator, for a thread of its own."""
         self._open()
-        return discovery.open_channel(self.name)
+        channel = discovery.open_channel(self.name)
+        self._others.add(channel)
+        return channel
+
+    def _hang_up_others(self) -> None:
+        """Who waits at another connection gets RuntimeLost: this process has left."""
+        for channel in list(self._others):
+            channel.explain = lambda _: f"this process has left the runtime {self.name}"
+            with contextlib.suppress(OSError):  # it is closed
+                channel.sock.shutdown(socket.SHUT_RDWR)
 
     def gc(self) -> None:
         """Run a whole collection and return when it is done."""

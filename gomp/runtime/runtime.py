@@ -144,6 +144,10 @@ class Runtime(Joined):
 
     def close(self) -> None:
         """End the runtime. References that are left become unusable; nothing of it stays behind, but what a view of it looks at."""
+        with self._alone():
+            self._close()
+
+    def _close(self) -> None:
         peer = self._take_peer()
         if peer is None:
             return
