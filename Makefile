@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG ?= configs/service.toml
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-KILLS_ARGS ?= --kills 2000 --seconds 7200
+KILLS_ARGS ?= --kills 2000
 SITES_ARGS ?=
 SOAK_ARGS ?= --minutes 60
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from gomp.core import killsites
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
 from tests.faults import sites
-from tests.faults.harness import Harness
+from tests.faults.harness import HANGS_S, Harness
 
 PROCS = 2
 COME_BY_S = 8.0  # within which a coordinator comes to a new site, or it has none
@@ -29,6 +30,7 @@ KILLED_EVERY_S = 0.3  # a P, so that there is something to repair
 LOST_S = 10.0
 GONE_S = 5.0
 DRY = 3
+NOWHERE = -1
 
 
 class Round:
@@ -37,34 +39,41 @@ class Round:
     def __init__(self, table: killsites.Table, seed: int) -> None:
         self.table = table
         self.rng = random.Random(seed)
-        self.pids: list[int] = []
-        self.site = -1
+        self.pids: set[int] = set()
+        self.names = names_in_shm()
 
     def run(self) -> bool:
         """Whether it came to a new site."""
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
+        self.table.last.value = NOWHERE
+        told = ""
         try:
             with gomp.Runtime(procs=PROCS, max_heap="1GiB") as rt:
                 self._run(Harness(rt, PROCS, self.rng.getrandbits(32), 0.0))
-        except gomp.RuntimeLost:
-            self.site = int(self.table.last.value)
-        else:
-            assert not self._is_killed(), f"killed at site {self.table.last.value}, and nobody was told"
+        except gomp.RuntimeLost as lost:
+            told = str(lost)
+        assert bool(told) == (self.site != NOWHERE), f"killed at site {self.site}, and told: {told!r}"
         self._check_that_all_are_gone()
-        return self.site >= 0
+        return self.site != NOWHERE
 
-    def _is_killed(self) -> bool:
-        return bool(self.pids) and self.table.victim.value == 0
+    @property
+    def site(self) -> int:
+        """At which the coordinator was killed."""
+        return int(self.table.last.value)
 
     def _run(self, harness: Harness) -> None:
         harness.warm_up()
         coordinator = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
-        self.pids = [coordinator, *self._ps()]
+        self.pids = {coordinator, *self._ps()}
         self.table.arm(coordinator, killsites.OF_THE_COORDINATOR)
         until = time.monotonic() + COME_BY_S
-        while self.table.victim.value == coordinator and time.monotonic() < until:
-            self._disturb(harness)
+        try:
+            while self.table.victim.value == coordinator and time.monotonic() < until:
+                self._disturb(harness)
+        finally:
+            self.pids |= self._ps()  # whom nobody replaces any more
         if self.table.victim.value == coordinator:
-            self.table.victim.value = -1  # nobody, and not as if somebody had been killed
+            self.table.victim.value = 0
             return
         until = time.monotonic() + LOST_S
         while time.monotonic() < until:
@@ -74,25 +83,28 @@ class Round:
     def _disturb(self, harness: Harness) -> None:
         """What makes a coordinator do all that it does."""
         harness.work(KILLED_EVERY_S * self.rng.random())
-        pid = self.rng.choice(self._ps() or [0])
-        if pid and self.rng.random() < 0.5:
-            self.pids.append(pid)
-            os.kill(pid, signal.SIGKILL)
+        pids = sorted(self._ps())
+        if pids and self.rng.random() < 0.5:
+            with contextlib.suppress(ProcessLookupError):  # the coordinator has been killed, and its Ps with it
+                os.kill(self.rng.choice(pids), signal.SIGKILL)
         with contextlib.suppress(gomp.WorkerDied):
             self.rng.choice([harness.rt.gc, gomp.debug.free_os_memory, lambda: harness.rt.verify(3)])()
 
     @staticmethod
-    def _ps() -> list[int]:
-        pids = (int(view(p_dtype, layout.p_addr(idx))[0].xpid) for idx in range(PROCS))
-        return [pid for pid in pids if pid]
+    def _ps() -> set[int]:
+        return {int(view(p_dtype, layout.p_addr(idx))[0].xpid) for idx in range(PROCS)} - {0}
 
     def _check_that_all_are_gone(self) -> None:
         until = time.monotonic() + GONE_S
         while left := [pid for pid in self.pids if _is_running(pid)]:
             assert time.monotonic() < until, f"killed at site {self.site}: {left} are still there"
             time.sleep(0.01)
-        segments = [name for name in os.listdir("/dev/shm") if name.startswith(f"gomp-{os.getpid()}")]
-        assert segments == [], f"killed at site {self.site}: {segments} are left in /dev/shm"
+        left_names = names_in_shm() - self.names
+        assert not left_names, f"killed at site {self.site}: {left_names} are left in /dev/shm"
+
+
+def names_in_shm() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("gomp")}
 
 
 def _is_running(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Real processes, killed at random: ``python -m tests.faults.harness --seconds 120`` or ``make kills``.
+"""Real processes, killed at random: ``make kills``, or ``python -m tests.faults.harness --seconds 120``.
 
 Traders (:mod:`workers.stress_trade`) on every P exchange sealed objects, so one that was freed too early or given out twice is noticed by whoever
 looks at it next; every P also makes large objects, tiny ones, globals and garbage, works with maps, pools, texts, arrays, finalizers, cleanups, weak
@@ -6,8 +6,9 @@ pointers, and references that are sent from process to process, and runs gorouti
 script, which is not killed (:mod:`tests.faults.script`).
 
 A killer kills one P after another, at a random time or in a phase of the collector that it waits for. After each kill the heap is verified, and a
-map holds what whoever died has left there, and nothing else. At the end each finalizer and cleanup of a process that lives has run once, nothing is
-in transit, held or left, and the heap's accounts agree with what the file system says.
+map holds what whoever died has left there, and nothing else; and nobody has died who was not killed. At the end each finalizer and cleanup of a
+process that lives has run once, nothing is in transit, held or left, the coordinator has as few files open as at the start, and the heap's accounts
+agree with what the file system says. A run that hangs is ended, and says where.
 
 The plan of the kills follows from the seed, which is printed first; the moment at which each strikes is the machine's.
 """
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
+import math
 import os
 import random
 import signal
@@ -40,6 +43,8 @@ TRADE_S = 1.0  # how long a trader trades before another takes over, and calls o
 LOOK_S = 0.01
 WARM = 1 << 19  # the number of a trader that nobody kills
 UP_S = 30.0  # within which each P has a process again
+SETTLED_S = 5.0  # within which the coordinator has closed what it has opened for a moment
+HANGS_S = 300.0  # nothing between two looks at the heap takes so long
 
 
 def p_record(idx: int) -> Any:
@@ -95,11 +100,13 @@ class Harness:
         self.next_idx = 1
         stress_trade.MARKET.set(gomp.array(stress_trade.Letter, stress_trade.MAILBOXES))
         self.script = Script(rt, random.Random(seed))
+        self.files = 0  # that the coordinator has open when it has all that it needs
 
     def warm_up(self) -> None:
         """Whoever is killed while it compiles leaves nothing compiled: on a fresh machine nobody would ever have anything else to do."""
         _, done = self.rt.run(load.work_a_shift, 0.1, WARM, 1)
         maps.settle(WARM, done)
+        self.files = files_of_the_coordinator()
 
     def run(self, kills: int) -> Report:
         self.warm_up()
@@ -175,14 +182,22 @@ class Harness:
             time.sleep(0.0001)
         return True
 
+    @property
+    def killed_ps(self) -> int:
+        """How many processes of Ps were killed: no others die."""
+        return self.report.kills
+
     def check(self) -> None:
-        """The heap is sound, and its accounts agree with those of the file system."""
+        """The heap is sound, and nobody has died by himself, or was killed for what he held up."""
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
         self.rt.verify(3)
         stats = self.rt.stats()
         self.report.verified += 1
         self.report.repair_ms.append(1000 * stats.repairs.last_s)
-        if stats.mallocs - stats.frees != stats.heap_objects or stats.heap_objects < 0:
-            raise AssertionError(f"{stats.mallocs} objects made, {stats.frees} freed: {stats.heap_objects} left")
+        if (deaths := sum(p.deaths for p in stats.ps[: self.procs])) > self.killed_ps:
+            raise AssertionError(f"{deaths} processes of Ps have died, and {self.killed_ps} were killed")
+        if stats.heap_objects < 0:
+            raise AssertionError(f"{stats.mallocs} objects made, {stats.frees} freed")
 
     def drain(self) -> None:
         """End the traders, drop everything, and see that nothing is left."""
@@ -202,6 +217,8 @@ class Harness:
         stats = self.rt.stats()
         self.report.finalized, self.report.cleaned = stats.finalizers.executed, stats.cleanups.executed
         self.report.lost = stats.finalizers.lost + stats.cleanups.lost
+        if not self.wait_for(lambda: files_of_the_coordinator() <= self.files, SETTLED_S):
+            raise AssertionError(f"the coordinator has {files_of_the_coordinator()} files open, and had {self.files}")
         if stats.heap_objects > 64:
             raise AssertionError(f"{stats.heap_objects} objects are left that nobody can reach")
         heap = view(mheap_dtype, MHEAP)[0]
@@ -211,6 +228,10 @@ class Harness:
             raise AssertionError(
                 f"the file system has given {committed} bytes, the heap knows of {heap.xheap_committed}"
             )
+
+
+def files_of_the_coordinator() -> int:
+    return len(os.listdir(f"/proc/{int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)}/fd"))
 
 
 def run(seconds: float, kills: int, procs: int, seed: int) -> Report:
@@ -225,8 +246,8 @@ def run(seconds: float, kills: int, procs: int, seed: int) -> Report:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--kills", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end sooner")
+    parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--procs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     arguments = parser.parse_args()

@@ -12,6 +12,7 @@ import collections
 import json
 import random
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,11 @@ class Sites(Harness):
         super().__init__(rt, procs, seed, seconds=0.0)
         self.table = table
         self.at: list[int] = []
+        self.before = len(table.visited(self.kind))
+
+    @property
+    def killed_ps(self) -> int:
+        return len(self.table.visited(self.kind)) - self.before
 
     def visit(self, most: int) -> None:
         """Kill at so many sites, or until nobody comes to a new one."""
@@ -86,12 +92,18 @@ class Guests(Sites):
         self.guest: Child | None = None
         self.number = guest.FIRST
 
+    @property
+    def killed_ps(self) -> int:
+        return 0
+
     def victim(self, idx: int) -> int:
         if self.guest is None:
             self.number += 1
             self.guest = self.server.start(NAME, self.number)
             if self.guest.stdout.readline() != "here\n":
                 raise AssertionError(f"it did not attach: {self.guest.communicate()}")
+        elif self.guest.poll() is not None:
+            raise AssertionError(f"it has ended, at no site: {self.guest.returncode} {self.guest.communicate()}")
         return self.guest.pid
 
     def is_gone(self, idx: int, pid: int) -> bool:
@@ -101,14 +113,11 @@ class Guests(Sites):
         return True
 
     def _forget_guest(self, dead: Child) -> None:
-        dead.communicate()
+        said = dead.communicate()
+        if dead.returncode != -signal.SIGKILL:
+            raise AssertionError(f"it has ended by itself: {dead.returncode} {said}")
         self.guest = None
         maps.settle(self.number, None)
-
-    def check(self) -> None:
-        super().check()
-        if dead := sum(p.deaths for p in self.rt.stats().ps[: self.procs]):
-            raise AssertionError(f"{dead} Ps have died, and only attached processes are killed")
 
     def drain(self) -> None:
         if self.guest is not None:
@@ -154,7 +163,7 @@ def summary(table: killsites.Table, kind: int, names: list[str]) -> dict[str, An
     }
 
 
-def main() -> int:
+def main() -> int | str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--guests", action="store_true", help="kill attached processes")
     parser.add_argument("--most", type=int, default=1_000_000)
@@ -173,8 +182,9 @@ def main() -> int:
             print(f"the last kills: {[(n, names[n]) for n in harness.at[-3:]]}", file=sys.stderr, flush=True)
             raise
         harness.drain()
-    print(json.dumps(harness.report.summary() | summary(table, harness.kind, names_of_sites(where)), indent=1))
-    return 0
+    found = summary(table, harness.kind, names_of_sites(where))
+    print(json.dumps(harness.report.summary() | found, indent=1))
+    return 0 if found["visited"] else f"nobody has come to any site: remove {where}, and build anew"
 
 
 if __name__ == "__main__":

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from gomp.core import COMPILED
+import gomp
+from gomp.core import COMPILED, killsites
+from tests.faults.coordinator_sites import Round
+from tests.faults.harness import UP_S, Harness, p_record
+from tests.faults.sites import Guests
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 8
@@ -23,3 +31,29 @@ def test_ps_are_killed_under_load_and_nothing_is_lost(compiled_kernels):
         cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    seed, report = done.stdout.splitlines()
+    assert seed == "seed 11"
+    assert json.loads(report)["verified"] > json.loads(report)["kills"] >= 3
+
+
+def test_a_p_that_dies_by_itself_is_found(compiled_kernels):
+    with gomp.Runtime(procs=1, max_procs=1, max_heap="64MiB") as rt:
+        harness = Harness(rt, 1, seed=1, seconds=0.0)
+        pid = int(p_record(0).xpid)
+        os.kill(pid, signal.SIGKILL)
+        assert harness.wait_for(lambda: int(p_record(0).xpid) not in (0, pid), UP_S)
+        with pytest.raises(AssertionError, match="1 processes of Ps have died, and 0 were killed"):
+            harness.check()
+
+
+def test_an_attached_process_that_ends_at_no_site_is_found():
+    harness = object.__new__(Guests)
+    harness.guest = Mock(returncode=1, poll=lambda: 1, communicate=lambda: ("", "AssertionError: lost"))
+    with pytest.raises(AssertionError, match=r"at no site: 1 .*AssertionError: lost"):
+        harness.victim(0)
+
+
+def test_a_runtime_that_ends_though_its_coordinator_was_not_killed_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(gomp, "Runtime", Mock(side_effect=gomp.RuntimeLost("fatal: a list is broken")))
+    with pytest.raises(AssertionError, match="killed at site -1, and told: 'fatal: a list is broken'"):
+        Round(killsites.Table(str(tmp_path)), 1).run()
