@@ -13,10 +13,10 @@ import pytest
 
 import gomp
 from gomp.core import COMPILED
-from gomp.core.shm import layout
-from gomp.core.shm.records import GC_MARK, RUNTIME, SWEEP_SETS, p_dtype, runtime_dtype, view
 from tests.attaching import Item, chain
+from tests.faults.phases import PHASES, kill, pid_of, reach, runtime, wait_until
 from tests.forked_children import Child, Server
+from tests.real_cgroup import no_more_processes
 
 if not COMPILED:
     pytest.skip("stops and kills real processes", allow_module_level=True)
@@ -24,7 +24,6 @@ if not COMPILED:
 NAME = f"phases-{os.getpid()}"
 PROCS = 2
 DEADLINE_S = 1.0  # for a process that holds up a stop
-WAIT_S = 30.0
 COLLECTED_S = 20.0  # for a whole cycle, a stop that has to wait for the deadline and a repair included
 KEPT = 60_000
 LIVE = [gomp.Global(f"phases.live{i}", Item) for i in range(PROCS)]
@@ -109,43 +108,6 @@ class Load:
         return i in self.working
 
 
-def runtime() -> object:
-    return view(runtime_dtype, RUNTIME)[0]
-
-
-def pid_of(i: int) -> int:
-    return int(view(p_dtype, layout.p_addr(i))[0].xpid)
-
-
-def kill(pid: int) -> None:
-    """If it is there: it may have been killed for what it has held up."""
-    with contextlib.suppress(ProcessLookupError):
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-
-
-def wait_until(is_so: Callable[[], bool], otherwise: str, seconds: float = WAIT_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.001)
-
-
-PHASES: dict[str, Callable[[], bool]] = {
-    "between cycles": lambda: runtime().xgcphase != GC_MARK and runtime().xsweep_class >= SWEEP_SETS,
-    "marking": lambda: runtime().xgcphase == GC_MARK,
-    "sweeping": lambda: runtime().xgcphase != GC_MARK and runtime().xsweep_class < SWEEP_SETS,
-    "stopping": lambda: runtime().xstop != 0,
-}
-
-
-def reach(phase: str) -> None:
-    """Returns within that phase, or when it has just ended: the next thing is done then."""
-    deadline = time.monotonic() + WAIT_S
-    while not PHASES[phase]():
-        assert time.monotonic() < deadline, f"it is never {phase}"
-
-
 # --- what can go wrong ------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +175,13 @@ def the_coordinator_has_no_descriptors_left_while_a_p_dies(load: Load, guest: Ch
         time.sleep(0.5)
 
 
+def the_coordinator_may_fork_nobody_while_a_p_dies(load: Load, guest: Child, phase: str) -> None:
+    with no_more_processes(load.coordinator):
+        reach(phase)
+        kill(pid_of(0))
+        time.sleep(0.5)
+
+
 def a_p_has_no_descriptors_left(load: Load, guest: Child, phase: str) -> None:
     wait_until(lambda: all(place.get() is not None for place in LIVE), "a P has not loaded what it runs")
     pid = pid_of(0)
@@ -225,7 +194,7 @@ def a_p_has_no_descriptors_left(load: Load, guest: Child, phase: str) -> None:
 FAULTS = [
     a_p_is_killed, both_are_killed, a_p_is_stopped_for_a_while, a_p_is_stopped_for_good, an_attached_process_is_killed,
     an_attached_process_is_stopped_for_good, the_coordinator_is_stopped_for_a_while,
-    the_coordinator_has_no_descriptors_left_while_a_p_dies, a_p_has_no_descriptors_left,
+    the_coordinator_has_no_descriptors_left_while_a_p_dies, the_coordinator_may_fork_nobody_while_a_p_dies, a_p_has_no_descriptors_left,
 ]  # fmt: skip
 
 
