@@ -1,7 +1,7 @@
 """A service under mixed load for an hour, with kills, changes of its settings, and processes that attach and leave: nothing of it grows.
 
 ``make soak``, or ``python -m tests.soak.soak --minutes 5``. It prints the figures of start, middle and end, and fails if one grows, or if a scrape
-failed, a program raised, a collection would not end or the heap does not verify.
+failed, a program raised, a P died that was not killed, a collection would not end or the heap does not verify.
 """
 
 from __future__ import annotations
@@ -79,10 +79,18 @@ class Soak:
             self.see_visitors_off()
             time.sleep(PAUSE_S)
         self.wait_until_ready(OUTAGE_S)
+        self.check()
+
+    def check(self) -> None:
+        """The heap is sound, and no P has died by itself, or was killed for what it held up."""
         with connect("soak") as client:
             problems = client.verify(3)["problems"]
         if problems:
             raise AssertionError(f"the heap is not sound: {problems}")
+        samples = self.service.samples()
+        deaths = sum(int(samples["gomp_p_restarts_total", p]) for p in figures.OWN_PS)
+        if deaths > self.done["kills"]:
+            raise AssertionError(f"{deaths} processes of Ps have died, and {self.done['kills']} were killed")
 
     def wait_until_ready(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -36,7 +36,9 @@ def report_of(name: str, values: list[float]) -> Report:
     )
 
 
-@pytest.mark.parametrize("name", ["service: threads", "service: private bytes", "heap_objects_bytes"])
+@pytest.mark.parametrize(
+    "name", ["service: threads", "service: sockets", "service: private bytes", "heap_objects_bytes"]
+)
 def test_what_grows_all_the_time_is_named(name: str) -> None:
     assert report_of(name, [100 * MIB * (1 + at / 100) for at in range(100)]).growing() == [name]
 
@@ -44,6 +46,11 @@ def test_what_grows_all_the_time_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", ["service: threads", "service: private bytes", "heap_objects_bytes"])
 def test_what_comes_and_goes_does_not_grow(name: str) -> None:
     assert report_of(name, [100.0 * MIB + at % 2 * MIB for at in range(100)]).growing() == []
+
+
+def test_what_grows_in_the_second_half_is_named() -> None:
+    grows = report_of("service: private bytes", [100.0 * MIB] * 40 + [99.0 * MIB] * 25 + [150.0 * MIB] * 35)
+    assert grows.growing() == ["service: private bytes"]
 
 
 def test_what_was_more_in_the_middle_than_at_the_end_does_not_grow() -> None:
