@@ -66,6 +66,7 @@ class Script:
         for place in lifetimes.PLACES:
             place.set(None)
         parcels.open_all()
+        gc.collect()  # what frames of exceptions hold here keeps objects of others
         self.settle_ps(procs)
         settle_process()
         for shared in (maps.MAP, maps.CLAIMED, parcels.LETTERS):
