@@ -84,7 +84,7 @@ class Crowd:
         self.stop, self.mutex = gomp.Chan[bool](), gomp.Mutex()
         self.next_job = 0
         self.given: dict[int, tuple[int, float]] = {}  # by what it must be answered: the job, and when it was given
-        self.answered = self.lost = 0
+        self.answered = self.lost = self.hired_ahead = 0
         for _ in range(WORKERS):
             self._hire()
 
@@ -106,14 +106,21 @@ class Crowd:
         """Jobs are taken in the order in which they are given: one that is far behind is lost, and so is its worker."""
         long_ago = time.monotonic() - LOST_S
         late = [answer for answer, (_, given_s) in self.given.items() if given_s < long_ago]
-        if len(late) == len(self.given) > 0 and self.mutex.locked():
-            self.mutex.unlock()  # of one that has died: nobody has come on since
+        if len(late) == len(self.given) > 0:  # nobody has come on since
+            if self.mutex.locked():
+                self.mutex.unlock()  # of one that has died
+            elif self.hired_ahead < WORKERS:  # all may have died, with their jobs
+                self.hired_ahead += 1
+                self._hire()
             return
         for answer in late:
             if self.given[answer][0] < self.next_job - 2 * ROOM - WORKERS:
                 del self.given[answer]
                 self.lost += 1
-                self._hire()
+                if self.hired_ahead:
+                    self.hired_ahead -= 1
+                else:
+                    self._hire()
 
     def end(self) -> None:
         """Nobody waits any more."""

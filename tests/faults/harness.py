@@ -42,6 +42,7 @@ MEAN_GAP_S = 0.4
 TRADE_S = 1.0  # how long a trader trades before another takes over, and calls of others find a P
 LOOK_S = 0.01
 WARM = 1 << 19  # the number of a trader that nobody kills
+WARM_S = 120.0  # within which everything is compiled
 UP_S = 30.0  # within which each P has a process again
 SETTLED_S = 5.0  # within which the coordinator has closed what it has opened for a moment
 HANGS_S = 300.0  # nothing between two looks at the heap takes so long
@@ -106,6 +107,11 @@ class Harness:
         """Whoever is killed while it compiles leaves nothing compiled: on a fresh machine nobody would ever have anything else to do."""
         _, done = self.rt.run(load.work_a_shift, 0.1, WARM, 1)
         maps.settle(WARM, done)
+        until = time.monotonic() + WARM_S
+        while not (self.script.crowd.answered and self.script.answered):
+            if time.monotonic() > until:
+                raise AssertionError(f"nobody has answered for {WARM_S:.0f} s")
+            self.script.step()
         self.files = files_of_the_coordinator()
 
     def run(self, kills: int) -> Report:

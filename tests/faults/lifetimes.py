@@ -63,10 +63,10 @@ class Ledger:
     def has_run(self, kind: str, number: int) -> bool:
         return self._registered.get((kind, number), False)
 
-    def left(self) -> int:
-        """How many have not run."""
+    def left(self) -> list[tuple[str, int]]:
+        """What has not run: the kinds, and the numbers of the objects."""
         with self._lock:
-            return sum(1 for has_run in self._registered.values() if not has_run)
+            return [which for which, has_run in self._registered.items() if not has_run]
 
     def check(self) -> None:
         if self.problems:
@@ -77,7 +77,7 @@ class Ledger:
         until = time.monotonic() + seconds
         while self.left():
             if time.monotonic() > until:
-                raise AssertionError(f"{self.left()} finalizers and cleanups do not run")
+                raise AssertionError(f"{len(self.left())} of {self.ran} do not run: {self.left()[:9]}")
             gc.collect()  # an exception and its frames may hold some
             gomp.gc()
             time.sleep(0.02)

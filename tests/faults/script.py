@@ -11,7 +11,7 @@ import gomp
 from gomp.core.mutator import boundary
 from gomp.runtime.handles import table
 from gomp.runtime.transit import outbox
-from tests.faults import crowd, lifetimes, maps, parcels, pools
+from tests.faults import crowd, errands, lifetimes, maps, parcels, pools
 from tests.free_slots import free_slots
 
 OWNER = 0
@@ -28,6 +28,7 @@ class Script:
         maps.MAP.set(gomp.map(maps.Item))
         maps.CLAIMED.set(gomp.map(maps.Item))
         parcels.LETTERS.set(gomp.map(gomp.Bytes))
+        errands.open_meeting()
         self.executor = gomp.Executor(rt)
         self.calls: dict[futures.Future[Any], int] = {}
         self.answered = self.died = 0
@@ -57,6 +58,7 @@ class Script:
         self._end(list(self.calls))
         self.executor.shutdown()
         maps.settle(OWNER, self.shift.end())
+        errands.close_meeting()
         self.crowd.end()
         del self.shift, self.crowd
         if len(maps.MAP.get()):
@@ -64,6 +66,7 @@ class Script:
         for place in lifetimes.PLACES:
             place.set(None)
         parcels.open_all()
+        gc.collect()  # what frames of exceptions hold here keeps objects of others
         self.settle_ps(procs)
         settle_process()
         for shared in (maps.MAP, maps.CLAIMED, parcels.LETTERS):
@@ -93,10 +96,11 @@ class Shift:
         self.user = pools.User(owner + 1)
         self.courier = parcels.Courier(owner, rng)
         self.registrar = lifetimes.Registrar(owner, rng)
+        self.errands = errands.Errands(rng)
         self.rng = rng
 
     def step(self) -> None:
-        for part in (self.writer, self.user, self.courier, self.registrar):
+        for part in (self.writer, self.user, self.courier, self.registrar, self.errands):
             part.step()
         crowd.talk(self.rng.randrange(10_000))
 
