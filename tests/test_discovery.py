@@ -195,3 +195,20 @@ def test_what_is_no_description_describes_nobody(
         assert list_runtimes() == []
     (directory / "web.json").write_text(json.dumps(asdict(WEB)))
     assert list_runtimes() == [WEB]
+
+
+@pytest.mark.parametrize("kind", ["a link", "others may read it"])
+def test_a_directory_that_is_not_this_users_alone_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where everybody may write, a link may lead to any directory of the user's own."""
+    other = tmp_path / "other"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
+    (tmp_path / "own").mkdir(mode=0o700)
+    other.mkdir()
+    if kind == "a link":
+        (other / "gomp").symlink_to(tmp_path / "own")
+    else:
+        (other / "gomp").mkdir(mode=0o755)
+    with pytest.raises(gomp.ConfigError, match=r"other/gomp is not a directory that only you can read"):
+        list_runtimes()

@@ -55,7 +55,7 @@ def directory() -> Path:
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        found = path.stat()
+        found = path.lstat()  # a link that another user has put there may lead to any directory of this one
     except OSError as error:
         raise ConfigError(f"cannot make the directory {path}: {error.strerror}; set XDG_RUNTIME_DIR") from None
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
