@@ -126,7 +126,9 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
         channel.send("attach", build=cache_key(), wait=timeout > 0)
     answer = channel.next(min(timeout, _LONGEST_S) if timeout > 0 else _ANSWER_S)
     if answer is None and timeout > 0:
-        raise NoFreeP(f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached")
+        raise NoFreeP(
+            f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached, unless its coordinator is stopped"
+        )
     if answer is None:
         raise RuntimeLost(f"the runtime {name} did not answer within {_ANSWER_S:.0f} s: is its coordinator stopped?")
     if answer.op == "busy":
