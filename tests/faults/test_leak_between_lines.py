@@ -13,7 +13,7 @@ from killed import kill_at, kill_before, lines_of
 from waiting_world import Waiting
 
 from gomp.core import COMPILED
-from gomp.core.gc import repair, worker
+from gomp.core.gc import ragged, repair, worker
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.sched.status import OK, enter, leave
 from gomp.core.shm import layout
@@ -50,7 +50,8 @@ class Scene:
         """What the victim does: it marks as long as there is anything."""
         self.world.be(VICTIM)
         assert enter() == OK
-        worker.drain(1 << 40)
+        ragged.pass_ragged()  # before that it marks nothing
+        assert worker.drain(1 << 40) > 0
         leave()
 
 

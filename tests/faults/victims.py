@@ -198,10 +198,20 @@ def moves_while_marking(world):
     return body
 
 
+def passed_barrier(world, body):
+    """As in_kernel, of who has passed the barrier with which the marking has begun: before that it marks nothing."""
+    in_kernel(world, ragged.pass_ragged)()
+    return in_kernel(world, body)
+
+
+def marks():
+    assert worker.drain(1 << 40) > 0
+
+
 def marking(world):
     world.begin_marking()
     world.scan_p(SURVIVOR)
-    return in_kernel(world, lambda: worker.drain(1 << 40))
+    return passed_barrier(world, marks)
 
 
 def marking_with_work_given_away(world):
@@ -210,7 +220,8 @@ def marking_with_work_given_away(world):
 
     def body():
         ragged.publish_grey(layout.p_addr(VICTIM))
-        worker.drain(1 << 40)
+        ragged.pass_ragged()
+        marks()
 
     return in_kernel(world, body)
 
@@ -260,8 +271,13 @@ def sending(world):
 
 def assisting(world):
     world.begin_marking()
-    world.ps[VICTIM].assist_bytes = -(1 << 20)
-    return in_kernel(world, assist.try_assist)
+
+    def body():
+        world.ps[VICTIM].assist_bytes = debt = -(1 << 20)
+        assist.try_assist()
+        assert world.ps[VICTIM].assist_bytes > debt
+
+    return passed_barrier(world, body)
 
 
 def something_to_return(world):
