@@ -5,6 +5,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 KILLS_ARGS ?= --kills 2000
 SITES_ARGS ?=
+LINES_ARGS ?=
 SOAK_ARGS ?= --minutes 60
 
 VENV := .venv
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 SITES := build/kill-sites
 
-.PHONY: serve test lint bench faults kills sites soak clean
+.PHONY: serve test lint bench faults lines kills sites soak clean
 
 serve: $(INSTALLED)
 	exec $(BIN)/gomp serve --config $(CONFIG)
@@ -30,7 +31,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Processes are killed everywhere: hours.
-faults: kills sites
+faults: lines kills sites
+
+# As plain Python: a P is killed before each line of each kind of operation, and each step of the repair is left out in turn, which is noticed.
+lines: $(READY)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --numprocesses 2 --run-slow $(LINES_ARGS) tests/faults
 
 # Ps are killed at random under load; the seed that is printed repeats the plan of the kills.
 kills: $(READY)

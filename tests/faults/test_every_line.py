@@ -6,12 +6,10 @@ the line: ``lines_of`` gives the line itself.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
 import os
 import random
-import signal
 from dataclasses import dataclass
 
 import pytest
@@ -23,11 +21,11 @@ from special_world import Lifetimes
 from victims import SEAL, SIZES, SURVIVOR, VICTIM, Kept, fill, in_transit, name_something
 
 from gomp.core import COMPILED
-from gomp.core.gc import rebuild, repair
+from gomp.core.gc import repair
 from gomp.core.mutator import boundary, transit
 from gomp.core.mutator.lifecycle import init_p
 from gomp.core.sched.status import OK
-from gomp.core.shm import layout, records
+from gomp.core.shm import layout
 
 if COMPILED:
     pytest.skip("needs NUMBA_DISABLE_JIT=1", allow_module_level=True)
@@ -182,91 +180,3 @@ def test_what_a_killed_receiver_was_about_to_take_is_still_there_or_gone_with_it
                 assert (p, deaths) == (VICTIM, 0) != (VICTIM, world.ps[VICTIM].deaths)
             world.verify()
     assert outcomes == {OK, transit.GONE}
-
-
-# --- the same without a step of the repair ----------------------------------------------------------------------------
-
-
-def nothing(*args):
-    return 0
-
-
-def keep_what_it_was_taking(p):
-    page = records.p_at(p).taking_page
-    settle(p)
-    records.p_at(p).taking_page = page
-
-
-def keep_its_mcache(p):
-    if p != layout.p_addr(VICTIM):
-        flush_mcache(p)
-
-
-def keep_its_page_cache(p):
-    if p != layout.p_addr(VICTIM):
-        return_cached_pages(p)
-
-
-settle, flush_mcache, return_cached_pages = repair._settle, rebuild._flush_mcache, rebuild._return_cached_pages
-LEFT_OUT = {
-    "its locks are not released": (repair, "release_locks_of", nothing, victims.names, "mutator"),
-    "its redo record is not applied": (repair, "apply_redo", nothing, victims.sweep_many, "redo"),
-    "its handles are not dropped": (repair, "_drop_handles", nothing, victims.small_in_a_fresh_span, "status"),
-    "what it was taking stays taken": (repair, "_settle", keep_what_it_was_taking, victims.growth, "mheap"),
-    "its mcache is not emptied": (
-        rebuild,
-        "_flush_mcache",
-        keep_its_mcache,
-        victims.small_in_the_next_window,
-        "mcache",
-    ),
-    "its page cache is not returned": (rebuild, "_return_cached_pages", keep_its_page_cache, victims.large, "mheap"),
-    "spans in hand are not found": (rebuild, "_rebuild_spans", nothing, victims.sweep_many, "sweep"),
-    "pages in hand are not released": (rebuild, "_punch_unknown_pages", nothing, victims.large, "mheap"),
-    "summaries are not made again": (rebuild, "rebuild_summaries_locked", nothing, victims.growth, "palloc"),
-    "counters are not made again": (rebuild, "_rebuild_counters", nothing, victims.growth, "mheap"),
-    "work buffers are not made again": (
-        rebuild,
-        "_rebuild_work_buffers",
-        nothing,
-        victims.marking_with_work_given_away,
-        "work",
-    ),
-    "lists of specials are not made again": (
-        rebuild,
-        "rebuild_specials_stw",
-        nothing,
-        victims_of_objects.sweep_of_specials,
-        "specials",
-    ),
-    "functions of the dead are not lost": (
-        repair,
-        "lose_specials_of_stw",
-        nothing,
-        victims_of_objects.finalizers_run,
-        "lifetimes",
-    ),
-    "marking is not started over": (repair, "restart_marking_stw", nothing, victims.marking, "worker"),
-    "nothing is made again": (repair, "rebuild_derived_stw", nothing, victims.refill_by_sweeping, "refill"),
-}
-
-
-@pytest.mark.parametrize("left_out", LEFT_OUT)
-def test_a_repair_without_one_of_its_steps_is_caught(left_out, monkeypatch):
-    module, name, instead, scenario, within = LEFT_OUT[left_out]
-    where = points(scenario, within)
-    assert goes_on_in_a_child(scenario, where[0])
-    monkeypatch.setattr(module, name, instead)
-    assert any(not goes_on_in_a_child(scenario, n) for n in random.Random(2).sample(where, len(where)))
-
-
-def goes_on_in_a_child(scenario, n, seconds=4):
-    """Whether that process ends well: it may fail, crash or hang."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(seconds)
-        with contextlib.suppress(BaseException):
-            kill_and_go_on(scenario, n)
-            os._exit(0)
-        os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0

@@ -22,12 +22,15 @@ PART = (
     "tests/gc/test_collect.py::test_a_global_is_a_root_until_it_is_cleared",
     "tests/gc/test_collect.py::test_a_native_word_into_an_object_keeps_it",
     "tests/faults/test_wait_between_lines.py",
+    "tests/faults/test_left_out.py::test_no_step_is_forgotten",
+    "tests/faults/test_left_out.py::test_a_repair_without_one_of_its_steps_is_noticed[pages are not forgotten]",
     "tests/model/test_map_model.py",
     "tests/model/test_model.py::test_each_kind_survives_and_dies[7]",
 )
 
 EVERY_LINE = (
     "tests/faults/test_every_line.py",
+    "tests/faults/test_left_out.py",
     "tests/faults/test_map_between_lines.py",
     "tests/faults/test_pool_between_lines.py",
     "tests/faults/test_leak_between_lines.py",
@@ -46,6 +49,6 @@ if COMPILED:
             env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
         assert outcome.returncode == 0, outcome.stdout + outcome.stderr
