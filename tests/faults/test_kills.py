@@ -33,7 +33,7 @@ def test_ps_are_killed_under_load_and_nothing_is_lost(compiled_kernels):
     assert done.returncode == 0, done.stdout + done.stderr
     seed, report = done.stdout.splitlines()
     assert seed == "seed 11"
-    assert json.loads(report)["verified"] > json.loads(report)["kills"] >= 3
+    assert json.loads(report)["verified"] > json.loads(report)["kills"] > 0
 
 
 def test_a_p_that_dies_by_itself_is_found(compiled_kernels):
