@@ -322,7 +322,7 @@ def mark_step(alone: int) -> int:
     anything to mark. ``alone``: mark whatever the shares are.
     """
     store_release(RT_XRESTING, RESTS_NOT)
-    left = act_for_safe_ps()
+    left = 0 if roots.has_root_jobs() else act_for_safe_ps()
     own = layout.p_addr(layout.COORDINATOR_P)
     if has_work() or not spanq.is_empty(own):
         now = nanotime()
