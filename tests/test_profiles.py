@@ -10,11 +10,13 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -315,6 +317,39 @@ async def ask_service(name, *paths):
     transport = httpx.ASGITransport(make_app(Shared(name), Page(name, "off")))
     async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
         return await asyncio.gather(*(client.get(path) for path in paths))
+
+
+def test_nothing_is_compiled_for_an_answer():
+    """In the service, which shares the pages of the compiler with the coordinator, that would copy 11 MiB of them."""
+    script = """
+import asyncio, gomp
+from numba.core import event
+from tests.test_profiles import ask_service
+
+class Compilations(event.Listener):
+    def on_start(self, begun):
+        print("compiled", begun.data["dispatcher"].py_func.__name__)
+
+    def on_end(self, ended):
+        pass
+
+with gomp.Runtime(procs=1) as rt:
+    rt.run("goroutine_leak", requests=20, rounds=1)
+    event.register("numba:compile", Compilations())
+    profiles = [f"/debug/pprof/{path}" for path in ("", "heap", "heap?debug=1", "goroutine", "goroutine?debug=2", "profile?seconds=1")]
+    answers = asyncio.run(ask_service(rt.name, "/metrics", "/live/metrics", "/debug/trace?seconds=0.1", *profiles))
+    assert {answer.status_code for answer in answers} == {200}
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"GODEBUG": "memprofilerate=1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if line.startswith("compiled")] == []
 
 
 @pytest.fixture
