@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from gomp.core.shm import layout
 from gomp.core.shm.records import p_dtype, view
 from gomp.runtime import current
+from gomp.runtime.kinds import brief
 from gomp.runtime.metrics.description import Metric, Number, Summary
 from gomp.runtime.metrics.golang import ABSENT
 from gomp.runtime.metrics.histograms import Float64Histogram
@@ -34,7 +35,7 @@ def read(*names: str) -> dict[str, Reading]:
     """What these metrics say now, by name; without names, all of Go's runtime/metrics.
 
     A number, a Float64Histogram, a Summary, or numbers by what the label says. What this system does not have is left out.
-    Raises ValueError for a name that no metric has, RuntimeLost without a runtime.
+    Raises ValueError for a name that no metric has, TypeError for what is no name, RuntimeLost without a runtime.
     """
     current.peer()
     wanted = [_find(name) for name in names] if names else [metric for metric in TABLE if metric.is_go]
@@ -51,9 +52,11 @@ def read(*names: str) -> dict[str, Reading]:
 
 
 def _find(name: str) -> Metric:
+    if not isinstance(name, str):
+        raise TypeError(f"give names of metrics one by one, as '/gc/heap/live:bytes', not {brief(name)}")
     metric = BY_NAME.get(name)
     if metric is None:
-        raise ValueError(f"there is no metric {name!r}: {_why_absent(ABSENT, name)}")
+        raise ValueError(f"there is no metric {brief(name)}: {_why_absent(ABSENT, name)}")
     return metric
 
 

@@ -31,6 +31,7 @@ LAYERS = (
     "gomp.config",
     "gomp.forked",
     "gomp.kernels",
+    "gomp.runtime.recordaddr",
     "gomp.runtime.memstats",
     "gomp.runtime.residency",
     "gomp.runtime.gctrace",

@@ -187,6 +187,24 @@ def test_a_map_that_has_taken_long_is_not_drawn_for_the_next_who_comes(quick, mo
     assert len(times) == 1
 
 
+def test_readings_go_on_without_a_map_where_the_system_allows_no_thread(quick, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(feed, "MAP_S", 0.002)
+
+    async def follow():
+        async with following(quick) as follower:
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                kinds = {parse(await anext(follower))[0] for _ in range(5)}
+            while parse(await anext(follower))[0] != "map":
+                pass
+            return kinds
+
+    assert run(follow()) == {"frame"}
+
+
 def test_a_frame_tells_what_each_p_did_between_two_readings(quick, monkeypatch):
     letters = iter("rsmrsm" * 100)
     monkeypatch.setattr(doing, "look", lambda: next(letters) + "i" + "w")

@@ -259,6 +259,14 @@ def test_an_unknown_name_is_told_apart_from_one_that_means_nothing_here():
         _find("/cgo/go-to-c-calls:calls")
 
 
+@pytest.mark.parametrize("name", [3, None, ["/gc/heap/live:bytes"], b"/gc/heap/live:bytes"])
+def test_what_is_no_name_is_told_what_is_wanted(name):
+    from gomp.metrics import _find
+
+    with pytest.raises(TypeError, match=r"^give names of metrics one by one, as '/gc/heap/live:bytes', not "):
+        _find(name)
+
+
 def test_without_a_runtime_there_is_nothing_to_read():
     for read in (gomp.metrics.read, gomp.gc_stats, gomp.mem_stats):
         with pytest.raises(gomp.RuntimeLost, match="no runtime is open"):

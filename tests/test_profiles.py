@@ -10,10 +10,13 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -258,6 +261,46 @@ def test_work_that_is_over_before_the_next_look_is_not_called_idle(rt):
     assert by_program[False] == 0
 
 
+def work_of(looks, frames, pid=7):
+    """What 10 ns of CPU time were for, of which the collector says nothing."""
+    before, now = (cpuprofile._Seen(pid, cpu_ns, 0, 0, 0) for cpu_ns in (100, 110))
+    return looks._work("P0", frames, before, now)
+
+
+def test_a_program_is_remembered_while_nothing_but_the_collector_is_seen(rt):
+    looks, spins, nobody = cpuprofile.CpuProfile(), (Site("spin", HERE, 1),), (Site("P0"),)
+    assert work_of(looks, spins) == {spins: 10}
+    assert work_of(looks, (Site(cpuprofile.MARK), *nobody)) == {(Site(cpuprofile.MARK), *nobody): 10}
+    at_rest = (Site(cpuprofile.IDLE), *nobody)
+    assert work_of(looks, at_rest) == {at_rest: 0, spins: 10}
+    assert work_of(looks, at_rest, pid=8) == {at_rest: 0, nobody: 10}, "of a successor nothing is known"
+
+
+def test_a_coordinator_at_rest_has_worked_before(rt):
+    looks = cpuprofile.CpuProfile()
+    for _ in range(20):
+        rt.run("ping_pong:play", 1)  # it is given to a P
+        looks.look()
+    spent = {s.frames: s.values[1] for s in looks.samples() if ("p", "coordinator") in s.labels}
+    assert sum(spent.values()) > 0
+    assert not any(spent[frames] for frames in spent if frames[0] == Site(cpuprofile.IDLE))
+
+
+def test_what_a_process_did_before_it_was_this_p_is_not_counted(rt, monkeypatch):
+    """An attached one may leave and come back as another P: totals of the two are not one less the other."""
+    looks = cpuprofile.CpuProfile()
+    totals = iter([(7, 100, 5000), None, (7, 300, 50), (7, 310, 50), (8, 400, 9000)])
+
+    def see(p):
+        found = next(totals) if p.idx == layout.COORDINATOR_P else None
+        return found and cpuprofile._Seen(found[0], found[1], 0, found[2], 0)
+
+    monkeypatch.setattr(cpuprofile, "_see", see)
+    for _ in range(5):
+        looks.look()
+    assert sum(sample.values[1] for sample in looks.samples()) == 10
+
+
 def test_nobody_knows_what_happened_while_who_looks_was_stopped(rt, monkeypatch):
     looks = cpuprofile.CpuProfile()
     running = rt.go(spin, 0.5)
@@ -274,6 +317,39 @@ async def ask_service(name, *paths):
     transport = httpx.ASGITransport(make_app(Shared(name), Page(name, "off")))
     async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
         return await asyncio.gather(*(client.get(path) for path in paths))
+
+
+def test_nothing_is_compiled_for_an_answer():
+    """In the service, which shares the pages of the compiler with the coordinator, that would copy 11 MiB of them."""
+    script = """
+import asyncio, gomp
+from numba.core import event
+from tests.test_profiles import ask_service
+
+class Compilations(event.Listener):
+    def on_start(self, begun):
+        print("compiled", begun.data["dispatcher"].py_func.__name__)
+
+    def on_end(self, ended):
+        pass
+
+with gomp.Runtime(procs=1) as rt:
+    rt.run("goroutine_leak", requests=20, rounds=1)
+    event.register("numba:compile", Compilations())
+    profiles = [f"/debug/pprof/{path}" for path in ("", "heap", "heap?debug=1", "goroutine", "goroutine?debug=2", "profile?seconds=1")]
+    answers = asyncio.run(ask_service(rt.name, "/metrics", "/live/metrics", "/debug/trace?seconds=0.1", *profiles))
+    assert {answer.status_code for answer in answers} == {200}
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"GODEBUG": "memprofilerate=1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if line.startswith("compiled")] == []
 
 
 @pytest.fixture
@@ -406,6 +482,17 @@ def test_who_would_wait_long_for_a_cpu_profile_is_told_so(rt, monkeypatch):
     answers = sorted(asyncio.run(asked), key=lambda answer: answer.status_code)
     assert [answer.status_code for answer in answers] == [200, 409]
     assert answers[1].text.startswith("another CPU profile is being recorded")
+
+
+def test_where_the_system_allows_no_thread_a_cpu_profile_is_refused_at_once(rt, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    began = time.monotonic()
+    (answer,) = asyncio.run(ask_service(rt.name, "/debug/pprof/profile?seconds=20"))
+    assert (answer.status_code, answer.text.count("\n")) == (503, 1)
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "601", "1.5", "x", "", "99999999999999999999"])

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from gomp.service import answers, app, control, logs, pprof, process, trace
+from gomp.service.live import routes
 from gomp.service.live.feed import MAX_FOLLOWERS, Feed
 from gomp.service.live.routes import Page
 from gomp.service.live.routes import routes as live_routes
@@ -270,6 +271,18 @@ def test_a_command_line_that_is_not_there_is_a_line(small: StandIn) -> None:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_editor_has_left_beside_the_pages_files_is_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    static = tmp_path / "static"
+    static.mkdir()
+    for name in ("page.js", "page.js~", ".page.js.swp"):
+        (static / name).write_text("x")
+    (static / ".#page.js").symlink_to("somebody@somewhere.42")
+    monkeypatch.setattr(routes, "_HERE", tmp_path)
+    assert [name for name, _ in routes._read_files()] == ["page.js"]
 
 
 @pytest.mark.usefixtures("mapped")

@@ -29,7 +29,7 @@ MEMORY_S = 10.0  # for so long something counts as taken
 _TRIFLE = 32  # one part in so many of the cgroup's limit
 _MIB = 1 << 20
 # What a process comes to beside the pages that it shares with the coordinator, in bytes: measured with idle programs, a second after the fork.
-P_TAKES, SERVICE_TAKES = 12 * _MIB, 27 * _MIB
+P_TAKES, SERVICE_TAKES = 12 * _MIB, 16 * _MIB
 
 
 class AutoLimit:

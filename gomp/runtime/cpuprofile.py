@@ -63,7 +63,7 @@ class CpuProfile:
         self._counts: Counter[tuple[str, Frames]] = Counter()
         self._cpu_ns: Counter[tuple[str, Frames]] = Counter()
         self._wall_ns: Counter[tuple[str, Frames]] = Counter()
-        self._seen: dict[int, _Seen] = {}  # by process
+        self._seen: dict[int, _Seen] = {}  # by P, at the last look
         self._worked: dict[int, Frames] = {}  # by process, the program that it was last seen to run
         self._began_ns = self._looked_ns = time.monotonic_ns()
 
@@ -74,27 +74,27 @@ class CpuProfile:
     def look(self) -> None:
         now_ns = time.monotonic_ns()
         passed_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        seen_before, self._seen = self._seen, {}
         if passed_ns > _UNSEEN_NS:
-            self._seen.clear()
-            passed_ns = 0
+            seen_before, passed_ns = {}, 0
         for idx in (*range(int(self._runtime.nrecords)), layout.COORDINATOR_P):
             p = view(p_dtype, layout.p_addr(idx))[0]
-            pid = int(p.xpid)
-            seen = _Seen(pid, _cpu_ns(pid), int(p.sweep_ns), int(p.mark_ns), int(p.assist_ns)) if pid else None
-            if seen is None or seen.cpu_ns < 0:
+            seen = _see(p)
+            if seen is None:
                 continue
-            before, self._seen[pid] = self._seen.get(pid, seen), seen
-            spent_ns = max(seen.cpu_ns - before.cpu_ns, 0)
-            if idx == layout.COORDINATOR_P:
-                name, frames = COORDINATOR, self._coordinator(before, seen)
-                work = {frames: spent_ns}
-            else:
-                name, frames = f"P{idx}", self._p(p, before, seen)
-                work = self._work(name, frames, before, seen, spent_ns)
-            self._counts[name, frames] += 1
-            self._wall_ns[name, frames] += passed_ns
-            for done, took_ns in work.items():
-                self._cpu_ns[name, done] += took_ns
+            self._seen[idx] = seen
+            before = seen_before.get(idx, seen)
+            self._take(idx, p, before if before.pid == seen.pid else seen, seen, passed_ns)
+
+    def _take(self, idx: int, p: Any, before: _Seen, seen: _Seen, passed_ns: int) -> None:
+        if idx == layout.COORDINATOR_P:
+            name, frames = COORDINATOR, self._coordinator(before, seen)
+        else:
+            name, frames = f"P{idx}", self._p(p, before, seen)
+        self._counts[name, frames] += 1
+        self._wall_ns[name, frames] += passed_ns
+        for done, took_ns in self._work(name, frames, before, seen).items():
+            self._cpu_ns[name, done] += took_ns
 
     def samples(self) -> Iterator[Sample]:
         """By P and frames; what took most CPU time first."""
@@ -123,28 +123,29 @@ class CpuProfile:
         doing = self._doing(p, before, seen)
         return (Site(doing), *program) if doing else program
 
-    def _work(self, name: str, frames: Frames, before: _Seen, seen: _Seen, spent_ns: int) -> dict[Frames, int]:
+    def _work(self, name: str, frames: Frames, before: _Seen, seen: _Seen) -> dict[Frames, int]:
         """For what a P that is found at ``frames`` has spent its CPU time since the last look.
 
         At rest it takes none: that was for work which is over by now. Of the collector's there are totals, the rest was the program's, or that of the
         last one which was seen there.
         """
+        left_ns = max(seen.cpu_ns - before.cpu_ns, 0)
         program = frames[1:] if frames[0] in _COLLECTS | _AT_REST else frames
-        if frames[0] not in _AT_REST:
+        if program != (Site(name),):
             self._worked[seen.pid] = program
-            return {frames: spent_ns}
-        if program == (Site(name),):
-            program = self._worked.get(seen.pid, program)
+        if frames[0] not in _AT_REST:
+            return {frames: left_ns}
+        program = self._worked.get(seen.pid, program)
         work = {frames: 0}
         for doing, total_ns in (
             (MARK, seen.mark_ns - before.mark_ns),
             (ASSIST, seen.assist_ns - before.assist_ns),
             (SWEEP, seen.sweep_ns - before.sweep_ns),
         ):
-            if took_ns := min(total_ns, spent_ns):
+            if took_ns := min(total_ns, left_ns):
                 work[Site(doing), *program] = took_ns
-                spent_ns -= took_ns
-        return work | {program: spent_ns}
+                left_ns -= took_ns
+        return work | {program: left_ns} if left_ns else work
 
     def _doing(self, p: Any, before: _Seen, seen: _Seen) -> str:
         """ "" if it is the program's time."""
@@ -170,6 +171,13 @@ def _program(p: Any) -> Frames:
     frames = frames_of_running(int(p.curg))  # read once: it comes and goes meanwhile
     site = site_of(int(p.program_site))
     return (*frames, site) if site != UNKNOWN else (*frames, Site(f"P{int(p.idx)}"))
+
+
+def _see(p: Any) -> _Seen | None:
+    """None if nobody is there."""
+    pid = int(p.xpid)
+    cpu_ns = _cpu_ns(pid) if pid else -1
+    return None if cpu_ns < 0 else _Seen(pid, cpu_ns, int(p.sweep_ns), int(p.mark_ns), int(p.assist_ns))
 
 
 def _cpu_ns(pid: int) -> int:

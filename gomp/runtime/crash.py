@@ -15,6 +15,7 @@ from gomp.core.heap import mspan
 from gomp.core.shm import layout, records
 from gomp.core.shm.records import GC_MARK, MHEAP, PACER, RUNTIME, SWEEP_SETS, view
 from gomp.runtime import doing
+from gomp.runtime.recordaddr import g_number, trace_addr
 from gomp.runtime.stopping import p_record
 
 LAST_EVENTS = 12  # of each P
@@ -66,7 +67,7 @@ def _ps(running: Callable[[int], list[str]]) -> Iterator[str]:
 def _details(record: Any) -> str:
     """The words of a P's record that say most about where it is."""
     shown = {
-        "goroutine record": layout.g_number(int(record.curg)) if record.curg else 0,
+        "goroutine record": g_number(int(record.curg)) if record.curg else 0,
         "waits for the lock at": hex(int(record.waiting_for)) if record.waiting_for else 0,
         "critical sections": int(record.no_park),
         "redo stores": int(record.xredo_n),
@@ -80,7 +81,7 @@ def _last_events(p: int, now_ns: int) -> Iterator[str]:
     """Of a P that tells, as in a trace: how long ago each was, which, and its two numbers."""
     if p_record(p).trace_committed != layout.TRACE_RING:
         return
-    ring = layout.trace_addr(p)
+    ring = trace_addr(p)
     written = int(view(np.dtype("i8"), ring, 1)[0])
     events = view(records.trace_event_dtype, ring + layout.TRACE_HEADER, layout.TRACE_EVENTS)
     for n in range(max(written - LAST_EVENTS, 0), written):

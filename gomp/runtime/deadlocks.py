@@ -29,7 +29,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gomp.core.shm import layout
 from gomp.core.shm.records import (
     G_CASE,
     G_DEAD,
@@ -49,6 +48,7 @@ from gomp.runtime.channel import Channel
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.ending import Ending
 from gomp.runtime.family import Family
+from gomp.runtime.recordaddr import g_addr
 from gomp.runtime.requests import Asker
 from gomp.runtime.stillness import ACTS
 
@@ -207,7 +207,7 @@ def _tables() -> Iterator[Any]:
     """The records of all goroutines, some at a time."""
     n = int(view(sched_dtype, SCHED)[0].ngs)
     for first in range(1, n + 1, _AT_A_TIME):
-        yield view(g_dtype, layout.g_addr(first), min(_AT_A_TIME, n + 1 - first))
+        yield view(g_dtype, g_addr(first), min(_AT_A_TIME, n + 1 - first))
 
 
 def _shown(look: _Look) -> str:

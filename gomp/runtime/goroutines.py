@@ -14,7 +14,6 @@ from gomp.core.mutator import schedule
 from gomp.core.mutator.poll import POLL_SHUT_DOWN
 from gomp.core.mutator.sites import NO_SITE
 from gomp.core.sched.runq import NO_G
-from gomp.core.shm import layout
 from gomp.core.shm.records import g_dtype, view
 from gomp.errors import RuntimeLost
 from gomp.runtime import bodies, coroutines, current, declarations, endings, frames, stacks, steps
@@ -28,6 +27,7 @@ from gomp.runtime.handles import table
 from gomp.runtime.here import Identity
 from gomp.runtime.labels import number_of
 from gomp.runtime.places import MADE
+from gomp.runtime.recordaddr import g_addr
 from gomp.runtime.sites import number_of_caller
 from gomp.runtime.type_table import description
 
@@ -157,13 +157,13 @@ def _look_aside(in_program: bool) -> None:
 
 def _may_others_begin(strange: int) -> bool:
     """Whether there are other Ps, and have not had their turn in vain: they may all be in programs."""
-    return current.num_procs() > 1 and int(view(g_dtype, layout.g_addr(strange))[0].runs) <= _RUNS_FOR_OTHERS
+    return current.num_procs() > 1 and int(view(g_dtype, g_addr(strange))[0].runs) <= _RUNS_FOR_OTHERS
 
 
 def _begin_body(cls: BodyMeta, strange: int) -> None:
     """A function of Python's has its arguments in the frame of a goroutine: from here on its body is that goroutine."""
     body = cls.body_of(strange)
-    known = view(g_dtype, layout.g_addr(strange))[0]
+    known = view(g_dtype, g_addr(strange))[0]
     identity = Identity(int(known.id), int(known.parent), int(known.site), int(known.labels))
     table.call(schedule.bury_strange, strange)  # first: interrupted in between it is lost, and not there twice
     coroutines.begin(body, identity, is_anybodys=False)

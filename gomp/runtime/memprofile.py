@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from gomp.core.gc.memprofile import bucket_addr
 from gomp.core.shm.atomics import load_acquire
 from gomp.core.shm.records import (
     MEMPROFILE,
@@ -30,6 +29,7 @@ from gomp.core.shm.seqlock import load_after_reads
 from gomp.errors import GompError
 from gomp.runtime.goroutineprofile import addresses
 from gomp.runtime.memstats import MemStats
+from gomp.runtime.recordaddr import bucket_addr
 from gomp.runtime.sitetable import Site, frame_at
 
 _OURS = (f"{Path(__file__).parents[1]}/", "<frozen runpy>")

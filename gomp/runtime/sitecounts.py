@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from gomp.core.mutator.sites import NO_SITE
-from gomp.core.shm import layout, records
+from gomp.core.shm import records
 from gomp.core.shm.records import G_CASE, G_DEAD, G_IDLE, G_STATUS_MASK
+from gomp.runtime.recordaddr import g_addr
 from gomp.runtime.sitetable import site_of
 
 OTHER, UNKNOWN = "other", "unknown"
@@ -43,7 +44,7 @@ class SiteCounts:
 def count() -> Any:
     """How many there are now, by the number of the site."""
     n = int(records.view(records.sched_dtype, records.SCHED)[0].ngs)
-    gs: Any = records.view(records.g_dtype, layout.g_addr(1), n)
+    gs: Any = records.view(records.g_dtype, g_addr(1), n)
     statuses = gs.xstatus & G_STATUS_MASK
     return np.bincount(gs.site[~np.isin(statuses, (G_CASE, G_DEAD, G_IDLE))], minlength=1)
 

@@ -7,9 +7,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from gomp.core.mutator.sites import NO_SITE, find_site, site_addr
+from gomp.core.mutator.sites import NO_SITE, find_site
 from gomp.core.shm import layout
 from gomp.core.shm.records import site_dtype, view
+from gomp.runtime.recordaddr import site_addr
 
 
 @dataclass(frozen=True)

@@ -127,15 +127,14 @@ class Profiles:
         """The CPU profile of so many seconds. Raises NoTurn."""
         await self._cpu.take(request)
         looks, ends = cpuprofile.CpuProfile(), threading.Event()
-        looking = asyncio.ensure_future(self._cpu.run(lambda: _look_until(looks, ends)))
+        passing = asyncio.ensure_future(_pass_time(request, seconds))
+        passing.add_done_callback(lambda _: ends.set())
         try:
-            await _pass_time(request, seconds)
-            ends.set()
-            await looking
+            await self._cpu.run(lambda: _look_until(looks, ends))
+            await passing
             return await self._cpu.run(looks.encode)
         finally:
-            ends.set()
-            await asyncio.wait({looking})
+            passing.cancel()
             self._cpu.give_back()
 
 

@@ -82,18 +82,22 @@ class Turns:
             self.give_back()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, in a thread of this kind. The caller has a turn, and is not cancelled before the thread is done. Raises NoTurn, if
-        the system allows no more threads."""
-        has_begun = False
+        """What ``work`` returns, in a thread of this kind. The caller has a turn, and is not cancelled before the thread is done. Raises NoTurn."""
+        return await in_thread(work, self._threads)
 
-        def begin() -> T:
-            nonlocal has_begun
-            has_begun = True
-            return work()
 
-        try:
-            return await to_thread.run_sync(begin, limiter=self._threads)
-        except RuntimeError:
-            if has_begun:
-                raise
-            raise NoTurn(503, _NO_THREAD) from None
+async def in_thread(work: Callable[[], T], limiter: CapacityLimiter | None = None) -> T:
+    """What ``work`` returns, in a thread. Raises NoTurn, if the system allows no more threads."""
+    has_begun = False
+
+    def begin() -> T:
+        nonlocal has_begun
+        has_begun = True
+        return work()
+
+    try:
+        return await to_thread.run_sync(begin, limiter=limiter)
+    except RuntimeError:
+        if has_begun:
+            raise
+        raise NoTurn(503, _NO_THREAD) from None

@@ -9,11 +9,13 @@ import pytest
 from heap_world import heap_world
 
 from gomp.core import kernel
+from gomp.core.gc import roots
 from gomp.core.gc.wbbuf import flush_own, record_write
 from gomp.core.heap import mspan
 from gomp.core.mutator import boundary
+from gomp.core.shm import layout
 from gomp.core.shm.atomics import and_acq_rel, load64, store64, store_relaxed
-from gomp.core.shm.records import INLINE_SCANS, WB_ENTRIES
+from gomp.core.shm.records import INLINE_SCANS, POLL_RAGGED, WB_ENTRIES
 
 NODE, NEXT = 16, 0
 SOUND, NO_DELETION, NO_INSERTION = 0, 1, 2
@@ -139,6 +141,16 @@ def test_each_stack_is_scanned_once_a_cycle(world):
     assert [int(p.scans) for p in world.ps] == [n + 1 for n in before]
     world.collect()
     assert [int(p.scans) for p in world.ps] == [n + 2 for n in before]
+
+
+def test_stacks_are_asked_for_by_the_last_root_job(world):
+    world.begin_marking()
+    assert not any(p.xpoll & POLL_RAGGED for p in world.ps)
+    with world.as_coordinator():
+        while roots.run_root_job(layout.p_addr(layout.COORDINATOR_P)) != roots.NO_JOB:
+            pass
+    assert all(p.xpoll & POLL_RAGGED for p in world.ps)
+    assert world.finish_marking() == ()
 
 
 def test_what_a_program_stores_through_a_handle_goes_through_the_barrier(world):

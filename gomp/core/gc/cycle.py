@@ -30,7 +30,7 @@ from gomp.core.gc import (
 )
 from gomp.core.gc.mark import forget_pending
 from gomp.core.gc.poolroots import rotate_pools_stw
-from gomp.core.gc.ragged import begin_ragged, for_each_p
+from gomp.core.gc.ragged import for_each_p, open_ragged
 from gomp.core.gc.roots import prepare_root_jobs_stw
 from gomp.core.gc.stackscan import set_start_size_stw
 from gomp.core.gc.worker import DRY, is_work_left_stw, mark_step, mark_stw
@@ -203,7 +203,7 @@ def _start_from_roots_stw() -> None:
     prepare_root_jobs_stw()
     store_release(RT_XOVERFLOW, 0)
     store_release(RT_XFLUSHED, 0)
-    begin_ragged()
+    open_ragged()  # which the last root job has Ps pass
     for i in range(runtime().nprocs):
         or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_WORK)
 

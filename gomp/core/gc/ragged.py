@@ -18,6 +18,7 @@ from gomp.core.sched.status import (
     OK,
     SELF_POLL,
     SPINS,
+    ask_each_p,
     forget_native_roots,
     publish_native_roots,
     put_off,
@@ -30,7 +31,6 @@ from gomp.core.shm.atomics import (
     cpu_pause,
     load_acquire,
     load_relaxed,
-    or_acq_rel,
     store_release,
     store_seq_cst,
 )
@@ -97,12 +97,18 @@ def has_passed(p: int, number: int) -> bool:
 
 
 @inline
-def begin_ragged() -> int:
-    """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
+def open_ragged() -> int:
+    """There is a ragged barrier to pass, for whoever is asked to, or asked for something else; its number."""
     number = load_acquire(RT_XRAGGED) + 1  # one coordinator: no other process adds
     store_seq_cst(RT_XRAGGED, number)
-    for i in range(nrecords()):
-        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_RAGGED)
+    return number
+
+
+@inline
+def begin_ragged() -> int:
+    """Ask every P to pass a ragged barrier at its next poll; returns the barrier's number."""
+    number = open_ragged()
+    ask_each_p(POLL_RAGGED)
     return number
 
 

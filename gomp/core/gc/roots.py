@@ -2,8 +2,9 @@
 
 The root table is cut into shards, jobs that any marker takes by number. So are special records and the stacks of goroutines
 (:mod:`~gomp.core.gc.stackscan`), and each pool is a job. What belongs to a P, its handles, its native stack and the stacks of what it runs, is
-scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see
-:mod:`~gomp.core.gc.ragged`). From then on it is black: what the P loads from the heap is kept by the barrier, and what it allocates is born black.
+scanned once a cycle as one: by the P itself at a poll, or by whoever claims it while it is SAFE (see :mod:`~gomp.core.gc.ragged`). From then on it is
+black: what the P loads from the heap is kept by the barrier, and what it allocates is born black. The last job asks for that. Stacks come last, as in
+Go: what a program drops before they are scanned is garbage in this cycle already.
 
 Handles, the root table, pools and specials are precise; native stacks, as published by their Ps, are not.
 
@@ -21,6 +22,7 @@ from gomp.core.gc.specials import special_addr, state_of
 from gomp.core.gc.stackscan import prepare_stack_jobs_stw, run_stack_job, scan_running
 from gomp.core.heap import mspan
 from gomp.core.jit import inline, kernel
+from gomp.core.sched.status import ask_each_p
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import add_relaxed, clear_lowest, ctz, load64, load_acquire, load_relaxed, store_release
 from gomp.core.shm.records import (
@@ -28,6 +30,7 @@ from gomp.core.shm.records import (
     P_XPENDING,
     PACER_XGLOBALS_WORK,
     PACER_XSTACK_WORK,
+    POLL_RAGGED,
     POOL_PRIVATE,
     POOL_RING,
     POOL_VICTIM_PRIVATE,
@@ -62,7 +65,7 @@ def prepare_root_jobs_stw() -> None:
     rt.root_special_shards = (rt.nspecials + _SPECIALS_PER_SHARD - 1) // _SPECIALS_PER_SHARD
     rt.root_pool_shards = load_relaxed(RT_XNPOOLS)
     sched().first_stack_job = rt.root_global_shards + rt.root_special_shards + rt.root_pool_shards
-    rt.root_jobs = sched().first_stack_job + prepare_stack_jobs_stw()
+    rt.root_jobs = sched().first_stack_job + prepare_stack_jobs_stw() + 1
     store_release(RT_XROOT_NEXT, 0)
 
 
@@ -79,6 +82,9 @@ def run_root_job(p: int) -> int:
     shard = add_relaxed(RT_XROOT_NEXT, 1)
     if shard >= runtime().root_jobs:
         return NO_JOB
+    if shard == runtime().root_jobs - 1:
+        ask_each_p(POLL_RAGGED)
+        return 0
     if shard >= runtime().root_global_shards:
         return _run_other_job(p, shard - runtime().root_global_shards)
     first = shard * _GLOBALS_PER_SHARD

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from gomp.core.gc import credit, limiter, roots, spanq, wbbuf, work
 from gomp.core.gc.mark import fetch_span, grey_pending, publish_scan_work, scan, scan_small
-from gomp.core.gc.ragged import act_for_safe_ps, publish_grey
+from gomp.core.gc.ragged import act_for_safe_ps, pass_ragged, publish_grey
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import release_all_stw
 from gomp.core.jit import inline, kernel
@@ -49,6 +49,7 @@ from gomp.core.shm.records import (
     PACER_XWAITERS,
     POLL_CLEAR,
     POLL_OTHERS,
+    POLL_RAGGED,
     POLL_WORK,
     RESTS_FOR_TURN,
     RESTS_FOR_WORK,
@@ -204,7 +205,9 @@ def run_worker() -> None:
         done = drain(_CHECK_EVERY)
         scanned += done
         credit.give(done)
-        if done < _CHECK_EVERY:
+        if load_relaxed(SELF_POLL) & POLL_RAGGED:
+            pass_ragged()  # as the last root job asks
+        elif done < _CHECK_EVERY:
             break
         if not is_dedicated and _has_had_fraction(p, began, nanotime()):
             break
@@ -322,7 +325,7 @@ def mark_step(alone: int) -> int:
     anything to mark. ``alone``: mark whatever the shares are.
     """
     store_release(RT_XRESTING, RESTS_NOT)
-    left = act_for_safe_ps()
+    left = 0 if roots.has_root_jobs() else act_for_safe_ps()
     own = layout.p_addr(layout.COORDINATOR_P)
     if has_work() or not spanq.is_empty(own):
         now = nanotime()

@@ -264,6 +264,13 @@ def note_wait(began_ns: int) -> None:
         tell_at(now, TRACE_WAIT_END, 0, 0)
 
 
+@inline
+def ask_each_p(bit: int) -> None:
+    """Have each P see that at its next poll: POLL_*."""
+    for i in range(nrecords()):
+        or_acq_rel(layout.p_addr(i) + P_XPOLL, bit)
+
+
 @kernel("void()")
 def shut_down_if_orphaned() -> None:
     """Without a coordinator nobody ends a stop or a cycle: of the processes that outlive it, the first that finds that out tells all."""
@@ -276,8 +283,7 @@ def end_world() -> None:
     """The runtime has ended: a stop without end. No kernel is entered any more, no wait goes on, and programs end by their next poll."""
     store_release(RT_XSHUTDOWN, 1)
     store_seq_cst(RT_XSTOP, nanotime() | 1)
-    for i in range(nrecords()):
-        or_acq_rel(layout.p_addr(i) + P_XPOLL, POLL_SHUTDOWN)
+    ask_each_p(POLL_SHUTDOWN)
 
 
 @inline

@@ -24,6 +24,7 @@ from gomp.cgroup import MemoryCgroup
 from gomp.core.shm import layout, records
 from gomp.runtime import doing, reading
 from gomp.service.live import pagemap
+from gomp.service.turns import NoTurn, in_thread
 
 LOOK_S = 0.05
 FRAME_S = 0.5
@@ -124,7 +125,10 @@ class Feed:
 
     async def _draw_map(self, began_s: float) -> None:
         self._map_due_s = began_s + MAP_S
-        self._map = await asyncio.to_thread(lambda: encode("map", pagemap.read().to_json()))
+        try:
+            self._map = await in_thread(lambda: encode("map", pagemap.read().to_json()))
+        except NoTurn:  # the system allows no more threads: the last one stays
+            return
         took_s = time.monotonic() - began_s
         self._map_due_s = began_s + max(MAP_S, took_s / MAP_SHARE)
 

@@ -41,8 +41,11 @@ _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
 def _read_files() -> Iterator[tuple[str, tuple[bytes, dict[str, str]]]]:
     """The page's files by name, each with its headers."""
     for file in _HERE.joinpath("static").iterdir():
+        kind = _KINDS.get(PurePath(file.name).suffix)
+        if kind is None or not file.is_file():  # an editor's, or an archiver's
+            continue
         content = file.read_bytes()
-        kind, tag = _KINDS[PurePath(file.name).suffix], hashlib.sha256(content).hexdigest()[:32]
+        tag = hashlib.sha256(content).hexdigest()[:32]
         yield file.name, (content, {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8", "ETag": f'"{tag}"'})
 
 
