@@ -14,6 +14,7 @@ from gomp.core.gc.verify import problems, trace
 from gomp.core.gc.verify.counters import check_counters
 from gomp.core.gc.verify.lists import check_lists
 from gomp.core.gc.verify.pages import check_pages
+from gomp.core.gc.verify.ps import check_ps
 from gomp.core.gc.verify.queues import check_queues
 from gomp.core.gc.verify.sizes import check_sizes
 from gomp.core.gc.verify.spans import check_spans
@@ -26,6 +27,16 @@ from gomp.errors import OutOfMemory
 
 MAX_PROBLEMS = 100
 _OUT_BYTES = 8192
+_AT = _OUT_BYTES - 8  # of the number of the check that is under way
+_CHECKS = (  # from which level, what each looks at
+    (1, "the counters", check_counters),
+    (2, "the spans", check_spans),
+    (2, "the lists of spans", check_lists),
+    (2, "the pages", check_pages),
+    (2, "the stacks of goroutines", check_stacks),
+    (2, "the queues of goroutines", check_queues),
+    (2, "the special records", check_specials),
+)
 _LEAST = 1 << 16
 
 
@@ -79,20 +90,15 @@ def verify(level: int) -> Report:
 
     Level 3 traces only a heap in which the levels below found nothing: a broken one could lead it anywhere.
     """
-    out = _out.zeroed(_OUT_BYTES)
-    store64(out, MAX_PROBLEMS)
-    has_sizes = check_sizes(out) != 0
-    if has_sizes:
-        check_counters(out)
-    if has_sizes and level >= 2:
-        check_spans(out)
-        check_lists(out)
-        check_pages(out)
-        check_stacks(out)
-        check_queues(out)
-        check_specials(out)
+    out = begin()
+    if check_sizes(out) and check_ps(out):
+        for n, (least, _, check) in enumerate(_CHECKS):
+            if level >= least:
+                store64(out + _AT, n)
+                check(out)
     reached = 0
     if level >= 3 and _word(out, problems.OUT_PROBLEMS) == 0:
+        store64(out + _AT, len(_CHECKS))
         reached = int(trace.trace(new_trace(out)))
     return Report(
         level=level,
@@ -104,10 +110,22 @@ def verify(level: int) -> Report:
     )
 
 
-def check_marks() -> tuple[str, ...]:
-    """GODEBUG=gccheckmark: what the precise roots lead to and is not marked. World: stopped, and marking has just ended."""
+def begin() -> int:
+    """Where what is found will be: also by processes that are forked from here on, so that it is there if one of them comes to grief."""
     out = _out.zeroed(_OUT_BYTES)
     store64(out, MAX_PROBLEMS)
+    return out
+
+
+def found_so_far() -> tuple[tuple[str, ...], str]:
+    """The problems that a verification has found which has come to no end, and what it was looking at."""
+    at = int(load64(_out.address + _AT))
+    return _problem_lines(_out.address), _CHECKS[at][1] if at < len(_CHECKS) else "what is reachable"
+
+
+def check_marks() -> tuple[str, ...]:
+    """GODEBUG=gccheckmark: what the precise roots lead to and is not marked. World: stopped, and marking has just ended."""
+    out = begin()
     check_counters(out)
     t = new_trace(out)
     store64(t + trace.T_IS_MARKED, 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gomp.errors import OutOfMemory
 from gomp.forked import die_with_parent, fork_with_pipe, how_it_ended, reset_signals
-from gomp.runtime.verify import verify
+from gomp.runtime.verify import begin, found_so_far, verify
 
 PATIENCE_S = 60.0  # a heap of a GiB takes some seconds
 
@@ -21,9 +21,10 @@ PATIENCE_S = 60.0  # a heap of a GiB takes some seconds
 def verify_aside(level: int) -> dict[str, Any]:
     """The fields of :class:`~gomp.runtime.verify.Report`. Called by a process with one thread; the world is stopped.
 
-    If the verification comes to no end, that is the problem which it has found. Raises OutOfMemory.
+    If the verification comes to no end, that is a problem, beside those which it has found. Raises OutOfMemory.
     """
     parent = os.getpid()
+    begin()
 
     def look(writer: int) -> None:
         die_with_parent(parent, b"gomp-verifier")
@@ -49,7 +50,7 @@ def verify_aside(level: int) -> dict[str, Any]:
     _, status = os.waitpid(pid, 0)
     if not text or status:  # what it had said when it was ended may be half of it
         end = f"was not over after {PATIENCE_S:.0f} s" if text is None else how_it_ended(status)
-        return _lost(level, f"the verification {end}: what it looks at leads nowhere")
+        return _lost(level, end)
     found = json.loads(text)
     if "no_room" in found:
         raise OutOfMemory(found["no_room"])
@@ -69,5 +70,7 @@ def _read(fd: int, deadline: float) -> bytes | None:
     return None
 
 
-def _lost(level: int, problem: str) -> dict[str, Any]:
-    return {"level": level, "spans": 0, "objects": 0, "bytes": 0, "problems": [problem], "reached": 0}
+def _lost(level: int, end: str) -> dict[str, Any]:
+    problems, at = found_so_far()
+    problems = (*problems, f"the verification {end} when it looked at {at}: something there leads nowhere")
+    return {"level": level, "spans": 0, "objects": 0, "bytes": 0, "problems": list(problems), "reached": 0}

@@ -13,12 +13,16 @@ import gomp
 from gomp.core.gc.specials import special_addr
 from gomp.core.shm import layout
 from gomp.core.shm.records import (
+    MCACHE_ENTRY,
     MHEAP,
+    P_MCACHE,
     RUNTIME,
     SCHED,
     SPAN_IN_USE,
     mcentral_dtype,
     mheap_dtype,
+    offset_of,
+    p_dtype,
     runtime_dtype,
     sched_dtype,
     span_dtype,
@@ -36,8 +40,8 @@ def _span_in_use(rng: random.Random) -> int:
     return layout.SPANS_BASE + page * span_dtype.itemsize
 
 
-def _p_record(rng: random.Random) -> int:
-    return layout.p_addr(rng.randrange(int(view(runtime_dtype, RUNTIME)[0].nrecords))) + rng.randrange(0, 2048, 8)
+def _p(rng: random.Random) -> int:
+    return int(layout.p_addr(rng.randrange(int(view(runtime_dtype, RUNTIME)[0].nrecords))))
 
 
 TABLES: dict[str, Callable[[random.Random], int]] = {
@@ -46,7 +50,9 @@ TABLES: dict[str, Callable[[random.Random], int]] = {
     "heap": lambda rng: MHEAP + rng.randrange(8, 88, 8),  # end_page at least
     "special record": lambda rng: special_addr(1 + rng.randrange(int(view(runtime_dtype, RUNTIME)[0].nspecials))),
     "goroutine": lambda rng: layout.g_addr(1 + rng.randrange(int(view(sched_dtype, SCHED)[0].ngs))),
-    "P": _p_record,
+    "mcache": lambda rng: _p(rng) + P_MCACHE + rng.randrange(layout.NUM_SPAN_CLASSES) * MCACHE_ENTRY,
+    "work buffers of a P": lambda rng: _p(rng) + offset_of(p_dtype, "wbuf1"),
+    "P": lambda rng: _p(rng) + rng.randrange(0, 2048, 8),
 }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ import pytest
 from gomp.core import COMPILED
 
 ROOT = Path(__file__).parents[2]
-ALWAYS_NOTICED = ("span", "list of spans", "heap", "special record")  # each word of which something depends on
+# Each word of which something depends on.
+ALWAYS_NOTICED = ("span", "list of spans", "heap", "special record", "mcache", "work buffers of a P")
 
 if not COMPILED:
     pytest.skip("needs runtimes, which run compiled kernels", allow_module_level=True)

@@ -323,12 +323,38 @@ def damage_free_goroutines(h):
     h.world.ps[0].g_nfree += 1
 
 
+def damage_redo_record(h):
+    h.world.ps[1].xredo_n = 2
+
+
+def damage_handles(h):
+    h.world.ps[1].handles = layout.HANDLES_PER_P
+
+
+def damage_native_roots(h):
+    h.world.ps[1].xnative_n = -1
+
+
+def damage_span_queue(h):
+    h.world.ps[1].spanq_tail = h.world.ps[1].spanq_head - 1
+
+
+def damage_work_buffer(h):
+    h.world.ps[1].wbuf2 = layout.WBUFS_BASE + 8
+
+
+def damage_page_of_an_entry(h):
+    h.entry().page = 1 << 40
+
+
 def damage_size_of_a_table(h):
     records.view(records.sched_dtype, records.SCHED)[0].ngs = layout.MAX_GS + 1
 
 
 DAMAGES = [
     (codes.TABLE_SIZE, damage_size_of_a_table, FRESH),
+    (codes.REDO_LEFT, damage_redo_record, FRESH), (codes.P_HANDLES, damage_handles, FRESH), (codes.P_NATIVE_ROOTS, damage_native_roots, FRESH),
+    (codes.P_SPANQ, damage_span_queue, FRESH), (codes.P_WBUF, damage_work_buffer, FRESH), (codes.CACHE_ENTRY, damage_page_of_an_entry, FRESH),
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.LOCK_HELD, damage_map_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH),
     (codes.WORK_LEFT, damage_work_left, FRESH),
     (codes.HEAP_BYTES, damage_released, FRESH), (codes.METADATA_BYTES, damage_metadata, FRESH),

@@ -22,8 +22,8 @@ PROBLEM_WORDS = 4
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, PROFILE_BUCKET, PROFILE_COUNTS,
     STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
-    TABLE_SIZE,
-) = range(1, 58)  # fmt: skip
+    TABLE_SIZE, REDO_LEFT, P_HANDLES, P_NATIVE_ROOTS, P_SPANQ, P_WBUF,
+) = range(1, 63)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -83,6 +83,11 @@ PROBLEMS = {
     CHAN_LAST: "the last goroutine in the queue of a channel is {a}, expected {b}",
     G_RUNS: "goroutine {a} of status {b} is not what P {c} says that it runs",
     TABLE_SIZE: "the table at {a:#x} has {b} entries, and room for {c}",
+    REDO_LEFT: "P {a} stands outside every kernel with {b} stores to be done again, expected 0",
+    P_HANDLES: "P {a} has {b} handles, and room for {c}",
+    P_NATIVE_ROOTS: "P {a} has published {b} words of its native stack, and has room for {c}",
+    P_SPANQ: "the span queue of P {a} has {b} entries, and room for {c}",
+    P_WBUF: "P {a} has the work buffer at {b:#x}, which is none of the {c} that there are",
     UNMARKED: "the reference at {b:#x} is {a:#x}, an object of the span at page {c} that is not marked",
 }
 
