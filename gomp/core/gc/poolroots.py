@@ -16,7 +16,7 @@ from gomp.core.shm.records import (
     POOL_VICTIM_RING,
     POOL_VICTIM_TAIL,
     RT_XNPOOLS,
-    runtime,
+    nrecords,
 )
 
 
@@ -29,7 +29,7 @@ def pool_record(pool: int, p_idx: int) -> int:
 def rotate_pools_stw() -> None:
     """Go's clearpools: victims are dropped, what is there becomes the victim. World: stopped, nothing marked yet."""
     for pool in range(load_relaxed(RT_XNPOOLS)):
-        for i in range(runtime().nrecords):
+        for i in range(nrecords()):
             _rotate(pool_record(pool, i))
 
 
