@@ -29,6 +29,7 @@ PROCS = 6  # each lives long enough to be started again at once
 COME_BY_S = 1.0  # within which one comes to a new site, or it is the turn of another
 DRY = 20  # turns in a row without a new site: there are none
 NAME = "sites"
+ANYBODY = killsites.OF_A_P | killsites.OF_THE_COORDINATOR | killsites.OF_A_GUEST
 _PARTS = re.compile(r"(\d+)")
 
 
@@ -157,6 +158,7 @@ def summary(table: killsites.Table, kind: int, names: list[str]) -> dict[str, An
     return {
         "sites": len(names),
         "visited": len(visited),
+        "visited_by_anybody": len(table.visited(ANYBODY)),
         "kernels": len(set(names)),
         "kernels_visited": len(seen),
         "not_visited": dict(unseen.most_common()),
