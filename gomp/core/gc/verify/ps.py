@@ -26,13 +26,7 @@ def _check_p(out: int, number: int) -> bool:
     p = layout.p_addr(number)
     pp = p_at(p)
     ok = _fits(out, P_HANDLES, number, pp.handles, min(pp.handles_committed >> 3, layout.HANDLES_PER_P))
-    ok &= _fits(
-        out,
-        P_NATIVE_ROOTS,
-        number,
-        load_acquire(p + P_XNATIVE_N),
-        min(pp.native_committed, layout.NATIVE_ROOTS_BYTES) >> 3,
-    )
+    ok &= _fits(out, P_NATIVE_ROOTS, number, load_acquire(p + P_XNATIVE_N), layout.NATIVE_ROOTS_BYTES >> 3)
     ok &= _fits(out, P_SPANQ, number, pp.spanq_tail - pp.spanq_head, min(pp.spanq_capacity, layout.MAX_SPANQ))
     ok &= _is_buffer(out, number, pp.wbuf1)
     ok &= _is_buffer(out, number, pp.wbuf2)
