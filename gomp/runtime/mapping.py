@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from gomp.errors import RuntimeLost
 
-_PATIENCE_S = 5.0  # those who wait for a goroutine look every 0.1 s whether the runtime has ended
+_PATIENCE_S = 0.5  # those who wait for a goroutine look every 0.1 s whether the runtime has ended
 _NAP_S = 0.005
 _undo_later: Callable[[], None] | None = None
 
