@@ -83,6 +83,7 @@ def run_root_job(p: int) -> int:
     if shard >= runtime().root_jobs:
         return NO_JOB
     if shard == runtime().root_jobs - 1:
+        # Whoever is killed before it has asked has the marking started over; and the barrier that ends the marking asks, too.
         ask_each_p(POLL_RAGGED)
         return 0
     if shard >= runtime().root_global_shards:
