@@ -284,3 +284,37 @@ def test_a_runtime_that_ends_fails_what_was_not_done():
     done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["lost"] * 4 + ["this runtime is not open: use it in a `with` block"]
+
+
+LOST = """
+import os, signal, time
+import gomp
+from gomp.core.shm.records import RUNTIME, runtime_dtype, view
+
+class User:
+    def __init__(self, rt):
+        self.executor, self.array = gomp.Executor(rt), gomp.ndarray(8)
+    def submit(self):
+        self.executor.submit(abs, self.array)
+
+def use(rt):
+    user = User(rt)
+    os.kill(int(view(runtime_dtype, RUNTIME)[0].coordinator_pid), signal.SIGKILL)
+    while True:
+        user.submit()
+        time.sleep(0.01)
+
+try:
+    with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+        use(rt)
+except gomp.RuntimeLost as error:
+    print("lost")
+with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+    print(rt.run(abs, -1))
+"""
+
+
+def test_a_refusal_keeps_nothing_of_whoever_was_refused():
+    """Their arrays would stand in the way of the next runtime."""
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout, done.returncode) == ("lost\n1\n", 0), done.stderr

@@ -105,7 +105,7 @@ class _Tasks:
         # under the lock
         self._waiting: deque[_Task] = deque()
         self._ends = False
-        self._lost: BaseException | None = None
+        self._lost = ""  # why nothing will be answered any more; no exception, whose traceback would keep all who were refused
         # the thread's
         self._running: dict[int, _Task] = {}
         self._requests = 0
@@ -117,7 +117,7 @@ class _Tasks:
         task = _Task(call)
         with self._lock:
             if self._lost:
-                raise self._lost
+                raise RuntimeLost(self._lost)
             if self._ends:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._wake()
@@ -152,9 +152,9 @@ class _Tasks:
                 for message in self._receive():
                     self._settle(message)
         except RuntimeLost as error:
-            self._lose(error)
+            self._lose(str(error))
         except BaseException as error:  # of ours: nobody may wait for ever because of it
-            self._lose(error)
+            self._lose(f"the executor's thread has ended: {error!r}")
             raise
         finally:
             with self._lock:
@@ -164,10 +164,7 @@ class _Tasks:
 
     def _is_over(self) -> bool:
         with self._lock:
-            over = self._ends and not self._waiting and not self._running
-            if over:
-                self._lost = RuntimeError("cannot schedule new futures after shutdown")
-            return over
+            return self._ends and not self._waiting and not self._running
 
     def _send_waiting(self) -> None:
         """Send as many as there are Ps for."""
@@ -227,15 +224,15 @@ class _Tasks:
         else:
             task.future.set_result(result)
 
-    def _lose(self, error: BaseException) -> None:
+    def _lose(self, why: str) -> None:
         """Nothing will be answered any more."""
         with self._lock:
-            self._lost = error
+            self._lost = why
             running, waiting = list(self._running.values()), list(self._waiting)
             self._running.clear()
             self._waiting.clear()
         for task in running:
-            task.future.set_exception(error)
+            task.future.set_exception(RuntimeLost(why))
         for task in waiting:
             if task.future.set_running_or_notify_cancel():
-                task.future.set_exception(error)
+                task.future.set_exception(RuntimeLost(why))
