@@ -105,7 +105,9 @@ class _Tasks:
         # under the lock
         self._waiting: deque[_Task] = deque()
         self._ends = False
-        self._lost = ""  # why nothing will be answered any more; no exception, whose traceback would keep all who were refused
+        self._lost = (
+            ""  # why nothing will be answered any more; no exception, whose traceback would keep all who were refused
+        )
         # the thread's
         self._running: dict[int, _Task] = {}
         self._requests = 0

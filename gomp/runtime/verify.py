@@ -20,6 +20,7 @@ from gomp.core.gc.verify.sizes import check_sizes
 from gomp.core.gc.verify.spans import check_spans
 from gomp.core.gc.verify.specials import check_specials
 from gomp.core.gc.verify.stacks import check_stacks
+from gomp.core.gc.verify.zero import check_zero
 from gomp.core.shm import layout, records
 from gomp.core.shm.atomics import allow_range, load64, store64, zero_range
 from gomp.core.shm.commit import take_budget
@@ -88,7 +89,7 @@ _out, _trace, _visited, _queue = Scratch(), Scratch(), Scratch(), Scratch()
 def verify(level: int) -> Report:
     """Check the heap: 1 counters and equations, 2 also pages, spans and lists, 3 also everything reachable. World: stopped.
 
-    Level 3 traces only a heap in which the levels below found nothing: a broken one could lead it anywhere.
+    Level 3 walks only through a heap in which the levels below found nothing: a broken one could lead it anywhere.
     """
     out = begin()
     if check_sizes(out) and check_ps(out):
@@ -99,6 +100,7 @@ def verify(level: int) -> Report:
     reached = 0
     if level >= 3 and _word(out, problems.OUT_PROBLEMS) == 0:
         store64(out + _AT, len(_CHECKS))
+        check_zero(out)
         reached = int(trace.trace(new_trace(out)))
     return Report(
         level=level,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 
-from gomp.core.mutator.poll import request_collection, sleep_for_credit, sleep_until
+from gomp.core.mutator.poll import request_collection, sleep_for_credit, sleep_idle_until, sleep_until
 from gomp.core.sched.status import shut_down_if_orphaned
 from gomp.core.shm.records import (
     GC_TRIGGER_FORCED,
@@ -27,11 +29,12 @@ class Collector:
 
     def wait_for_begin(self, begun: int) -> None:
         """Return once more than ``begun`` cycles have begun. Raises RuntimeLost if the runtime ends, or none does within two minutes."""
-        self._wait(RT_XCYCLES, begun, "begun")
+        self._wait(RT_XCYCLES, begun, "begun", sleep_until)
 
     def wait_for_end(self, ended: int) -> None:
         """Return once more than ``ended`` cycles have ended. Raises RuntimeLost as :meth:`wait_for_begin` does."""
-        self._wait(RT_XCYCLE_DONE, ended, "ended")
+        is_main = threading.current_thread() is threading.main_thread()  # the P's own, which does nothing else
+        self._wait(RT_XCYCLE_DONE, ended, "ended", sleep_idle_until if is_main else sleep_until)
 
     def wait_for_credit(self) -> None:
         """Leave the collector a millisecond to earn what this process owes. The debt stays, and its next allocation waits again."""
@@ -39,10 +42,10 @@ class Collector:
             sleep_for_credit(_CREDIT_NAP_NS)
 
     @staticmethod
-    def _wait(word: int, more_than: int, what: str) -> None:
+    def _wait(word: int, more_than: int, what: str, sleep: Callable[[int, int, int], int]) -> None:
         rt = view(runtime_dtype, RUNTIME)[0]
         deadline = time.monotonic() + DEADLINE_S
-        while _nap(word, more_than) <= more_than:
+        while _nap(sleep, word, more_than) <= more_than:
             shut_down_if_orphaned()
             if rt.xshutdown:
                 raise RuntimeLost("the runtime has ended")
@@ -52,9 +55,9 @@ class Collector:
                 )
 
 
-def _nap(word: int, more_than: int) -> int:
+def _nap(sleep: Callable[[int, int, int], int], word: int, more_than: int) -> int:
     with mapping.asleep():
-        return int(sleep_until(word, more_than, _NAP_NS))
+        return int(sleep(word, more_than, _NAP_NS))
 
 
 def collect() -> None:

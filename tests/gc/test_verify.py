@@ -343,6 +343,15 @@ def damage_work_buffer(h):
     h.world.ps[1].wbuf2 = layout.WBUFS_BASE + 8
 
 
+def damage_free_slot(h):
+    free = int(h.entry().free)
+    store64(int(h.entry().base_addr) + 8 + int(h.span(h.entry().page).elem_size) * (free.bit_length() - 1), 7)
+
+
+def damage_needzero(h):
+    h.span(h.entry().page).needzero ^= 1
+
+
 def damage_page_of_an_entry(h):
     h.entry().page = 1 << 40
 
@@ -373,7 +382,8 @@ DAMAGES = [
     (codes.STRAY_MARK, damage_mark, SWEPT), (codes.MARKED_FREE, damage_mark_of_free, UNSWEPT),
     (codes.LIST_MEMBER, damage_list_head, SWEPT), (codes.LIST_COUNT, damage_list_count, SWEPT),
     (codes.LIST_TAIL, damage_list_tail, SWEPT), (codes.CACHE_ENTRY, damage_entry, FRESH),
-    (codes.CACHE_WINDOW, damage_window, FRESH), (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
+    (codes.CACHE_WINDOW, damage_window, FRESH), (codes.NOT_ZERO, damage_free_slot, FRESH), (codes.CACHE_NEEDZERO, damage_needzero, FRESH),
+    (codes.BAD_POINTER, damage_reference_to_free_page, FRESH),
     (codes.DANGLING, damage_reference_to_free_slot, FRESH), (codes.UNMARKED, damage_mark_of_live, UNSWEPT),
     (codes.SPECIAL_ADDRESS, damage_special_address, FRESH), (codes.SPECIAL_LISTED, damage_special_list, FRESH),
     (codes.PROFILE_BUCKET, damage_profile_bucket, SWEPT), (codes.PROFILE_COUNTS, damage_profile_counts, SWEPT),

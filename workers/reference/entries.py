@@ -1,6 +1,7 @@
 """What the reference programs allocate: entries with a block of bytes each, and blocks that are dropped at once.
 
-A block is an array of ints whose object, length word and all, has the size class of the bytes that Go's twin asks for.
+A block that is kept is an array of ints whose object, length word and all, has the size class of the bytes that Go's twin asks for. One that is
+dropped is those bytes: nobody writes to them, there or here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from workers.xorshift import draw
 
 _STAR = np.uint64(0x2545F4914F6CDD1D)
 _KEPT = (7, 12, 24, 62, 124, 249)  # blocks of 64, 100, 200, 500, 1000, 2000 bytes
-_DROPPED = (1, 5, 15, 37, 99, 499)  # of 16, 48, 128, 300, 800, 4000 bytes
 
 
 @gomp.struct
@@ -23,6 +23,36 @@ class Entry:
     length: int
     capacity: int
     key: int
+
+
+@gomp.struct
+class Bytes16:
+    bytes: gomp.Array[gomp.uint8, 16]
+
+
+@gomp.struct
+class Bytes48:
+    bytes: gomp.Array[gomp.uint8, 48]
+
+
+@gomp.struct
+class Bytes128:
+    bytes: gomp.Array[gomp.uint8, 128]
+
+
+@gomp.struct
+class Bytes300:
+    bytes: gomp.Array[gomp.uint8, 300]
+
+
+@gomp.struct
+class Bytes800:
+    bytes: gomp.Array[gomp.uint8, 800]
+
+
+@gomp.struct
+class Bytes4000:
+    bytes: gomp.Array[gomp.uint8, 4000]
 
 
 TABLE = gomp.Global("reference.table", gomp.Array[Entry])
@@ -43,7 +73,19 @@ def new_entry(first: int, second: int) -> Entry:
 @gomp.compiled
 def drop_block(state: int) -> None:
     """A block that nothing refers to."""
-    gomp.array(int, _DROPPED[draw(state, 6)])
+    size = draw(state, 6)
+    if size == 0:
+        gomp.new(Bytes16)
+    elif size == 1:
+        gomp.new(Bytes48)
+    elif size == 2:
+        gomp.new(Bytes128)
+    elif size == 3:
+        gomp.new(Bytes300)
+    elif size == 4:
+        gomp.new(Bytes800)
+    else:
+        gomp.new(Bytes4000)
 
 
 def outcome(check: int, state: int) -> dict[str, int]:

@@ -95,8 +95,8 @@ def end_event(now_ns: int) -> None:
     event = xchg_acq_rel(_EVENT, 0)
     took = max(now_ns - (event >> 2), 0)
     if event & EVENT_KIND == EVENT_IDLE:
-        add_idle_time(took)
-        if self_p().idx < runtime().nprocs:
+        if self_p().idx < runtime().nprocs:  # the time of others is none of what there is
+            add_idle_time(took)
             add_relaxed(layout.SELF_BASE + P_XIDLE_NS, took)
     elif event & EVENT_KIND == EVENT_ASSIST:
         add_assist_time(took)
@@ -104,7 +104,7 @@ def end_event(now_ns: int) -> None:
 
 @kernel("void()")
 def begin_idle() -> None:
-    """This P waits for something to run. Called from Python; as is :func:`end_idle`."""
+    """This P waits for something to run, or for the end of a collection that its program has asked for."""
     begin_event(EVENT_IDLE, nanotime())
     store_release(layout.SELF_BASE + P_XIDLE, 1)
 

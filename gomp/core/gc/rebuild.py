@@ -134,6 +134,7 @@ def _flush_mcache(p: int) -> None:
         e = mcache_at(entry_addr(p, span_class))
         if e.page != mspan.NO_SPAN:
             sp = spans()[e.page]
+            sp.needzero = 1  # who was killed may have begun with the next object
             nfree = 0
             if e.window >= 0:
                 free = offered(entry_addr(p, span_class))
@@ -223,6 +224,7 @@ def _return_cached_pages(p: int) -> None:
         chunk.scav[word_idx % CHUNK_WORDS] &= ~pp.cache_free | pp.cache_scav
     pp.cache_free = 0
     pp.cache_scav = 0
+    pp.cache_zero = 0
 
 
 @inline

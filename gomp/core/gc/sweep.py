@@ -96,13 +96,13 @@ def sweep_span(page: int) -> int:
     if live > alloc_count:
         throw(THROW_ZOMBIE, page, live - alloc_count)
         return live
+    if live < alloc_count:
+        sp.needzero = 1
     _flip(page, alloc_count - live)
     clear_marks(page)
     sp.freeindex = 0
     sp.alloc_count = live
     sp.alloc_before_cache = live
-    if live < alloc_count:
-        sp.needzero = 1
     mspan.set_sweepgen(page, runtime().sweepgen)
     add_acq_rel(RT_XPAGES_SWEPT, sp.npages)
     return live

@@ -14,9 +14,16 @@ from __future__ import annotations
 import numpy as np
 
 from gomp.core.heap import mspan
-from gomp.core.heap.accounting import metadata_bytes
+from gomp.core.heap.accounting import mapped_ready, metadata_bytes
 from gomp.core.heap.lazyscav import NOTHING_LEFT, reclaim
-from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked
+from gomp.core.heap.pagecache import (
+    PAGE_CACHE_LIMIT,
+    alloc_cached,
+    count_scavenged_above,
+    fill_cache_locked,
+    forget_zero,
+    note_committed,
+)
 from gomp.core.heap.palloc import (
     find_pages_locked,
     free_at_end_locked,
@@ -53,6 +60,7 @@ from gomp.core.shm.records import (
     STEP_SWEPT,
     mheap,
     p_at,
+    pacer,
     page_heads,
     runtime,
     self_p,
@@ -62,6 +70,7 @@ from gomp.core.shm.records import (
 NO_MEMORY = -ENOMEM
 NEVER_PARKS, PROGRAM_PARKS, CALL_PARKS = 0, 1, 2
 _COMMIT_STEP = MOST_INCORE
+_COMMIT_AHEAD = 8  # pages: so many cost half as much each as one alone does, and no stop waits for them
 _ENDLESS = 1 << 62
 _OS_PAGE = 4096
 _SPAN_NPAGES = np.array(SPAN_NPAGES, dtype=np.int64)
@@ -177,8 +186,8 @@ def take_pages(npages: int, may_park: int) -> int:
         add_relaxed(MHEAP_XCOMMITTED, scav_bytes)
         add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     add_relaxed(MHEAP_XINUSE, nbytes)
-    me.taking_scav = nscav
-    if nscav != 0 and _commit_pages(page, npages, may_park) != 0:
+    me.taking_zero = nscav + forget_zero(mine, page, npages)
+    if nscav != 0 and not _commit_with_next(mine, page, npages) and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY
     return page
@@ -204,6 +213,21 @@ def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
     if page < 0 and _grow_for_locked(npages) == 0:
         page, nscav = _take_locked(mine, npages)
     return page, nscav
+
+
+@inline
+def _commit_with_next(mine: int, page: int, npages: int) -> bool:
+    """Commit the pages together with some above them that the P's cache has, if there are any and room for them: whether it did."""
+    ahead = count_scavenged_above(mine, page + npages - 1, _COMMIT_AHEAD - npages)
+    nbytes = ahead << layout.PAGE_SHIFT
+    if ahead <= 0 or runtime().scavenge_lazily != 0 or mapped_ready() + nbytes > pacer().memory_limit:
+        return False
+    if commit(self_p().heap_fd, page << layout.PAGE_SHIFT, (npages << layout.PAGE_SHIFT) + nbytes) != 0:
+        return False
+    note_committed(mine, page + npages, ahead)
+    add_relaxed(MHEAP_XCOMMITTED, nbytes)
+    add_relaxed(MHEAP_XRELEASED, -nbytes)
+    return True
 
 
 @inline
@@ -265,7 +289,7 @@ def alloc_span(npages: int, span_class: int) -> int:
 def make_span(page: int, npages: int, span_class: int) -> None:
     """Make a span, in no list and empty, of the pages that were taken last."""
     me = self_p()
-    are_zero = me.taking_scav == npages and runtime().scavenge_lazily == 0
+    are_zero = me.taking_zero == npages and runtime().scavenge_lazily == 0
     needzero = 1 if _pages_need_zero(page, npages) and not are_zero else 0
     _init_span(page, npages, span_class, needzero)
     me.taking_page = mspan.NO_SPAN

@@ -6,7 +6,9 @@ nobody else sees them, the scavenger included. The masks are 0: the cache is emp
 
 1. Filling takes every free page of the block that holds the lowest free page of the heap.
 2. Requests below PAGE_CACHE_LIMIT pages are served from it, lowest run first; what does not fit goes to the heap.
-3. Flushing gives what is left back, each page scavenged or not as it was.
+3. Whoever commits pages from it may commit some above them with the same system call: they are not scavenged any more, but still zero, which
+   ``cache_zero`` says.
+4. Flushing gives what is left back, each page scavenged or not as it is.
 
 Between the heap and the cache a page is nobody's for a moment; so a P that is killed leaves none that two have (see
 :mod:`~gomp.core.heap.palloc`). ``cache_scav`` counts only where ``cache_free`` is set.
@@ -44,6 +46,7 @@ def fill_cache_locked(p_addr: int) -> int:
     fence_release()
     chunk.scav[i] = 0
     p.cache_page = word_idx * PAGE_CACHE_PAGES
+    p.cache_zero = 0
     p.cache_scav = scav & free
     fence_release()
     p.cache_free = free
@@ -67,6 +70,37 @@ def alloc_cached(p_addr: int, npages: int) -> tuple[int, int]:
     fence_release()
     p.cache_scav &= ~bits
     return p.cache_page + low, nscav
+
+
+@inline
+def count_scavenged_above(p_addr: int, page: int, most: int) -> int:
+    """Of the pages above ``page``, how many in a row the P's cache has that are scavenged, up to ``most``."""
+    p = p_at(p_addr)
+    first = page + 1 - p.cache_page
+    if not 0 < first < PAGE_CACHE_PAGES:
+        return 0
+    return min(ctz(~lsr(p.cache_free & p.cache_scav, first)), most)
+
+
+@inline
+def note_committed(p_addr: int, page: int, npages: int) -> None:
+    """So many pages of the P's cache have been committed."""
+    p = p_at(p_addr)
+    bits = lsl(lsr(-1, 64 - npages), page - p.cache_page)
+    p.cache_scav &= ~bits
+    p.cache_zero |= bits
+
+
+@inline
+def forget_zero(p_addr: int, page: int, npages: int) -> int:
+    """Pages that have been taken are somebody's from here on: how many of them were committed and zero."""
+    p = p_at(p_addr)
+    first = page - p.cache_page
+    if not 0 <= first < PAGE_CACHE_PAGES or p.cache_zero == 0:
+        return 0
+    zero = p.cache_zero & lsl(lsr(-1, max(64 - npages, 0)), first)
+    p.cache_zero &= ~zero
+    return popcount(zero)
 
 
 @kernel("int64(int64)")

@@ -1,10 +1,11 @@
 """``new``: from a size and a type to the address of a zeroed object.
 
-The fast path takes the lowest free slot of the P's window: no lock, no atomic read-modify-write, no counter but the pointer bytes. Its
+The fast path takes the lowest free slot of the P's window: no lock, no atomic read-modify-write, no counter but the pointer bytes. Memory that
+comes from the system is zero, and stays untouched until its object is written. Its
 arguments are constants where a program is compiled, so it becomes a handful of instructions. Everything else is in :func:`malloc_slow`.
 
-Order of an allocation: zero, pointer bits, ``fence_release``, take the slot, return. Whoever sees the address sees a zeroed object; and repair,
-after a kill in between, finds a free slot or a zeroed object.
+Order of an allocation: zero if it is not, pointer bits, ``fence_release``, take the slot, return. Whoever sees the address sees a zeroed object;
+and repair, after a kill in between, finds a free slot or a zeroed object.
 
 Three kinds of callers. A compiled program (PROGRAM) waits inside, for a collection that it triggered to begin and for credit when it has to
 assist. A call from Python (PYTHON) never waits in a kernel for more than a stop to end: it gets RETRY before it has taken a slot, when only a
@@ -60,6 +61,7 @@ from gomp.core.shm.records import (
     P_LARGE_ALLOC,
     P_LARGE_ALLOC_COUNT,
     P_MCACHE,
+    P_NEEDZERO,
     P_XPENDING,
     PACER_XLIVE,
     RT_XGCPHASE,
@@ -78,6 +80,7 @@ PYTHON, PROGRAM, PYTHON_AGAIN = (
     2,
 )  # a caller is one of them; or a program, by the address of the place where it stands (mutator/samples.py)
 _SELF_MCACHE = layout.SELF_BASE + P_MCACHE
+_SELF_NEEDZERO = layout.SELF_BASE + P_NEEDZERO
 _SELF_PENDING = layout.SELF_BASE + P_XPENDING
 _ZERO_STEP = 256 << 10
 _HEADER = 8
@@ -106,6 +109,12 @@ def _find_slot(span_class: int, elem_size: int, caller: int) -> int:
 
 
 @inline
+def _zero_slot(span_class: int, addr: int, nbytes: int) -> None:
+    if lsr(load64(_SELF_NEEDZERO + ((span_class >> 6) << 3)), span_class & 63) & 1:
+        zero_range(addr, nbytes)
+
+
+@inline
 def _take_slot(span_class: int) -> None:
     entry = _SELF_MCACHE + span_class * MCACHE_ENTRY
     fence_release()
@@ -117,7 +126,7 @@ def new_small(span_class: int, elem_size: int, nwords: int, mask: int, scan_byte
     """An object with references, of at most 512 bytes: bit i of ``mask`` says that word i is one; ``scan_bytes`` is where the last ends."""
     addr = _find_slot(span_class, elem_size, caller)
     if addr > 0:
-        zero_range(addr, elem_size)
+        _zero_slot(span_class, addr, elem_size)
         if span_class != mspan.SCAN8:
             mspan.write_pointer_mask(addr, nwords, mask)
         self_p().scan_alloc += scan_bytes
@@ -130,7 +139,7 @@ def new_noscan(size: int, span_class: int, elem_size: int, caller: int) -> int:
     """An object without references, of 16 to 32760 bytes."""
     addr = _find_slot(span_class, elem_size, caller)
     if addr > 0:
-        zero_range(addr, size)
+        _zero_slot(span_class, addr, size)
         _take_slot(span_class)
     return addr
 
@@ -203,7 +212,7 @@ def new_typed(size: int, type_addr: int, caller: int) -> int:
     addr = _find_slot(2 * c, _SIZES[c], caller)
     if addr <= 0:
         return addr
-    zero_range(addr, _SIZES[c])
+    _zero_slot(2 * c, addr, _SIZES[c])
     store64(addr, type_addr)
     self_p().scan_alloc += _SIZES[c]
     _take_slot(2 * c)

@@ -217,7 +217,9 @@ def wait_for_cycle(kind: int) -> None:
     """
     target = request_collection(kind)
     if kind != GC_TRIGGER_HEAP:
+        limiter.begin_idle()
         park_until(RT_XCYCLE_DONE, target, TRACE_FOR_COLLECTION)
+        limiter.end_idle()
         return
     self_p().cycle_asked_for = target  # its slice of the processor goes on
     park_until(RT_XCYCLES, target, TRACE_FOR_CYCLE)
@@ -231,6 +233,15 @@ def sleep_until(word: int, more_than: int, timeout_ns: int) -> int:
     if now <= more_than:
         futex_wait(word, now, timeout_ns)
     return load_acquire(word)
+
+
+@kernel("int64(int64, int64, int64)", nogil=True)
+def sleep_idle_until(word: int, more_than: int, timeout_ns: int) -> int:
+    """As :func:`sleep_until`, for the main thread of a P that runs nothing meanwhile: the collector may have its time."""
+    limiter.begin_idle()
+    now = sleep_until(word, more_than, timeout_ns)
+    limiter.end_idle()
+    return now
 
 
 # --- assists ----------------------------------------------------------------------------------------------------------

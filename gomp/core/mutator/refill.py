@@ -13,11 +13,21 @@ from gomp.core.jit import inline, kernel
 from gomp.core.sched.locks import begin_critical, end_critical
 from gomp.core.sched.status import SELF_POLL
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import add_acq_rel, add_relaxed, load_relaxed, or_acq_rel, store_release
+from gomp.core.shm.atomics import (
+    add_acq_rel,
+    add_relaxed,
+    load64,
+    load_relaxed,
+    lsl,
+    or_acq_rel,
+    store64,
+    store_release,
+)
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     GC_OFF,
     MCACHE_PAGE,
+    P_NEEDZERO,
     PACER_XLIVE,
     PACER_XSCAN,
     POLL_CLEAR,
@@ -49,6 +59,7 @@ def refill(span_class: int) -> int:
         mspan.set_sweepgen(page, runtime().sweepgen + 3)
         sp.alloc_before_cache = sp.alloc_count
         publish_live(sp.npages * layout.PAGE_SIZE - sp.alloc_count * sp.elem_size)
+        _note_needzero(mine, span_class, sp.needzero)
         store_release(entry_addr(mine, span_class) + MCACHE_PAGE, page)  # uncaching has left no window open
         me.refills += 1
         if me.refills % _REFILLS_PER_CLEARING == 0:
@@ -56,6 +67,13 @@ def refill(span_class: int) -> int:
         page = 0
     end_critical()
     return page
+
+
+@inline
+def _note_needzero(p: int, span_class: int, needzero: int) -> None:
+    """Where the fast path sees it (:mod:`~gomp.core.mutator.malloc`). Nobody sweeps the span while it is cached."""
+    word, bit = p + P_NEEDZERO + ((span_class >> 6) << 3), lsl(1, span_class & 63)
+    store64(word, load64(word) | bit if needzero else load64(word) & ~bit)
 
 
 @inline

@@ -652,7 +652,7 @@ p_dtype = record(
         ("slow_allocs", "i8"),
         ("taking_page", "i8"),  # pages between their allocation and the publication of their span
         ("taking_npages", "i8"),
-        ("taking_scav", "i8"),  # how many of them were not committed
+        ("taking_zero", "i8"),  # how many of them have been nobody's since the system gave them
         ("xragged", "i8"),  # the last ragged barrier that this P has passed
         ("ragged_runs", "i8"),  # how often a barrier's function has run for this P; by the P in KERNEL or its claimer
         ("xpending", "i8"),  # address of a large object that is being made: a root of its own
@@ -664,6 +664,7 @@ p_dtype = record(
         ("cache_page", "i8"),
         ("cache_free", "i8"),
         ("cache_scav", "i8"),
+        ("cache_zero", "i8"),
         # the tiny allocator
         ("tiny", "i8"),
         ("tiny_offset", "i8"),
@@ -699,6 +700,7 @@ p_dtype = record(
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
         ("cycle_assist_ns", "i8"),  # of that, in this cycle or the last
+        ("needzero", "i8", (3,)),  # bit c: so has the span of class c that its mcache has; without one it says nothing
         ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
@@ -853,6 +855,7 @@ P_RUNQ = 20 << 10  # RUNQ_SIZE words
 RUNQ_SIZE = 256
 P_LATENCIES = 22 << 10  # a timehist_dtype: how long goroutines that it runs were ready before
 P_MAKES_AT = offset_of(p_dtype, "makes_at")
+P_NEEDZERO = offset_of(p_dtype, "needzero")
 P_XSTATUS = offset_of(p_dtype, "xstatus")
 P_XPOLL = offset_of(p_dtype, "xpoll")
 P_XNATIVE_N = offset_of(p_dtype, "xnative_n")
@@ -915,7 +918,7 @@ span_dtype = record(
         ("limit", "i8"),  # end of the last slot; large: of the requested bytes
         ("large_type", "i8"),  # address of the type record of a large object with pointers, once it is zeroed
         # written by the P that has it cached or sweeps it
-        ("needzero", "i8"),
+        ("needzero", "i8"),  # 0: free slots are zero, as nobody has had them since the system gave their memory
         ("freeindex", "i8"),
         ("alloc_count", "i8"),
         ("alloc_before_cache", "i8"),

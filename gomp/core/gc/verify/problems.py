@@ -22,8 +22,8 @@ PROBLEM_WORDS = 4
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, PROFILE_BUCKET, PROFILE_COUNTS,
     STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
-    TABLE_SIZE, REDO_LEFT, P_HANDLES, P_NATIVE_ROOTS, P_SPANQ, P_WBUF,
-) = range(1, 63)  # fmt: skip
+    TABLE_SIZE, REDO_LEFT, P_HANDLES, P_NATIVE_ROOTS, P_SPANQ, P_WBUF, NOT_ZERO, CACHE_NEEDZERO,
+) = range(1, 65)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -63,6 +63,8 @@ PROBLEMS = {
     LIST_TAIL: "list {b} of class {a} ends at page {c}, not at its tail",
     CACHE_ENTRY: "mcache of P {a}, class {b}: page {c} is no span that belongs there",
     CACHE_WINDOW: "mcache of P {a}, class {b}: the window of the span at page {c} offers allocated slots or another address",
+    CACHE_NEEDZERO: "mcache of P {a}, class {b}: whether its slots are to be zeroed is not what the span at page {c} says",
+    NOT_ZERO: "the span at page {a} says that its free slots are zero; at {b:#x} is {c:#x}",
     BAD_POINTER: "the reference at {b:#x} is {a:#x}, which is in no span in use",
     DANGLING: "the reference at {b:#x} is {a:#x}, a free slot of the span at page {c}",
     SPECIAL_ADDRESS: "special {a} is for {b:#x}, which is no allocated object",
