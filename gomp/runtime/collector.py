@@ -1,6 +1,6 @@
 """The coordinator's part in the collector's cycles: when one begins, whose turn it is to mark, when it is over.
 
-Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for a millisecond at most. Each pause is one
+Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for two milliseconds at most. Each pause is one
 kernel; the waiting in it, for Ps to stop, has a deadline.
 """
 
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gomp.coordinator")
 
-_TICK_S = 0.0002  # while others mark
+_STEP_NS = 2_000_000  # of marking, after which the coordinator looks at the rest of the world
+_REST_NS = 200_000  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
 _STACK_SLICE = 1024  # stacks, of a tenth of that
@@ -119,7 +120,7 @@ class Collector:
         self._end_sweep()
         if self._wanted or self._runtime.xgc_request:
             self.begin(take_request())
-            return 0.0
+            return self._mark()
         return None
 
     def want(self, kind: int) -> int:
@@ -166,15 +167,22 @@ class Collector:
 
     def _mark(self) -> float:
         """Who holds grey objects and is stopped holds up the end of the marking, and no stop that would find it out: so after a while everybody is
-        asked, which is all that DRY saves. Raises Stuck."""
-        is_overdue = self._rests > _PATIENCE
-        state = worker.mark_step(is_overdue)
-        if state == worker.DRY or (is_overdue and state == worker.RESTING):
-            self._rests = 0
-            self._try_to_end()
-            return 0.0
-        self._rests = 0 if state == worker.WORKING else self._rests + 1
-        return 0.0 if state == worker.WORKING else _TICK_S
+        asked, which is all that DRY saves. It goes from one slice to the next, and to the end, without a look at anything else: what is allocated
+        meanwhile is not collected. Raises Stuck."""
+        until = time.monotonic_ns() + _STEP_NS
+        while self.is_marking and time.monotonic_ns() < until:
+            is_overdue = self._rests > _PATIENCE
+            state = worker.mark_step(is_overdue)
+            if state == worker.DRY or (is_overdue and state == worker.RESTING):
+                self._rests = 0
+                self._try_to_end()
+            elif state == worker.WORKING:
+                self._rests = 0
+            else:
+                self._rests += 1
+                if not worker.rest(_REST_NS):
+                    break
+        return 0.0
 
     def _try_to_end(self) -> None:
         if _check(cycle.may_be_done(self.deadline())) != OK:

@@ -32,7 +32,7 @@ from gomp.core.shm.atomics import (
     store_relaxed,
     store_release,
 )
-from gomp.core.shm.libc import cputime, eventfd_signal, nanotime
+from gomp.core.shm.libc import cputime, futex_wait, futex_wake, nanotime
 from gomp.core.shm.records import (
     GC_MARK,
     P_XIDLE,
@@ -88,11 +88,23 @@ _BALANCE_EVERY = 64  # entries: objects, or spans of them
 _BALANCE_BYTES = 64 << 10  # or so much scanned: a piece of a table is one entry and leads to 16,000 objects
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
-_STEP_NS = 1_000_000  # of the coordinator's, between looks at its sockets
+_STEP_NS = 2_000_000  # of the coordinator's, between looks at its sockets
 _SLICE_NS = 20_000_000  # of a program's: Go's sysmon looks every 10 ms, first sees that one has begun, then that it is over (proc.go, retake)
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
+
+
+@inline
+def _is_work_wanted() -> bool:
+    return load_relaxed(PACER_XWAITERS) > 0 or load_relaxed(RT_XRESTING) == RESTS_FOR_WORK
+
+
+@inline
+def _call_coordinator() -> None:
+    """Have it go on, if it sleeps in :func:`rest`."""
+    store_release(RT_XRESTING, RESTS_NOT)
+    futex_wake(RT_XRESTING)
 
 
 @kernel("int64(int64)")
@@ -115,13 +127,15 @@ def drain(budget: int) -> int:
             if (
                 n % _BALANCE_EVERY == 0
                 or p_at(p).heap_scan_work >= _BALANCE_BYTES
-                or (n % 8 == 0 and load_relaxed(PACER_XWAITERS) > 0)
+                or (n % 8 == 0 and _is_work_wanted())
             ):
                 done += publish_scan_work(p)
                 if not work.has_full():
                     spanq.share(p)
                     if work.has_full():
                         credit.call_waiters()
+                        if load_relaxed(RT_XRESTING) == RESTS_FOR_WORK:
+                            _call_coordinator()
             continue
         if grey_pending(p):
             continue
@@ -142,15 +156,14 @@ def has_work() -> bool:
 
 @inline
 def stop_marking_here(p: int, is_dry: bool) -> None:
-    """This P leaves off marking. The coordinator, which marks with idle Ps and ends it all, should look now and not at its next tick: if it
+    """This P leaves off marking. The coordinator, which marks with idle Ps and ends it all, should look now and not when it has rested: if it
     waits for work, or nothing is left (``is_dry``)."""
     if load_relaxed(RT_XRESTING) == RESTS_FOR_WORK:
         spanq.dispose(p)
     store_release(p + P_XMARKING, 0)
     resting = load_acquire(RT_XRESTING)
     if resting == RESTS_FOR_WORK or (is_dry and resting != RESTS_NOT):
-        store_release(RT_XRESTING, RESTS_NOT)
-        eventfd_signal(self_p().wake_fd)
+        _call_coordinator()
 
 
 # --- a worker on a P --------------------------------------------------------------------------------------------------
@@ -321,7 +334,7 @@ def _somebody_marks() -> bool:
 def mark_step(alone: int) -> int:
     """One look at the marking by the coordinator. World: running.
 
-    WORKING: it marked for a slice, and there may be more. RESTING: it is others' turn; look again in a millisecond. DRY: nobody finds
+    WORKING: it marked for a slice, and there may be more. RESTING: it is others' turn, and there is time for a :func:`rest`. DRY: nobody finds
     anything to mark. ``alone``: mark whatever the shares are.
     """
     store_release(RT_XRESTING, RESTS_NOT)
@@ -338,10 +351,17 @@ def mark_step(alone: int) -> int:
         spanq.dispose(own)
         store_release(RT_XRESTING, RESTS_FOR_TURN)
         return RESTING
-    store_release(
-        RT_XRESTING, RESTS_FOR_WORK
-    )  # pairs with stop_marking_here; if that is missed, there is the next tick
+    store_release(RT_XRESTING, RESTS_FOR_WORK)  # pairs with stop_marking_here; if that is missed, the rest is longer
     return DRY if left == 0 and not _somebody_marks() else RESTING
+
+
+@kernel("int64(int64)")
+def rest(timeout_ns: int) -> int:
+    """Sleep after a RESTING until a P has something for the coordinator, at most so long; whether one had."""
+    why = load_acquire(RT_XRESTING)
+    if why != RESTS_NOT:
+        futex_wait(RT_XRESTING, why, timeout_ns)
+    return 1 if load_acquire(RT_XRESTING) == RESTS_NOT else 0
 
 
 # --- with the world stopped -------------------------------------------------------------------------------------------
