@@ -7,7 +7,7 @@ from heap_world import heap_world
 
 from gomp.core import COMPILED
 from gomp.core.gc import goal, pacer, rebuild
-from gomp.core.gc.mark import OBLET
+from gomp.core.gc.mark import PIECE
 from gomp.core.heap import mspan
 from gomp.core.mutator import boundary
 from gomp.core.shm import layout, records
@@ -147,11 +147,11 @@ def test_a_long_list_is_followed_to_its_end(world):
     assert survivors(world) == n
 
 
-def test_a_table_of_many_oblets_is_scanned_whole_and_once(world):
-    n = 5 * OBLET // 8 + 3
+def test_a_table_of_many_pieces_is_scanned_whole_and_once(world):
+    n = 5 * PIECE // 8 + 3
     table = world.new_array(0, n, world.references)
     addr = world.address(table)
-    spots = [0, OBLET // 8 - 2, OBLET // 8 - 1, OBLET // 8, 3 * OBLET // 8 - 1, n - 1]
+    spots = [0, PIECE // 8 - 2, PIECE // 8 - 1, PIECE // 8, 3 * PIECE // 8 - 1, n - 1]
     for spot in spots:
         child = world.new(0, 16)
         store64(addr + 8 + 8 * spot, world.address(child))
@@ -162,7 +162,7 @@ def test_a_table_of_many_oblets_is_scanned_whole_and_once(world):
 
 
 def test_a_big_struct_is_scanned_once(world):
-    size = 3 * OBLET
+    size = 3 * PIECE
     root = world.new(0, size, world.struct_type(size, (0, size // 8 - 1)))
     child = world.new(0, 16)
     store64(world.address(root) + size - 8, world.address(child))

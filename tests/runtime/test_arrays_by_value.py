@@ -105,7 +105,7 @@ def test_an_element_keeps_the_array(heap):
 @pytest.mark.parametrize("cls", [Entry, Wide, Long])
 @pytest.mark.parametrize("n", [0, 1, 2, 12, 13, 100, 3000, 20_000])
 def test_what_the_elements_refer_to_lives_and_nothing_else(heap, cls, n):
-    """Below 512 bytes, above, and in spans of their own with several oblets; the numbers look like addresses and keep nothing."""
+    """Below 512 bytes, above, and in spans of their own with several pieces of work; the numbers look like addresses and keep nothing."""
     n = n if cls is Entry else n // 20
     elements, lost = array(Inline[cls], n), new(Leaf, 1)
     array(Inline[Full], 1)

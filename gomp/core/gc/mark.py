@@ -4,7 +4,7 @@ An object is white (not marked), grey (marked, and queued) or black (marked, its
 mark bit's atomic OR decides who makes an object grey, so each object is scanned once.
 
 Objects of 16 to 512 bytes are queued and scanned by spans (see :mod:`~gomp.core.gc.spanq`); for these, everything that marking reads is in the
-table of page heads and at the end of the object's page. Others are queued one by one, and arrays of more than OBLET bytes in pieces, each of
+table of page heads and at the end of the object's page. Others are queued one by one, and arrays of more than PIECE bytes in pieces, each of
 which is work of its own: one big table keeps every marker busy.
 """
 
@@ -51,7 +51,7 @@ from gomp.core.shm.records import (
     type_at,
 )
 
-OBLET = 128 << 10
+PIECE = 32 << 10  # Go's oblets are larger: who begins with a table has nothing for others until he is through with one
 _NO_SLOT = -1
 _SIZES = np.array(SIZES, dtype=np.int64)
 _NELEMS = np.array(SPAN_NELEMS, dtype=np.int64)
@@ -245,7 +245,7 @@ def grey_conservative(p: int, word: int) -> None:
 
 @kernel("void(int64, int64)")
 def scan(p: int, entry: int) -> None:
-    """Follow the references of what was queued: a span's grey objects, an object, or one oblet of it."""
+    """Follow the references of what was queued: a span's grey objects, an object, or one piece of it."""
     if work.is_span_entry(entry):
         _scan_span(p, entry)
         return
@@ -335,11 +335,11 @@ def scan_typed(p: int, page: int, addr: int) -> None:
         _scan_struct(p, obj, type_addr)
     elif t.ptr_bytes != 0:
         end = base + sp.elem_size
-        if sp.elem_size > OBLET:
-            # Each oblet makes the next one work: a table of any length takes one entry, which somebody else may take.
-            if addr + OBLET < end:
-                work.put(p, addr + OBLET)
-            end = min(end, addr + OBLET)
+        if sp.elem_size > PIECE:
+            # Each makes the next one work: a table of any length takes one entry, which somebody else may take.
+            if addr + PIECE < end:
+                work.put(p, addr + PIECE)
+            end = min(end, addr + PIECE)
         lo = max(addr, obj + 8)
         hi = min(end, obj + 8 + load64(obj) * t.elem_size)
         p_at(p).heap_scan_work += max(hi - lo, 0)

@@ -16,7 +16,7 @@ was taken is seen to by whoever arms it (:mod:`~gomp.core.mutator.lifetimes`, :m
 from __future__ import annotations
 
 from gomp.core.gc import work
-from gomp.core.gc.mark import OBLET, grey, grey_conservative, is_reference_word
+from gomp.core.gc.mark import grey, grey_conservative, is_reference_word
 from gomp.core.gc.poolroots import pool_record
 from gomp.core.gc.specials import special_addr, state_of
 from gomp.core.gc.stackscan import prepare_stack_jobs_stw, run_stack_job, scan_running
@@ -56,6 +56,7 @@ from gomp.core.shm.records import (
 NO_JOB = -1
 _GLOBALS_PER_SHARD = 32768  # 256 KiB of references, as Go cuts its data: who takes a job pays for all of it
 _SPECIALS_PER_SHARD = 512
+_OBLET = 128 << 10  # so much of an array does not count that holds its own address: Go's piece of work
 
 
 @kernel("void()")
@@ -204,9 +205,9 @@ def _grey_typed(p: int, page: int, base: int) -> None:
             _grey_words(p, obj + 512 * i, load64(t.mask + 8 * i), base, limit)
     elif t.ptr_bytes != 0:
         end = obj + 8 + load64(obj) * t.elem_size
-        if end > base + OBLET:
-            work.put(p, base + OBLET)  # the rest is work for anybody
-        for slot in range(obj + 8, min(end, base + OBLET), 8):
+        if end > base + _OBLET:
+            work.put(p, base + _OBLET)  # the rest is work for anybody
+        for slot in range(obj + 8, min(end, base + _OBLET), 8):
             if t.elem_size == 8 or is_reference_word(type_addr, slot - obj):
                 _grey_outside(p, slot, base, limit)
 

@@ -16,7 +16,7 @@ Nobody counts workers. Whether marking is over is found out by a ragged barrier 
 from __future__ import annotations
 
 from gomp.core.gc import credit, limiter, roots, spanq, wbbuf, work
-from gomp.core.gc.mark import fetch_span, grey_pending, publish_scan_work, scan, scan_small
+from gomp.core.gc.mark import PIECE, fetch_span, grey_pending, publish_scan_work, scan, scan_small
 from gomp.core.gc.ragged import act_for_safe_ps, pass_ragged, publish_grey
 from gomp.core.heap import mspan
 from gomp.core.heap.mcache import release_all_stw
@@ -85,7 +85,7 @@ NOBODY = -1
 _CHECK_EVERY = 100_000  # units of scan work between looks at the clock
 _ENDLESS = 1 << 62
 _BALANCE_EVERY = 64  # entries: objects, or spans of them
-_BALANCE_BYTES = 64 << 10  # or so much scanned: a piece of a table is one entry and leads to 16,000 objects
+_BALANCE_BYTES = 2 * PIECE  # or so much scanned: a piece of a table is one entry and leads to 4,000 objects
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
 _STEP_NS = 2_000_000  # of the coordinator's, between looks at its sockets
@@ -127,7 +127,7 @@ def drain(budget: int) -> int:
             if (
                 n % _BALANCE_EVERY == 0
                 or p_at(p).heap_scan_work >= _BALANCE_BYTES
-                or (n % 8 == 0 and _is_work_wanted())
+                or ((n % 8 == 0 or p_at(p).heap_scan_work >= PIECE) and _is_work_wanted())
             ):
                 done += publish_scan_work(p)
                 if not work.has_full():
