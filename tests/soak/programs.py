@@ -6,6 +6,7 @@ import random
 
 import gomp
 from tests.faults import crowd
+from workers import stdlib_trees
 
 PAUSE_S = 0.02
 KEYS = 200
@@ -61,14 +62,17 @@ def converse(share: int, shares: int) -> None:
 
 
 def visit(name: str, how: str) -> None:
-    """Of a process that attaches: work a little, and leave in this way."""
+    """Of a process that attaches: work a little, and leave in this way. Who comes to ``fill`` it makes every tree that ``mixed`` will have: it begins
+    anew whenever its P was killed, so that the last would come in the last minutes of an hour."""
     rt = gomp.attach(name, timeout=30)
     rng = random.Random(how)
+    if how == "fill":
+        stdlib_trees.build_share(0, len(stdlib_trees.library_files()))
     for _ in range(5):
         write_notes(rng, "visitor")
         crowd.talk(rng.randrange(10_000))
     print("worked", flush=True)
-    if how == "close":
+    if how in ("close", "fill"):
         rt.close()
     elif how == "stay":  # to be killed
         while True:

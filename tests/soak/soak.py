@@ -94,8 +94,8 @@ class Soak:
             raise AssertionError(f"{deaths} processes of Ps have died, and {self.done['kills']} were killed")
 
     def warm_up(self) -> None:
-        """What visitors run is compiled, which takes longer than a visit."""
-        _, said = self.guests.start("soak", "close").communicate(timeout=READY_S)
+        """What visitors run is compiled, which takes longer than a visit, and what only grows to a size has it."""
+        _, said = self.guests.start("soak", "fill").communicate(timeout=READY_S)
         if said:
             raise AssertionError(f"the first visitor said: {said}")
 
