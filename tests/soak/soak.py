@@ -181,6 +181,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--short", action="store_true", help="too short to tell what grows")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # with all that was started
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         try:
