@@ -291,11 +291,13 @@ import os, signal, time
 import gomp
 from gomp.core.shm.records import RUNTIME, runtime_dtype, view
 
+FUTURES = []
+
 class User:
     def __init__(self, rt):
         self.executor, self.array = gomp.Executor(rt), gomp.ndarray(8)
     def submit(self):
-        self.executor.submit(abs, self.array)
+        FUTURES.append(self.executor.submit(abs, self.array))
 
 def use(rt):
     user = User(rt)
@@ -314,7 +316,7 @@ with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
 """
 
 
-def test_a_refusal_keeps_nothing_of_whoever_was_refused():
+def test_a_future_that_is_lost_and_a_refusal_keep_nothing_of_whoever_got_them():
     """Their arrays would stand in the way of the next runtime."""
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=100, check=False)
     assert (done.stdout, done.returncode) == ("lost\n1\n", 0), done.stderr

@@ -1,6 +1,6 @@
 """The coordinator's part in the collector's cycles: when one begins, whose turn it is to mark, when it is over.
 
-Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for two milliseconds at most. Each pause is one
+Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for three milliseconds at most. Each pause is one
 kernel; the waiting in it, for Ps to stop, has a deadline.
 """
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gomp.coordinator")
 
-_STEP_NS = 2_000_000  # of marking, after which the coordinator looks at the rest of the world
+_MARKS_NS = 2 * worker.STEP_NS  # before it looks at the rest of the world
 _REST_NS = 200_000  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
@@ -109,7 +109,8 @@ class Collector:
     def step(self) -> float | None:
         """Go on with what is to be done; for how many seconds that leaves nothing to do, or None if there is nothing at all."""
         if self.is_marking:
-            return self._mark()
+            self._mark()
+            return 0.0
         if self._free_stacks():
             return 0.0
         if self._sweeps_for_waiters:
@@ -120,7 +121,8 @@ class Collector:
         self._end_sweep()
         if self._wanted or self._runtime.xgc_request:
             self.begin(take_request())
-            return self._mark()
+            self._mark()
+            return 0.0
         return None
 
     def want(self, kind: int) -> int:
@@ -165,11 +167,11 @@ class Collector:
             if self._trace and (line := self._trace.line(decision)):
                 print(line, file=sys.stderr, flush=True)
 
-    def _mark(self) -> float:
+    def _mark(self) -> None:
         """Who holds grey objects and is stopped holds up the end of the marking, and no stop that would find it out: so after a while everybody is
         asked, which is all that DRY saves. It goes from one slice to the next, and to the end, without a look at anything else: what is allocated
         meanwhile is not collected. Raises Stuck."""
-        until = time.monotonic_ns() + _STEP_NS
+        until = time.monotonic_ns() + _MARKS_NS
         while self.is_marking and time.monotonic_ns() < until:
             is_overdue = self._rests > _PATIENCE
             state = worker.mark_step(is_overdue)
@@ -178,11 +180,9 @@ class Collector:
                 self._try_to_end()
             elif state == worker.WORKING:
                 self._rests = 0
-            else:
+            elif not worker.rest(_REST_NS):
                 self._rests += 1
-                if not worker.rest(_REST_NS):
-                    break
-        return 0.0
+                break
 
     def _try_to_end(self) -> None:
         if _check(cycle.may_be_done(self.deadline())) != OK:

@@ -105,9 +105,7 @@ class _Tasks:
         # under the lock
         self._waiting: deque[_Task] = deque()
         self._ends = False
-        self._lost = (
-            ""  # why nothing will be answered any more; no exception, whose traceback would keep all who were refused
-        )
+        self._lost: str | None = None  # why nothing is answered any more; no exception: its traceback keeps frames
         # the thread's
         self._running: dict[int, _Task] = {}
         self._requests = 0
@@ -118,7 +116,7 @@ class _Tasks:
             raise RuntimeLost("this executor belongs to the process that this one was forked from")
         task = _Task(call)
         with self._lock:
-            if self._lost:
+            if self._lost is not None:
                 raise RuntimeLost(self._lost)
             if self._ends:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -175,7 +173,7 @@ class _Tasks:
                 if task.future.set_running_or_notify_cancel():
                     self._send(task)
             except RuntimeLost as error:
-                task.future.set_exception(error)
+                task.future.set_exception(RuntimeLost(str(error)))  # without the frames that have the arguments
                 raise
             except (
                 BaseException

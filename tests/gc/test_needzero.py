@@ -118,3 +118,19 @@ def test_a_page_that_was_committed_ahead_is_zeroed_once_somebody_has_had_it(worl
     assert all(is_zero(world, root) for root in roots)
     world.drop(first)
     world.verify()
+
+
+def test_what_a_flushed_cache_has_known_of_pages_is_forgotten(world):
+    world.new(0, SIZE)  # and the next seven pages are committed, and zero
+    world.collect()
+    others = [world.new(1, layout.PAGE_SIZE) for _ in range(7)]
+    for root in others:
+        for addr in range(world.address(root), world.address(root) + layout.PAGE_SIZE, 8):
+            store64(addr, -1)
+        world.drop(root)
+    world.collect()
+    big = world.new(0, 20 * layout.PAGE_SIZE)  # those pages among others
+    at = world.address(big)
+    assert span_of(world, big).needzero == 1
+    assert all(load64(addr) == 0 for addr in range(at, at + 20 * layout.PAGE_SIZE, 8))
+    world.verify()

@@ -352,6 +352,10 @@ def damage_needzero(h):
     h.span(h.entry().page).needzero ^= 1
 
 
+def damage_cached_zero(h):
+    h.world.ps[1].cache_zero = -1
+
+
 def damage_page_of_an_entry(h):
     h.entry().page = 1 << 40
 
@@ -373,7 +377,7 @@ DAMAGES = [
     (codes.LIVE_TOO_LOW, damage_live, SWEPT), (codes.PAGE_NOT_TAKEN, damage_alloc_bit, FRESH),
     (codes.PAGE_SCAVENGED, damage_scav_bit, FRESH), (codes.PAGE_HEAD, damage_head, FRESH),
     (codes.PAGE_LOST, damage_lost_page, SWEPT), (codes.CACHED_PAGE, damage_page_cache, FRESH),
-    (codes.CACHED_TWICE, damage_two_page_caches, FRESH), (codes.FREE_BYTES, damage_free, FRESH),
+    (codes.CACHED_ZERO, damage_cached_zero, FRESH), (codes.CACHED_TWICE, damage_two_page_caches, FRESH), (codes.FREE_BYTES, damage_free, FRESH),
     (codes.RELEASED_BYTES, damage_released, FRESH), (codes.SUMMARY, damage_summary, FRESH),
     (codes.SPAN_SHAPE, damage_shape, FRESH), (codes.SPAN_PAST_END, damage_npages, FRESH),
     (codes.SPAN_STATE, damage_sweepgen, SWEPT), (codes.NOT_CACHED, damage_cached_state, SWEPT),

@@ -27,7 +27,7 @@ def masks(p):
 
 
 def test_a_fresh_p_has_an_empty_cache(grown):
-    assert alloc_cached(grown.p_addr, 1) == (-1, 0)
+    assert alloc_cached(grown.p_addr, 1) == (-1, 0, 0)
     assert flush_cache_locked(grown.p_addr) == 0
 
 
@@ -48,8 +48,8 @@ def test_the_last_block_of_the_heap_can_be_cached(grown):
     palloc.take_pages_locked(0, 2 * CHUNK_PAGES - 1)
     assert fill_cache_locked(grown.p_addr) == 1
     assert fill_cache_locked(p_addr(1)) == 0
-    assert alloc_cached(grown.p_addr, 1) == (2 * CHUNK_PAGES - 1, 1)
-    assert alloc_cached(grown.p_addr, 1) == (-1, 0)
+    assert alloc_cached(grown.p_addr, 1) == (2 * CHUNK_PAGES - 1, 1, 0)
+    assert alloc_cached(grown.p_addr, 1) == (-1, 0, 0)
     assert palloc.grow_locked(1) == 2 * CHUNK_PAGES
     assert palloc.find_pages_locked(1) == 2 * CHUNK_PAGES
 
@@ -57,13 +57,13 @@ def test_the_last_block_of_the_heap_can_be_cached(grown):
 def test_two_ps_share_no_page(grown):
     assert [fill_cache_locked(p_addr(i)) for i in range(3)] == [64, 64, 64]
     pages = [alloc_cached(p_addr(i), 3) for i in (0, 1, 2, 0)]
-    assert pages == [(0, 3), (64, 3), (128, 3), (3, 3)]
+    assert pages == [(0, 3, 0), (64, 3, 0), (128, 3, 0), (3, 3, 0)]
     assert palloc.alloc_pages_locked(1) == (192, 1)
 
 
 def test_flushing_lowers_the_search_page_to_the_lowest_page_returned(grown):
     fill_cache_locked(grown.p_addr)
-    assert alloc_cached(grown.p_addr, 7) == (0, 7)
+    assert alloc_cached(grown.p_addr, 7) == (0, 7, 0)
     assert palloc.find_pages_locked(1) == 64
     assert flush_cache_locked(grown.p_addr) == 57
     assert palloc.find_pages_locked(1) == 7
@@ -76,7 +76,7 @@ def test_pages_come_back_scavenged_only_if_they_went_so(grown):
     palloc.free_pages_locked(16, 8, 0)
     palloc.free_pages_locked(40, 4, 1)
     fill_cache_locked(grown.p_addr)
-    assert alloc_cached(grown.p_addr, 2) == (16, 0)
+    assert alloc_cached(grown.p_addr, 2) == (16, 0, 0)
     assert flush_cache_locked(grown.p_addr) == 10
     chunk = grown.chunk(0)
     assert (int(~chunk.alloc[0]), int(chunk.scav[0])) == (0b111111 << 18 | 0b1111 << 40, 0b1111 << 40)
@@ -91,7 +91,7 @@ def test_each_answer_is_the_lowest_run_of_the_masks(new_heap, free, scav, sizes)
         for npages in sizes:
             runs = [i for i in sorted(pages) if all(i + k in pages for k in range(npages))]
             expected = (runs[0], sum(pages.pop(runs[0] + k) for k in range(npages))) if runs else (-1, 0)
-            assert alloc_cached(heap.p_addr, npages) == expected
+            assert alloc_cached(heap.p_addr, npages)[:2] == expected
             left = sum(1 << page - 128 for page in pages)
             assert masks(heap.p) == (left, sum(1 << page - 128 for page, scavenged in pages.items() if scavenged))
 

@@ -63,7 +63,7 @@ class Player:
         return {"page": p.cache_page if npages else -1, "free_mask": free_mask, "scav_mask": scav_mask}
 
     def cache_alloc(self, npages):
-        page, nscav = pagecache.alloc_cached(self.heap.p_addr, npages)
+        page, nscav, _ = pagecache.alloc_cached(self.heap.p_addr, npages)
         return {"page": page, "scavenged_bytes": nscav * PAGE_SIZE}
 
     def cache_flush(self):
@@ -170,7 +170,7 @@ def act(heap, model, action, number):
         npages = number % (pagecache.PAGE_CACHE_LIMIT - 1) + 1
         if not model.cache:
             assert pagecache.fill_cache_locked(heap.p_addr) == model.fill()
-        assert pagecache.alloc_cached(heap.p_addr, npages) == model.cache_alloc(npages)
+        assert pagecache.alloc_cached(heap.p_addr, npages)[:2] == model.cache_alloc(npages)
     elif action == "flush":
         assert pagecache.flush_cache_locked(heap.p_addr) == model.flush()
     elif model.allocations:

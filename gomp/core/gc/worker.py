@@ -88,7 +88,7 @@ _BALANCE_EVERY = 64  # entries: objects, or spans of them
 _BALANCE_BYTES = 2 * PIECE  # or so much scanned: a piece of a table is one entry and leads to 4,000 objects
 _LOOK_AHEAD = 3
 _FRACTIONAL_SLACK = 1.2
-_STEP_NS = 2_000_000  # of the coordinator's, between looks at its sockets
+STEP_NS = 1_000_000  # of the coordinator's
 _SLICE_NS = 20_000_000  # of a program's: Go's sysmon looks every 10 ms, first sees that one has begun, then that it is over (proc.go, retake)
 
 
@@ -134,8 +134,8 @@ def drain(budget: int) -> int:
                     spanq.share(p)
                     if work.has_full():
                         credit.call_waiters()
-                        if load_relaxed(RT_XRESTING) == RESTS_FOR_WORK:
-                            _call_coordinator()
+                if load_relaxed(RT_XRESTING) == RESTS_FOR_WORK and work.has_full():
+                    _call_coordinator()
             continue
         if grey_pending(p):
             continue
@@ -255,7 +255,8 @@ def _call_workers(now: int) -> None:
 
 @inline
 def _is_idle(p: int) -> bool:
-    """A P that waits for something to run or, in the middle of a program, for credit. (One that waits for a cycle to begin is about to go on.)"""
+    """A P that waits for something to run, for the end of a collection or, in the middle of a program, for credit. (One that waits for a cycle to
+    begin is about to go on.)"""
     return load_relaxed(p + P_XIDLE) != 0 or (_is_parked(p) and load_relaxed(PACER_XWAITERS) > 0)
 
 
@@ -300,7 +301,7 @@ def _stand_in(i: int, now: int, alone: int) -> None:
         tell_at(now, TRACE_MARK | (TRACE_IDLE if idle else TRACE_STAND_IN) << TRACE_DETAIL_SHIFT, i, 0)
     began_cpu = cputime()
     done, took, scanned = _CHECK_EVERY, 0, 0
-    while done >= _CHECK_EVERY and took < _STEP_NS:
+    while done >= _CHECK_EVERY and took < STEP_NS:
         done = drain(_CHECK_EVERY)
         scanned += done
         credit.give(done)

@@ -6,7 +6,7 @@ The span's ``alloc_count`` counts a whole window when it is opened and is correc
 nothing. ``freeindex`` is right only while no window is open.
 
 A P may be killed here, so the stores have an order. A window is open from the store of its number to that of -1; before the first of them
-its free bits are in place, before the second ``freeindex`` says that it is used up. A slot is taken once the object in it is zeroed and typed
+its free bits are in place, before the second ``freeindex`` says that it is used up. A slot is taken once the object in it is zero and typed
 (:mod:`~gomp.core.mutator.malloc`). So what repair finds is a whole object or a free slot.
 
 Allocate-black works in the same way. While the heap is marked, opening a window marks all its free slots, and giving it back unmarks those

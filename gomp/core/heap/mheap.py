@@ -21,7 +21,6 @@ from gomp.core.heap.pagecache import (
     alloc_cached,
     count_scavenged_above,
     fill_cache_locked,
-    forget_zero,
     note_committed,
 )
 from gomp.core.heap.palloc import (
@@ -159,18 +158,18 @@ def take_pages(npages: int, may_park: int) -> int:
     """
     me = self_p()
     mine = layout.p_addr(me.idx)
-    page, nscav, grown = -1, 0, 0
+    page, nscav, nzero, grown = -1, 0, 0, 0
     if npages < PAGE_CACHE_LIMIT:
-        page, nscav = alloc_cached(mine, npages)
+        page, nscav, nzero = alloc_cached(mine, npages)
     if page < 0:
         lock_heap()
-        page, nscav = _take_locked(mine, npages)
+        page, nscav, nzero = _take_locked(mine, npages)
         unlock_heap()
     if page < 0:
         make_room(_growth_metadata(npages))
         end = mheap().end_page
         lock_heap()
-        page, nscav = _grow_and_take_locked(mine, npages)
+        page, nscav, nzero = _grow_and_take_locked(mine, npages)
         unlock_heap()
         if page < 0:
             return NO_MEMORY
@@ -186,7 +185,7 @@ def take_pages(npages: int, may_park: int) -> int:
         add_relaxed(MHEAP_XCOMMITTED, scav_bytes)
         add_relaxed(MHEAP_XRELEASED, -scav_bytes)
     add_relaxed(MHEAP_XINUSE, nbytes)
-    me.taking_zero = nscav + forget_zero(mine, page, npages)
+    me.taking_zero = nscav + nzero
     if nscav != 0 and not _commit_with_next(mine, page, npages) and _commit_pages(page, npages, may_park) != 0:
         _give_back(page, npages)
         return NO_MEMORY
@@ -194,25 +193,25 @@ def take_pages(npages: int, may_park: int) -> int:
 
 
 @inline
-def _take_locked(mine: int, npages: int) -> tuple[int, int]:
-    """Holds: mheap.lock. (first page, how many are not committed), or (-1, 0) if the heap has to grow for them."""
+def _take_locked(mine: int, npages: int) -> tuple[int, int, int]:
+    """Holds: mheap.lock. As :func:`~gomp.core.heap.pagecache.alloc_cached`; no page if the heap has to grow for them."""
     if npages < PAGE_CACHE_LIMIT and p_at(mine).cache_free == 0 and fill_cache_locked(mine) > 0:
-        page, nscav = alloc_cached(mine, npages)
+        page, nscav, nzero = alloc_cached(mine, npages)
         if page >= 0:
-            return page, nscav
+            return page, nscav, nzero
     page = find_pages_locked(npages)
     if page < 0:
-        return -1, 0
-    return page, take_pages_locked(page, npages)
+        return -1, 0, 0
+    return page, take_pages_locked(page, npages), 0
 
 
 @inline
-def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int]:
-    """Holds: mheap.lock. As :func:`_take_locked`, of a heap that grows if it has to; (-1, 0) when it may not grow enough."""
-    page, nscav = _take_locked(mine, npages)
+def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int, int]:
+    """Holds: mheap.lock. As :func:`_take_locked`, of a heap that grows if it has to; no page when it may not grow enough."""
+    page, nscav, nzero = _take_locked(mine, npages)
     if page < 0 and _grow_for_locked(npages) == 0:
-        page, nscav = _take_locked(mine, npages)
-    return page, nscav
+        page, nscav, nzero = _take_locked(mine, npages)
+    return page, nscav, nzero
 
 
 @inline

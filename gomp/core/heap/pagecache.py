@@ -8,10 +8,10 @@ nobody else sees them, the scavenger included. The masks are 0: the cache is emp
 2. Requests below PAGE_CACHE_LIMIT pages are served from it, lowest run first; what does not fit goes to the heap.
 3. Whoever commits pages from it may commit some above them with the same system call: they are not scavenged any more, but still zero, which
    ``cache_zero`` says.
-4. Flushing gives what is left back, each page scavenged or not as it is.
+4. Flushing gives what is left back, each page scavenged or not as it is; of what is zero beside those nobody knows any more.
 
 Between the heap and the cache a page is nobody's for a moment; so a P that is killed leaves none that two have (see
-:mod:`~gomp.core.heap.palloc`). ``cache_scav`` counts only where ``cache_free`` is set.
+:mod:`~gomp.core.heap.palloc`). ``cache_scav`` and ``cache_zero`` count only where ``cache_free`` is set.
 
 The functions take the address of the P's record: the owner's, or that of a P somebody has claimed. A record is reached through its
 address or through the process's own alias, never both in one kernel (see :mod:`~gomp.core.shm.layout`).
@@ -57,19 +57,21 @@ def fill_cache_locked(p_addr: int) -> int:
 
 
 @inline
-def alloc_cached(p_addr: int, npages: int) -> tuple[int, int]:
-    """The lowest run of ``0 < npages < PAGE_CACHE_LIMIT`` pages in the P's cache: (first page, how many are scavenged), or (-1, 0)."""
+def alloc_cached(p_addr: int, npages: int) -> tuple[int, int, int]:
+    """The lowest run of ``0 < npages < PAGE_CACHE_LIMIT`` pages in the P's cache: (first page, how many are scavenged, and how many committed and
+    zero), or (-1, 0, 0)."""
     p = p_at(p_addr)
     starts = starts_of_runs(p.cache_free, npages)
     if starts == 0:
-        return -1, 0
+        return -1, 0, 0
     low = ctz(starts)
     bits = lsl(lsr(-1, 64 - npages), low)
-    nscav = popcount(p.cache_scav & bits)
+    nscav, nzero = popcount(p.cache_scav & bits), popcount(p.cache_zero & bits)
     p.cache_free &= ~bits
     fence_release()
     p.cache_scav &= ~bits
-    return p.cache_page + low, nscav
+    p.cache_zero &= ~bits
+    return p.cache_page + low, nscav, nzero
 
 
 @inline
@@ -91,18 +93,6 @@ def note_committed(p_addr: int, page: int, npages: int) -> None:
     p.cache_zero |= bits
 
 
-@inline
-def forget_zero(p_addr: int, page: int, npages: int) -> int:
-    """Pages that have been taken are somebody's from here on: how many of them were committed and zero."""
-    p = p_at(p_addr)
-    first = page - p.cache_page
-    if not 0 <= first < PAGE_CACHE_PAGES or p.cache_zero == 0:
-        return 0
-    zero = p.cache_zero & lsl(lsr(-1, max(64 - npages, 0)), first)
-    p.cache_zero &= ~zero
-    return popcount(zero)
-
-
 @kernel("int64(int64)")
 def flush_cache_locked(p_addr: int) -> int:
     """Holds: mheap.lock. Give the pages in the P's cache back to the heap; returns their number."""
@@ -112,6 +102,7 @@ def flush_cache_locked(p_addr: int) -> int:
         return 0
     p.cache_free = 0
     p.cache_scav = 0
+    p.cache_zero = 0
     fence_release()
     word_idx = p.cache_page // PAGE_CACHE_PAGES
     chunk = chunks()[word_idx // CHUNK_WORDS]

@@ -1,8 +1,8 @@
 """``new``: from a size and a type to the address of a zeroed object.
 
 The fast path takes the lowest free slot of the P's window: no lock, no atomic read-modify-write, no counter but the pointer bytes. Memory that
-comes from the system is zero, and stays untouched until its object is written. Its
-arguments are constants where a program is compiled, so it becomes a handful of instructions. Everything else is in :func:`malloc_slow`.
+comes from the system is zero, and stays untouched until its object is written. The arguments are constants where a program is compiled, so it becomes
+a handful of instructions. Everything else is in :func:`malloc_slow`.
 
 Order of an allocation: zero if it is not, pointer bits, ``fence_release``, take the slot, return. Whoever sees the address sees a zeroed object;
 and repair, after a kill in between, finds a free slot or a zeroed object.

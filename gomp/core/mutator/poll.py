@@ -34,6 +34,7 @@ from gomp.core.shm.atomics import (
     load_acquire,
     load_relaxed,
     store_relaxed,
+    store_release,
     xchg_acq_rel,
 )
 from gomp.core.shm.calls import call_at
@@ -42,6 +43,7 @@ from gomp.core.shm.records import (
     GC_MARK,
     GC_TRIGGER_HEAP,
     P_XAWAITS_CREDIT,
+    P_XIDLE,
     P_XSLICE,
     PACER_XCREDIT,
     PACER_XCREDIT_GIVEN,
@@ -76,6 +78,7 @@ _NAP_NS = 1_000_000
 _END_NAP_NS = 250_000
 _DEAD_BYTES = 2048
 _DEEPEST = 8
+_IDLE = layout.SELF_BASE + P_XIDLE
 _AWAITS_CREDIT = layout.SELF_BASE + P_XAWAITS_CREDIT
 
 
@@ -173,6 +176,21 @@ def park_until(word: int, least: int, why: int) -> None:
 
 
 @inline
+def _park_idle(word: int, least: int, why: int) -> None:
+    """As :func:`park_until`, for what the collector is to do: the time is not the program's, nor is the P stopped."""
+    began = nanotime()
+    limiter.begin_event(limiter.EVENT_IDLE, began)
+    if is_tracing():
+        tell_at(began, TRACE_WAIT | why << TRACE_DETAIL_SHIFT, 0, 0)
+    _sleep_until(word, least)
+    now = nanotime()
+    if is_tracing():
+        tell_at(now, TRACE_WAIT_END, 0, 0)
+    limiter.end_event(now)
+    store_relaxed(layout.SELF_BASE + P_XSLICE, now)
+
+
+@inline
 def _sleep_until(word: int, least: int) -> None:
     become_safe()
     naps = 0
@@ -217,9 +235,9 @@ def wait_for_cycle(kind: int) -> None:
     """
     target = request_collection(kind)
     if kind != GC_TRIGGER_HEAP:
-        limiter.begin_idle()
-        park_until(RT_XCYCLE_DONE, target, TRACE_FOR_COLLECTION)
-        limiter.end_idle()
+        store_release(_IDLE, 1)
+        _park_idle(RT_XCYCLE_DONE, target, TRACE_FOR_COLLECTION)
+        store_release(_IDLE, 0)
         return
     self_p().cycle_asked_for = target  # its slice of the processor goes on
     park_until(RT_XCYCLES, target, TRACE_FOR_CYCLE)
@@ -305,16 +323,7 @@ def _park_for_credit() -> None:
     given = load_acquire(PACER_XCREDIT_GIVEN)
     _join_waiters()
     if is_credit_awaited():
-        began = nanotime()
-        limiter.begin_event(limiter.EVENT_IDLE, began)  # nobody's program runs here
-        if is_tracing():
-            tell_at(began, TRACE_WAIT | TRACE_FOR_CREDIT << TRACE_DETAIL_SHIFT, 0, 0)
-        _sleep_until(PACER_XCREDIT_GIVEN, given + 1)
-        now = nanotime()
-        if is_tracing():
-            tell_at(now, TRACE_WAIT_END, 0, 0)
-        limiter.end_event(now)
-        store_relaxed(layout.SELF_BASE + P_XSLICE, now)
+        _park_idle(PACER_XCREDIT_GIVEN, given + 1, TRACE_FOR_CREDIT)
     _leave_waiters()
 
 

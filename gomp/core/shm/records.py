@@ -664,7 +664,7 @@ p_dtype = record(
         ("cache_page", "i8"),
         ("cache_free", "i8"),
         ("cache_scav", "i8"),
-        ("cache_zero", "i8"),
+        ("cache_zero", "i8"),  # of the free ones that are committed, those that have been nobody's since
         # the tiny allocator
         ("tiny", "i8"),
         ("tiny_offset", "i8"),
@@ -700,12 +700,16 @@ p_dtype = record(
         ("stand_in_ns", "i8"),  # CPU time that the coordinator marked for this P, ever
         ("assist_ns", "i8"),
         ("cycle_assist_ns", "i8"),  # of that, in this cycle or the last
-        ("needzero", "i8", (3,)),  # bit c: so has the span of class c that its mcache has; without one it says nothing
+        (
+            "needzero",
+            "i8",
+            ((layout.NUM_SPAN_CLASSES + 63) // 64,),
+        ),  # bit c: so has the span of class c that its mcache has; without one it says nothing
         ("xevent", "i8"),  # what the limiter counts this P's time as: since when << 2 | EVENT_*; 0: as the program's
         ("xdead", "i8"),  # 1 from its process's death to the repair of what it left; by the coordinator
         ("deaths", "i8"),  # of its processes, ever; by the coordinator
         ("crashes", "i8"),  # of those, deaths that nobody has asked for
-        ("xidle", "i8"),  # 1 while it waits for something to run
+        ("xidle", "i8"),  # 1 while it waits for something to run, or for the end of a collection
         ("xslice", "i8"),  # since when its program has had the processor to itself, in ns
         ("cycle_asked_for", "i8"),  # number of the last cycle that its program has waited for the beginning of
         ("sweep_ns", "i8"),

@@ -7,6 +7,7 @@ import numpy as np
 from gomp.core.gc.verify.problems import (
     CACHED_PAGE,
     CACHED_TWICE,
+    CACHED_ZERO,
     FREE_BYTES,
     PAGE_HEAD,
     PAGE_LOST,
@@ -112,6 +113,9 @@ def _check_page_cache(out: int, i: int) -> None:
     """Each page of the i-th P's cache is taken, in no span and in no other cache."""
     p = p_number(i)
     pp = p_at(layout.p_addr(p))
+    strange = pp.cache_zero & (~pp.cache_free | pp.cache_scav)
+    if strange != 0:
+        problem(out, CACHED_ZERO, p, pp.cache_zero, strange)
     for k in range(64):
         if lsr(pp.cache_free, k) & 1 == 0:
             continue

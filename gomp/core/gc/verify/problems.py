@@ -22,8 +22,8 @@ PROBLEM_WORDS = 4
     BAD_POINTER, DANGLING, UNMARKED, METADATA_BYTES, WBUF_BYTES, TABLE_BYTES,
     SPECIAL_ADDRESS, SPECIAL_LISTED, SPECIAL_ORDER, SPECIAL_QUEUES, PROFILE_BUCKET, PROFILE_COUNTS,
     STACK_BYTES, STACK_COUNT, STACK_FREE, STACK_OF_G, STACK_TWICE, G_COUNT, G_FRAME, G_RUNS, G_QUEUED, G_LISTED, CHAN_LAST,
-    TABLE_SIZE, REDO_LEFT, P_HANDLES, P_NATIVE_ROOTS, P_SPANQ, P_WBUF, NOT_ZERO, CACHE_NEEDZERO,
-) = range(1, 65)  # fmt: skip
+    TABLE_SIZE, REDO_LEFT, P_HANDLES, P_NATIVE_ROOTS, P_SPANQ, P_WBUF, NOT_ZERO, CACHE_NEEDZERO, CACHED_ZERO,
+) = range(1, 66)  # fmt: skip
 
 # What each code says of its three words a, b, c.
 PROBLEMS = {
@@ -44,6 +44,7 @@ PROBLEMS = {
     PAGE_HEAD: "page {a}: its head entry is {c}, expected the span at page {b}",
     PAGE_LOST: "page {a} is taken and in no span and no page cache",
     CACHED_PAGE: "page {a} is in the page cache of P {b} and in the span at page {c} or free in the bitmap",
+    CACHED_ZERO: "P {a} takes the pages {b:#x} of its cache for zero, and has not or not committed {c:#x} of them",
     CACHED_TWICE: "page {a} is in the page caches of P {b} and P {c}",
     FREE_BYTES: "heap_free is {a}, expected {b}: the free pages that are committed",
     RELEASED_BYTES: "heap_released is {a}, expected {b}: the free pages that are scavenged",

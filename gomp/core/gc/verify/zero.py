@@ -1,4 +1,4 @@
-"""Level 3: what is not zeroed when it is allocated is zero."""
+"""Level 3: what is not zeroed when it is allocated is zero. Of large objects, which are never free slots, this says nothing."""
 
 from __future__ import annotations
 
