@@ -28,6 +28,7 @@ from victims import SURVIVOR, VICTIM, in_kernel
 
 from gomp.core import COMPILED
 from gomp.core.gc import limiter, rebuild, repair
+from gomp.core.heap import mspan
 from gomp.core.heap.palloc import set_alloc_range_locked
 from gomp.core.mutator import select
 from gomp.core.sched.status import try_claim, unclaim
@@ -137,6 +138,14 @@ def keep_its_mcache(p):
         flush_mcache(p)
 
 
+def take_what_it_had_begun_for_zero(p):
+    entries = [records.mcache_at(rebuild.entry_addr(p, c)).page for c in range(layout.NUM_SPAN_CLASSES)]
+    before = {page: records.spans()[page].needzero for page in entries if page != mspan.NO_SPAN}
+    flush_mcache(p)
+    for page, needzero in before.items():
+        records.spans()[page].needzero = needzero
+
+
 def keep_its_page_cache(p):
     if p != layout.p_addr(VICTIM):
         return_cached_pages(p)
@@ -156,6 +165,9 @@ LEFT_OUT = {  # which step, what is done instead, and of which deaths
     "what it was taking stays taken": (repair, "_settle", keep_what_it_was_taking, of(victims.growth, "mheap")),
     "what another takes is not kept": (rebuild, "_keep_taken_pages", nothing, while_another_takes_pages),
     "its mcache is not emptied": (rebuild, "_flush_mcache", keep_its_mcache, of(victims.small_in_the_next_window, "mcache")),
+    "what it had begun counts as zero": (
+        rebuild, "_flush_mcache", take_what_it_had_begun_for_zero, of(victims.typed_by_a_header, "malloc"),
+    ),
     "its page cache is not returned": (rebuild, "_return_cached_pages", keep_its_page_cache, of(victims.large, "mheap")),
     "lists of spans are not emptied": (rebuild, "reset_mcentrals_stw", nothing, of(victims.small_in_a_fresh_span, "status")),
     "free stacks are not forgotten": (rebuild, "forget_free_stacks_stw", nothing, of_who_waits(starts_a_goroutine, "")),

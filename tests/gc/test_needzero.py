@@ -97,8 +97,26 @@ def test_pages_are_committed_some_at_a_time_and_stay_zero(world):
     assert report.objects == len(roots)
 
 
-def test_near_the_limit_no_page_is_committed_that_nobody_asked_for(world):
+def at_its_limit(world):
     pacer.set_memory_limit(1)
+
+
+def with_a_budget_for_one_page(world):
+    world.mheap.xcommit_budget = layout.PAGE_SIZE
+
+
+def that_returns_lazily(world):
+    world.runtime.scavenge_lazily = 1
+
+
+@pytest.mark.parametrize("prepare", [at_its_limit, with_a_budget_for_one_page, that_returns_lazily])
+def test_no_page_is_committed_ahead_by_a_heap(world, prepare):
+    node = world.new(0, 16)  # what handles and types need is there
+    world.drop(node)
+    world.collect()
+    scavenge.scavenge(1 << 20, 1 << 20, 1, scavenge.ALWAYS)
+    prepare(world)
+    assert world.mheap.xheap_committed == 0
     world.new(0, SIZE)
     assert world.mheap.xheap_committed == layout.PAGE_SIZE
     world.verify()

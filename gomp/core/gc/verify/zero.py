@@ -8,7 +8,7 @@ from gomp.core.heap import mspan
 from gomp.core.heap.mcache import entry_addr
 from gomp.core.jit import kernel
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import ctz, load64, lsr
+from gomp.core.shm.atomics import clear_lowest, ctz, load64, lsr
 from gomp.core.shm.records import mcache_at, mheap, p_at, p_records, spans
 
 
@@ -32,7 +32,7 @@ def _check_free_slots(out: int, page: int) -> None:
         free = slots_of_window(sp.nelems, window) & ~allocated_word(page, entry, window)
         while free != 0:
             slot = mspan.obj_addr(page, 64 * window + ctz(free))
-            free &= free - 1
+            free = clear_lowest(free)
             for addr in range(slot, slot + sp.elem_size, 8):
                 if load64(addr) != 0:
                     problem(out, NOT_ZERO, page, addr, load64(addr))
