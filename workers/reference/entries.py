@@ -6,6 +6,8 @@ dropped is those bytes: nobody writes to them, there or here.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 import gomp
@@ -27,32 +29,32 @@ class Entry:
 
 @gomp.struct
 class Bytes16:
-    bytes: gomp.Array[gomp.uint8, 16]
+    bytes: gomp.Array[gomp.uint8, Literal[16]]
 
 
 @gomp.struct
 class Bytes48:
-    bytes: gomp.Array[gomp.uint8, 48]
+    bytes: gomp.Array[gomp.uint8, Literal[48]]
 
 
 @gomp.struct
 class Bytes128:
-    bytes: gomp.Array[gomp.uint8, 128]
+    bytes: gomp.Array[gomp.uint8, Literal[128]]
 
 
 @gomp.struct
 class Bytes300:
-    bytes: gomp.Array[gomp.uint8, 300]
+    bytes: gomp.Array[gomp.uint8, Literal[300]]
 
 
 @gomp.struct
 class Bytes800:
-    bytes: gomp.Array[gomp.uint8, 800]
+    bytes: gomp.Array[gomp.uint8, Literal[800]]
 
 
 @gomp.struct
 class Bytes4000:
-    bytes: gomp.Array[gomp.uint8, 4000]
+    bytes: gomp.Array[gomp.uint8, Literal[4000]]
 
 
 TABLE = gomp.Global("reference.table", gomp.Array[Entry])
