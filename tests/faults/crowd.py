@@ -14,7 +14,7 @@ from tests.chan_load import Deep, goroutines
 
 WORKERS = 4
 ROOM = 4  # jobs that are on their way beside those that are worked on
-LOST_S = 3.0  # nothing takes so long that is not lost
+LOST_S = 3.0  # what takes longer counts as lost, until it comes all the same
 END_S = 60.0
 MOST_DEPTH = 63  # frames: beyond 8 KiB
 
@@ -84,9 +84,14 @@ class Crowd:
         self.stop, self.mutex = gomp.Chan[bool](), gomp.Mutex()
         self.next_job = 0
         self.given: dict[int, tuple[int, float]] = {}  # by what it must be answered: the job, and when it was given
-        self.answered = self.lost = self.hired_ahead = 0
+        self.given_up: set[int] = set()  # what lost jobs would be answered
+        self.answered = self.hired_ahead = 0
         for _ in range(WORKERS):
             self._hire()
+
+    @property
+    def lost(self) -> int:
+        return len(self.given_up)
 
     def _hire(self) -> None:
         gomp.go(Worker, jobs=self.jobs, answers=self.answers, stop=self.stop, mutex=self.mutex)
@@ -97,10 +102,16 @@ class Crowd:
             self.given[answer_of(self.next_job)] = self.next_job, time.monotonic()
             self.next_job += 1
         while (received := gomp.select(self.answers.receiving(), default=True))[0] == 0:
-            if self.given.pop(received[1], None) is None:
-                raise AssertionError(f"an answer {received[1]} that nobody waits for: a job was done twice, or wrongly")
-            self.answered += 1
+            self._take(received[1])
         self._replace_the_lost()
+
+    def _take(self, answer: int) -> None:
+        if answer in self.given_up:  # the machine is slow, and there is a worker too many
+            self.given_up.remove(answer)
+            self.hired_ahead += 1
+        elif self.given.pop(answer, None) is None:
+            raise AssertionError(f"an answer {answer} that nobody waits for: a job was done twice, or wrongly")
+        self.answered += 1
 
     def _replace_the_lost(self) -> None:
         """Jobs are taken in the order in which they are given: one that is far behind is lost, and so is its worker."""
@@ -116,7 +127,7 @@ class Crowd:
         for answer in late:
             if self.given[answer][0] < self.next_job - 2 * ROOM - WORKERS:
                 del self.given[answer]
-                self.lost += 1
+                self.given_up.add(answer)
                 if self.hired_ahead:
                     self.hired_ahead -= 1
                 else:
