@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import gomp
+from gomp.runtime import listening
 
 
 def _turn() -> Generator[Any, Any, None]:
@@ -33,6 +34,21 @@ def test_what_is_awaited_when_the_runtime_ends() -> None:
             await ours
 
     asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_a_loop_is_not_told_by_a_traceback_of_ours(caplog, monkeypatch) -> None:
+    """Who is called by it when the runtime has just been lost says nothing: whoever awaits is told."""
+
+    def be_lost() -> bool:
+        raise gomp.RuntimeLost("the runtime has ended")
+
+    async def body() -> None:
+        monkeypatch.setattr(listening.loops, "run", be_lost)
+        asyncio.get_running_loop().call_soon(listening.loops._turn)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(body())
+    assert caplog.records == []
 
 
 def test_go_after_the_end() -> None:

@@ -54,8 +54,9 @@ class Loops:
                 loop.call_soon_threadsafe(self._turn)
 
     def _turn(self) -> None:
-        if self.run():
-            self.wake()
+        with contextlib.suppress(RuntimeLost):  # the thread that listens tells whoever awaits
+            if self.run():
+                self.wake()
 
     def __bool__(self) -> bool:
         return bool(self._awaited)
