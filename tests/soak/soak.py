@@ -187,7 +187,8 @@ def main() -> int:
         try:
             soak, log = run(60 * arguments.minutes, arguments.seed, Path(directory))
         except (AssertionError, GompError, httpx.HTTPError):
-            print(*Path(directory, "log").read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
+            errors = [line for line in Path(directory, "log").read_text().splitlines() if " ERROR " in line]
+            print(*[line for line in errors if "killed by SIGKILL" not in line][-20:], sep="\n", file=sys.stderr)
             raise
     print(f"{arguments.minutes:g} minutes: {', '.join(f'{n} {what}' for what, n in soak.done.items())}\n")
     wrong = []
