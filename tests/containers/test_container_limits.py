@@ -84,7 +84,7 @@ def check_that_the_limit_is_the_cgroups(container: Container, scraped: list[dict
 @pytest.fixture(scope="module")
 def container(compiled_kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     if not COMPILED:
-        pytest.skip("runs processes of its own")
+        pytest.skip("runs services, which run compiled kernels")
     needs_podman()
     config = write_config(tmp_path_factory.mktemp("limited"), "containers.in_turn", seconds=SHORT_S)
     running = Container.of_this_machine(config, MEMORY)

@@ -15,7 +15,7 @@ from tests.faults.phases import PHASES, kill, pid_of, reach, runtime, wait_until
 from tests.forked_children import Server
 
 if not COMPILED:
-    pytest.skip("kills real processes", allow_module_level=True)
+    pytest.skip("kills processes of runtimes, which run compiled kernels", allow_module_level=True)
 
 NAME = f"lost-{os.getpid()}"
 PROCS = 2

@@ -15,7 +15,7 @@ from gomp.core import COMPILED
 from tests.faults.full_script import OPERATIONS
 
 if not COMPILED:
-    pytest.skip("runs processes of its own", allow_module_level=True)
+    pytest.skip("runs runtimes, which run compiled kernels", allow_module_level=True)
 
 _MOUNT = 'mount -t tmpfs -o size=320m none /dev/shm && exec "$@"'
 UNSHARED = ("unshare", "--mount", "sh", "-c", _MOUNT, "sh")

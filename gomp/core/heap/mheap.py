@@ -216,7 +216,10 @@ def _grow_and_take_locked(mine: int, npages: int) -> tuple[int, int, int]:
 
 @inline
 def _commit_with_next(mine: int, page: int, npages: int) -> bool:
-    """Commit the pages together with some above them that the P's cache has, if there are any and room for them: whether it did."""
+    """Commit the pages together with some above them that the P's cache has, if there are any and room for them: whether it did.
+
+    Nobody else sees pages of the cache. Who is killed before he has noted what he committed leaves them scavenged, and repair punches them out.
+    """
     ahead = count_scavenged_above(mine, page + npages - 1, _COMMIT_AHEAD - npages)
     nbytes = ahead << layout.PAGE_SHIFT
     if ahead <= 0 or runtime().scavenge_lazily != 0 or mapped_ready() + nbytes > pacer().memory_limit:
