@@ -23,6 +23,8 @@ from gomp.core.shm.records import (
     MHEAP,
     PACER,
     RUNTIME,
+    TRACE_DETAIL_SHIFT,
+    TRACE_LEFT_OUT,
     mheap_dtype,
     p_dtype,
     pacer_dtype,
@@ -99,6 +101,7 @@ class Recording:
         self.ended_early = ""  # why
         self.seconds = 0.0  # that it took
         self.was_stopped = False
+        self._left_out: list[list[int]] = []  # at its end: P, DETAIL_*, how many, their time in ns
         load_kernels()  # which takes a second, where they are not loaded yet
         self._channel = discovery.open_channel(info.name, takes_descriptors=maps)
         self._info = info
@@ -146,6 +149,8 @@ class Recording:
                 yield from self._turn(math.inf if ended_ns else now_ns - _LATE_NS)
                 self._count(now_ns)
                 yield self._text()
+            for p, which, n, ns in self._left_out:
+                self.timeline.add(p, ended_ns, TRACE_LEFT_OUT | which << TRACE_DETAIL_SHIFT, n, ns)
             self.timeline.end(ended_ns)
             yield self._text() + self._tail(ended_ns)
         finally:
@@ -162,7 +167,9 @@ class Recording:
                     self.ended_early = "ended before its time"
             message = self._channel.next(_TURN_S if self._end_asked_ns else min(_TURN_S, (self._end_ns - now) / 1e9))
             if message is not None:
-                return int(check_answer(message)["ended_ns"])
+                answer = check_answer(message)
+                self._left_out = answer["left_out"]
+                return int(answer["ended_ns"])
         except RuntimeLost as error:
             self.ended_early = f"the runtime has ended: {error}"
             return now

@@ -25,6 +25,7 @@ from gomp.core.shm.records import (
     TRACE_PROGRAM_END,
     g_dtype,
     runtime_dtype,
+    trace_ring_dtype,
     view,
 )
 from gomp.errors import MessageTooLarge
@@ -86,9 +87,11 @@ class Tracing:
         self._until = time.monotonic() + asker.request["ms"] / 1e3 + _GRACE_S
 
     def end(self, asker: Asker) -> None:
+        left_out: list[tuple[int, int, int, int]] = []
         if asker.channel is self._reader:
+            left_out = [counted for p in sorted(self._traced) for counted in _left_out(p)]
             self._end()
-        asker.answer(ended_ns=time.monotonic_ns())
+        asker.answer(ended_ns=time.monotonic_ns(), left_out=left_out)
 
     def forget(self, channel: Channel) -> None:
         """Who has asked on ``channel`` is gone."""
@@ -176,6 +179,17 @@ class Tracing:
         tasks = self._dispatcher.tasks.taken(p) if p < self._slots and p_record(p).xpid else []
         self._begun |= {(p, task.id) for task in tasks}
         return tasks
+
+
+def _left_out(p: int) -> list[tuple[int, int, int, int]]:
+    """What P ``p`` has left out and not told: itself, DETAIL_*, how many, and their time in ns. It goes on meanwhile: what it does now may be missing."""
+    record = p_record(p)
+    if not record.trace_committed:
+        return []
+    details = view(trace_ring_dtype, layout.trace_addr(p))[0]["details"]
+    skips = [*record.trace_skips.tolist(), 0]  # counted ahead
+    counts = [(p, which, int(d["count"]) - skips[which], int(d["ns"])) for which, d in enumerate(details)]
+    return [counted for counted in counts if counted[2] > 0]
 
 
 def _count_events(p: int) -> int:
