@@ -33,6 +33,7 @@ from gomp.cgroup import MemoryCgroup
 from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignored
 from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
+from gomp.core.gc.verify.sizes import check_sizes
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import end_world
 from gomp.core.shm import layout, segments
@@ -62,7 +63,7 @@ from gomp.runtime.connected import CLIENTS, Connected
 from gomp.runtime.deadlocks import Deadlocks
 from gomp.runtime.dispatcher import Dispatcher
 from gomp.runtime.dying import Dying
-from gomp.runtime.ending import Ending
+from gomp.runtime.ending import EXIT_CRASH, Ending
 from gomp.runtime.events import Events
 from gomp.runtime.family import Child, Family
 from gomp.runtime.invitation import Invitation
@@ -293,6 +294,9 @@ class Coordinator:
         self.stopping.end_overdue()
         if self.stopping.is_held_up:
             return min(self.dying.rest_s, _IDLE_S)
+        if not check_sizes(0):
+            self._crash_of_sizes()
+            return 0.0
         try:
             with contextlib.suppress(RuntimeLost):  # the runtime ends
                 self.borrowed.step()
@@ -367,11 +371,18 @@ class Coordinator:
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def _crash(self, how: str, found: Sequence[str]) -> None:
-        """The heap is lost: nothing goes on in it, whatever comes of the report."""
+        """The heap is lost: nothing goes on in it, whatever comes of the report. Who has said so says no more."""
+        if self.ending.exit_code == EXIT_CRASH:
+            return
         try:
             log.error("%s", crash.report(how, found, self._programs))
         finally:
             self.ending.lose(f"fatal: {'; '.join(found)}")
+
+    def _crash_of_sizes(self) -> None:
+        from gomp.runtime.verify import verify  # here, as most runtimes need none of it
+
+        self._crash("the heap is not sound", verify(1).problems)
 
     def _programs(self, p: int) -> list[str]:
         return [task.name for task in self.dispatcher.tasks.of(p)] if p < self.max_procs.slots else []

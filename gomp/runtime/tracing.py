@@ -182,7 +182,7 @@ class Tracing:
 
 
 def _left_out(p: int) -> list[tuple[int, int, int, int]]:
-    """What P ``p`` has left out and not told: itself, DETAIL_*, how many, and their time in ns. It goes on meanwhile: what it does now may be missing."""
+    """What P ``p`` has left out and not told: itself, DETAIL_*, how many, and their time in ns. What it does meanwhile may be missing."""
     record = p_record(p)
     if not record.trace_committed:
         return []

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import gomp
 from gomp.core import COMPILED
+from gomp.core.shm.records import MHEAP, mheap_dtype, view
 
 ROOT = Path(__file__).parents[2]
 # Each word of which something depends on.
@@ -37,3 +39,17 @@ def test_it_is_noticed_and_the_runtime_ends_with_a_report(compiled_kernels: None
     assert len(re.findall(r"^cycle \d+, .*; heap live [\d,-]+ bytes", done.stderr, re.MULTILINE)) == reports
     assert len(re.findall(r"^coordinator ", done.stderr, re.MULTILINE)) == reports
     assert re.search(r"^ +-[\d.]+ ms  stop why 4?", done.stderr, re.MULTILINE), "the last events of each P"
+
+
+def test_a_table_that_cannot_be_so_long_is_noticed_before_anybody_goes_through_it(
+    compiled_kernels: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To read memory that nobody has written takes a page of it, too: of a heap that ends far off the collector would use up all there is."""
+    with gomp.Runtime(procs=1, max_heap="64MiB") as rt:
+        view(mheap_dtype, MHEAP)[0].end_page = 1 << 40
+        with pytest.raises(gomp.RuntimeLost):
+            rt.gc()
+    said = capfd.readouterr().err
+    assert re.findall(r"the heap is not sound\n  .* has (\d+) entries, and room for (\d+)\n", said) == [
+        ("1099511627776", "8192")
+    ]

@@ -364,8 +364,18 @@ def damage_size_of_a_table(h):
     records.view(records.sched_dtype, records.SCHED)[0].ngs = layout.MAX_GS + 1
 
 
+def damage_end_of_the_heap(h):
+    """There is room for it in the address space, but not in this heap."""
+    h.world.mheap.end_page = h.world.runtime.max_pages + layout.CHUNK_PAGES
+
+
+def damage_size_of_the_heap(h):
+    h.world.runtime.max_pages = layout.HEAP_PAGES + 1
+
+
 DAMAGES = [
-    (codes.TABLE_SIZE, damage_size_of_a_table, FRESH),
+    (codes.TABLE_SIZE, damage_size_of_a_table, FRESH), (codes.TABLE_SIZE, damage_end_of_the_heap, FRESH),
+    (codes.TABLE_SIZE, damage_size_of_the_heap, FRESH),
     (codes.REDO_LEFT, damage_redo_record, FRESH), (codes.P_HANDLES, damage_handles, FRESH), (codes.P_NATIVE_ROOTS, damage_native_roots, FRESH),
     (codes.P_SPANQ, damage_span_queue, FRESH), (codes.P_WBUF, damage_work_buffer, FRESH), (codes.CACHE_ENTRY, damage_page_of_an_entry, FRESH),
     (codes.LOCK_HELD, damage_lock, FRESH), (codes.LOCK_HELD, damage_map_lock, FRESH), (codes.NO_PARK, damage_no_park, FRESH),
