@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gomp.coordinator")
 
-_MARKS_NS = 2 * worker.STEP_NS  # before it looks at the rest of the world
+_STEP_NS = 2 * worker.STEP_NS  # of marking, or for whoever waits, before it looks at the rest of the world
 _REST_NS = 200_000  # while others mark
 _PATIENCE = 500  # steps at which nobody's turn it was, before the coordinator marks all the same
 _SWEEP_SLICE = 256  # spans, of a microsecond each or less
@@ -111,19 +111,30 @@ class Collector:
         if self.is_marking:
             self._mark()
             return 0.0
-        if self._free_stacks():
-            return 0.0
-        if self._sweeps_for_waiters:
-            self._sweep()
-            return 0.0
-        if self._runtime.xsweep_class < SWEEP_SETS and sweep.sweep_step(_SWEEP_SLICE):
-            return 0.0
+        until = time.monotonic_ns() + _STEP_NS
+        while self._clean_up():
+            if not (self._sweeps_for_waiters or self.is_wanted) or time.monotonic_ns() > until:
+                return 0.0
         self._end_sweep()
-        if self._wanted or self._runtime.xgc_request:
+        if self.is_wanted:
             self.begin(take_request())
             self._mark()
             return 0.0
         return None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a cycle is to begin."""
+        return not self.is_marking and bool(self._wanted or self._runtime.xgc_request)
+
+    def _clean_up(self) -> bool:
+        """Free some of what the last cycle has left, stacks first; whether there may be more."""
+        if self._free_stacks():
+            return True
+        if self._sweeps_for_waiters:
+            self._sweep()
+            return True
+        return self._runtime.xsweep_class < SWEEP_SETS and bool(sweep.sweep_step(_SWEEP_SLICE))
 
     def want(self, kind: int) -> int:
         """Begin a cycle as soon as one can; the number of ended cycles by which it is over."""
@@ -171,7 +182,7 @@ class Collector:
         """Who holds grey objects and is stopped holds up the end of the marking, and no stop that would find it out: so after a while everybody is
         asked, which is all that DRY saves. It goes from one slice to the next, and to the end, without a look at anything else: what is allocated
         meanwhile is not collected. Raises Stuck."""
-        until = time.monotonic_ns() + _MARKS_NS
+        until = time.monotonic_ns() + _STEP_NS
         while self.is_marking and time.monotonic_ns() < until:
             is_overdue = self._rests > _PATIENCE
             state = worker.mark_step(is_overdue)
@@ -182,7 +193,6 @@ class Collector:
                 self._rests = 0
             elif not worker.rest(_REST_NS):
                 self._rests += 1
-                break
 
     def _try_to_end(self) -> None:
         if _check(cycle.may_be_done(self.deadline())) != OK:

@@ -332,7 +332,13 @@ class Coordinator:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_wake(self) -> None:
+        """Who asks for a cycle waits until it has begun, and all others allocate meanwhile: so that comes first."""
         os.eventfd_read(self.wake_fd)
+        if self.collector.is_wanted and not self.ps.has_dead and not self.stopping.is_held_up and check_sizes(0):
+            try:
+                self.collector.step()
+            except Stuck as stuck:
+                self.stopping.on_stuck(stuck.p)
 
     def _hear_kernels(self) -> None:
         """What kernels have told, even if those who did died before they could wake anybody."""

@@ -165,6 +165,11 @@ class Ps:
         self._dead[idx] = how
         repair.bury(layout.p_addr(idx))
 
+    @property
+    def has_dead(self) -> bool:
+        """Whether somebody has died, and nothing is put right yet."""
+        return bool(self._dead)
+
     def repair(self) -> None:
         """Put right what the dead have left, and start others in their place. Raises Stuck."""
         if not self._dead:
