@@ -44,6 +44,7 @@ everywhere = true
 READY_S = 120.0
 SAMPLE_S = 2.0
 PAUSE_S = 0.5
+MOST_VISITS = 8  # at once: each has a P's tables, which stay
 VISIT_S = 40.0  # the longest visit, an attach that has to wait for a P included
 OUTAGE_S = 30.0
 ANSWER_S = 60.0  # what the coordinator does first waits for kills and their repair, too
@@ -76,11 +77,15 @@ class Soak:
                 sample = figures.take(self.service.client, self.service.process.pid)
                 if sample:
                     self.report.samples.append(sample)
+        self.await_leaving()
+        self.wait_until_ready(OUTAGE_S)
+        self.check()
+
+    def await_leaving(self) -> None:
+        """Until no visitor is left."""
         while self.visits:
             self.see_visitors_off()
             time.sleep(PAUSE_S)
-        self.wait_until_ready(OUTAGE_S)
-        self.check()
 
     def check(self) -> None:
         """The heap is sound, and no P has died by itself, or was killed for what it held up."""
@@ -94,10 +99,17 @@ class Soak:
             raise AssertionError(f"{deaths} processes of Ps have died, and {self.done['kills']} were killed")
 
     def warm_up(self) -> None:
-        """What visitors run is compiled, which takes longer than a visit, and what only grows to a size has it."""
+        """What visitors run is compiled, which takes longer than a visit, and what only grows to a size has it: as many visitors as there may be
+        are there at once, in a trace."""
         _, said = self.guests.start("soak", "fill").communicate(timeout=READY_S)
         if said:
             raise AssertionError(f"the first visitor said: {said}")
+        while len(self.visits) < MOST_VISITS:
+            self.visit("stay")
+        for child, *_ in self.visits:
+            child.stdout.readline()  # it has attached, and worked
+        self.service.client.get("/debug/trace?seconds=0.5").raise_for_status()
+        self.await_leaving()
 
     def wait_until_ready(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -122,9 +134,12 @@ class Soak:
         self.done["changes"] += 1
 
     def invite(self) -> None:
-        how = self.rng.choice(["close", "exit", "stay"])
+        if len(self.visits) < MOST_VISITS:
+            self.visit(self.rng.choice(["close", "exit", "stay"]))
+            self.done["visits"] += 1
+
+    def visit(self, how: str) -> None:
         self.visits.append((self.guests.start("soak", how), how, time.monotonic()))
-        self.done["visits"] += 1
 
     def see_visitors_off(self) -> None:
         """Who has come to stay is killed at some time; all others end by themselves, and say nothing else."""
