@@ -79,7 +79,7 @@ def litter(n: int) -> int:
 
 def goroutines() -> int:
     n = int(view(sched_dtype, SCHED)[0].ngs)
-    return int(np.count_nonzero(view(g_dtype, layout.g_addr(1), n).xstatus != G_DEAD))
+    return int(np.count_nonzero(view(g_dtype, layout.g_addr(1), n)["xstatus"] != G_DEAD))
 
 
 def wait_until_none(seconds: float = 20.0) -> None:

@@ -86,7 +86,7 @@ class Deep(gomp.Frame[int]):
 
 def goroutines() -> int:
     records = view(g_dtype, layout.g_addr(1), int(view(sched_dtype, SCHED)[0].ngs))
-    return int(np.count_nonzero(records.xstatus != G_DEAD))
+    return int(np.count_nonzero(records["xstatus"] != G_DEAD))
 
 
 def work(tree: Node, depth: int) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def wait_for(tallies, n: int, seconds: float = 60.0) -> None:
 
 def goroutines() -> int:
     n = int(view(sched_dtype, SCHED)[0].ngs)
-    return int(np.count_nonzero(view(g_dtype, layout.g_addr(1), n).xstatus != G_DEAD))
+    return int(np.count_nonzero(view(g_dtype, layout.g_addr(1), n)["xstatus"] != G_DEAD))
 
 
 def wait_until_none(seconds: float = 10.0) -> None:
@@ -312,10 +312,11 @@ def test_who_started_whom(rt):
     while not all(tally.turns for tally in tallies):
         assert time.monotonic() < deadline
     records = view(g_dtype, layout.g_addr(1), int(view(sched_dtype, SCHED)[0].ngs))
-    living = records[records.xstatus != G_DEAD]
-    assert sorted(living.parent[living.id != parent]) == [parent] * 5
-    assert living.parent[living.id == parent] == [0]
-    assert len(set(living.id)) == 6
+    living = records[records["xstatus"] != G_DEAD]
+    ids, parents = living["id"], living["parent"]
+    assert sorted(parents[ids != parent]) == [parent] * 5
+    assert parents[ids == parent] == [0]
+    assert len(set(ids)) == 6
     until.ended = 1
     wait_until_none()
 

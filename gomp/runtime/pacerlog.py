@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from gomp.core.shm.records import (
     MAX_PACER_EVENTS,
     PACER_EVENTS,
@@ -16,9 +14,10 @@ from gomp.core.shm.records import (
     pacer_event_dtype,
     pacer_log_dtype,
     view,
+    with_attributes,
 )
 
-_PACER = np.dtype((np.record, pacer_dtype))
+_PACER = with_attributes(pacer_dtype)
 
 
 @dataclass(frozen=True)

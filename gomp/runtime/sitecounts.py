@@ -45,8 +45,8 @@ def count() -> Any:
     """How many there are now, by the number of the site."""
     n = int(records.view(records.sched_dtype, records.SCHED)[0].ngs)
     gs: Any = records.view(records.g_dtype, g_addr(1), n)
-    statuses = gs.xstatus & G_STATUS_MASK
-    return np.bincount(gs.site[~np.isin(statuses, (G_CASE, G_DEAD, G_IDLE))], minlength=1)
+    statuses = gs["xstatus"] & G_STATUS_MASK
+    return np.bincount(gs["site"][~np.isin(statuses, (G_CASE, G_DEAD, G_IDLE))], minlength=1)
 
 
 def named(by_site: Any) -> list[tuple[str, int]]:

@@ -92,7 +92,7 @@ def description(key: int) -> str:
 def descriptions(name_hash: int) -> list[str]:
     """The layouts of all types of this name."""
     types = view(type_dtype, layout.TYPES_BASE, layout.MAX_TYPES)
-    alike = types[(types.key >> LAYOUT_BITS) == name_hash]
+    alike = types[(types["key"] >> LAYOUT_BITS) == name_hash]
     return [text.partition("\n")[2] for text in map(_text, alike) if text]
 
 

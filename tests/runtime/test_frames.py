@@ -87,7 +87,7 @@ def stack_settings():
 def running():
     """How many goroutines there are."""
     n = int(view(sched_dtype, SCHED)[0].ngs)
-    status = view(g_dtype, layout.g_addr(1), n).xstatus
+    status = view(g_dtype, layout.g_addr(1), n)["xstatus"]
     return int(np.count_nonzero(status != G_DEAD))
 
 
