@@ -10,9 +10,12 @@ from heap_world import heap_world
 
 from gomp.core.sched.tickets import TAKEN, take_ticket
 from gomp.core.shm import layout
-from gomp.core.shm.records import TRACE_PROGRAM, TRACE_PROGRAM_END
+from gomp.core.shm import tracing as kernels
+from gomp.core.shm.records import DETAIL_READIES, DETAIL_SWEEPS, TRACE_PROGRAM, TRACE_PROGRAM_END
 from gomp.errors import MessageTooLarge
+from gomp.runtime import tracing
 from gomp.runtime.dispatcher import Dispatcher
+from gomp.runtime.stopping import p_record
 from gomp.runtime.tasks import Tasks
 from gomp.runtime.traced import TEXT_WORDS
 from gomp.runtime.traces import Rings
@@ -29,11 +32,20 @@ def world():
         yield made
 
 
+class Asker:
+    """Who asks for a trace of a second."""
+
+    def __init__(self):
+        self.channel, self.request, self.answers = object(), {"ms": 1000}, []
+
+    def answer(self, **fields):
+        self.answers.append(fields)
+
+
 def begun(world):
-    answers = []
-    asker = SimpleNamespace(channel=object(), request={"ms": 1000}, answer=lambda **fields: answers.append(fields))
+    asker = Asker()
     world.tracing.begin(asker)
-    return answers[0]
+    return asker.answers[0]
 
 
 def states(world):
@@ -112,3 +124,26 @@ def test_one_that_is_to_leave_and_has_not_yet_tells_too(world):
     world.ps[1].xpid = 0
     world.tracing.forget(world.tracing._reader)
     assert set(states(world)) == {0}
+
+
+def test_what_was_left_out_since_it_was_told_is_there_in_the_end(world):
+    asker = Asker()
+    world.tracing.begin(asker)
+    for which in (DETAIL_READIES, DETAIL_SWEEPS):
+        shown = [kernels.begin_detail(which, 10**9) for _ in range(kernels.MOST_DETAILS + 1)]
+        assert shown[-2:] == [1, 0]
+    kernels.leave_out(DETAIL_SWEEPS, 30)
+    world.tracing.end(asker)
+    assert asker.answers[-1]["left_out"] == [
+        (layout.COORDINATOR_P, DETAIL_READIES, 1, 0), (layout.COORDINATOR_P, DETAIL_SWEEPS, 1, 30),
+    ]  # fmt: skip
+
+
+def test_it_is_counted_when_nobody_tells_any_more(world, monkeypatch):
+    """Else what is told just then would be there twice."""
+    told = []
+    monkeypatch.setattr(tracing, "_left_out", lambda p: told.append(int(p_record(p).xtracing)) or [])
+    asker = Asker()
+    world.tracing.begin(asker)
+    world.tracing.end(asker)
+    assert told == [0, 0, 0]

@@ -89,8 +89,9 @@ class Tracing:
     def end(self, asker: Asker) -> None:
         left_out: list[tuple[int, int, int, int]] = []
         if asker.channel is self._reader:
-            left_out = [counted for p in sorted(self._traced) for counted in _left_out(p)]
-            self._end()
+            traced = sorted(self._traced)
+            self._end()  # first: what a P tells when it begins to count anew would be there twice
+            left_out = [counted for p in traced for counted in _left_out(p)]
         asker.answer(ended_ns=time.monotonic_ns(), left_out=left_out)
 
     def forget(self, channel: Channel) -> None:
