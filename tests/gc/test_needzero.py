@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from heap_world import heap_world
 
 from gomp.core.gc import pacer, rebuild
 from gomp.core.heap import mspan, scavenge
+from gomp.core.mutator import boundary
 from gomp.core.shm import layout
 from gomp.core.shm.atomics import load64, store64
+from gomp.core.shm.commit import ENDLESS
 from gomp.core.shm.records import span_dtype, view
 
 SIZE = 2048  # four to a page, so that a span is one
 AHEAD = 8 * layout.PAGE_SIZE
+NEXT = 10  # pages above the first: seven that are committed, and three that are not
 
 
 @pytest.fixture
@@ -29,6 +34,11 @@ def dirty(world, root):
     """As a program does with its object."""
     for addr in range(world.address(root), world.address(root) + SIZE, 8):
         store64(addr, -1)
+
+
+def given(world):
+    """Bytes of the heap that the file system has."""
+    return 512 * os.fstat(world.segments.heap_fd).st_blocks
 
 
 def is_zero(world, root):
@@ -119,6 +129,24 @@ def test_no_page_is_committed_ahead_by_a_heap(world, prepare):
     assert world.mheap.xheap_committed == 0
     world.new(0, SIZE)
     assert world.mheap.xheap_committed == layout.PAGE_SIZE
+    world.verify()
+
+
+def test_what_was_committed_ahead_goes_back_with_what_cannot_be_committed(world):
+    first, size = world.new(0, SIZE), NEXT * layout.PAGE_SIZE
+    assert world.mheap.xheap_committed == AHEAD
+    world.mheap.xcommit_budget = 0
+    assert boundary.new_object(world._free_slot(0), size, 0, 0) <= -boundary.WAIT_BASE  # only a collection can help
+    assert world.mheap.xheap_committed == given(world) == layout.PAGE_SIZE
+    world.mheap.xcommit_budget = ENDLESS
+    world.verify()
+    world.collect()
+    big = world.new(0, size)
+    at = world.address(big)
+    assert at == world.address(first) + layout.PAGE_SIZE
+    assert span_of(world, big).needzero == 0
+    assert all(load64(addr) == 0 for addr in range(at, at + size, 8))
+    assert world.mheap.xheap_committed == given(world) == layout.PAGE_SIZE + size
     world.verify()
 
 

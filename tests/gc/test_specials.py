@@ -9,6 +9,7 @@ import pytest
 from special_world import drop_all_but, lifetimes
 
 from gomp.core.gc import repair
+from gomp.core.gc.mark import PIECE
 from gomp.core.gc.rebuild import rebuild_derived_stw
 from gomp.core.mutator import boundary, weak
 from gomp.core.mutator import lifetimes as kernels
@@ -16,9 +17,12 @@ from gomp.core.mutator.lifecycle import init_p
 from gomp.core.mutator.pool import bind_pool, pool_put
 from gomp.core.sched.status import OK, RETRY, start_world, stop_world
 from gomp.core.shm import layout, records
+from gomp.core.shm.atomics import store64
 from gomp.core.shm.records import GC_TRIGGER_HEAP, SPECIAL_ARMED, SPECIAL_FREE, SPECIAL_QUEUED
 
 SIZES = (5, 8, 16, 64, 512, 600, 3000, 40_000)
+IN_FIRST = (128 << 10) // 8 - 1  # elements of an array that are looked at where its finalizer is
+LONG = IN_FIRST + PIECE // 8 + 3
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -131,6 +135,38 @@ def test_a_reference_to_itself_does_not_keep_an_object_from_its_finalizer(size):
         assert x.collect_and_run() == [("finalizer", 1)]
         assert x.collect_and_run() == []
         assert x.world.verify().objects == 0
+
+
+def long_array(x):
+    """With a finalizer."""
+    array = x.world.new_array(0, LONG, x.world.references)
+    x.finalizer(array, 1)
+    return array
+
+
+def store(x, array, n, root):
+    store64(x.world.address(array) + 8 + 8 * n, x.world.address(root))
+
+
+@pytest.mark.parametrize("spot", [0, IN_FIRST - 1, IN_FIRST, IN_FIRST + PIECE // 8, LONG - 1])
+def test_all_that_a_long_array_with_a_finalizer_leads_to_lives(spot):
+    with lifetimes() as x:
+        store(x, long_array(x), spot, x.world.new(0, 16))
+        drop_all_but(x, [])
+        x.world.collect()
+        assert x.world.verify().objects == 2
+        assert x.run() == [("finalizer", 1)]
+        x.world.collect()
+        assert x.world.verify().objects == 0
+
+
+@pytest.mark.parametrize(("spot", "ran"), [(IN_FIRST - 1, [("finalizer", 1)]), (IN_FIRST, [])])
+def test_a_reference_of_a_long_array_to_itself_counts_beyond_its_first_part_as_in_go(spot, ran):
+    with lifetimes() as x:
+        array = long_array(x)
+        store(x, array, spot, array)
+        drop_all_but(x, [])
+        assert x.collect_and_run() == ran
 
 
 @pytest.mark.parametrize("both", [False, True])
