@@ -15,6 +15,7 @@ from tests.chan_load import Deep, goroutines
 WORKERS = 4
 ROOM = 4  # jobs that are on their way beside those that are worked on
 LOST_S = 3.0  # what takes longer counts as lost, until it comes all the same
+LOOK_S = 1.0  # of the time between two looks of the script no more counts: the world may have been stopped, and nobody could work
 END_S = 60.0
 MOST_DEPTH = 63  # frames: beyond 8 KiB
 
@@ -83,6 +84,7 @@ class Crowd:
         self.jobs, self.answers = gomp.Chan[int](ROOM), gomp.Chan[int](ROOM)
         self.stop, self.mutex = gomp.Chan[bool](), gomp.Mutex()
         self.next_job = 0
+        self.now_s, self.looked_s = 0.0, time.monotonic()
         self.given: dict[int, tuple[int, float]] = {}  # by what it must be answered: the job, and when it was given
         self.given_up: set[int] = set()  # what lost jobs would be answered
         self.answered = self.hired_ahead = 0
@@ -98,12 +100,17 @@ class Crowd:
 
     def step(self) -> None:
         """Give and take what can be given and taken at once."""
+        self._look_at_the_clock()
         while gomp.select(self.jobs.sending(self.next_job), default=True)[0] == 0:
-            self.given[answer_of(self.next_job)] = self.next_job, time.monotonic()
+            self.given[answer_of(self.next_job)] = self.next_job, self.now_s
             self.next_job += 1
         while (received := gomp.select(self.answers.receiving(), default=True))[0] == 0:
             self._take(received[1])
         self._replace_the_lost()
+
+    def _look_at_the_clock(self) -> None:
+        before, self.looked_s = self.looked_s, time.monotonic()
+        self.now_s += min(self.looked_s - before, LOOK_S)
 
     def _take(self, answer: int) -> None:
         if answer in self.given_up:  # the machine is slow, and there is a worker too many
@@ -115,11 +122,11 @@ class Crowd:
 
     def _replace_the_lost(self) -> None:
         """Jobs are taken in the order in which they are given: one that is far behind is lost, and so is its worker."""
-        long_ago = time.monotonic() - LOST_S
+        long_ago = self.now_s - LOST_S
         late = [answer for answer, (_, given_s) in self.given.items() if given_s < long_ago]
         if len(late) == len(self.given) > 0:  # nobody has come on since
             if self.mutex.locked():
-                self.mutex.unlock()  # of one that has died
+                self._unlock()
             elif self.hired_ahead < WORKERS:  # all may have died, with their jobs
                 self.hired_ahead += 1
                 self._hire()
@@ -133,6 +140,11 @@ class Crowd:
                 else:
                     self._hire()
 
+    def _unlock(self) -> None:
+        """For one that has died; if it lives, it may just have done so itself."""
+        with contextlib.suppress(RuntimeError):
+            self.mutex.unlock()
+
     def end(self) -> None:
         """Nobody waits any more."""
         self.stop.close()
@@ -143,7 +155,7 @@ class Crowd:
             before = goroutines()
             time.sleep(0.1)
             if goroutines() == before and self.mutex.locked():
-                self.mutex.unlock()
+                self._unlock()
 
 
 def talk(n: int) -> None:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import Mock
+from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
 import gomp
 from gomp.core import COMPILED, killsites
+from tests.faults import crowd
 from tests.faults.coordinator_sites import Round
 from tests.faults.harness import UP_S, Harness, p_record
 from tests.faults.sites import Guests
@@ -57,3 +59,32 @@ def test_a_runtime_that_ends_though_its_coordinator_was_not_killed_is_found(tmp_
     monkeypatch.setattr(gomp, "Runtime", Mock(side_effect=gomp.RuntimeLost("fatal: a list is broken")))
     with pytest.raises(AssertionError, match="killed at site -1, and told: 'fatal: a list is broken'"):
         Round(killsites.Table(str(tmp_path)), 1).run()
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """A crowd of which only the script is there, for what it makes of answers and of the clock."""
+    clock = SimpleNamespace(s=100.0, monotonic=lambda: clock.s)
+    monkeypatch.setattr(crowd, "time", clock)
+    monkeypatch.setattr(crowd, "gomp", MagicMock())
+    made = crowd.Crowd()
+    made.clock = clock
+    return made
+
+
+def test_a_job_that_comes_late_is_taken_once(jobs):
+    jobs.given_up = {crowd.answer_of(7)}
+    jobs._take(crowd.answer_of(7))
+    assert (jobs.lost, jobs.hired_ahead, jobs.answered) == (0, 1, 1)
+    with pytest.raises(AssertionError, match="a job was done twice, or wrongly"):
+        jobs._take(crowd.answer_of(7))
+
+
+def test_while_the_script_does_something_else_no_job_is_late(jobs):
+    """Whoever has the lock then lives, and it is not taken from him."""
+    jobs.given = {crowd.answer_of(7): (7, 0.0)}
+    for seconds, unlocked in ((50.0, 0), (crowd.LOST_S, 0), (crowd.LOOK_S, 0), (crowd.LOOK_S, 1)):
+        jobs.clock.s += seconds
+        jobs._look_at_the_clock()
+        jobs._replace_the_lost()
+        assert jobs.mutex.unlock.call_count == unlocked
