@@ -44,8 +44,8 @@ def write_notes(rng: random.Random, who: str) -> None:
         gomp.add_cleanup(note, ignore, number)
         weak = gomp.weak(note)
         notes[key] = note
-        if weak.value() is not None and weak.value().number != number:
-            raise AssertionError(f"a weak pointer to note {number} leads to {weak.value()}")
+        if (found := weak.value()) is None or found.number != number:
+            raise AssertionError(f"a weak pointer to note {number}, which is held, leads to {found}")
         notes.pop(f"{who} {rng.randrange(KEYS)}", None)
 
 
