@@ -1,4 +1,4 @@
-"""The coordinator's turns at marking: how long one is before it looks at the rest of the world, and what it does when it is nobody's turn."""
+"""The coordinator's turns at marking and sweeping: how long one is before it looks at the rest of the world, and what it does when it is nobody's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from heap_world import heap_world
 
 from gomp.config import Debug
-from gomp.core.gc import worker
+from gomp.core.gc import sweep, worker
 from gomp.core.gc.worker import DRY, RESTING, STEP_NS, WORKING
-from gomp.core.shm.records import GC_MARK, GC_OFF
+from gomp.core.shm.records import GC_MARK, GC_OFF, GC_TRIGGER_FORCED
 from gomp.runtime import collector
 
 MOST_NS = 3_000_000  # of a turn
@@ -37,7 +37,7 @@ class Marking:
     def turn(self):
         """How long it took, and how many steps there were in it."""
         began, before = self.now_ns, len(self.steps)
-        assert self.collector.step() == 0.0, "while the heap is marked there is always something to do"
+        assert self.collector.step() == 0.0, "there is more to do"
         return self.now_ns - began, len(self.steps) - before
 
     def _step(self, alone):
@@ -48,6 +48,11 @@ class Marking:
     def _rest(self, timeout_ns):
         self.now_ns += 0 if self.is_called else timeout_ns
         return self.is_called
+
+    def sweeps(self, monkeypatch):
+        """Marking is over, and there is more to sweep than anybody gets through."""
+        self._runtime.xgcphase, self._runtime.xsweep_class, self.step_ns = GC_OFF, 0, SHORT_NS
+        monkeypatch.setattr(sweep, "sweep_step", self._step)
 
     def _try_to_end(self):
         self.ends += 1
@@ -68,9 +73,11 @@ def test_it_goes_from_slice_to_slice_but_looks_at_the_rest_of_the_world_in_time(
     assert took <= MOST_NS
 
 
-def test_when_it_is_nobodys_turn_it_rests_and_then_looks(marking):
-    marking.states = [RESTING]
-    assert marking.turn() == (STEP_NS + collector._REST_NS, 1)
+def test_when_it_is_nobodys_turn_it_rests_again_and_again_but_looks_in_time(marking):
+    marking.states, marking.step_ns = [RESTING], SHORT_NS
+    took, steps = marking.turn()
+    assert took == steps * (SHORT_NS + collector._REST_NS) <= MOST_NS
+    assert steps > 1
 
 
 def test_whoever_calls_it_in_its_rest_has_it_go_on_at_once(marking):
@@ -92,10 +99,15 @@ def test_it_ends_the_marking_in_the_turn_in_which_nobody_finds_anything(marking)
 
 def test_when_it_is_nobodys_turn_for_long_it_marks_alone_and_asks_everybody(marking):
     marking.states = [RESTING]
-    for _ in range(collector._PATIENCE + 1):
-        assert marking.turn()[1] == 1
-    assert not any(marking.steps)
-    assert marking.ends == 0
-    marking.turn()
-    assert marking.steps[collector._PATIENCE + 1 :] == [True]
-    assert marking.ends == 1
+    while not marking.ends:
+        marking.turn()
+    assert marking.steps == [False] * (collector._PATIENCE + 1) + [True]
+
+
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_it_sweeps_on_for_a_cycle_that_is_wanted_but_looks_in_time(marking, monkeypatch, is_wanted):
+    marking.sweeps(monkeypatch)
+    marking.collector._wanted = GC_TRIGGER_FORCED if is_wanted else 0
+    took, steps = marking.turn()
+    assert took <= MOST_NS
+    assert (steps > 1) == is_wanted
