@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from gomp.core import COMPILED
 from gomp.core.heap import palloc
-from gomp.core.heap.pagecache import PAGE_CACHE_LIMIT, alloc_cached, fill_cache_locked, flush_cache_locked
+from gomp.core.heap.pagecache import (
+    PAGE_CACHE_LIMIT,
+    alloc_cached,
+    count_scavenged_above,
+    fill_cache_locked,
+    flush_cache_locked,
+    note_committed,
+)
 from gomp.core.shm import records
 from gomp.core.shm.atomics import signed
 from gomp.core.shm.layout import CHUNK_PAGES, p_addr
@@ -83,17 +90,54 @@ def test_pages_come_back_scavenged_only_if_they_went_so(grown):
 
 
 @settings(max_examples=300 if COMPILED else 60, deadline=None)
-@given(WORDS, WORDS, st.lists(st.integers(1, PAGE_CACHE_LIMIT - 1), max_size=12))
-def test_each_answer_is_the_lowest_run_of_the_masks(new_heap, free, scav, sizes):
+@given(WORDS, WORDS, WORDS, st.lists(st.integers(1, PAGE_CACHE_LIMIT - 1), max_size=12))
+def test_each_answer_is_the_lowest_run_of_the_masks(new_heap, free, scav, zero, sizes):
     with new_heap(CHUNK_PAGES) as heap:
-        heap.p.cache_page, heap.p.cache_free, heap.p.cache_scav = 128, signed(free), signed(scav & free)
-        pages = {128 + k: bool(scav >> k & 1) for k in range(64) if free >> k & 1}
+        scav, zero = scav & free, zero & free & ~scav
+        heap.p.cache_page, heap.p.cache_free = 128, signed(free)
+        heap.p.cache_scav, heap.p.cache_zero = signed(scav), signed(zero)
+        pages = {k for k in range(64) if free >> k & 1}
         for npages in sizes:
             runs = [i for i in sorted(pages) if all(i + k in pages for k in range(npages))]
-            expected = (runs[0], sum(pages.pop(runs[0] + k) for k in range(npages))) if runs else (-1, 0)
-            assert alloc_cached(heap.p_addr, npages)[:2] == expected
-            left = sum(1 << page - 128 for page in pages)
-            assert masks(heap.p) == (left, sum(1 << page - 128 for page, scavenged in pages.items() if scavenged))
+            taken = range(runs[0], runs[0] + npages) if runs else range(0)
+            expected = 128 + runs[0] if runs else -1, count(scav, taken), count(zero, taken)
+            assert alloc_cached(heap.p_addr, npages) == expected
+            pages -= {*taken}
+            left = sum(1 << k for k in pages)
+            assert masks(heap.p) == (left, scav & left)
+            assert int(heap.p.cache_zero) % 2**64 == zero & left
+
+
+def count(mask, places):
+    return sum(mask >> k & 1 for k in places)
+
+
+@pytest.mark.parametrize(
+    ("free", "scav", "page", "most", "found"),
+    [
+        (0b1111_1000, 0b1111_1000, 130, 8, 5), (0b1111_1000, 0b1111_1000, 130, 4, 4), (0b1111_1000, 0b0011_1000, 130, 8, 3),
+        (0b1100_1000, 0b1111_1000, 130, 8, 1), (0b1111_1000, 0b1111_0000, 130, 8, 0), (2**64 - 1, 2**64 - 1, 128, 80, 63),
+        (2**64 - 1, 2**64 - 1, 191, 8, 0), (2**64 - 1, 2**64 - 1, 127, 8, 0), (2**64 - 1, 2**64 - 1, 300, 8, 0),
+        (2**64 - 1, 2**64 - 1, 130, -3, -3),
+    ],
+)  # fmt: skip
+def test_what_may_be_committed_with_a_page_is_above_it_in_the_cache(grown, free, scav, page, most, found):
+    """None, or fewer, if there is no such page, or no more than ``most`` allows."""
+    grown.p.cache_page, grown.p.cache_free, grown.p.cache_scav = 128, signed(free), signed(scav)
+    assert count_scavenged_above(grown.p_addr, page, most) == found
+
+
+def test_what_was_committed_ahead_is_zero_until_it_is_taken_or_given_back(grown):
+    fill_cache_locked(grown.p_addr)
+    alloc_cached(grown.p_addr, 1)
+    note_committed(grown.p_addr, 1, 7)
+    assert (int(grown.p.cache_scav) % 2**64, int(grown.p.cache_zero)) == (2**64 - 256, 0b1111_1110)
+    assert alloc_cached(grown.p_addr, 9) == (1, 2, 7)
+    note_committed(grown.p_addr, 10, 54)
+    flush_cache_locked(grown.p_addr)
+    assert int(grown.p.cache_zero) == 0
+    assert fill_cache_locked(grown.p_addr) == 54
+    assert alloc_cached(grown.p_addr, 1) == (10, 0, 0)
 
 
 def test_the_masks_are_fields_of_the_p_that_was_named(grown):
