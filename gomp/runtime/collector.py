@@ -1,7 +1,7 @@
 """The coordinator's part in the collector's cycles: when one begins, whose turn it is to mark, when it is over.
 
-Between two steps the coordinator looks at its sockets and signals, so a step marks or sweeps for three milliseconds at most. Each pause is one
-kernel; the waiting in it, for Ps to stop, has a deadline.
+Between two steps the coordinator looks at its sockets and signals, so a step sweeps for two milliseconds and marks for three at most. Each pause
+is one kernel; the waiting in it, for Ps to stop, has a deadline.
 """
 
 from __future__ import annotations
