@@ -120,7 +120,10 @@ def test_the_time_in_which_a_p_stood_still_or_swept_is_that_of_the_statistics(tr
         stood = sum(e["dur"] for name in STANDS_STILL for e in traced.slices(name, pid)) / 1e6
         assert stood == pytest.approx(now.stopped_s - then.stopped_s, rel=0.05, abs=2e-3)
         left_out = [e for e in traced.events if e["name"].endswith("sweeps left out") and e["pid"] == pid]
-        swept = sum(e["dur"] for e in traced.slices("sweep", pid)) / 1e6 + sum(e["args"].get("ms", 0.0) for e in left_out) / 1e3
+        swept = (
+            sum(e["dur"] for e in traced.slices("sweep", pid)) / 1e6
+            + sum(e["args"].get("ms", 0.0) for e in left_out) / 1e3
+        )
         assert swept <= now.sweep_cpu_s - then.sweep_cpu_s + 1e-6
     assert sum(p.stopped_s for p in after.ps) > sum(p.stopped_s for p in before.ps)
 
