@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import gomp
 from gomp.runtime import current, discovery, handles, joined, mapping, peer
 from gomp.runtime.attach import Attached
@@ -181,8 +183,11 @@ def leave(rt: Attached) -> None:
     rt.close()
     try:
         say(kept.number)
-    except gomp.RuntimeLost as lost:
-        say(type(lost).__name__)
+    except gomp.RuntimeLost:
+        try:
+            rt.gc()
+        except gomp.RuntimeLost as lost:
+            say(f"RuntimeLost: {lost}")
 
 
 def exit_without_a_word(rt: Attached) -> None:
@@ -389,6 +394,20 @@ def wait_for(name: str, timeout: str) -> None:
         say("here")
 
 
+def wait_for_numpy(name: str, timeout: str) -> None:
+    with gomp.attach(name, timeout=np.float32(timeout)):
+        say("here")
+
+
+def fork_and_show(rt: Attached) -> None:
+    pid = os.fork()
+    if pid == 0:
+        say(repr(rt))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    say(repr(rt))
+
+
 def share(name: str, owner: str, seconds: str) -> None:
     with gomp.attach(name, timeout=20):
         say(share_load.share(int(owner), float(seconds))[0])
@@ -411,7 +430,7 @@ def of_another_build(name: str) -> None:
 WITHOUT = {
     f.__name__: f for f in (
         in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
-        use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, share, refused, of_another_build,
+        use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, wait_for_numpy, share, refused, of_another_build,
     )
 }  # fmt: skip
 WITH = {
@@ -432,6 +451,7 @@ WITH = {
         outlive,
         leave,
         exit_without_a_word,
+        fork_and_show,
     )
 }
 

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from numbers import Real
 from stat import S_ISREG
 
 import numpy as np
@@ -42,6 +43,8 @@ class Attached(Joined):
     """A part in the runtime ``name``, until it is closed. References that are left then are dead, and views of arrays show zeros."""
 
     def __init__(self, name: str | None, timeout: float) -> None:
+        if not isinstance(timeout, Real):
+            raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
         check_system()
         super().__init__()
         self._make_way()
@@ -50,7 +53,7 @@ class Attached(Joined):
         channel = discovery.open_channel(info.name, takes_descriptors=True)
         channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
         try:
-            self._join(channel, _borrow(channel, info.name, timeout))
+            self._join(channel, _borrow(channel, info.name, float(min(timeout, _LONGEST_S))))
             atexit.register(self.close)
         except BaseException:
             self.close()
@@ -64,7 +67,11 @@ class Attached(Joined):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<attached to {self.name}>" if self._peer else "<attached no more>"
+        is_there = self._peer is not None and current.is_peer(self._peer)  # a forked child is not
+        return f"<attached to {self.name}>" if is_there else "<attached no more>"
+
+    def _why_not_open(self) -> str:
+        return f"this process has left the runtime {self.name}: attach again"
 
     def close(self) -> None:
         """Give the P back. The runtime goes on."""
@@ -124,7 +131,7 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     """The coordinator's answer, which says which P it is."""
     with contextlib.suppress(RuntimeLost):  # it has hung up: perhaps it has said why
         channel.send("attach", build=cache_key(), wait=timeout > 0)
-    answer = channel.next(min(timeout, _LONGEST_S) if timeout > 0 else _ANSWER_S)
+    answer = channel.next(timeout if timeout > 0 else _ANSWER_S)
     if answer is None and timeout > 0:
         raise NoFreeP(
             f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached, unless its coordinator is stopped"
