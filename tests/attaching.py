@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import random
@@ -424,13 +425,21 @@ def of_another_build(name: str) -> None:
     from gomp.runtime import attach
 
     vars(attach)["cache_key"] = lambda: "another"
+    vars(attach)["_load_kernels"] = lambda: say("kernels are loaded")
     refused(name)
+
+
+def of_another_build_that_is_not_described(name: str) -> None:
+    chosen = dataclasses.replace(discovery.choose(name), build="")
+    vars(discovery)["choose"] = lambda name: chosen
+    of_another_build(name)
 
 
 WITHOUT = {
     f.__name__: f for f in (
         in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
         use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, wait_for_numpy, share, refused, of_another_build,
+        of_another_build_that_is_not_described,
     )
 }  # fmt: skip
 WITH = {

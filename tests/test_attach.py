@@ -231,10 +231,14 @@ def test_it_works_from_a_thread_of_asyncio(all_free: None) -> None:
     assert said(start(NAME, "in_a_thread_of_asyncio")) == "[7]"
 
 
-def test_another_build_is_refused_by_name(all_free: None) -> None:
+@pytest.mark.parametrize(
+    ("what", "before"), [("of_another_build", ""), ("of_another_build_that_is_not_described", "kernels are loaded\n")]
+)
+def test_another_build_is_refused_by_name(all_free: None, what: str, before: str) -> None:
+    """Before kernels of its own are compiled, if it can be."""
     ours = f"{version('gomp')}, build {cache_key()}"
-    assert said(start(NAME, "of_another_build")) == (
-        f"ConfigError: the runtime {NAME} is of gomp {ours}, and this process has gomp {version('gomp')}, build another: "
+    assert said(start(NAME, what)) == (
+        f"{before}ConfigError: the runtime {NAME} is of gomp {ours}, and this process has gomp {version('gomp')}, build another: "
         "use the gomp, and the Python, that it was started with"
     )
 

@@ -43,17 +43,18 @@ class Attached(Joined):
     """A part in the runtime ``name``, until it is closed. References that are left then are dead, and views of arrays show zeros."""
 
     def __init__(self, name: str | None, timeout: float) -> None:
-        if not isinstance(timeout, Real):
-            raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+        wait_s = _seconds(timeout)
         check_system()
         super().__init__()
         self._make_way()
         info = discovery.choose(name)
+        if info.build:  # kernels of another need not be compiled to find out
+            _check_build(info.name, info.gomp, info.build)
         _load_kernels()
         channel = discovery.open_channel(info.name, takes_descriptors=True)
         channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
         try:
-            self._join(channel, _borrow(channel, info.name, float(min(timeout, _LONGEST_S))))
+            self._join(channel, _borrow(channel, info.name, wait_s))
             atexit.register(self.close)
         except BaseException:
             self.close()
@@ -114,6 +115,12 @@ def attach(name: str | None = None, timeout: float = 0.0) -> Attached:
     return Attached(name, timeout)
 
 
+def _seconds(timeout: object) -> float:
+    if not isinstance(timeout, Real):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+    return min(float(timeout), _LONGEST_S)
+
+
 def _load_kernels() -> None:
     if not are_all_compiled() and threading.active_count() > 1:
         _compile_kernels_aside()  # to compile is to fork, and here are threads
@@ -141,12 +148,18 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     if answer.op == "busy":
         raise NoFreeP(answer["text"])
     if answer.op == "mismatch":
-        raise ConfigError(
-            f"the runtime {name} is of gomp {answer['gomp']}, build {answer['build']}, and this process has gomp {version('gomp')}, build "
-            f"{cache_key()}: use the gomp, and the Python, that it was started with"
-        )
+        _check_build(name, answer["gomp"], answer["build"])
     _check_handed(check_answer(answer), channel.descriptors, name)
     return answer
+
+
+def _check_build(name: str, its_version: str, its_build: str) -> None:
+    """Raise ConfigError unless the runtime ``name`` is of the build that this process has."""
+    if its_build != cache_key():
+        raise ConfigError(
+            f"the runtime {name} is of gomp {its_version}, build {its_build}, and this process has gomp {version('gomp')}, build "
+            f"{cache_key()}: use the gomp, and the Python, that it was started with"
+        )
 
 
 def _check_handed(answer: Message, descriptors: Sequence[int], name: str) -> None:
