@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import random
@@ -11,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import gomp
 from gomp.runtime import current, discovery, handles, joined, mapping, peer
@@ -181,8 +184,11 @@ def leave(rt: Attached) -> None:
     rt.close()
     try:
         say(kept.number)
-    except gomp.RuntimeLost as lost:
-        say(type(lost).__name__)
+    except gomp.RuntimeLost:
+        try:
+            rt.gc()
+        except gomp.RuntimeLost as lost:
+            say(f"RuntimeLost: {lost}")
 
 
 def exit_without_a_word(rt: Attached) -> None:
@@ -389,6 +395,20 @@ def wait_for(name: str, timeout: str) -> None:
         say("here")
 
 
+def wait_for_numpy(name: str, timeout: str) -> None:
+    with gomp.attach(name, timeout=np.float32(timeout)):
+        say("here")
+
+
+def fork_and_show(rt: Attached) -> None:
+    pid = os.fork()
+    if pid == 0:
+        say(repr(rt))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    say(repr(rt))
+
+
 def share(name: str, owner: str, seconds: str) -> None:
     with gomp.attach(name, timeout=20):
         say(share_load.share(int(owner), float(seconds))[0])
@@ -405,13 +425,21 @@ def of_another_build(name: str) -> None:
     from gomp.runtime import attach
 
     vars(attach)["cache_key"] = lambda: "another"
+    vars(attach)["_load_kernels"] = lambda: say("kernels are loaded")
     refused(name)
+
+
+def of_another_build_that_is_not_described(name: str) -> None:
+    chosen = dataclasses.replace(discovery.choose(name), build="")
+    vars(discovery)["choose"] = lambda name: chosen
+    of_another_build(name)
 
 
 WITHOUT = {
     f.__name__: f for f in (
         in_a_thread_of_asyncio, again, killed, interrupted_coming, interrupted_twice, interrupted_going, close_on_a_waiting_program,
-        use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, share, refused, of_another_build,
+        use_too_soon, from_two_threads, fork_while_a_thread_waits, wait_for, wait_for_numpy, share, refused, of_another_build,
+        of_another_build_that_is_not_described,
     )
 }  # fmt: skip
 WITH = {
@@ -432,6 +460,7 @@ WITH = {
         outlive,
         leave,
         exit_without_a_word,
+        fork_and_show,
     )
 }
 

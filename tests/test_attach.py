@@ -117,7 +117,9 @@ def test_it_has_tasks_done_by_an_executor_which_ends_with_its_part(all_free: Non
 
 @pytest.mark.parametrize("what", ["leave", "exit_without_a_word"])
 def test_it_leaves_by_itself(all_free: None, what: str) -> None:
-    assert said(start(NAME, what)) == ("RuntimeLost" if what == "leave" else "")
+    assert said(start(NAME, what)) == (
+        f"RuntimeLost: this process has left the runtime {NAME}: attach again" if what == "leave" else ""
+    )
 
 
 @pytest.mark.parametrize("what", ["stay", "wait"])
@@ -164,7 +166,7 @@ def _kill_in_a_loop(rt: gomp.Runtime, times: int) -> None:
     gomp.globals["shared"] = shared = gomp.map(str, Item)
     rt.gc()
     before = rt.stats()
-    assert said(start(NAME, "killed", times)) == "done"
+    assert said(start(NAME, "killed", times), WAIT_S + times / 2) == "done"
     wait_until(lambda: attached() == [], "it is attached still")
     assert {int(key.split()[1]) for key in shared} <= {item.number % 50 for item in shared.values()}
     del gomp.globals["never"], gomp.globals["shared"], shared
@@ -229,10 +231,14 @@ def test_it_works_from_a_thread_of_asyncio(all_free: None) -> None:
     assert said(start(NAME, "in_a_thread_of_asyncio")) == "[7]"
 
 
-def test_another_build_is_refused_by_name(all_free: None) -> None:
+@pytest.mark.parametrize(
+    ("what", "before"), [("of_another_build", ""), ("of_another_build_that_is_not_described", "kernels are loaded\n")]
+)
+def test_another_build_is_refused_by_name(all_free: None, what: str, before: str) -> None:
+    """Before kernels of its own are compiled, if it can be."""
     ours = f"{version('gomp')}, build {cache_key()}"
-    assert said(start(NAME, "of_another_build")) == (
-        f"ConfigError: the runtime {NAME} is of gomp {ours}, and this process has gomp {version('gomp')}, build another: "
+    assert said(start(NAME, what)) == (
+        f"{before}ConfigError: the runtime {NAME} is of gomp {ours}, and this process has gomp {version('gomp')}, build another: "
         "use the gomp, and the Python, that it was started with"
     )
 
@@ -384,6 +390,20 @@ def test_a_wait_may_be_of_any_length(all_free: None, timeout: float) -> None:
 def test_a_forked_child_attaches_again_and_again(all_free: None) -> None:
     """Whatever threads of its parent's waited."""
     assert said(start(NAME, "fork_while_a_thread_waits")) == "0 0 0"
+
+
+@pytest.mark.parametrize("timeout", [None, "5"])
+def test_a_timeout_is_a_number(timeout: object) -> None:
+    with pytest.raises(TypeError, match=f"a timeout is a number of seconds, not {timeout!r}"):
+        gomp.attach(NAME, timeout)  # type: ignore[arg-type]
+
+
+def test_any_number_is_a_timeout(all_free: None) -> None:
+    assert said(start(NAME, "wait_for_numpy", 0.5)) == "here"
+
+
+def test_a_forked_child_is_not_attached(all_free: None) -> None:
+    assert said(start(NAME, "fork_and_show")) == f"<attached no more>\n<attached to {NAME}>"
 
 
 def _share(n: int, seconds: float) -> None:

@@ -54,6 +54,9 @@ class Client:
         self._end.sock.shutdown(socket.SHUT_WR)
         self._ps.forget(self.channel)
 
+    def say(self, op: str) -> None:
+        self._end.send(op)
+
     def talk_nonsense(self) -> None:
         self._ps.forget(self.channel)
 
@@ -67,13 +70,19 @@ class World:
 
     def __init__(self, mapped: Segments, clients: contextlib.ExitStack) -> None:
         self.ps, self.dying, self._clients = Mock(), Dying(), clients
+        self._events = Mock(wraps=Events())
         self.maps, self.kill = Mock(return_value=""), Mock()
         self.lent = BorrowedPs(
-            range(LENT, LENT + 1), Invitation("web", mapped, 0), Events(), Ending(), self.dying, contextlib.nullcontext, self.ps, Mock()
+            range(LENT, LENT + 1), Invitation("web", mapped, 0), self._events, Ending(), self.dying, contextlib.nullcontext, self.ps, Mock()
         )  # fmt: skip
 
     def client(self) -> Client:
         return self._clients.enter_context(contextlib.closing(Client(self.lent)))
+
+    def end_latest(self) -> None:
+        """The process that came last ends: what was to be told is."""
+        _, on_exit = self._events.watch.call_args.args
+        on_exit()
 
     def set_phase(self, phase: int) -> None:
         view(runtime_dtype, RUNTIME)[0].xgcphase = phase
@@ -111,6 +120,32 @@ def test_who_dies_later_is_buried(world: World) -> None:
     assert second.answer() == "", "it is not put right yet"
     world.lent.has_settled(LENT, "", "repaired")
     assert second.answer() == "attach"
+
+
+@pytest.mark.parametrize(("says", "is_buried"), [(["go", "leave"], False), (["go"], True), ([], True)])
+def test_who_ends_as_soon_as_it_has_said_that_it_leaves_has_left(
+    world: World, says: list[str], is_buried: bool
+) -> None:
+    """And has not died, for which there is more to do. What it has said is heard all the same."""
+    client = world.client()
+    client.ask()
+    client.begin()
+    for op in says:
+        client.say(op)
+    world.end_latest()
+    world.lent.step()
+    assert world.ps.bury.called is is_buried
+    assert [message.op for message in client.channel.receive()] == says
+
+
+def test_who_has_hung_up_and_ends_has_died(world: World) -> None:
+    client = world.client()
+    client.ask()
+    client.begin()
+    client.talk_nonsense()
+    client.channel.close()
+    world.end_latest()
+    world.ps.bury.assert_called_once()
 
 
 def test_what_is_free_again_while_the_heap_is_marked_is_lent_after_it(world: World) -> None:

@@ -1,5 +1,6 @@
 """The command line: one line and exit code 2 for whatever the user got wrong; figures as people and programs want them."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -52,6 +53,8 @@ def no_runtimes(tmp_path, monkeypatch):
         (["verify", "--level", "9"], "Invalid value for '--level'"),
         (["verify"], "no runtime is running: start one with `gomp serve`"),
         (["verify", "nobody"], "no runtime named nobody is running"),
+        (["run", "churn", "--wait", "3"], "--wait is for a P of a runtime that runs: say which, with --attach NAME"),
+        (["run", "churn", "--attach", "nobody", "--wait", "-1"], "Invalid value for '--wait'"),
         (["run", "nosuch"], "there is no program nosuch"),
         (["run", "no.such"], "there is no program no.such"),
         (["run", "binary_trees", "depht=3"], "its parameters are depth, goroutines"),
@@ -161,6 +164,21 @@ def test_the_report_has_the_fields_that_scripts_rely_on(mapped):
     }  # fmt: skip
     assert report["mark_cpu_s_per_p"] == [0.0, 0.0]
     assert "0 cycles (0 forced)" in running.summary(1.5, memstats.read())
+
+
+def test_a_runtime_that_ran_before_is_reported_from_then_on(mapped):
+    """Not what others have cost in it; of its pauses, only those of its whole life are known."""
+    before = dataclasses.replace(
+        memstats.read(), num_gc=40, num_forced_gc=3, total_alloc=1 << 30, mallocs=1000, procs=1
+    )
+    now = dataclasses.replace(before, num_gc=42, total_alloc=before.total_alloc + 2048, mallocs=1010, procs=2)
+    report = running.report("churn", 7, 1.5, now, before)
+    assert [report[name] for name in ("num_gc", "num_forced_gc", "total_alloc", "mallocs")] == [2, 0, 2048, 10]
+    assert report["mark_cpu_s_per_p"] == (0.0, 0.0)
+    assert not {name for name in report if name.startswith("pause")}
+    assert running.summary(1.5, now, before).startswith(
+        "1.5 s · meanwhile, in the whole runtime: 2 cycles (0 forced), 0 of CPU · 10 objects, 2 KiB allocated · heap "
+    )
 
 
 def test_ls_shows_what_runs(capsys):

@@ -105,6 +105,15 @@ def test_its_cells_define_types_and_functions_and_share_what_they_make(rt: gomp.
     assert notebook.run(f"rt = gomp.attach({NAME!r}); print(gomp.globals['prices'][1])") == "1.5"
 
 
+def test_what_a_cell_has_shown_is_kept_until_the_notebook_is_reset(rt: gomp.Runtime, notebook: Notebook) -> None:
+    attaches = f"import gomp; rt = gomp.attach({NAME!r})"
+    assert notebook.run(f"{attaches}; numbers = gomp.ndarray(3, float); numbers") == ""
+    assert "RuntimeWarning" in notebook.run("rt.close(); del numbers")
+    assert "(a notebook keeps what it has shown: %reset)" in notebook.run(attaches)
+    assert notebook.run("%reset -f") == ""
+    assert notebook.run(attaches) == ""
+
+
 def test_a_cell_that_waits_can_be_interrupted_and_the_next_goes_on(rt: gomp.Runtime, notebook: Notebook) -> None:
     gomp.globals["answers"] = answers = gomp.Chan[int]()
     joins = f"import gomp; gomp.Chan[int]; rt = gomp.attach({NAME!r}); answers = gomp.globals['answers']"

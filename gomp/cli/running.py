@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import json
+import operator
 import sys
 import time
 from collections.abc import Sequence
@@ -104,6 +106,9 @@ def run(
     attach: Annotated[
         str | None, typer.Option(metavar="NAME", help="run it in the runtime of that name, and not in one of its own")
     ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="with --attach: for a P, if all that it lends are lent")
+    ] = 0.0,
     procs: Procs = None,
     max_procs: MaxProcs = None,
     max_attached: MaxAttached = None,
@@ -138,6 +143,8 @@ def run(
         raise ConfigError(
             f"--attach is into a runtime that has its options already: leave out --{given[0].replace('_', '-')}"
         )
+    if wait and attach is None:
+        raise ConfigError("--wait is for a P of a runtime that runs: say which, with --attach NAME")
     settings = load(RuntimeSettings, None, **options)
     from gomp.runtime.attach import attach as attach_to
     from gomp.runtime.programs import check_parameters, find_program
@@ -145,17 +152,18 @@ def run(
 
     # Before a runtime is started for it.
     check_parameters(program, find_program(program), (), arguments)
-    with Runtime.of(settings) if attach is None else attach_to(attach) as rt:
+    with Runtime.of(settings) if attach is None else attach_to(attach, wait) as rt:
+        before = rt.stats() if attach is not None else None
         start = time.perf_counter()
         result = rt.run(program, **arguments)
         wall_s = time.perf_counter() - start
         stats = rt.stats()
     if as_json:
-        print(json.dumps(report(program, result, wall_s, stats), default=str))
+        print(json.dumps(report(program, result, wall_s, stats, before), default=str))
     else:
         if result is not None:
             print(result)
-        print(summary(wall_s, stats))
+        print(summary(wall_s, stats, before))
     return 0
 
 
@@ -259,24 +267,40 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def report(program: str, result: Any, wall_s: float, stats: MemStats) -> dict[str, Any]:
+def report(program: str, result: Any, wall_s: float, stats: MemStats, before: MemStats | None = None) -> dict[str, Any]:
     """What ``--json`` prints."""
-    names = (
-        "num_gc", "num_forced_gc", "gc_cpu_s", "assist_cpu_s", "pause_p50_s", "pause_p99_s", "pause_max_s",
-        "heap_sys", "total_alloc", "mallocs", "frees", "next_gc", "heap_live", "mark_cpu_s_per_p",
-    )  # fmt: skip
-    return {"program": program, "result": result, "wall_s": wall_s} | {name: getattr(stats, name) for name in names}
+    return {"program": program, "result": result, "wall_s": wall_s} | _figures(stats, before)
 
 
-def summary(wall_s: float, stats: MemStats) -> str:
+def summary(wall_s: float, stats: MemStats, before: MemStats | None = None) -> str:
     """One line of figures for people."""
     from gomp.runtime.units import format_bytes, format_time
 
-    return (
-        f"{format_time(wall_s)} · {stats.num_gc} cycles ({stats.num_forced_gc} forced), {format_time(stats.gc_cpu_s)} of CPU · "
-        f"pauses {format_time(stats.pause_p50_s)} median, {format_time(stats.pause_max_s)} longest · "
-        f"{stats.mallocs:,} objects, {format_bytes(stats.total_alloc)} allocated · heap {format_bytes(stats.heap_sys)}"
+    f = _figures(stats, before)
+    pauses = (
+        "" if before else f"pauses {format_time(f['pause_p50_s'])} median, {format_time(f['pause_max_s'])} longest · "
     )
+    return (
+        f"{format_time(wall_s)} · {'meanwhile, in the whole runtime: ' if before else ''}"
+        f"{f['num_gc']} cycles ({f['num_forced_gc']} forced), {format_time(f['gc_cpu_s'])} of CPU · {pauses}"
+        f"{f['mallocs']:,} objects, {format_bytes(f['total_alloc'])} allocated · heap {format_bytes(f['heap_sys'])}"
+    )
+
+
+_COUNTED = ("num_gc", "num_forced_gc", "gc_cpu_s", "assist_cpu_s", "total_alloc", "mallocs", "frees")
+_PAUSES = ("pause_p50_s", "pause_p99_s", "pause_max_s")
+_AS_IT_IS = ("heap_sys", "next_gc", "heap_live")
+
+
+def _figures(stats: MemStats, before: MemStats | None) -> dict[str, Any]:
+    """Of a runtime that ran ``before``: what has been counted since; and no pauses, of which only those of its whole life are known."""
+    names = _COUNTED + _AS_IT_IS + (() if before else _PAUSES)
+    found = {name: getattr(stats, name) for name in names} | {"mark_cpu_s_per_p": stats.mark_cpu_s_per_p}
+    if before:
+        found |= {name: found[name] - getattr(before, name) for name in _COUNTED}
+        earlier = itertools.chain(before.mark_cpu_s_per_p, itertools.repeat(0.0))  # there may be more Ps now
+        found["mark_cpu_s_per_p"] = tuple(map(operator.sub, stats.mark_cpu_s_per_p, earlier))
+    return found
 
 
 def _warn_of_too_small_a_container() -> None:

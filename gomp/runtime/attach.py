@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from numbers import Real
 from stat import S_ISREG
 
 import numpy as np
@@ -42,15 +43,18 @@ class Attached(Joined):
     """A part in the runtime ``name``, until it is closed. References that are left then are dead, and views of arrays show zeros."""
 
     def __init__(self, name: str | None, timeout: float) -> None:
+        wait_s = _seconds(timeout)
         check_system()
         super().__init__()
         self._make_way()
         info = discovery.choose(name)
+        if info.build:  # kernels of another need not be compiled to find out
+            _check_build(info.name, info.gomp, info.build)
         _load_kernels()
         channel = discovery.open_channel(info.name, takes_descriptors=True)
         channel.explain = lambda why: f"the runtime {info.name} has ended, or has let go of this process: {why}"
         try:
-            self._join(channel, _borrow(channel, info.name, timeout))
+            self._join(channel, _borrow(channel, info.name, wait_s))
             atexit.register(self.close)
         except BaseException:
             self.close()
@@ -64,7 +68,11 @@ class Attached(Joined):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<attached to {self.name}>" if self._peer else "<attached no more>"
+        is_there = self._peer is not None and current.is_peer(self._peer)  # a forked child is not
+        return f"<attached to {self.name}>" if is_there else "<attached no more>"
+
+    def _why_not_open(self) -> str:
+        return f"this process has left the runtime {self.name}: attach again"
 
     def close(self) -> None:
         """Give the P back. The runtime goes on."""
@@ -107,6 +115,12 @@ def attach(name: str | None = None, timeout: float = 0.0) -> Attached:
     return Attached(name, timeout)
 
 
+def _seconds(timeout: object) -> float:
+    if not isinstance(timeout, Real):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+    return min(float(timeout), _LONGEST_S)
+
+
 def _load_kernels() -> None:
     if not are_all_compiled() and threading.active_count() > 1:
         _compile_kernels_aside()  # to compile is to fork, and here are threads
@@ -124,7 +138,7 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     """The coordinator's answer, which says which P it is."""
     with contextlib.suppress(RuntimeLost):  # it has hung up: perhaps it has said why
         channel.send("attach", build=cache_key(), wait=timeout > 0)
-    answer = channel.next(min(timeout, _LONGEST_S) if timeout > 0 else _ANSWER_S)
+    answer = channel.next(timeout if timeout > 0 else _ANSWER_S)
     if answer is None and timeout > 0:
         raise NoFreeP(
             f"the runtime {name} has lent no P within {timeout:g} s: start it with a larger max_attached, unless its coordinator is stopped"
@@ -134,12 +148,18 @@ def _borrow(channel: Channel, name: str, timeout: float) -> Message:
     if answer.op == "busy":
         raise NoFreeP(answer["text"])
     if answer.op == "mismatch":
-        raise ConfigError(
-            f"the runtime {name} is of gomp {answer['gomp']}, build {answer['build']}, and this process has gomp {version('gomp')}, build "
-            f"{cache_key()}: use the gomp, and the Python, that it was started with"
-        )
+        _check_build(name, answer["gomp"], answer["build"])
     _check_handed(check_answer(answer), channel.descriptors, name)
     return answer
+
+
+def _check_build(name: str, its_version: str, its_build: str) -> None:
+    """Raise ConfigError unless the runtime ``name`` is of the build that this process has."""
+    if its_build != cache_key():
+        raise ConfigError(
+            f"the runtime {name} is of gomp {its_version}, build {its_build}, and this process has gomp {version('gomp')}, build "
+            f"{cache_key()}: use the gomp, and the Python, that it was started with"
+        )
 
 
 def _check_handed(answer: Message, descriptors: Sequence[int], name: str) -> None:

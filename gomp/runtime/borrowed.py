@@ -129,7 +129,7 @@ class BorrowedPs:
             return
         borrower = _Borrower(idx, pid, pidfd, asker.channel)
         try:
-            self._events.watch(pidfd, lambda: self._on_death(borrower), is_urgent=True)
+            self._events.watch(pidfd, lambda: self._on_exit(borrower), is_urgent=True)
         except OSError as error:
             os.close(pidfd)
             asker.refuse(f"the process {pid} cannot be watched: {error.strerror}")
@@ -208,6 +208,11 @@ class BorrowedPs:
             else:
                 self._ps.bury(borrower.idx, f"the attached process {borrower.pid} has left", True)
 
+    def _on_exit(self, borrower: _Borrower) -> None:
+        """Its process has ended; perhaps it has left before, and nobody has heard that yet."""
+        borrower.has_left = borrower.has_left or _has_said_so(borrower.channel)
+        self._on_death(borrower)
+
     def _on_death(self, borrower: _Borrower) -> None:
         if borrower.has_left:
             self._events.unwatch(borrower.pidfd)
@@ -273,6 +278,15 @@ class BorrowedPs:
             (m[3], int(m[4])) == (device, file.st_ino) and int(m[0].partition("-")[0], 16) >= layout.SELF_BASE
             for m in mappings
         )
+
+
+def _has_said_so(channel: Channel) -> bool:
+    """Whether the process that had ``channel`` has said that it leaves. What it has said is heard later all the same."""
+    if channel.fileno() < 0:  # all of it was heard
+        return False
+    said = channel.receive_rest()
+    channel.put_back(said)
+    return any(message.op == "leave" for message in said)
 
 
 def _is_marking() -> bool:

@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import cast
 
 from gomp.cgroup import MemoryCgroup
@@ -34,6 +35,7 @@ from gomp.config import AUTO, NO_LIMIT, RuntimeSettings, ServiceSettings, ignore
 from gomp.core.gc import pacer
 from gomp.core.gc.pacerlog import note
 from gomp.core.gc.verify.sizes import check_sizes
+from gomp.core.jit import cache_key
 from gomp.core.mutator.lifecycle import init_p, init_runtime
 from gomp.core.sched.status import end_world
 from gomp.core.shm import layout, segments
@@ -122,7 +124,9 @@ class Coordinator:
         name = s.name or f"gomp-{self.pid}"
         self.registration = discovery.Registration(name)
         control = self._bind_control()
-        self.info = discovery.RuntimeInfo(name, s.procs, s.max_heap, self.pid, self.url, control=process.where(control))
+        self.info = discovery.RuntimeInfo(
+            name, s.procs, s.max_heap, self.pid, self.url, control=process.where(control), gomp=version("gomp"), build=cache_key()
+        )  # fmt: skip
         self.registration.describe(self.info)
         self._make_parts()
         p_record(layout.COORDINATOR_P).urgent_fd = self.events.urgent_fd

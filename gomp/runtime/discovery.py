@@ -18,7 +18,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ class RuntimeInfo:
     url: str = ""
     attached: list[int] = field(default_factory=list)  # processes that have borrowed a P
     control: str = ""  # path of the Unix socket, or URL, where its settings can be changed
+    gomp: str = ""  # its version
+    build: str = ""  # as gomp.core.jit.cache_key: who attaches has the same
+
+
+_FIELDS = frozenset(each.name for each in fields(RuntimeInfo))
 
 
 def directory() -> Path:
@@ -179,11 +184,13 @@ def _living() -> Iterator[RuntimeInfo]:
 
 
 def _described(file: Path) -> RuntimeInfo | None:
-    """None if it is just starting, and has not described itself yet; or if that is no description."""
+    """None if it is just starting, and has not described itself yet; or if that is no description. Another version may say more."""
     try:
-        info = RuntimeInfo(**json.loads(file.read_text()))
-        numbers, texts = (info.ps, info.heap_bytes, info.pid, *info.attached), (info.name, info.url, info.control)
-    except (OSError, ValueError, TypeError, RecursionError):
+        said = json.loads(file.read_text())
+        info = RuntimeInfo(**{name: value for name, value in said.items() if name in _FIELDS})
+        numbers = (info.ps, info.heap_bytes, info.pid, *info.attached)
+        texts = (info.name, info.url, info.control, info.gomp, info.build)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     is_one = all(type(n) is int and 0 <= n < 1 << 63 for n in numbers) and all(isinstance(text, str) for text in texts)
     return info if is_one else None

@@ -124,8 +124,11 @@ class Joined:
                 raise RuntimeLost(
                     "this runtime belongs to the process that this one was forked from, which alone can use it"
                 )
-            raise RuntimeLost("this runtime is not open: use it in a `with` block")
+            raise RuntimeLost(self._why_not_open())
         return self._peer
+
+    def _why_not_open(self) -> str:
+        return "this runtime is not open: use it in a `with` block"
 
     def __reduce__(self) -> Any:
         raise TypeError(

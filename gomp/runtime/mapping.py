@@ -108,7 +108,8 @@ def reclaim() -> None:
         gc.collect()
     if _is_looked_at():
         raise RuntimeLost(
-            "the last runtime of this process is still looked at: let go of its arrays and its rt.spans, or end the threads that wait in it"
+            "the last runtime of this process is still looked at: let go of its arrays and its rt.spans (a notebook keeps what it has "
+            "shown: %reset), or end the threads that wait in it"
         )
     _undo_later()
     _undo_later = None
