@@ -41,6 +41,7 @@ program = "tests.soak.programs:converse"
 everywhere = true
 """
 READY_S = 120.0
+COMPILED_S = 600.0  # where processors are few, and busy
 SAMPLE_S = 2.0
 PAUSE_S = 0.5
 MOST_VISITS = 8  # at once: each has a P's tables, which stay
@@ -101,7 +102,7 @@ class Soak:
         """What visitors run is compiled, which takes longer than a visit, and what only grows to a size has it: as many visitors as there may be
         are there at once, in a trace."""
         first = self.guests.start("soak", "fill")
-        _, said = first.communicate(timeout=READY_S)
+        _, said = first.communicate(timeout=COMPILED_S)
         if first.returncode != 0 or said:
             raise AssertionError(f"the first visitor ended with {first.returncode}: {said}")
         while len(self.visits) < MOST_VISITS:
