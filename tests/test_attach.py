@@ -197,6 +197,12 @@ def test_whoever_waits_for_a_p_gets_the_next_that_is_free(rt: gomp.Runtime, all_
         holder.communicate()
 
 
+@pytest.mark.alone
+def test_it_takes_less_than_5_ms_where_the_kernels_are_loaded(all_free: None) -> None:
+    """That of thirty which had the processors to itself."""
+    assert float(said(start(NAME, "again", 30))) < 5
+
+
 def test_what_becomes_another_program_has_left(all_free: None) -> None:
     process = start(NAME, "become_another")
     here(process)

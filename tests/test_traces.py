@@ -327,12 +327,14 @@ def service(tmp_path_factory, compiled_kernels):
 
 
 def test_the_service_gives_a_trace(service):
+    began = time.monotonic()
     answer = service.client.get("/debug/trace?seconds=0.2")
+    took_s = time.monotonic() - began
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     trace = json.loads(answer.text)
     check_nesting(trace["traceEvents"])
-    assert trace["otherData"]["seconds"] == pytest.approx(0.2, abs=0.1)
+    assert 0.2 <= trace["otherData"]["seconds"] < took_s
 
 
 @pytest.mark.parametrize("seconds", ["0", "nan", "-3", "x", "99999"])
