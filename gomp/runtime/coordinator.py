@@ -336,7 +336,8 @@ class Coordinator:
     # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_wake(self) -> None:
-        """Who asks for a cycle waits until it has begun, and all others allocate meanwhile: so that comes first."""
+        """Who asks for a cycle waits until it has begun, and all others allocate meanwhile: so that comes first. Who has died unheard is as one who
+        dies in the stop with which it begins: that looks at deaths."""
         os.eventfd_read(self.wake_fd)
         if self.collector.is_wanted and not self.ps.has_dead and not self.stopping.is_held_up and check_sizes(0):
             try:
