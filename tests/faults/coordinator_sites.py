@@ -15,18 +15,23 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gomp
 from gomp.core import killsites
 from gomp.core.shm import layout
 from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
-from tests.faults import sites
+from gomp.runtime.discovery import choose
+from gomp.runtime.traces import Recording
+from tests.faults import guest, maps, sites
 from tests.faults.harness import HANGS_S, Harness
+from tests.forked_children import Child, Server
 
 PROCS = 2
 COME_BY_S = 8.0  # within which a coordinator comes to a new site, or it has none
 KILLED_EVERY_S = 0.3  # a P, so that there is something to repair
+TRACED_S = 0.05
 LOST_S = 10.0
 GONE_S = 5.0
 DRY = 3
@@ -36,8 +41,10 @@ NOWHERE = -1
 class Round:
     """One runtime, whose coordinator is killed at its next new site."""
 
-    def __init__(self, table: killsites.Table, seed: int) -> None:
-        self.table = table
+    def __init__(self, table: killsites.Table, guests: Server, seed: int) -> None:
+        self.table, self.guests = table, guests
+        self.guest: Child | None = None
+        self.number = guest.FIRST
         self.rng = random.Random(seed)
         self.pids: set[int] = set()
         self.names = names_in_shm()
@@ -48,11 +55,12 @@ class Round:
         self.table.last.value = NOWHERE
         told = ""
         try:
-            with gomp.Runtime(procs=PROCS, max_heap="1GiB") as rt:
+            with gomp.Runtime(procs=PROCS, max_heap="1GiB", name=sites.NAME) as rt:
                 self._run(Harness(rt, PROCS, self.rng.getrandbits(32), 0.0))
         except gomp.RuntimeLost as lost:
             told = str(lost)
         assert bool(told) == (self.site != NOWHERE), f"killed at site {self.site}, and told: {told!r}"
+        self._see_the_guest_off()
         self._check_that_all_are_gone()
         return self.site != NOWHERE
 
@@ -82,13 +90,45 @@ class Round:
 
     def _disturb(self, harness: Harness) -> None:
         """What makes a coordinator do all that it does."""
+        if self.guest is None:
+            self.number += 1
+            self.guest = self.guests.start(sites.NAME, self.number)
+        elif self.guest.poll() is not None and self.table.victim.value:
+            raise AssertionError(f"a guest has ended, and nobody had died: {self.guest.communicate()}")
+        elif self.rng.random() < 0.3:
+            self._see_the_guest_off()
+            maps.settle(self.number, None)
         harness.work(KILLED_EVERY_S * self.rng.random())
         pids = sorted(self._ps())
         if pids and self.rng.random() < 0.5:
             with contextlib.suppress(ProcessLookupError):  # the coordinator has been killed, and its Ps with it
                 os.kill(self.rng.choice(pids), signal.SIGKILL)
         with contextlib.suppress(gomp.WorkerDied):
-            self.rng.choice([harness.rt.gc, gomp.debug.free_os_memory, lambda: harness.rt.verify(3)])()
+            self.rng.choice(self._demands(harness.rt))()
+
+    def _demands(self, rt: gomp.Runtime) -> list[Callable[[], object]]:
+        return [
+            rt.gc,
+            gomp.debug.free_os_memory,
+            gomp.debug.leaked_goroutines,
+            lambda: rt.verify(3),
+            lambda: gomp.debug.set_gc_percent(self.rng.choice([50, 100, 200])),
+            lambda: gomp.debug.set_memory_limit(self.rng.choice([64, 128, 256]) << 20),
+            self._change_procs,
+            lambda: list(Recording(choose(sites.NAME), TRACED_S, maps=False).pieces()),
+        ]
+
+    @staticmethod
+    def _change_procs() -> None:
+        for procs in (1, PROCS):
+            gomp.debug.set_max_procs(procs)
+
+    def _see_the_guest_off(self) -> None:
+        """However far it has come; it may have ended with the runtime."""
+        if self.guest is not None:
+            self.guest.kill()
+            self.guest.communicate()
+            self.guest = None
 
     @staticmethod
     def _ps() -> set[int]:
@@ -123,13 +163,15 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     seeds = random.Random(arguments.seed)
     table, names = killsites.Table(directory), sites.names_of_sites(directory)
+    guests = Server("tests.faults.guest")
     kills = dry = 0
     while kills < arguments.most and dry < DRY:
-        one = Round(table, seeds.getrandbits(32))
+        one = Round(table, guests, seeds.getrandbits(32))
         came = one.run()
         kills, dry = kills + came, 0 if came else dry + 1
         if came:
             print(f"{kills}: site {one.site} in {names[one.site]}", flush=True)
+    guests.close()
     print(json.dumps({"kills": kills} | sites.summary(table, killsites.OF_THE_COORDINATOR, names), indent=1))
     return 0
 

@@ -11,7 +11,7 @@ import gomp
 from gomp.core.mutator import boundary
 from gomp.runtime.handles import table
 from gomp.runtime.transit import outbox
-from tests.faults import crowd, errands, lifetimes, maps, parcels, pools
+from tests.faults import crowd, errands, house, lifetimes, maps, parcels, pools
 from tests.free_slots import free_slots
 
 OWNER = 0
@@ -29,6 +29,7 @@ class Script:
         maps.CLAIMED.set(gomp.map(maps.Item))
         parcels.LETTERS.set(gomp.map(gomp.Bytes))
         errands.open_meeting()
+        self.host = house.Host()
         self.executor = gomp.Executor(rt)
         self.calls: dict[futures.Future[Any], int] = {}
         self.answered = self.died = 0
@@ -59,8 +60,9 @@ class Script:
         self.executor.shutdown()
         maps.settle(OWNER, self.shift.end())
         errands.close_meeting()
+        self.host.close()
         self.crowd.end()
-        del self.shift, self.crowd
+        del self.shift, self.crowd, self.host
         if len(maps.MAP.get()):
             raise AssertionError(f"map: {list(maps.MAP.get())[:5]} are nobody's")
         for place in lifetimes.PLACES:
@@ -96,11 +98,13 @@ class Shift:
         self.user = pools.User(owner + 1)
         self.courier = parcels.Courier(owner, rng)
         self.registrar = lifetimes.Registrar(owner, rng)
-        self.errands = errands.Errands(rng)
+        self.errands = [errands.Errands(rng)]
+        if owner != OWNER:  # the script has the host, and would wait for itself
+            self.errands.append(house.Guest(rng))
         self.rng = rng
 
     def step(self) -> None:
-        for part in (self.writer, self.user, self.courier, self.registrar, self.errands):
+        for part in (self.writer, self.user, self.courier, self.registrar, *self.errands):
             part.step()
         crowd.talk(self.rng.randrange(10_000))
 
