@@ -123,14 +123,19 @@ def _settler(future: Any) -> Callable[[], None]:
 
 
 class Wait(Signal):
-    """The end of the wait of a goroutine that stands for who awaits this: how, the number received, and the owner of a reference."""
+    """The end of the wait of a goroutine that stands for who awaits this: how, the number received, and the owner of a reference.
 
-    __slots__ = ("_ended", "_error", "_g", "_gave_up", "_in_select")
+    If it is given up, ``undo`` is called with the goroutine's address, and whether it had come to its end all the same: nobody hears what has come
+    then. Until that it has ``held``, of which the goroutine's record says nothing to the collector.
+    """
 
-    def __init__(self, in_select: bool = False) -> None:
+    __slots__ = ("_ended", "_error", "_g", "_gave_up", "_held", "_undo")
+
+    def __init__(self, undo: Callable[[int, bool], object] | None = None, held: object = None) -> None:
         super().__init__()
         self._g = 0
-        self._in_select = in_select
+        self._undo = undo
+        self._held = held
         self._gave_up = False
         self._error: GompError | None = None
         self._ended: tuple[int, int, Handle] | None = None
@@ -165,26 +170,26 @@ class Wait(Signal):
         return self._ended
 
     def _give_up(self) -> None:
-        """Wait no more; if it is over all the same, what has come is lost."""
+        """Wait no more. Who hears of its end after this, or is about to, finds it given up."""
         with handing:
-            if _waits.get(self._g) is not self:
-                return
             self._gave_up = True
-            if not table.call(listening.give_up, self._g):  # it will be heard of
-                return
-            _remove(self._g)
-        self._end_select()
+            if self._ended is None:
+                if _waits.get(self._g) is not self or not table.call(listening.give_up, self._g):
+                    return
+                _remove(self._g)
+        self._give_back()
 
     def ended(self, how: int, word: int, found: Handle) -> None:
-        self._ended = how, word, found
-        if self._gave_up:
-            self._end_select()
+        with handing:  # so that one of them gives back, this or who gives up
+            self._ended, gave_up = (how, word, found), self._gave_up
+        if gave_up:
+            self._give_back()
         else:
             self.fire()
 
-    def _end_select(self) -> None:
-        if self._in_select:
-            table.call(selectcalls.select_end, self._g)
+    def _give_back(self) -> None:
+        if self._undo is not None:
+            self._undo(self._g, self._ended is not None)
 
     def fail(self, error: GompError) -> None:
         self._error = error
@@ -206,12 +211,11 @@ def _remove(g: int) -> Wait | None:
     return _waits.pop(g, None)
 
 
-async def wait(into: int, join: Any, *args: int) -> tuple[int, int, Handle | None]:
-    """As ``waits.wait``: CHAN_DONE or CHAN_CLOSED, and the number that was received; or the owner of a reference, if that is not in slot ``into``.
-
-    What interrupts it: nothing was sent then, and what was received is lost.
-    """
-    end = Wait()
+async def wait(
+    into: int, join: Any, *args: int, undo: Callable[[], object] | None = None
+) -> tuple[int, int, Handle | None]:
+    """As ``waits.wait``: CHAN_DONE or CHAN_CLOSED, and the number that was received; or the owner of a reference, if that is not in slot ``into``."""
+    end = Wait(lambda _, is_done: undo() if undo and is_done else None)
     g, word = call(join, *args)
     if g in (CHAN_DONE, CHAN_CLOSED):
         return g, word, None

@@ -85,12 +85,12 @@ def _select(cases: tuple[Case, ...], into: int, default: bool, timeout: float | 
             return selectcalls.select_place(g), how, word
         finally:
             with contextlib.suppress(RuntimeLost):  # what is raised says why
-                table.call(selectcalls.select_end, g)
+                _end(g)
 
 
 async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
     """The place of the case that was done, how, the number that was received, and the owner of a reference."""
-    end = Wait(in_select=True)
+    end = Wait(_end, held=cases)
     g = check_goroutine(table.call(selectcalls.select_begin))
     is_heard_of = False  # then who hears of it ends it
     try:
@@ -98,7 +98,11 @@ async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
         _add(g, cases)
         while True:
             found = empty(Handle)
-            end.listen(g)
+            try:
+                end.listen(g)
+            except BaseException:
+                end.forget()
+                raise
             why, how, word = _call(selectcalls.select_join, g, slot_in(found))
             if why == WAITS:
                 is_heard_of = True
@@ -108,10 +112,14 @@ async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
                 end.forget()
             if how != AGAIN:
                 return selectcalls.select_place(g), how, word, found
-            end = Wait(in_select=True)
+            end = Wait(_end, held=cases)
     finally:
         if not is_heard_of:
-            table.call(selectcalls.select_end, g)
+            _end(g)
+
+
+def _end(g: int, _: bool = True) -> None:
+    table.call(selectcalls.select_end, g)
 
 
 def _add(g: int, cases: tuple[Case, ...]) -> None:

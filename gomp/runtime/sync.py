@@ -49,13 +49,17 @@ class Mutex(Reference, metaclass=SyncMeta):
         """Wait until nobody else holds it. TimeoutError after ``timeout`` seconds."""
         slot = slot_of(self)
         if table.call(synccalls.mutex_lock, slot) == CHAN_WOULD_BLOCK:
-            wait("the lock was not free", timeout, NO_SLOT, synccalls.mutex_wait_to_lock, slot)
+            wait("the lock was not free", timeout, NO_SLOT, synccalls.mutex_wait_to_lock, slot, undo=self._give_back)
 
     async def locking(self) -> None:
-        """As :meth:`lock`, where it is awaited."""
+        """As :meth:`lock`, where it is awaited. Who is cancelled does not hold it."""
         slot = slot_of(self)
         if table.call(synccalls.mutex_lock, slot) == CHAN_WOULD_BLOCK:
-            await listening.wait(NO_SLOT, synccalls.mutex_wait_to_lock, slot)
+            await listening.wait(NO_SLOT, synccalls.mutex_wait_to_lock, slot, undo=self._give_back)
+
+    def _give_back(self) -> None:
+        """It has come to who does not wait for it any more."""
+        table.call(synccalls.mutex_unlock, slot_of(self))
 
     def try_lock(self) -> bool:
         """Whether nobody held it: then the caller does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from gomp.core.mutator import waitcalls
@@ -23,9 +24,11 @@ def call(kernel: Any, *args: int) -> tuple[int, int]:
         return table.call(kernel, *args), waitcalls.received_value()
 
 
-def wait(what: str, timeout: float | None, into: int, join: Any, *args: int) -> tuple[int, int]:
+def wait(
+    what: str, timeout: float | None, into: int, join: Any, *args: int, undo: Callable[[], object] | None = None
+) -> tuple[int, int]:
     """CHAN_DONE or CHAN_CLOSED, once it is done, and the number that was received. TimeoutError, which says ``what`` has not come to pass, or what
-    interrupts the wait: then nothing was sent, and what was received is lost.
+    interrupts the wait: if that has come to pass all the same, what was received is lost, or ``undo`` takes it back.
     """
     g, word = call(join, *args)
     if g in (CHAN_DONE, CHAN_CLOSED):
@@ -37,7 +40,9 @@ def wait(what: str, timeout: float | None, into: int, join: Any, *args: int) -> 
             wait_until_done(g, timeout)
         except BaseException:
             with contextlib.suppress(RuntimeLost):  # what is raised says why
-                call(waitcalls.end_wait, g, into)
+                done, _ = call(waitcalls.end_wait, g, into)
+                if undo is not None and done != CHAN_WOULD_BLOCK:
+                    undo()
             raise
         done, word = call(waitcalls.end_wait, g, into)
     if done == CHAN_WOULD_BLOCK:

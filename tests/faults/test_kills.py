@@ -58,7 +58,7 @@ def test_an_attached_process_that_ends_at_no_site_is_found():
 def test_a_runtime_that_ends_though_its_coordinator_was_not_killed_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(gomp, "Runtime", Mock(side_effect=gomp.RuntimeLost("fatal: a list is broken")))
     with pytest.raises(AssertionError, match="killed at site -1, and told: 'fatal: a list is broken'"):
-        Round(killsites.Table(str(tmp_path)), 1).run()
+        Round(killsites.Table(str(tmp_path)), Mock(), 1).run()
 
 
 @pytest.fixture
