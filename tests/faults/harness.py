@@ -41,7 +41,7 @@ PHASE_PATIENCE_S = 0.3
 MEAN_GAP_S = 0.4
 TRADE_S = 1.0  # how long a trader trades before another takes over, and calls of others find a P
 LOOK_S = 0.01
-WARM = 1 << 19  # the number of a trader that nobody kills
+WARM = 1 << 19  # the numbers of two traders that nobody kills
 WARM_S = 120.0  # within which everything is compiled
 UP_S = 30.0  # within which each P has a process again
 SETTLED_S = 5.0  # within which the coordinator has closed what it has opened for a moment
@@ -107,6 +107,7 @@ class Harness:
         """Whoever is killed while it compiles leaves nothing compiled: on a fresh machine nobody would ever have anything else to do."""
         _, done = self.rt.run(load.work_a_shift, 0.1, WARM, 1)
         maps.settle(WARM, done)
+        maps.settle(WARM + 1, self.rt.run(load.do_all_once, WARM + 1))
         until = time.monotonic() + WARM_S
         while not (self.script.crowd.answered and self.script.answered):
             if time.monotonic() > until:

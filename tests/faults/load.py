@@ -55,6 +55,13 @@ def work_a_shift(seconds: float, idx: int, seed: int) -> tuple[int, list[int]]:
     return trader.trades, shift.end()
 
 
+def do_all_once(idx: int) -> list[int]:
+    """How far it came with the map."""
+    shift = Shift(idx, random.Random(idx))
+    shift.do_all_errands()
+    return shift.end()
+
+
 def chatter(share: int, shares: int) -> None:
     """Allocate, keep a little, and say so twenty times a second, for ever."""
     log = logging.getLogger("chatter")

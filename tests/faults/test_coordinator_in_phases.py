@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +61,10 @@ def test_all_end_and_all_who_wait_are_told(guests: Server, phase: str) -> None:
         be_lost()
     wait_until(lambda: not any(map(is_there, pids)), "a process of the runtime is left")
     assert NAME not in [info.name for info in gomp.runtime.discovery.list_runtimes()]
+
+
+def test_who_waits_for_a_stack_that_the_coordinator_was_scanning_is_told() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.orphan_script"], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "lost\n", done.stderr

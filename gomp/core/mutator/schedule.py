@@ -42,6 +42,7 @@ from gomp.core.sched.status import (
     enter_waiting,
     leave,
     park_while_stopped,
+    pause,
     stop_requested,
 )
 from gomp.core.shm import layout
@@ -403,8 +404,9 @@ def await_done(g: int) -> int:
     why = WAITS_IN_STEP if under != 0 else _await(g)
     if why != OK and stop_waiting(g) == 0:
         why = OK  # it was done all the same
+    looks = 0
     while not (cas_acq_rel(g, G_RUNNABLE, G_RUNNING) or (why != OK and cas_acq_rel(g, G_WAITING, G_RUNNING))):
-        cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
+        looks = pause(looks)  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_while_stopped()  # that one may have died
         if load_acquire(RT_XSHUTDOWN) != 0:

@@ -18,9 +18,9 @@ from gomp.core.mutator.schedule import await_done
 from gomp.core.mutator.waits import blacken, unlock
 from gomp.core.sched.latency import note_run
 from gomp.core.sched.locks import release
-from gomp.core.sched.status import OK, RETRY, SELF_POLL, enter, leave, park_call_while_stopped, stop_requested
+from gomp.core.sched.status import OK, RETRY, SELF_POLL, enter, leave, park_call_while_stopped, pause, stop_requested
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, or_acq_rel, store_release
+from gomp.core.shm.atomics import cas_acq_rel, load_acquire, or_acq_rel, store_release
 from gomp.core.shm.libc import futex_wait
 from gomp.core.shm.records import (
     CHAN_WOULD_BLOCK,
@@ -180,8 +180,9 @@ def end_wait(g: int, into: int) -> int:
 @inline
 def run_again(g: int, gives_up: bool) -> None:
     """The goroutine at ``g``, which is done or ``gives_up``, is run by this P, until a kernel ends it."""
+    looks = 0
     while not (cas_acq_rel(g, G_RUNNABLE, G_RUNNING) or (gives_up and cas_acq_rel(g, G_WAITING, G_RUNNING))):
-        cpu_pause()  # a marker has its stack, or whoever ends its wait is about to say so
+        looks = pause(looks)  # a marker has its stack, or whoever ends its wait is about to say so
         if stop_requested():
             park_call_while_stopped()  # that one may have died
         if load_acquire(RT_XSHUTDOWN) != 0:

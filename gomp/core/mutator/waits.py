@@ -17,8 +17,9 @@ from gomp.core.sched.latency import note_ready
 from gomp.core.sched.locks import acquire, begin_critical, end_critical, release
 from gomp.core.sched.parking import ring, tell_over, wake_one
 from gomp.core.sched.runq import NO_G, runq_put
+from gomp.core.sched.status import pause
 from gomp.core.shm import layout
-from gomp.core.shm.atomics import cas_acq_rel, cpu_pause, load_acquire, load_relaxed
+from gomp.core.shm.atomics import cas_acq_rel, load_acquire, load_relaxed
 from gomp.core.shm.libc import nanotime
 from gomp.core.shm.records import (
     DETAIL_READIES,
@@ -84,8 +85,9 @@ def unlock(at: int) -> None:
 def change_status(g: int, was: int, becomes: int) -> None:
     """The goroutine at ``g`` is in this P's hand, but a marker may have its stack. One that has died with it gives it up by repair, of which there is
     none any more when the runtime has ended."""
+    looks = 0
     while not cas_acq_rel(g, was, becomes) and load_acquire(RT_XSHUTDOWN) == 0:
-        cpu_pause()
+        looks = pause(looks)
 
 
 @kernel("void(int64, int64, int64)")

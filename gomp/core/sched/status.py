@@ -93,6 +93,7 @@ _NAP_NS = 1_000_000
 _LONGEST_NAP_NS = 100_000_000  # on a machine with far more to run than cores
 MISSED = -1  # instead of a deadline
 NAPS_PER_LOOK = 1000
+_YIELDS_PER_LOOK = 100
 EVERY_STACK = 1 << 62  # as a stack guard: the first poll takes the slow path, which commits the native-roots buffer
 _STACK_MARGIN = 256 << 10  # what the kernels below a program's deepest frame may need
 _FIRST_ROOTS = 2 * _STACK_MARGIN
@@ -276,6 +277,18 @@ def shut_down_if_orphaned() -> None:
     """Without a coordinator nobody ends a stop or a cycle: of the processes that outlive it, the first that finds that out tells all."""
     if has_hung_up(self_p().coordinator_fd):
         end_world()
+
+
+@inline
+def pause(looks: int) -> int:
+    """After so many looks at what another process is about to do: one more. It may need this processor, or have died with all who would repair it."""
+    if looks < SPINS:
+        cpu_pause()
+    else:
+        sched_yield()
+        if looks % _YIELDS_PER_LOOK == 0:
+            shut_down_if_orphaned()
+    return looks + 1
 
 
 @kernel("void()")
