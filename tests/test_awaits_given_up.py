@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import gomp
-from gomp.runtime import listening
+from gomp.runtime import listening, waits
 from tests.chan_load import goroutines
 
 LATE = pytest.mark.parametrize("is_heard_of", [False, True], ids=["before it is heard of", "after"])
@@ -75,3 +76,21 @@ def test_a_lock_that_comes_too_late_is_the_next_ones(rt, is_heard_of, monkeypatc
     listening.hear()
     mutex.lock(timeout=1)
     mutex.unlock()
+
+
+def test_a_coroutine_that_is_thrown_away_in_the_middle_of_a_call_ends_its_wait(rt) -> None:
+    """Python's garbage collector may do so anywhere."""
+    ch = gomp.Chan[int]()
+
+    async def throw_away() -> None:
+        task = asyncio.ensure_future(gomp.selecting(ch.receiving()))
+        while not listening._waits:
+            await asyncio.sleep(0)
+        with waits.handing:
+            task.get_coro().close()
+
+    thread = threading.Thread(target=asyncio.run, args=(throw_away(),), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert goroutines() == 0

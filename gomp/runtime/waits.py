@@ -15,7 +15,7 @@ from gomp.runtime import mapping
 from gomp.runtime.handles import table
 from gomp.runtime.here import NOBODY, here
 
-handing = threading.Lock()
+handing = threading.RLock()  # a coroutine that Python collects in the middle of such a call gives up its wait
 
 
 def call(kernel: Any, *args: int) -> tuple[int, int]:
