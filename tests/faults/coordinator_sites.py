@@ -21,11 +21,11 @@ from pathlib import Path
 import gomp
 from gomp.core import killsites
 from gomp.core.shm import layout
-from gomp.core.shm.records import RUNTIME, p_dtype, runtime_dtype, view
+from gomp.core.shm.records import GC_MARK, RUNTIME, p_dtype, runtime_dtype, view
 from gomp.runtime.discovery import choose
 from gomp.runtime.traces import Recording
 from tests.faults import guest, maps, sites
-from tests.faults.harness import HANGS_S, Harness
+from tests.faults.harness import HANGS_S, PHASE_PATIENCE_S, Harness
 from tests.forked_children import Child, Server
 
 PROCS = 2
@@ -73,7 +73,10 @@ class Round:
         harness.warm_up()
         coordinator = int(view(runtime_dtype, RUNTIME)[0].coordinator_pid)
         self.pids = {coordinator, *self._ps()}
-        self.table.arm(coordinator, killsites.OF_THE_COORDINATOR)
+        if self.rng.random() < 0.5:
+            self.table.arm(coordinator, killsites.OF_THE_COORDINATOR)
+        else:
+            self._arm_before_a_repair(harness, coordinator)
         until = time.monotonic() + COME_BY_S
         try:
             while self.table.victim.value == coordinator and time.monotonic() < until:
@@ -87,6 +90,16 @@ class Round:
         while time.monotonic() < until:
             harness.rt.gc()
         raise AssertionError(f"killed at site {self.table.last.value}, and a collection still ends")
+
+    def _arm_before_a_repair(self, harness: Harness, coordinator: int) -> None:
+        """A P dies while the heap is marked, and the coordinator is killed at what it comes to when it finds that out."""
+        harness.wait_for(lambda: view(runtime_dtype, RUNTIME)[0].xgcphase == GC_MARK, PHASE_PATIENCE_S)
+        os.kill(coordinator, signal.SIGSTOP)
+        try:
+            os.kill(self.rng.choice(sorted(self._ps())), signal.SIGKILL)
+            self.table.arm(coordinator, killsites.OF_THE_COORDINATOR)
+        finally:
+            os.kill(coordinator, signal.SIGCONT)
 
     def _disturb(self, harness: Harness) -> None:
         """What makes a coordinator do all that it does."""

@@ -63,12 +63,15 @@ class Partygoer:
 
 @gomp.compiled
 def pass_door(house: House, n: int) -> int:
-    """As slowly as ``n``."""
+    """So slowly that others come to it meanwhile."""
     house.door.lock()
-    block = gomp.array(int, n)
-    block[0] = n
+    passed = 0
+    for _ in range(n):
+        block = gomp.array(int, n)
+        block[0] = 1
+        passed += block[0]
     house.door.unlock()
-    return block[0]
+    return passed
 
 
 @gomp.compiled
@@ -173,7 +176,7 @@ class Guest:
         n = self.rng.randrange(1, 3000)
         with contextlib.suppress(RuntimeError):  # the host has taken this process for dead
             if (found := pass_door(self.house, n)) != n:
-                raise AssertionError(f"{found} is in a block, and {n} was stored")
+                raise AssertionError(f"{n} blocks say that they are {found}")
 
     def wait_for_bell(self) -> None:
         with contextlib.suppress(gomp.ClosedChannel):
