@@ -190,9 +190,13 @@ def test_ls_shows_what_runs(capsys):
         entry.describe(discovery.RuntimeInfo("web", 2, 64 << 20, 77))
         assert gomp("ls").stdout == "NAME  PS  HEAP    PID  ATTACHED\nweb   2   64 MiB  77\n"
         listed = json.loads(gomp("ls", "--json").stdout)["runtimes"]
+        entry.describe(discovery.RuntimeInfo("web", 2, 64 << 20, 77, attached=[os.getpid(), 1 << 30]))
+        _, web, other = gomp("ls").stdout.splitlines()
     finally:
         entry.remove()
     assert [(r["name"], r["ps"], r["heap_bytes"], r["pid"]) for r in listed] == [("web", 2, 64 << 20, 77)]
+    assert f" {os.getpid()} (" in web
+    assert other == f"{'':{web.index(str(os.getpid()))}}{1 << 30} ('?')"
 
 
 class Client:

@@ -22,7 +22,7 @@ _MOST_OF_A_COMMAND = 40  # characters
 
 
 def list_(as_json: AsJson = False) -> int:
-    """List this user's runtimes."""
+    """List this user's runtimes, and each process that is attached to one in a line."""
     from gomp.runtime.discovery import list_runtimes
     from gomp.runtime.units import format_bytes
 
@@ -30,16 +30,18 @@ def list_(as_json: AsJson = False) -> int:
     if as_json:
         print(json.dumps({"runtimes": runtimes}))
         return 0
-    rows = [
-        (r["name"], str(r["ps"]), format_bytes(r["heap_bytes"]), str(r["pid"]), _named(r["attached"])) for r in runtimes
-    ]
+    rows = []
+    for r in runtimes:
+        first, *others = [_described(pid) for pid in r["attached"]] or [""]
+        rows.append((r["name"], str(r["ps"]), format_bytes(r["heap_bytes"]), str(r["pid"]), first))
+        rows += [("", "", "", "", other) for other in others]
     print_table(("NAME", "PS", "HEAP", "PID", "ATTACHED"), rows)
     return 0
 
 
-def _named(pids: list[int]) -> str:
-    """Processes, with what they were started as."""
-    return ", ".join(f"{pid} ({shlex.join(_arguments(pid))[:_MOST_OF_A_COMMAND]})" for pid in pids)
+def _described(pid: int) -> str:
+    """The process, with what it was started as."""
+    return f"{pid} ({shlex.join(_arguments(pid))[:_MOST_OF_A_COMMAND]})"
 
 
 def _arguments(pid: int) -> list[str]:
