@@ -116,8 +116,13 @@ class Round:
         if pids and self.rng.random() < 0.5:
             with contextlib.suppress(ProcessLookupError):  # the coordinator has been killed, and its Ps with it
                 os.kill(self.rng.choice(pids), signal.SIGKILL)
-        with contextlib.suppress(gomp.WorkerDied):
+        try:
             self.rng.choice(self._demands(harness.rt))()
+        except gomp.WorkerDied:
+            pass
+        except gomp.ConfigError:  # there is no such runtime
+            if self.table.victim.value:
+                raise
 
     def _demands(self, rt: gomp.Runtime) -> list[Callable[[], object]]:
         return [
