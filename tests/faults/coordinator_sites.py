@@ -32,9 +32,10 @@ PROCS = 2
 COME_BY_S = 8.0  # within which a coordinator comes to a new site, or it has none
 KILLED_EVERY_S = 0.3  # a P, so that there is something to repair
 TRACED_S = 0.05
+VISIT_S = 0.2  # of an attached process that leaves by itself
 LOST_S = 10.0
 GONE_S = 5.0
-DRY = 3
+DRY = 10
 NOWHERE = -1
 
 
@@ -105,8 +106,8 @@ class Round:
         """What makes a coordinator do all that it does."""
         if self.guest is None:
             self.number += 1
-            self.guest = self.guests.start(sites.NAME, self.number)
-        elif self.guest.poll() is not None and self.table.victim.value:
+            self.guest = self.guests.start(sites.NAME, self.number, self.rng.choice([VISIT_S, guest.LONG_S]))
+        elif self.guest.poll() not in (None, 0) and self.table.victim.value:
             raise AssertionError(f"a guest has ended, and nobody had died: {self.guest.communicate()}")
         elif self.rng.random() < 0.3:
             self._see_the_guest_off()

@@ -1,4 +1,4 @@
-"""An attached process that does what a trader does on a P, until it is killed; forked for :mod:`tests.faults.sites`."""
+"""An attached process that does what a trader does on a P, until it is killed or its time is over; forked for :mod:`tests.faults.sites`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONG_S = 3600.0
 
 
 def main(arguments: list[str]) -> None:
-    name, number = arguments[0], int(arguments[1])
+    name, number, seconds = arguments[0], int(arguments[1]), float(arguments[2])
     gomp.attach(name, timeout=30)
     print("here", flush=True)
-    load.work_a_shift(LONG_S, number, number)
+    load.work_a_shift(seconds, number, number)

@@ -100,7 +100,7 @@ class Guests(Sites):
     def victim(self, idx: int) -> int:
         if self.guest is None:
             self.number += 1
-            self.guest = self.server.start(NAME, self.number)
+            self.guest = self.server.start(NAME, self.number, guest.LONG_S)
             if self.guest.stdout.readline() != "here\n":
                 raise AssertionError(f"it did not attach: {self.guest.communicate()}")
         elif self.guest.poll() is not None:
