@@ -13,7 +13,7 @@ from typing import Any
 import gomp.core
 
 CORE = str(Path(gomp.core.__file__).parent)
-NOT_STEPS = ("atomics.py", "libc.py", "layout.py", "records.py", "jit.py")  # primitives happen or do not
+NOT_STEPS = ("atomics.py", "libc.py", "layout.py", "records.py", "jit.py", "segments.py")  # primitives happen or do not
 Line = tuple[str, int]
 
 
