@@ -129,11 +129,12 @@ class Wait(Signal):
     then. Until that it has ``held``, of which the goroutine's record says nothing to the collector.
     """
 
-    __slots__ = ("_ended", "_error", "_g", "_gave_up", "_held", "_undo")
+    __slots__ = ("_ended", "_error", "_first", "_g", "_gave_up", "_held", "_undo")
 
     def __init__(self, undo: Callable[[int, bool], object] | None = None, held: object = None) -> None:
         super().__init__()
         self._g = 0
+        self._first = table.first
         self._undo = undo
         self._held = held
         self._gave_up = False
@@ -187,8 +188,13 @@ class Wait(Signal):
         else:
             self.fire()
 
+    def check_same_runtime(self) -> None:
+        """RuntimeLost, if that of its goroutine has ended: the address may be another's in the next one."""
+        if self._first != table.first:
+            raise RuntimeLost("the runtime has ended")
+
     def _give_back(self) -> None:
-        if self._undo is not None:
+        if self._undo is not None and self._first == table.first:
             self._undo(self._g, self._ended is not None)
 
     def fail(self, error: GompError) -> None:

@@ -107,6 +107,7 @@ async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
             if why == WAITS:
                 is_heard_of = True
                 how, word, found = await end
+                end.check_same_runtime()
                 is_heard_of = False
             else:
                 end.forget()
