@@ -58,7 +58,7 @@ class PythonGoroutine:
         self._is_anybodys = is_anybodys
         self._is_done = False
         self._was_told = False  # somebody has got its error
-        self._signals: list[Signal] = []
+        self._signals: set[Signal] = set()  # of those who await it
 
     def wait(self, timeout: float | None = None) -> Any:
         """What it returns, or raises. TimeoutError after ``timeout`` seconds."""
@@ -78,8 +78,12 @@ class PythonGoroutine:
     def __await__(self) -> Generator[Any, Any, Any]:
         if not self._is_done:
             signal = Signal()
-            self._signals.append(signal)
-            yield from signal.__await__()
+            self._signals.add(signal)
+            try:
+                if not self._is_done:  # looked at again: it may have ended in another thread, which did not see the signal
+                    yield from signal.__await__()
+            finally:
+                self._signals.discard(signal)
         return self._outcome()
 
     def _outcome(self) -> Any:
@@ -109,9 +113,9 @@ class PythonGoroutine:
 
     def lose(self) -> None:
         """It does not go on: the runtime has ended. Who awaits it in a loop is told."""
-        self._is_done = self._was_told = True
         self._value, self._error = None, RuntimeLost("the runtime has ended")
-        for signal in self._signals:
+        self._is_done = self._was_told = True
+        for signal in list(self._signals):
             if signal.is_for_loop:
                 signal.fire()
         if self._pid != os.getpid():
@@ -169,7 +173,7 @@ class PythonGoroutine:
         _all.discard(self)
         if not self._is_anybodys:
             self._log_error()
-        for signal in self._signals:
+        for signal in list(self._signals):
             signal.fire()
         _wake_main_thread()
         return False
