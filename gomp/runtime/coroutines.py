@@ -7,6 +7,7 @@ What waits costs no thread, and being woken costs the same however many wait (:m
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -80,7 +81,9 @@ class PythonGoroutine:
             signal = Signal()
             self._signals.add(signal)
             try:
-                if not self._is_done:  # looked at again: it may have ended in another thread, which did not see the signal
+                if (
+                    not self._is_done
+                ):  # looked at again: it may have ended in another thread, which did not see the signal
                     yield from signal.__await__()
             finally:
                 self._signals.discard(signal)
@@ -121,11 +124,8 @@ class PythonGoroutine:
         if self._pid != os.getpid():
             _left_behind.append(self)
             return
-        try:
-            self._awaited = None
-            self.body.close()
-        except Exception:
-            log.exception("goroutine %d (%s) has not taken the end of the runtime well", self.id, self.name)
+        self._awaited = None
+        self._close()
 
     # --- its steps ----------------------------------------------------------------------------------------------------
 
@@ -134,13 +134,27 @@ class PythonGoroutine:
         _wake_main_thread()
 
     def run(self) -> None:
-        before = here.run(self.identity, self.make_ready)
-        _running.append(self)
+        """Its turn, which is the next. A Ctrl-C that comes meanwhile ends it, be it in its body or around that, and is for the main thread, too."""
+        before = here.goroutine, here.wake, here.frame
         try:
-            while self._goes_on():
+            del _ready[0]  # not before: who is interrupted between two turns loses none
+            here.run(self.identity, self.make_ready)
+            _running.append(self)
+            while not self._is_done and self._goes_on():
                 pass
+        except KeyboardInterrupt as raised:
+            self._awaited = None
+            self._close()
+            if not self._is_done:
+                self._ended(None, raised)
+            self._tell()
+            raise
         finally:
-            _running.pop()
+            here.goroutine, here.wake, here.frame = (
+                before  # first, and without a call, in which another Ctrl-C may come
+            )
+            if _running and _running[-1] is self:
+                del _running[-1]
             here.go_back(before)
 
     def _goes_on(self) -> bool:
@@ -152,9 +166,7 @@ class PythonGoroutine:
             got = resumed.send(value) if error is None else resumed.throw(error)
         except StopIteration as stop:
             return self._ended(stop.value, None)
-        except KeyboardInterrupt as raised:  # for the main thread, too
-            self._awaited = None
-            self._ended(None, raised)
+        except KeyboardInterrupt:  # which run() hears of
             raise
         except BaseException as raised:  # its own end, as in a thread
             is_told = _NO_LOOP in getattr(raised, "__notes__", ())
@@ -173,10 +185,20 @@ class PythonGoroutine:
         _all.discard(self)
         if not self._is_anybodys:
             self._log_error()
-        for signal in list(self._signals):
-            signal.fire()
-        _wake_main_thread()
+        self._tell()
         return False
+
+    def _tell(self) -> None:
+        while self._signals:
+            with contextlib.suppress(KeyError):  # who awaited it has given up meanwhile
+                self._signals.pop().fire()
+        _wake_main_thread()
+
+    def _close(self) -> None:
+        try:
+            self.body.close()
+        except Exception:
+            log.exception("goroutine %d (%s) has not taken its end well", self.id, self.name)
 
     def _got(self, got: Any) -> bool:
         if isinstance(got, Signal):  # which makes it ready
@@ -252,7 +274,7 @@ def run_ready() -> bool:
     hear()
     n = len(_ready)
     for _ in range(n):
-        _ready.popleft().run()
+        _ready[0].run()
     if n > 0:
         _publish()
     return n > 0
