@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -32,6 +33,35 @@ def test_what_is_awaited_when_the_runtime_ends() -> None:
             await waiting
         with pytest.raises(gomp.RuntimeLost):
             await ours
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+@pytest.mark.parametrize("gives_up", [False, True], ids=["", "given up"])
+def test_a_select_that_has_come_to_its_end_when_the_runtime_ends(gives_up) -> None:
+    """Who awaits it has his turn in the next runtime, in which its goroutine is another's."""
+
+    async def body() -> None:
+        with gomp.Runtime(procs=1):
+            ch, other = gomp.Chan[int](), gomp.Chan[int]()
+            selecting = asyncio.ensure_future(gomp.selecting(other.receiving(), ch.receiving()))
+            while not listening._waits:
+                await asyncio.sleep(0)
+            ch.send(1)
+            while listening._waits:
+                time.sleep(0.001)  # a thread hears of it, and the task has no turn
+        with gomp.Runtime(procs=1) as rt:
+            ch = gomp.Chan[int]()
+            waiting = asyncio.ensure_future(_receive(ch))
+            while not listening._waits:
+                await asyncio.sleep(0)
+            if gives_up:
+                selecting.cancel()
+            with pytest.raises(asyncio.CancelledError if gives_up else gomp.RuntimeLost):
+                await selecting
+            rt.verify(3)
+            await ch.sending(2)
+            assert await waiting == 2
 
     asyncio.run(asyncio.wait_for(body(), 30))
 

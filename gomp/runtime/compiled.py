@@ -149,16 +149,21 @@ class Compiled(Generic[A, R]):
             args = self._bound(args, kwargs)  # type: ignore[assignment]
         if not COMPILED:
             return self.py_func(*args, **kwargs)
-        program = self._programs.get(tuple(map(type, args)))
-        if program is None:
-            table.check_open()  # machine code is linked with kernels that a runtime loads
-            kinds = self._kinds(args)
-            program = self._programs.get(kinds) or self.program(kinds)
+        program = self.program_for(args)
         try:
             return program.run(args)  # type: ignore[no-any-return]
         except OverflowError:
             self._check_widths(args)
             raise
+
+    def program_for(self, args: tuple[Any, ...]) -> Program:
+        """The program for these arguments, all by position, as :meth:`program`."""
+        program = self._programs.get(tuple(map(type, args)))
+        if program is None:
+            table.check_open()  # machine code is linked with kernels that a runtime loads
+            kinds = self._kinds(args)
+            program = self._programs.get(kinds) or self.program(kinds)
+        return program
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         try:

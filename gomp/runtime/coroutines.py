@@ -7,6 +7,7 @@ What waits costs no thread, and being woken costs the same however many wait (:m
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -58,7 +59,7 @@ class PythonGoroutine:
         self._is_anybodys = is_anybodys
         self._is_done = False
         self._was_told = False  # somebody has got its error
-        self._signals: list[Signal] = []
+        self._signals: set[Signal] = set()  # of those who await it
 
     def wait(self, timeout: float | None = None) -> Any:
         """What it returns, or raises. TimeoutError after ``timeout`` seconds."""
@@ -78,8 +79,14 @@ class PythonGoroutine:
     def __await__(self) -> Generator[Any, Any, Any]:
         if not self._is_done:
             signal = Signal()
-            self._signals.append(signal)
-            yield from signal.__await__()
+            self._signals.add(signal)
+            try:
+                if (
+                    not self._is_done
+                ):  # looked at again: it may have ended in another thread, which did not see the signal
+                    yield from signal.__await__()
+            finally:
+                self._signals.discard(signal)
         return self._outcome()
 
     def _outcome(self) -> Any:
@@ -109,19 +116,16 @@ class PythonGoroutine:
 
     def lose(self) -> None:
         """It does not go on: the runtime has ended. Who awaits it in a loop is told."""
-        self._is_done = self._was_told = True
         self._value, self._error = None, RuntimeLost("the runtime has ended")
-        for signal in self._signals:
+        self._is_done = self._was_told = True
+        for signal in list(self._signals):
             if signal.is_for_loop:
                 signal.fire()
         if self._pid != os.getpid():
             _left_behind.append(self)
             return
-        try:
-            self._awaited = None
-            self.body.close()
-        except Exception:
-            log.exception("goroutine %d (%s) has not taken the end of the runtime well", self.id, self.name)
+        self._awaited = None
+        self._close()
 
     # --- its steps ----------------------------------------------------------------------------------------------------
 
@@ -130,13 +134,27 @@ class PythonGoroutine:
         _wake_main_thread()
 
     def run(self) -> None:
-        before = here.run(self.identity, self.make_ready)
-        _running.append(self)
+        """Its turn, which is the next. A Ctrl-C that comes meanwhile ends it, be it in its body or around that, and is for the main thread, too."""
+        before = here.goroutine, here.wake, here.frame
         try:
-            while self._goes_on():
+            del _ready[0]  # not before: who is interrupted between two turns loses none
+            here.run(self.identity, self.make_ready)
+            _running.append(self)
+            while not self._is_done and self._goes_on():
                 pass
+        except KeyboardInterrupt as raised:
+            self._awaited = None
+            self._close()
+            if not self._is_done:
+                self._ended(None, raised)
+            self._tell()
+            raise
         finally:
-            _running.pop()
+            here.goroutine, here.wake, here.frame = (
+                before  # first, and without a call, in which another Ctrl-C may come
+            )
+            if _running and _running[-1] is self:
+                del _running[-1]
             here.go_back(before)
 
     def _goes_on(self) -> bool:
@@ -148,9 +166,7 @@ class PythonGoroutine:
             got = resumed.send(value) if error is None else resumed.throw(error)
         except StopIteration as stop:
             return self._ended(stop.value, None)
-        except KeyboardInterrupt as raised:  # for the main thread, too
-            self._awaited = None
-            self._ended(None, raised)
+        except KeyboardInterrupt:  # which run() hears of
             raise
         except BaseException as raised:  # its own end, as in a thread
             is_told = _NO_LOOP in getattr(raised, "__notes__", ())
@@ -169,10 +185,20 @@ class PythonGoroutine:
         _all.discard(self)
         if not self._is_anybodys:
             self._log_error()
-        for signal in self._signals:
-            signal.fire()
-        _wake_main_thread()
+        self._tell()
         return False
+
+    def _tell(self) -> None:
+        while self._signals:
+            with contextlib.suppress(KeyError):  # who awaited it has given up meanwhile
+                self._signals.pop().fire()
+        _wake_main_thread()
+
+    def _close(self) -> None:
+        try:
+            self.body.close()
+        except Exception:
+            log.exception("goroutine %d (%s) has not taken its end well", self.id, self.name)
 
     def _got(self, got: Any) -> bool:
         if isinstance(got, Signal):  # which makes it ready
@@ -248,7 +274,7 @@ def run_ready() -> bool:
     hear()
     n = len(_ready)
     for _ in range(n):
-        _ready.popleft().run()
+        _ready[0].run()
     if n > 0:
         _publish()
     return n > 0

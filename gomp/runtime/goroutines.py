@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -42,8 +43,15 @@ def run(cls: FrameMeta, slots: dict[str, Any]) -> Any:
 
 def go(cls: FrameMeta, slots: dict[str, Any], labels: dict[str, str] | None = None) -> int:
     """Start a goroutine whose first frame is of ``cls`` with these slots, and with these labels or those of who starts it: its id."""
+    return starter(cls, slots, labels)()
+
+
+def starter(cls: FrameMeta, slots: dict[str, Any], labels: dict[str, str] | None) -> Callable[[], int]:
+    """What does it, compiled."""
     program = _program(cls, "gomp.go(cls, %s)", slots)
-    return program(number_of_caller(), number_of(labels), *slots.values())  # type: ignore[no-any-return]
+    args = number_of_caller(), number_of(labels), *slots.values()
+    program.program_for(args)
+    return functools.partial(program, *args)
 
 
 def _program(cls: FrameMeta, call: str, slots: Iterable[str]) -> Compiled[..., Any]:

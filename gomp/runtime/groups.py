@@ -17,10 +17,10 @@ def go(group: WaitGroup, cls: Any, slots: dict[str, Any], labels: dict[str, str]
             "write group.go(F, slot=value, ...), with F a frame; for a call, group.add(), and group.done() at its end"
         )
     frames.given_slots(cls, slots)
-    counted = counted_class(cls)
-    group.add()
+    start = goroutines.starter(counted_class(cls), {own_slots(cls)[0]: group, **slots}, labels)
+    group.add()  # not before: Ctrl-C may end what compiles it
     try:
-        return goroutines.go(counted, {own_slots(cls)[0]: group, **slots}, labels)
+        return start()
     except Exception:
         group.done()
         raise

@@ -7,19 +7,20 @@ A wait is begun as any other (:mod:`~gomp.runtime.waits`); then the process list
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from gomp.core.mutator import listening, selectcalls, waitcalls
 from gomp.core.shm.records import CHAN_CLOSED, CHAN_DONE
 from gomp.errors import GompError, RuntimeLost
-from gomp.runtime import handles
+from gomp.runtime import handles, waits
 from gomp.runtime.handles import table
 from gomp.runtime.here import here
 from gomp.runtime.slots import Handle, empty, slot_in
-from gomp.runtime.waits import call, check_goroutine, handing, note_place
+from gomp.runtime.waits import call, check_goroutine, note_place
 
 _THREAD = "gomp-listener"
 
@@ -28,23 +29,30 @@ class Loops:
     """The loops of the main thread in which something is awaited, and by how many: Python's goroutines have their turns there meanwhile."""
 
     def __init__(self) -> None:
-        self._awaited: Counter[Any] = Counter()
         self.run: Callable[[], bool] = lambda: False  # gives each that is ready its turn; whether more are
+        self.forget()
 
-    def enter(self, loop: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._awaited[loop] += 1
-            try:
-                _ensure_thread()
-            except BaseException:
-                self.leave(loop)
-                raise
+    def forget(self) -> None:
+        self._awaited: Counter[Any] = Counter()
+        self._counting = threading.RLock()  # also for what Python's garbage collector throws away meanwhile
+
+    @contextlib.contextmanager
+    def awaiting(self, loop: Any) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._count(loop, 1)
+        try:
+            _ensure_thread()
             loop.call_soon(self._turn)
+            yield
+        finally:
+            self._count(loop, -1)  # in whichever thread: Python's garbage collector may have thrown away who awaited
 
-    def leave(self, loop: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._awaited[loop] -= 1
-            if not self._awaited[loop]:
+    def _count(self, loop: Any, change: int) -> None:
+        with self._counting:
+            self._awaited[loop] += change
+            if self._awaited[loop] <= 0:  # less in a forked child
                 del self._awaited[loop]
 
     def wake(self) -> None:
@@ -89,12 +97,8 @@ class Signal:
         if self._future is None:
             yield self
             return
-        loop = self._future.get_loop()
-        loops.enter(loop)
-        try:
+        with loops.awaiting(self._future.get_loop()):
             yield from self._future
-        finally:
-            loops.leave(loop)
 
 
 def _running_loop() -> Any:
@@ -129,11 +133,12 @@ class Wait(Signal):
     then. Until that it has ``held``, of which the goroutine's record says nothing to the collector.
     """
 
-    __slots__ = ("_ended", "_error", "_g", "_gave_up", "_held", "_undo")
+    __slots__ = ("_ended", "_error", "_first", "_g", "_gave_up", "_held", "_undo")
 
     def __init__(self, undo: Callable[[int, bool], object] | None = None, held: object = None) -> None:
         super().__init__()
         self._g = 0
+        self._first = table.first
         self._undo = undo
         self._held = held
         self._gave_up = False
@@ -171,7 +176,7 @@ class Wait(Signal):
 
     def _give_up(self) -> None:
         """Wait no more. Who hears of its end after this, or is about to, finds it given up."""
-        with handing:
+        with waits.handing:
             self._gave_up = True
             if self._ended is None:
                 if _waits.get(self._g) is not self or not table.call(listening.give_up, self._g):
@@ -180,15 +185,20 @@ class Wait(Signal):
         self._give_back()
 
     def ended(self, how: int, word: int, found: Handle) -> None:
-        with handing:  # so that one of them gives back, this or who gives up
+        with waits.handing:  # so that one of them gives back, this or who gives up
             self._ended, gave_up = (how, word, found), self._gave_up
         if gave_up:
             self._give_back()
         else:
             self.fire()
 
+    def check_same_runtime(self) -> None:
+        """RuntimeLost, if that of its goroutine has ended: the address may be another's in the next one."""
+        if self._first != table.first:
+            raise RuntimeLost("the runtime has ended")
+
     def _give_back(self) -> None:
-        if self._undo is not None:
+        if self._undo is not None and self._first == table.first:
             self._undo(self._g, self._ended is not None)
 
     def fail(self, error: GompError) -> None:
@@ -235,7 +245,7 @@ def hear() -> None:
     """Take what has ended, and tell who awaits it. From any thread."""
     while _waits:
         found = empty(Handle)
-        with handing:
+        with waits.handing:
             g = table.call(listening.take_ended, slot_in(found))
             if g == 0:
                 return
@@ -312,3 +322,14 @@ def _forget_thread() -> None:
 def _end_thread() -> None:
     with _thread_lock:
         _forget_thread()
+
+
+def _forget_in_child() -> None:
+    """A forked child has none of its parent's threads, and another may have held a lock."""
+    global _thread_lock
+    _thread_lock = threading.Lock()
+    _forget_thread()
+    loops.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -16,13 +16,13 @@ from gomp.core.mutator.boundary import NO_SLOT
 from gomp.core.mutator.select import DONE, WAITS
 from gomp.core.shm.records import AGAIN, CHAN_CLOSED, CHAN_DONE, CHAN_WOULD_BLOCK
 from gomp.errors import ClosedChannel, RuntimeLost
-from gomp.runtime import mapping
+from gomp.runtime import mapping, waits
 from gomp.runtime.chan import Case, received
 from gomp.runtime.handles import table
 from gomp.runtime.listening import Wait
 from gomp.runtime.references import slot_of
 from gomp.runtime.slots import Handle, empty, slot_in
-from gomp.runtime.waits import call, check_goroutine, handing, note_place, wait_until_done
+from gomp.runtime.waits import call, check_goroutine, note_place, wait_until_done
 
 __all__ = ["select", "selecting"]
 
@@ -107,6 +107,7 @@ async def _wait(cases: tuple[Case, ...]) -> tuple[int, int, int, Handle]:
             if why == WAITS:
                 is_heard_of = True
                 how, word, found = await end
+                end.check_same_runtime()
                 is_heard_of = False
             else:
                 end.forget()
@@ -160,5 +161,5 @@ def _join(g: int, into: int, deadline: float | None) -> tuple[int, int, int]:
 
 
 def _call(kernel: Any, g: int, into: int) -> tuple[int, int, int]:
-    with handing:
+    with waits.handing:
         return table.call(kernel, g, into), selectcalls.selected(), waitcalls.received_value()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,14 @@ from gomp.runtime.handles import table
 from gomp.runtime.here import NOBODY, here
 
 handing = threading.RLock()  # a coroutine that Python collects in the middle of such a call gives up its wait
+
+
+def _forget_in_child() -> None:
+    global handing
+    handing = threading.RLock()  # another thread of the parent's may have held it
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def call(kernel: Any, *args: int) -> tuple[int, int]:
