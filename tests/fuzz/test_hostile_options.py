@@ -141,7 +141,15 @@ def try_flag(name: str, text: str) -> None:
 
 
 def try_file(text: bytes) -> None:
-    is_settled(lambda: load_file(text), r"^[^:]+: |is not valid TOML")
+    is_settled(lambda: load_file(text), r"^('.*'|[^:]+): |is not valid TOML")
+
+
+def fits_a_variable(text: str) -> bool:
+    """Others the system refuses."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def try_go_grammars(text: str) -> None:
@@ -179,7 +187,7 @@ variables = st.sampled_from([f"GOMP_{name.upper()}" for name in OPTIONS] + list(
 bytes_of_a_variable = texts.map(lambda text: text.encode(errors="ignore")) | st.binary(max_size=30)
 lines = st.builds("{} = {}".format, options | toml_keys.map(quoted), toml_values)
 files = st.lists(lines, max_size=5).map(lambda found: "\n".join(found).encode()) | st.binary(max_size=200)
-go_texts = byte_counts | texts | st.text("+-0123456789KMGTiB_ ", max_size=12)
+go_texts = byte_counts | texts.filter(fits_a_variable) | st.text("+-0123456789KMGTiB_ ", max_size=12)
 
 TRIED: dict[str, tuple[Callable[..., None], list[st.SearchStrategy[Any]]]] = {
     "an option of a file": (try_option_of_a_file, [options, toml_values]),
